@@ -1,0 +1,117 @@
+//! What an operator is told: one event for each thing that happened to a
+//! registration, with its reason in a form that counters and logs share.
+
+use core::net::Ipv4Addr;
+use homeport_wire::TenantId;
+
+use crate::Lifetime;
+
+/// Defines an enum of reasons together with its counter names and the text for
+/// people, in one table.
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $counter:literal, $text:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $text] $(#[$vmeta])* $variant,)* }
+
+        impl $name {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name of the counter, in kebab-case.
+            pub const fn counter(self) -> &'static str {
+                match self { $($name::$variant => $counter,)* }
+            }
+
+            /// The sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a message on UDP 434, or an ICMP message of discovery, was discarded
+    /// without a reply.
+    DiscardReason {
+        Malformed = "malformed", "The message does not parse.";
+        UnknownType = "unknown-type", "The message type is not one that this agent serves.";
+        UnknownExtension = "unknown-extension", "An extension below 128 is unknown, so the whole message must be dropped (RFC 5944 1.8).";
+        NoAuthentication = "no-authentication", "No authorization-enabling extension.";
+        NoSecurityAssociation = "no-security-association", "No security association for this node and SPI.";
+        BadMobileHomeAuthenticator = "bad-mobile-home-authenticator", "The mobile-home authenticator is wrong and no reply is owed.";
+        BadMobileForeignAuthenticator = "bad-mobile-foreign-authenticator", "The mobile-foreign authenticator is wrong.";
+        BadForeignHomeAuthenticator = "bad-foreign-home-authenticator", "The foreign-home authenticator is wrong.";
+        NotPending = "not-pending", "A reply that answers no pending request.";
+        WrongHomeAgent = "wrong-home-agent", "The Home Agent field or the source is not the expected home agent.";
+        WrongDestination = "wrong-destination", "The destination is neither a served address nor one that a denial is owed to.";
+        OwnAddress = "own-address", "The source is an address of this agent.";
+        ReplyToReply = "reply-to-reply", "A reply arrived where only requests are served.";
+        Duplicate = "duplicate", "A retransmission of a request that is still pending.";
+        RateLimited = "rate-limited", "More than this source may send.";
+        Replay = "replay", "A stale identification where no reply is owed.";
+        BadTtl = "bad-ttl", "The TTL is not what the protocol demands.";
+        NotServed = "not-served", "No agent here serves this link.";
+    }
+}
+
+/// Something that happened to a registration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A home agent answered a request. A `code` of 0 or 1 accepted it.
+    HomeRegistration {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// Where it is.
+        care_of_address: Ipv4Addr,
+        /// The code of the reply (RFC 5944 §3.4).
+        code: u8,
+        /// The lifetime granted.
+        lifetime: Lifetime,
+    },
+    /// A foreign agent relayed a home agent's answer, or gave its own.
+    ForeignRegistration {
+        /// The foreign agent's tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// Its home agent.
+        home_agent: Ipv4Addr,
+        /// The code of the reply.
+        code: u8,
+        /// The lifetime granted.
+        lifetime: Lifetime,
+    },
+    /// A binding's lifetime ended without renewal.
+    BindingExpired {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// Where it was.
+        care_of_address: Ipv4Addr,
+    },
+    /// A visitor's lifetime ended without renewal.
+    VisitorExpired {
+        /// The foreign agent's tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+    },
+    /// A message was discarded.
+    Discarded {
+        /// Whose message it would have been.
+        tenant: TenantId,
+        /// Who sent it.
+        source: Ipv4Addr,
+        /// Why.
+        reason: DiscardReason,
+    },
+}

@@ -1,0 +1,44 @@
+//! Mobile IP as pure state machines (RFC 5944, RFC 2002, RFC 3024, RFC 1256).
+//!
+//! # The contract
+//!
+//! Nothing here reads a clock, a random source or a socket. A machine is driven
+//! from outside, in this order:
+//!
+//! 1. `handle_*(input, now)`: something happened. [`Now`] carries monotonic time
+//!    for timers and NTP time for identifications.
+//! 2. `poll_action()` until it gives `None`: what to do about it, in order. The
+//!    order is binding: *install before reply* means that the action which
+//!    installs a binding precedes the one that sends the accepting reply.
+//! 3. `poll_timeout()`: when to call `handle_timeout` if nothing else happens.
+//!
+//! Randomness (nonces, jitter) comes from a generator seeded at construction. So
+//! a recorded list of inputs replays to the same actions.
+//!
+//! # Where things live
+//!
+//! * `message`: what is on the wire, parsed into values.
+//! * [`security`]: mobility security associations and authenticators.
+//! * `identification`: replay protection by timestamps and by nonces.
+//! * `home_agent` with `binding`, `foreign_agent` with `visitor`,
+//!   `advertiser`, `mobile_node`: the machines.
+//! * `agent`: one process's home agents, foreign agents and advertisers behind
+//!   one set of inputs and outputs.
+//!
+//! `List`s here are the RFC's records (lifetimes, identification, security); the
+//! forwarding tables derived from them belong to the dataplane.
+#![no_std]
+#![forbid(unsafe_code)]
+#![warn(clippy::cast_possible_truncation)]
+
+extern crate alloc;
+
+pub mod action;
+pub mod config;
+pub mod event;
+pub mod security;
+pub mod time;
+
+pub use action::{Action, Encapsulation, Payload, ReverseTunnel, Transmit};
+pub use homeport_wire::{MacAddress, PortId, TenantId};
+pub use time::{Instant, Lifetime, Now, NtpTime};

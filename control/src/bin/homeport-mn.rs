@@ -1,0 +1,2 @@
+//! Homeport.
+fn main() {}

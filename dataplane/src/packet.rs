@@ -1,0 +1,329 @@
+//! Packets in their buffers, the pool that the buffers come from, and bursts.
+//!
+//! A buffer has [`HEADROOM`] bytes in front of the frame, so that an outer header
+//! is put there without moving the packet. Buffers are made once, when a worker
+//! starts; from then on they circulate between pool, burst and ports.
+
+use homeport_wire::{PortId, TenantId};
+
+/// Bytes kept free in front of a received frame: room for an outer IPv4 header,
+/// UDP and tunnel headers, and a link header.
+pub const HEADROOM: usize = 128;
+
+/// Bytes of a buffer behind its headroom: the longest frame that is handled.
+pub const DATA_ROOM: usize = 2048;
+
+/// The most packets in one burst.
+pub const BURST: usize = 32;
+
+/// Where a packet's bytes are.
+enum Storage {
+    /// In memory of a [`PacketPool`].
+    Heap(Box<[u8; HEADROOM + DATA_ROOM]>),
+    /// In an mbuf of DPDK, owned; dropping it frees it.
+    #[cfg(feature = "dpdk")]
+    Mbuf(homeport_dpdk_sys::Mbuf),
+}
+
+impl Storage {
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Storage::Heap(buffer) => buffer.as_slice(),
+            #[cfg(feature = "dpdk")]
+            Storage::Mbuf(mbuf) => mbuf.buffer(),
+        }
+    }
+
+    fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Storage::Heap(buffer) => buffer.as_mut_slice(),
+            #[cfg(feature = "dpdk")]
+            Storage::Mbuf(mbuf) => mbuf.buffer_mut(),
+        }
+    }
+}
+
+/// A frame in its buffer, and what the pipeline knows about it.
+///
+/// The frame starts at the Ethernet header, or at the IPv4 header once a stage
+/// has taken the link header off.
+pub struct Packet {
+    storage: Storage,
+    head: u16,
+    len: u16,
+    /// The port that it came in on, or that it shall leave by.
+    pub port: PortId,
+    /// The tenant that it belongs to.
+    pub tenant: TenantId,
+}
+
+impl Packet {
+    /// The frame's bytes.
+    pub fn bytes(&self) -> &[u8] {
+        let head = usize::from(self.head);
+        self.storage.bytes().get(head..head + usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// The frame's bytes, to rewrite in place.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        let head = usize::from(self.head);
+        let end = head + usize::from(self.len);
+        self.storage.bytes_mut().get_mut(head..end).unwrap_or_default()
+    }
+
+    /// Length of the frame in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a packet is never empty")]
+    pub fn len(&self) -> usize {
+        usize::from(self.len)
+    }
+
+    /// Puts `bytes` in front of the frame. `false`, and nothing changed, when the
+    /// headroom is too small.
+    #[must_use]
+    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Ok(count) = u16::try_from(bytes.len()) else {
+            return false;
+        };
+        let Some(head) = self.head.checked_sub(count) else {
+            return false;
+        };
+        let Some(len) = self.len.checked_add(count) else {
+            return false;
+        };
+        let (start, end) = (usize::from(head), usize::from(self.head));
+        let Some(room) = self.storage.bytes_mut().get_mut(start..end) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        (self.head, self.len) = (head, len);
+        true
+    }
+
+    /// Takes `count` bytes off the front. `false`, and nothing changed, when the
+    /// frame is shorter.
+    #[must_use]
+    pub fn strip(&mut self, count: usize) -> bool {
+        let Ok(count) = u16::try_from(count) else {
+            return false;
+        };
+        let Some(len) = self.len.checked_sub(count) else {
+            return false;
+        };
+        (self.head, self.len) = (self.head + count, len);
+        true
+    }
+
+    /// Cuts the frame to `len` bytes, if it is longer (link-layer padding).
+    pub fn truncate(&mut self, len: usize) {
+        self.len = u16::try_from(len).unwrap_or(u16::MAX).min(self.len);
+    }
+
+    /// Makes the frame these bytes, with the usual headroom. `false`, and the
+    /// frame empty, when they are longer than the buffer.
+    #[must_use]
+    pub fn set_bytes(&mut self, bytes: &[u8]) -> bool {
+        self.fill(|room| {
+            let Some(to) = room.get_mut(..bytes.len()) else {
+                return 0;
+            };
+            to.copy_from_slice(bytes);
+            bytes.len()
+        });
+        self.len() == bytes.len()
+    }
+
+    /// Lets `write` put a frame into the room behind the headroom; it returns how
+    /// many bytes it wrote.
+    pub fn fill(&mut self, write: impl FnOnce(&mut [u8]) -> usize) {
+        self.head = HEADROOM as u16;
+        let room = self.storage.bytes_mut().get_mut(HEADROOM..).unwrap_or_default();
+        let limit = room.len();
+        let written = write(room).min(limit);
+        self.len = u16::try_from(written).unwrap_or(u16::MAX);
+    }
+
+    /// A packet around an mbuf whose frame starts `head` bytes into its buffer.
+    #[cfg(feature = "dpdk")]
+    pub fn from_mbuf(mbuf: homeport_dpdk_sys::Mbuf, port: PortId) -> Self {
+        let (head, len) = (mbuf.data_offset(), mbuf.data_len());
+        Packet { storage: Storage::Mbuf(mbuf), head, len, port, tenant: TenantId::default() }
+    }
+
+    /// The mbuf inside, its data offset and length set to the frame's; or the
+    /// packet back when its bytes are elsewhere.
+    #[cfg(feature = "dpdk")]
+    pub fn into_mbuf(self) -> Result<homeport_dpdk_sys::Mbuf, Packet> {
+        match self.storage {
+            Storage::Mbuf(mut mbuf) => {
+                mbuf.set_data(self.head, self.len);
+                Ok(mbuf)
+            }
+            storage @ Storage::Heap(_) => Err(Packet { storage, ..self }),
+        }
+    }
+}
+
+impl std::fmt::Debug for Packet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Packet({} bytes, port {})", self.len, self.port)
+    }
+}
+
+/// The buffers of one worker.
+pub struct PacketPool {
+    free: Vec<Box<[u8; HEADROOM + DATA_ROOM]>>,
+    capacity: usize,
+}
+
+impl PacketPool {
+    /// A pool of `capacity` buffers, all made now.
+    pub fn new(capacity: usize) -> Self {
+        let free = (0..capacity).map(|_| Box::new([0; HEADROOM + DATA_ROOM])).collect();
+        PacketPool { free, capacity }
+    }
+
+    /// An empty packet, or `None` when all buffers are in use.
+    pub fn take(&mut self) -> Option<Packet> {
+        let buffer = self.free.pop()?;
+        Some(Packet {
+            storage: Storage::Heap(buffer),
+            head: HEADROOM as u16,
+            len: 0,
+            port: PortId::default(),
+            tenant: TenantId::default(),
+        })
+    }
+
+    /// Takes a packet's buffer back.
+    pub fn give(&mut self, packet: Packet) {
+        match packet.storage {
+            // A buffer of another pool beyond this one's size is let go, so that
+            // the vector never grows.
+            Storage::Heap(buffer) if self.free.len() < self.capacity => self.free.push(buffer),
+            _ => {}
+        }
+    }
+
+    /// A second packet with the bytes and the marks of `packet`.
+    pub fn copy(&mut self, packet: &Packet) -> Option<Packet> {
+        let mut copy = self.take()?;
+        (copy.port, copy.tenant) = (packet.port, packet.tenant);
+        if copy.set_bytes(packet.bytes()) {
+            Some(copy)
+        } else {
+            self.give(copy);
+            None
+        }
+    }
+
+    /// How many buffers are free.
+    pub fn available(&self) -> usize {
+        self.free.len()
+    }
+}
+
+/// Up to [`BURST`] packets, in order. It never allocates.
+#[derive(Default)]
+pub struct Burst {
+    packets: [Option<Packet>; BURST],
+    len: usize,
+}
+
+impl Burst {
+    /// An empty burst.
+    pub fn new() -> Self {
+        Burst::default()
+    }
+
+    /// How many packets it holds.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it holds none.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Whether it holds [`BURST`].
+    pub const fn is_full(&self) -> bool {
+        self.len == BURST
+    }
+
+    /// Puts a packet behind the others, or gives it back when the burst is full.
+    ///
+    /// # Errors
+    /// The packet, when the burst is full.
+    pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
+        match self.packets.get_mut(self.len) {
+            Some(slot) => {
+                *slot = Some(packet);
+                self.len += 1;
+                Ok(())
+            }
+            None => Err(packet),
+        }
+    }
+
+    /// Takes all packets out, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = Packet> {
+        let len = std::mem::take(&mut self.len);
+        self.packets.iter_mut().take(len).filter_map(Option::take)
+    }
+
+    /// The packets, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Packet> {
+        self.packets.iter().take(self.len).flatten()
+    }
+
+    /// The packets, in order, to rewrite.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Packet> {
+        self.packets.iter_mut().take(self.len).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepend_and_strip_are_inverse_and_bounded() {
+        let mut pool = PacketPool::new(1);
+        let mut packet = pool.take().unwrap();
+        assert!(pool.take().is_none());
+        assert!(packet.set_bytes(b"payload"));
+        assert!(packet.prepend(b"header"));
+        assert_eq!(packet.bytes(), b"headerpayload");
+        assert!(packet.strip(6));
+        assert_eq!(packet.bytes(), b"payload");
+        assert!(!packet.strip(8));
+        assert!(packet.prepend(&[0xa5; HEADROOM]));
+        assert!(!packet.prepend(&[0]));
+        assert_eq!(packet.len(), HEADROOM + 7);
+        pool.give(packet);
+        assert_eq!(pool.available(), 1);
+    }
+
+    #[test]
+    fn a_frame_longer_than_the_buffer_is_refused() {
+        let mut pool = PacketPool::new(1);
+        let mut packet = pool.take().unwrap();
+        assert!(packet.set_bytes(&[1; DATA_ROOM]));
+        assert!(!packet.set_bytes(&[1; DATA_ROOM + 1]));
+        assert_eq!(packet.len(), 0);
+    }
+
+    #[test]
+    fn a_burst_takes_thirty_two_and_keeps_their_order() {
+        let mut pool = PacketPool::new(BURST + 1);
+        let mut burst = Burst::new();
+        for index in 0..=BURST {
+            let mut packet = pool.take().unwrap();
+            assert!(packet.set_bytes(&[index as u8]));
+            assert_eq!(burst.push(packet).is_err(), index == BURST);
+        }
+        let seen: Vec<u8> = burst.drain().map(|packet| packet.bytes()[0]).collect();
+        assert_eq!(seen, (0..BURST as u8).collect::<Vec<_>>());
+        assert!(burst.is_empty());
+    }
+}

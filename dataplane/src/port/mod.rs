@@ -1,0 +1,48 @@
+//! Where packets come from and go to.
+//!
+//! One trait, several backends: memory (tests, simulation), pcap files (replay),
+//! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
+
+use std::os::fd::BorrowedFd;
+
+use homeport_wire::MacAddress;
+
+use crate::packet::{Burst, PacketPool};
+
+/// A source and sink of Ethernet frames. A port belongs to one worker.
+pub trait Port: Send {
+    /// Name for people: of the interface, the file or the vdev.
+    fn name(&self) -> &str;
+
+    /// The port's own link-layer address.
+    fn mac(&self) -> MacAddress;
+
+    /// The longest IPv4 packet that it carries, in bytes (the link's MTU).
+    fn mtu(&self) -> u16;
+
+    /// Whether the link has carrier.
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    /// Adds received frames to `burst` until it is full or none is waiting. Never
+    /// blocks. Buffers come from `pool` where the port has none of its own.
+    fn rx_burst(&mut self, pool: &mut PacketPool, burst: &mut Burst);
+
+    /// Sends the frames of `burst`, in order, and leaves it empty. What the port
+    /// does not take is dropped. Never blocks. Buffers go back to `pool`.
+    ///
+    /// Returns how many were sent.
+    fn tx_burst(&mut self, pool: &mut PacketPool, burst: &mut Burst) -> usize;
+
+    /// What becomes readable when a frame is waiting, so that an idle worker can
+    /// sleep in poll(2); `None` when the port can only be polled.
+    fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// What the port itself lost or mended, by counter name (kebab-case).
+    fn counters(&self) -> Vec<(&'static str, u64)> {
+        Vec::new()
+    }
+}

@@ -1,0 +1,88 @@
+//! Per-port counters: written by one RX core with plain stores, read by anybody.
+//!
+//! The conservation law, per port and in sum: what was received, handed over by
+//! the kernel twin, injected by the control core or made here ends transmitted,
+//! punted, delivered to the kernel, dropped by reason, or is still held.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::verdict::{DropReason, PuntReason};
+
+/// A counter with one writer.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds to the counter. Only the owning RX core may call it: the sum is a
+    /// load and a store, not an atomic addition.
+    pub fn add(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    /// Takes from a gauge. Only the owning RX core may call it.
+    pub fn sub(&self, count: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(count), Ordering::Relaxed);
+    }
+
+    /// The value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Everything that is counted for one port on one RX core.
+#[derive(Debug, Default)]
+pub struct PortStats {
+    /// Frames that the port received.
+    pub rx: Counter,
+    /// Frames that came from the kernel twin.
+    pub from_kernel: Counter,
+    /// Packets that the control core injected.
+    pub injected: Counter,
+    /// Packets made here: ICMP errors, further copies for simultaneous bindings,
+    /// fragments.
+    pub originated: Counter,
+    /// Frames that the port sent.
+    pub tx: Counter,
+    /// Frames delivered to the kernel twin.
+    pub to_kernel: Counter,
+    /// Packets that wait for their next hop's address, now.
+    pub held: Counter,
+    /// Bytes of the frames in `rx`.
+    pub rx_bytes: Counter,
+    /// Bytes of the frames in `tx`.
+    pub tx_bytes: Counter,
+    /// Packets put into a tunnel.
+    pub encapsulated: Counter,
+    /// Packets taken out of a tunnel.
+    pub decapsulated: Counter,
+    punted: [Counter; PuntReason::COUNT],
+    dropped: [Counter; DropReason::COUNT],
+}
+
+impl PortStats {
+    /// The counter of packets punted for `reason`.
+    pub fn punted(&self, reason: PuntReason) -> &Counter {
+        &self.punted[reason as usize]
+    }
+
+    /// The counter of packets dropped for `reason`.
+    pub fn dropped(&self, reason: DropReason) -> &Counter {
+        &self.dropped[reason as usize]
+    }
+
+    /// All that was handed to the dataplane at this port.
+    pub fn total_in(&self) -> u64 {
+        self.rx.get() + self.from_kernel.get() + self.injected.get() + self.originated.get()
+    }
+
+    /// Punted for any reason.
+    pub fn total_punted(&self) -> u64 {
+        self.punted.iter().map(Counter::get).sum()
+    }
+
+    /// Dropped for any reason.
+    pub fn total_dropped(&self) -> u64 {
+        self.dropped.iter().map(Counter::get).sum()
+    }
+}

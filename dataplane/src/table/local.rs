@@ -1,0 +1,28 @@
+//! The addresses of this box, and what each one is.
+
+use std::net::Ipv4Addr;
+
+use homeport_wire::TenantId;
+
+/// What an address of ours is found by. An underlay address belongs to one
+/// tenant only, so the address alone is the key: it is what isolates tenants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LocalKey {
+    /// The address, or a broadcast address of one of our links.
+    pub address: Ipv4Addr,
+}
+
+/// What an address of ours is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LocalEntry {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// A virtual home agent: ends reverse tunnels, takes registrations.
+    pub home_agent: bool,
+    /// A care-of address: ends forward tunnels, takes registrations.
+    pub care_of_address: bool,
+    /// An agent's address on a link: takes registrations.
+    pub agent: bool,
+    /// The broadcast address of a link.
+    pub broadcast: bool,
+}

@@ -1,0 +1,11 @@
+//! What the control core knows, readable on the RX cores without waiting.
+//!
+//! Each table has one `Writer` and any number of `Reader`s. A reader's references
+//! live until it says `quiescent`, at its burst
+//! boundary; the borrow checker sees to it.
+
+pub mod binding;
+pub mod local;
+pub mod neighbor;
+pub mod route;
+pub mod visitor;

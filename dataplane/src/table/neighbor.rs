@@ -1,0 +1,21 @@
+//! Neighbours: next hop to link-layer address. They mirror the kernel's.
+
+use std::net::Ipv4Addr;
+
+use homeport_wire::{MacAddress, PortId};
+
+/// What a neighbour is found by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeighborKey {
+    /// The link.
+    pub port: PortId,
+    /// The next hop.
+    pub address: Ipv4Addr,
+}
+
+/// A neighbour that answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NeighborEntry {
+    /// Its link-layer address.
+    pub mac: MacAddress,
+}

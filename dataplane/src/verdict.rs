@@ -1,0 +1,121 @@
+//! What becomes of a packet: the enum is the counter is the operator's text.
+
+use homeport_wire::PortId;
+
+macro_rules! reasons {
+    ($(#[$meta:meta])* $name:ident { $($variant:ident = $counter:literal, $text:literal;)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum $name { $(#[doc = $text] $variant,)* }
+
+        impl $name {
+            /// Every reason, in the order of the counters.
+            pub const ALL: &[$name] = &[$($name::$variant,)*];
+
+            /// How many reasons there are.
+            pub const COUNT: usize = Self::ALL.len();
+
+            /// The name of the counter, in kebab-case.
+            pub const fn counter(self) -> &'static str {
+                match self { $($name::$variant => $counter,)* }
+            }
+
+            /// The sentence for people.
+            pub const fn text(self) -> &'static str {
+                match self { $($name::$variant => $text,)* }
+            }
+
+            /// The reason with this number.
+            pub fn from_u8(number: u8) -> Option<Self> {
+                Self::ALL.get(usize::from(number)).copied()
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Why a packet was dropped.
+    DropReason {
+        MalformedEthernet = "malformed-ethernet", "Shorter than an Ethernet header.";
+        MalformedIpv4 = "malformed-ipv4", "An IPv4 length, version or header length is impossible.";
+        BadIpv4Checksum = "bad-ipv4-checksum", "The IPv4 header checksum is wrong.";
+        MalformedInner = "malformed-inner", "The packet inside a tunnel does not parse.";
+        MalformedArp = "malformed-arp", "An ARP packet that is not for IPv4 over Ethernet.";
+        MartianSource = "martian-source", "A source that no packet may have: multicast, broadcast, loopback, zero, or our own address.";
+        TtlExpired = "ttl-expired", "The TTL ran out; the sender was told.";
+        NoRoute = "no-route", "No route to the destination.";
+        NoNeighbor = "no-neighbor", "The next hop did not answer ARP in time.";
+        NeighborQueueFull = "neighbor-queue-full", "Too many packets wait for a next hop's ARP answer.";
+        NotForwarded = "not-forwarded", "A broadcast, multicast or link-local packet that is not routed.";
+        TooBig = "too-big", "Longer than the next link's MTU with DF set; the sender was told.";
+        NoHeadroom = "no-headroom", "No room for the outer header in front of the packet.";
+        NoBuffer = "no-buffer", "All packet buffers are in use.";
+        NoBinding = "no-binding", "A tunnelled packet whose inner source has no binding here.";
+        OuterSourceMismatch = "outer-source-mismatch", "The outer source is not the care-of address or home agent of the entry (RFC 3024 4.3.2).";
+        InnerSourceMismatch = "inner-source-mismatch", "The inner source is not the address that the tunnel is for.";
+        EncapsulationMismatch = "encapsulation-mismatch", "The encapsulation is not the one that was negotiated.";
+        NoVisitor = "no-visitor", "A tunnelled packet for an address that is not visiting.";
+        VisitorLinkMismatch = "visitor-link-mismatch", "A visitor's address used by another station or on another link.";
+        ReverseTunnelNotGranted = "reverse-tunnel-not-granted", "A reverse-tunnelled packet of a node that registered without one.";
+        TunnelLoop = "tunnel-loop", "Encapsulation would loop: the packet comes from the tunnel's own end (RFC 2003 3.2, RFC 5944 4.2.3).";
+        NestedTunnel = "nested-tunnel", "Tunnels inside tunnels beyond the limit.";
+        UnknownTunnel = "unknown-tunnel", "A tunnel packet for an address that ends no tunnel.";
+        PuntQueueFull = "punt-queue-full", "The control core is behind; this reason's budget is used up.";
+        PortTransmitFull = "port-transmit-full", "The port or its kernel twin took no more packets.";
+        NoKernelTwin = "no-kernel-twin", "For the kernel, but this port has no kernel twin.";
+        PortDown = "port-down", "The port that it should leave by is down.";
+        InjectMalformed = "inject-malformed", "The control core handed over something that is no packet.";
+    }
+}
+
+reasons! {
+    /// Why a packet was handed to the control core.
+    PuntReason {
+        Registration = "registration", "UDP port 434 at an agent's address.";
+        Solicitation = "solicitation", "A router or agent solicitation.";
+        Advertisement = "advertisement", "A router or agent advertisement of another agent.";
+        TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our tunnels.";
+        ResolveNeighbor = "resolve-neighbor", "A next hop without a neighbour entry: the kernel is asked to resolve it.";
+    }
+}
+
+/// What becomes of a packet. Each received packet gets exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Verdict {
+    /// It leaves by this port.
+    Transmit(PortId),
+    /// It goes to the control core.
+    Punt(PuntReason),
+    /// It goes to the kernel twin of the port that it came in on.
+    ToKernel,
+    /// It waits, for a bounded time, for its next hop's link-layer address; the
+    /// final verdict follows.
+    Hold,
+    /// It is gone.
+    Drop(DropReason),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_distinct_kebab_case_and_numbered_in_order() {
+        let mut names: Vec<&str> = DropReason::ALL.iter().map(|reason| reason.counter()).collect();
+        for (number, reason) in DropReason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert!(
+                reason
+                    .counter()
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            );
+            assert!(reason.text().ends_with('.'));
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), DropReason::COUNT);
+        assert_eq!(DropReason::from_u8(DropReason::COUNT as u8), None);
+    }
+}
