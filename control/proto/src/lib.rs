@@ -17,7 +17,7 @@
 //!
 //! # Where things live
 //!
-//! * `message`: what is on the wire, parsed into values.
+//! * [`message`]: what is on the wire, parsed into values.
 //! * [`security`]: mobility security associations and authenticators.
 //! * `identification`: replay protection by timestamps and by nonces.
 //! * `home_agent` with `binding`, `foreign_agent` with `visitor`,
@@ -36,6 +36,7 @@ extern crate alloc;
 pub mod action;
 pub mod config;
 pub mod event;
+pub mod message;
 pub mod security;
 pub mod time;
 

@@ -1,0 +1,354 @@
+//! Extensions of registration messages, framed by their type (RFC 5944 §1.8 to
+//! §1.11): short (type, one byte of length) or long (type, subtype or reserved
+//! byte, two bytes of length).
+
+use alloc::vec::Vec;
+use core::fmt;
+
+use super::{ExtensionTooLong, MAX_EXTENSIONS};
+use crate::security::{MobilitySecurityAssociation, Spi};
+
+/// Between whom an authentication extension is (RFC 5944 §3.5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AuthenticationKind {
+    /// Mobile node and home agent, type 32.
+    MobileHome,
+    /// Mobile node and foreign agent, type 33.
+    MobileForeign,
+    /// Foreign agent and home agent, type 34.
+    ForeignHome,
+}
+
+impl AuthenticationKind {
+    /// The extension's type.
+    pub const fn extension_type(self) -> u8 {
+        match self {
+            AuthenticationKind::MobileHome => MOBILE_HOME,
+            AuthenticationKind::MobileForeign => MOBILE_FOREIGN,
+            AuthenticationKind::ForeignHome => FOREIGN_HOME,
+        }
+    }
+}
+
+const MOBILE_HOME: u8 = 32;
+const MOBILE_FOREIGN: u8 = 33;
+const FOREIGN_HOME: u8 = 34;
+const GENERALIZED_AUTHENTICATION: u8 = 36;
+const CRITICAL_VENDOR: u8 = 38;
+const ENCAPSULATING_DELIVERY: u8 = 130;
+const NETWORK_ACCESS_IDENTIFIER: u8 = 131;
+const CHALLENGE: u8 = 132;
+const NORMAL_VENDOR: u8 = 134;
+const MESSAGE_STRING: u8 = 145;
+
+/// An extension's meaning; its bytes stay where they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension<'a> {
+    /// Types 32, 33, 34 (RFC 5944 §3.5).
+    Authentication {
+        /// Between whom.
+        kind: AuthenticationKind,
+        /// Which association.
+        spi: Spi,
+        /// The authenticator.
+        authenticator: &'a [u8],
+    },
+    /// Type 36 (RFC 5944 §3.6.1.3, RFC 4721 §5).
+    GeneralizedAuthentication {
+        /// 1 is mobile node and AAA.
+        subtype: u8,
+        /// Which association.
+        spi: Spi,
+        /// The authenticator.
+        authenticator: &'a [u8],
+    },
+    /// Type 130: the encapsulating delivery style (RFC 3024 §3.3).
+    EncapsulatingDelivery,
+    /// Type 131: the node's NAI (RFC 2794 §3).
+    NetworkAccessIdentifier(&'a [u8]),
+    /// Type 132: the foreign agent's challenge (RFC 4721 §4).
+    Challenge(&'a [u8]),
+    /// Type 134, skippable (RFC 3115 §3.2).
+    NormalVendor {
+        /// The vendor's enterprise number.
+        vendor: u32,
+        /// The vendor's own type.
+        vendor_type: u16,
+        /// What the vendor says.
+        value: &'a [u8],
+    },
+    /// Type 38, not skippable (RFC 3115 §3.1).
+    CriticalVendor {
+        /// The vendor's enterprise number.
+        vendor: u32,
+        /// The vendor's own type.
+        vendor_type: u16,
+        /// What the vendor says.
+        value: &'a [u8],
+    },
+    /// Type 145: text for people (RFC 4917 §2).
+    MessageString {
+        /// 1 from the home agent, 2 from the foreign agent.
+        subtype: u8,
+        /// UTF-8, not checked.
+        text: &'a [u8],
+    },
+    /// A skippable type, 128 to 255, that is not known here.
+    Unknown {
+        /// The type.
+        extension_type: u8,
+        /// The data behind the length.
+        data: &'a [u8],
+    },
+}
+
+/// What ends the reading of extensions before the message ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExtensionError {
+    /// An extension's header or data reach past the message.
+    Truncated {
+        /// Offset of the extension's type in the message, in bytes.
+        offset: usize,
+    },
+    /// A length too short for what the type must hold.
+    Length {
+        /// Offset of the extension's type in the message, in bytes.
+        offset: usize,
+    },
+    /// A type below 128 that is not known: the message must be discarded.
+    Unknown {
+        /// The type.
+        extension_type: u8,
+    },
+    /// More than [`MAX_EXTENSIONS`].
+    TooMany,
+}
+
+impl fmt::Display for ExtensionError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ExtensionError::Truncated { offset } => {
+                write!(f, "the extension at byte {offset} reaches past the message")
+            }
+            ExtensionError::Length { offset } => {
+                write!(f, "the extension at byte {offset} is too short for its type")
+            }
+            ExtensionError::Unknown { extension_type } => {
+                write!(f, "extension type {extension_type} is unknown and not skippable")
+            }
+            ExtensionError::TooMany => write!(f, "more than {MAX_EXTENSIONS} extensions"),
+        }
+    }
+}
+
+/// An extension and its place in the message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Located<'a> {
+    /// Offset of its type in the message, in bytes.
+    pub offset: usize,
+    /// Offset of the byte behind it.
+    pub end: usize,
+    /// What it says.
+    pub extension: Extension<'a>,
+}
+
+impl Located<'_> {
+    /// Offset of the authenticator in the message: the end of what it covers.
+    pub fn authenticator_offset(&self) -> Option<usize> {
+        match self.extension {
+            Extension::Authentication { .. } => Some(self.offset + SHORT_HEADER + SPI),
+            Extension::GeneralizedAuthentication { .. } => Some(self.offset + LONG_HEADER + SPI),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of type and length in the short framing.
+const SHORT_HEADER: usize = 2;
+/// Bytes of type, subtype and length in the long framing.
+const LONG_HEADER: usize = 4;
+/// Bytes of an SPI.
+const SPI: usize = 4;
+
+/// Whether a type has the long framing. It is a property of the type, not of its
+/// range (RFC 5944 §1.10).
+const fn has_long_framing(extension_type: u8) -> bool {
+    matches!(extension_type, GENERALIZED_AUTHENTICATION | CRITICAL_VENDOR)
+}
+
+/// Reads extensions from `start` to the end of the message or to the first that
+/// cannot be read.
+pub(super) fn parse_all(bytes: &[u8], start: usize) -> (Vec<Located<'_>>, Option<ExtensionError>) {
+    let mut extensions = Vec::new();
+    let mut offset = start;
+    while offset < bytes.len() {
+        if extensions.len() == MAX_EXTENSIONS {
+            return (extensions, Some(ExtensionError::TooMany));
+        }
+        match parse_one(bytes, offset) {
+            Ok(located) => {
+                offset = located.end;
+                extensions.push(located);
+            }
+            Err(error) => return (extensions, Some(error)),
+        }
+    }
+    (extensions, None)
+}
+
+fn parse_one(bytes: &[u8], offset: usize) -> Result<Located<'_>, ExtensionError> {
+    let truncated = ExtensionError::Truncated { offset };
+    let rest = bytes.get(offset..).unwrap_or_default();
+    let extension_type = *rest.first().ok_or(truncated)?;
+    let (subtype, header, len) = if has_long_framing(extension_type) {
+        let [_, subtype, high, low] = *rest.first_chunk::<LONG_HEADER>().ok_or(truncated)?;
+        (subtype, LONG_HEADER, usize::from(u16::from_be_bytes([high, low])))
+    } else {
+        let [_, len] = *rest.first_chunk::<SHORT_HEADER>().ok_or(truncated)?;
+        (0, SHORT_HEADER, usize::from(len))
+    };
+    let data = rest.get(header..header + len).ok_or(truncated)?;
+    let extension = interpret(extension_type, subtype, data, offset)?;
+    Ok(Located { offset, end: offset + header + len, extension })
+}
+
+fn interpret(
+    extension_type: u8,
+    subtype: u8,
+    data: &[u8],
+    offset: usize,
+) -> Result<Extension<'_>, ExtensionError> {
+    let short = ExtensionError::Length { offset };
+    let spi = || {
+        data.split_first_chunk::<SPI>()
+            .map(|(spi, rest)| (Spi(u32::from_be_bytes(*spi)), rest))
+            .ok_or(short)
+    };
+    Ok(match extension_type {
+        MOBILE_HOME | MOBILE_FOREIGN | FOREIGN_HOME => {
+            let kind = match extension_type {
+                MOBILE_HOME => AuthenticationKind::MobileHome,
+                MOBILE_FOREIGN => AuthenticationKind::MobileForeign,
+                _ => AuthenticationKind::ForeignHome,
+            };
+            let (spi, authenticator) = spi()?;
+            Extension::Authentication { kind, spi, authenticator }
+        }
+        GENERALIZED_AUTHENTICATION => {
+            let (spi, authenticator) = spi()?;
+            Extension::GeneralizedAuthentication { subtype, spi, authenticator }
+        }
+        CRITICAL_VENDOR => {
+            let ([a, b, c, d, e, f], value) = data.split_first_chunk::<6>().ok_or(short)?;
+            Extension::CriticalVendor {
+                vendor: u32::from_be_bytes([*a, *b, *c, *d]),
+                vendor_type: u16::from_be_bytes([*e, *f]),
+                value,
+            }
+        }
+        NORMAL_VENDOR => {
+            let ([_, _, a, b, c, d, e, f], value) = data.split_first_chunk::<8>().ok_or(short)?;
+            Extension::NormalVendor {
+                vendor: u32::from_be_bytes([*a, *b, *c, *d]),
+                vendor_type: u16::from_be_bytes([*e, *f]),
+                value,
+            }
+        }
+        ENCAPSULATING_DELIVERY => Extension::EncapsulatingDelivery,
+        NETWORK_ACCESS_IDENTIFIER => Extension::NetworkAccessIdentifier(data),
+        CHALLENGE => Extension::Challenge(data),
+        MESSAGE_STRING => {
+            let (subtype, text) = data.split_first().ok_or(short)?;
+            Extension::MessageString { subtype: *subtype, text }
+        }
+        128..=255 => Extension::Unknown { extension_type, data },
+        _ => return Err(ExtensionError::Unknown { extension_type }),
+    })
+}
+
+impl Extension<'_> {
+    /// Between whom it authenticates, if it does.
+    pub const fn authentication_kind(&self) -> Option<AuthenticationKind> {
+        match self {
+            Extension::Authentication { kind, .. } => Some(*kind),
+            _ => None,
+        }
+    }
+
+    /// Appends the extension's bytes.
+    ///
+    /// # Errors
+    /// [`ExtensionTooLong`]; then nothing was appended.
+    pub fn emit(&self, to: &mut Vec<u8>) -> Result<(), ExtensionTooLong> {
+        match *self {
+            Extension::Authentication { kind, spi, authenticator } => {
+                short(to, kind.extension_type(), &[&spi.0.to_be_bytes(), authenticator])
+            }
+            Extension::GeneralizedAuthentication { subtype, spi, authenticator } => long(
+                to,
+                GENERALIZED_AUTHENTICATION,
+                subtype,
+                &[&spi.0.to_be_bytes(), authenticator],
+            ),
+            Extension::EncapsulatingDelivery => short(to, ENCAPSULATING_DELIVERY, &[]),
+            Extension::NetworkAccessIdentifier(nai) => short(to, NETWORK_ACCESS_IDENTIFIER, &[nai]),
+            Extension::Challenge(challenge) => short(to, CHALLENGE, &[challenge]),
+            Extension::NormalVendor { vendor, vendor_type, value } => {
+                let reserved = [0, 0];
+                short(
+                    to,
+                    NORMAL_VENDOR,
+                    &[&reserved, &vendor.to_be_bytes(), &vendor_type.to_be_bytes(), value],
+                )
+            }
+            Extension::CriticalVendor { vendor, vendor_type, value } => long(
+                to,
+                CRITICAL_VENDOR,
+                0,
+                &[&vendor.to_be_bytes(), &vendor_type.to_be_bytes(), value],
+            ),
+            Extension::MessageString { subtype, text } => {
+                short(to, MESSAGE_STRING, &[&[subtype], text])
+            }
+            Extension::Unknown { extension_type, data } => short(to, extension_type, &[data]),
+        }
+    }
+}
+
+/// Appends an authentication extension over all of `to` and its own type, length
+/// and SPI (RFC 5944 §3.5.1).
+pub(super) fn emit_authentication(
+    to: &mut Vec<u8>,
+    kind: AuthenticationKind,
+    association: &MobilitySecurityAssociation,
+) {
+    // An authenticator has at most 32 bytes, so its length fits the field.
+    #[expect(clippy::cast_possible_truncation, reason = "at most 36")]
+    let len = (SPI + association.algorithm.authenticator_len()) as u8;
+    to.extend_from_slice(&[kind.extension_type(), len]);
+    to.extend_from_slice(&association.spi.0.to_be_bytes());
+    let authenticator = association.authenticator(to);
+    to.extend_from_slice(authenticator.as_bytes());
+}
+
+fn short(to: &mut Vec<u8>, extension_type: u8, parts: &[&[u8]]) -> Result<(), ExtensionTooLong> {
+    let len = u8::try_from(parts.iter().map(|part| part.len()).sum::<usize>())
+        .map_err(|_| ExtensionTooLong)?;
+    to.extend_from_slice(&[extension_type, len]);
+    to.extend(parts.iter().copied().flatten());
+    Ok(())
+}
+
+fn long(
+    to: &mut Vec<u8>,
+    extension_type: u8,
+    subtype: u8,
+    parts: &[&[u8]],
+) -> Result<(), ExtensionTooLong> {
+    let len = u16::try_from(parts.iter().map(|part| part.len()).sum::<usize>())
+        .map_err(|_| ExtensionTooLong)?;
+    to.extend_from_slice(&[extension_type, subtype]);
+    to.extend_from_slice(&len.to_be_bytes());
+    to.extend(parts.iter().copied().flatten());
+    Ok(())
+}

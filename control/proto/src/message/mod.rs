@@ -1,0 +1,220 @@
+//! Mobile IP messages as values: what the control plane reasons about.
+//!
+//! A [`Message`] is parsed from the payload of a UDP datagram; its extensions
+//! keep their place in the bytes, because authenticators cover everything in
+//! front of them. [`MessageWriter`] emits a message in the order in which its
+//! parts are added, which is the order that authentication needs.
+//!
+//! Parsing is bounded ([`MAX_MESSAGE_LEN`], [`MAX_EXTENSIONS`]) and never panics.
+//!
+//! **Not done:** tunnel data (RFC 3519), revocation (RFC 3543).
+
+pub mod advertisement;
+pub mod extension;
+pub mod registration;
+
+use alloc::vec::Vec;
+use core::fmt;
+
+pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
+pub use extension::{AuthenticationKind, Extension, Located};
+pub use registration::{
+    Identification, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+};
+
+use crate::security::MobilitySecurityAssociation;
+use extension::ExtensionError;
+
+/// The longest message that is looked at, in bytes.
+pub const MAX_MESSAGE_LEN: usize = 1024;
+
+/// The most extensions in a message.
+pub const MAX_EXTENSIONS: usize = 32;
+
+/// Why bytes are no message at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageError {
+    /// It ends inside the fixed part.
+    Truncated,
+    /// It is longer than [`MAX_MESSAGE_LEN`].
+    TooLong,
+    /// Its type is neither a request nor a reply.
+    UnknownType(u8),
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MessageError::Truncated => f.write_str("ends inside the fixed part of the message"),
+            MessageError::TooLong => write!(f, "longer than {MAX_MESSAGE_LEN} bytes"),
+            MessageError::UnknownType(number) => write!(f, "message type {number} is not served"),
+        }
+    }
+}
+
+impl core::error::Error for MessageError {}
+
+/// A message as it came, with its extensions in their places.
+#[derive(Clone, Debug)]
+pub struct Received<'a, T> {
+    /// The fixed part.
+    pub body: T,
+    bytes: &'a [u8],
+    extensions: Vec<Located<'a>>,
+    defect: Option<ExtensionError>,
+}
+
+impl<'a, T> Received<'a, T> {
+    fn new(body: T, bytes: &'a [u8], fixed_len: usize) -> Self {
+        let (extensions, defect) = extension::parse_all(bytes, fixed_len);
+        Received { body, bytes, extensions, defect }
+    }
+
+    /// The whole message.
+    pub const fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The extensions in front of the first defect, in order.
+    pub fn extensions(&self) -> &[Located<'a>] {
+        &self.extensions
+    }
+
+    /// What is wrong behind the extensions that could be read. With
+    /// [`ExtensionError::Unknown`] the message must be discarded in silence
+    /// (RFC 5944 §1.8).
+    pub const fn defect(&self) -> Option<ExtensionError> {
+        self.defect
+    }
+
+    /// The authentications of one kind, in order.
+    pub fn authentications(&self, kind: AuthenticationKind) -> impl Iterator<Item = &Located<'a>> {
+        self.extensions
+            .iter()
+            .filter(move |located| located.extension.authentication_kind() == Some(kind))
+    }
+
+    /// The first mobile-home authentication: what stands behind it concerns the
+    /// foreign agent only (RFC 5944 §3.6.1.3).
+    pub fn mobile_home_authentication(&self) -> Option<&Located<'a>> {
+        self.authentications(AuthenticationKind::MobileHome).next()
+    }
+
+    /// What an authenticator covers: the message from its type to the SPI of
+    /// that extension (RFC 5944 §3.5.1). Empty when it is no authentication.
+    pub fn covered_by(&self, authentication: &Located<'a>) -> &'a [u8] {
+        let end = authentication.authenticator_offset();
+        end.and_then(|end| self.bytes.get(..end)).unwrap_or_default()
+    }
+
+    /// Whether an authentication of this message is right under `association`.
+    pub fn verify(
+        &self,
+        authentication: &Located<'a>,
+        association: &MobilitySecurityAssociation,
+    ) -> bool {
+        match authentication.extension {
+            Extension::Authentication { spi, authenticator, .. } => {
+                spi == association.spi
+                    && association.verify(self.covered_by(authentication), authenticator)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// A message of UDP port 434.
+#[derive(Clone, Debug)]
+pub enum Message<'a> {
+    /// Type 1 (RFC 5944 §3.3).
+    Request(Received<'a, RegistrationRequest>),
+    /// Type 3 (RFC 5944 §3.4).
+    Reply(Received<'a, RegistrationReply>),
+}
+
+impl<'a> Message<'a> {
+    /// The message in the payload of a UDP datagram.
+    ///
+    /// # Errors
+    /// [`MessageError`] when it is not even a fixed part. A fault in the
+    /// extensions is the message's [`defect`](Received::defect).
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, MessageError> {
+        if bytes.len() > MAX_MESSAGE_LEN {
+            return Err(MessageError::TooLong);
+        }
+        match bytes.first() {
+            Some(&RegistrationRequest::TYPE) => {
+                let body = RegistrationRequest::parse(bytes)?;
+                Ok(Message::Request(Received::new(body, bytes, RegistrationRequest::LEN)))
+            }
+            Some(&RegistrationReply::TYPE) => {
+                let body = RegistrationReply::parse(bytes)?;
+                Ok(Message::Reply(Received::new(body, bytes, RegistrationReply::LEN)))
+            }
+            Some(&other) => Err(MessageError::UnknownType(other)),
+            None => Err(MessageError::Truncated),
+        }
+    }
+}
+
+/// An extension's data does not fit its length field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtensionTooLong;
+
+impl fmt::Display for ExtensionTooLong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the extension's data is longer than its length field can say")
+    }
+}
+
+impl core::error::Error for ExtensionTooLong {}
+
+/// Emits a message part by part.
+#[derive(Clone, Debug)]
+pub struct MessageWriter {
+    bytes: Vec<u8>,
+}
+
+impl MessageWriter {
+    /// Starts with a request's fixed part.
+    pub fn request(request: &RegistrationRequest) -> Self {
+        MessageWriter { bytes: request.emit().to_vec() }
+    }
+
+    /// Starts with a reply's fixed part.
+    pub fn reply(reply: &RegistrationReply) -> Self {
+        MessageWriter { bytes: reply.emit().to_vec() }
+    }
+
+    /// Starts with bytes that are relayed as they came.
+    pub fn relay(bytes: &[u8]) -> Self {
+        MessageWriter { bytes: bytes.to_vec() }
+    }
+
+    /// Adds an extension.
+    ///
+    /// # Errors
+    /// [`ExtensionTooLong`]; nothing was added.
+    pub fn extension(&mut self, extension: &Extension<'_>) -> Result<&mut Self, ExtensionTooLong> {
+        extension.emit(&mut self.bytes)?;
+        Ok(self)
+    }
+
+    /// Adds an authentication extension over all that was added so far.
+    pub fn authenticate(
+        &mut self,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+    ) -> &mut Self {
+        extension::emit_authentication(&mut self.bytes, kind, association);
+        self
+    }
+
+    /// The message.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests;

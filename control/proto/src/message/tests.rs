@@ -1,0 +1,261 @@
+use super::extension::ExtensionError;
+use super::*;
+use crate::Lifetime;
+use crate::security::{Algorithm, Key, ReplayProtection, Spi};
+use alloc::vec;
+use core::net::Ipv4Addr;
+use proptest::prelude::*;
+
+fn association(spi: u32) -> MobilitySecurityAssociation {
+    MobilitySecurityAssociation {
+        spi: Spi(spi),
+        algorithm: Algorithm::HmacMd5,
+        key: Key::new(b"0123456789abcdef".to_vec()),
+        replay: ReplayProtection::default(),
+    }
+}
+
+fn request() -> RegistrationRequest {
+    RegistrationRequest {
+        flags: RequestFlags::SIMULTANEOUS.with(RequestFlags::REVERSE_TUNNEL),
+        lifetime: Lifetime(600),
+        home_address: Ipv4Addr::new(10, 1, 0, 10),
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        care_of_address: Ipv4Addr::new(10, 0, 2, 2),
+        identification: Identification(0x0102_0304_0506_0708),
+    }
+}
+
+fn signed_request() -> Vec<u8> {
+    let mut writer = MessageWriter::request(&request());
+    writer.extension(&Extension::NetworkAccessIdentifier(b"user@example.org")).unwrap();
+    writer.authenticate(AuthenticationKind::MobileHome, &association(256));
+    writer.extension(&Extension::EncapsulatingDelivery).unwrap();
+    writer.authenticate(AuthenticationKind::MobileForeign, &association(300));
+    writer.finish()
+}
+
+fn parse_request(bytes: &[u8]) -> Received<'_, RegistrationRequest> {
+    match Message::parse(bytes).unwrap() {
+        Message::Request(received) => received,
+        Message::Reply(_) => panic!("a reply"),
+    }
+}
+
+#[test]
+fn every_field_stands_where_rfc_5944_draws_it() {
+    let bytes = request().emit();
+    assert_eq!(bytes[..4], [1, 0x82, 0x02, 0x58]);
+    assert_eq!(bytes[4..8], [10, 1, 0, 10]);
+    assert_eq!(bytes[8..12], [10, 0, 1, 2]);
+    assert_eq!(bytes[12..16], [10, 0, 2, 2]);
+    assert_eq!(bytes[16..], [1, 2, 3, 4, 5, 6, 7, 8]);
+    let reply = RegistrationReply {
+        code: ReplyCode::IDENTIFICATION_MISMATCH,
+        lifetime: Lifetime(1),
+        home_address: Ipv4Addr::new(1, 2, 3, 4),
+        home_agent: Ipv4Addr::new(5, 6, 7, 8),
+        identification: Identification::from_halves(9, 10),
+    };
+    assert_eq!(reply.emit(), [3, 133, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9, 0, 0, 0, 10]);
+}
+
+#[test]
+fn a_signed_request_is_read_back_and_verifies() {
+    let bytes = signed_request();
+    let received = parse_request(&bytes);
+    assert_eq!(received.body, request());
+    assert_eq!(received.defect(), None);
+    assert_eq!(received.extensions().len(), 4);
+    let mobile_home = received.mobile_home_authentication().unwrap();
+    assert!(received.verify(mobile_home, &association(256)));
+    assert!(!received.verify(mobile_home, &association(257)));
+    let mobile_foreign =
+        received.authentications(AuthenticationKind::MobileForeign).next().unwrap();
+    assert!(received.verify(mobile_foreign, &association(300)));
+}
+
+#[test]
+fn a_flipped_bit_anywhere_under_the_authenticator_is_found() {
+    let bytes = signed_request();
+    let end = parse_request(&bytes).mobile_home_authentication().unwrap().end;
+    for bit in 0..end * 8 {
+        let mut broken = bytes.clone();
+        broken[bit / 8] ^= 1 << (bit % 8);
+        let Ok(Message::Request(received)) = Message::parse(&broken) else { continue };
+        let verified = received
+            .authentications(AuthenticationKind::MobileHome)
+            .any(|located| received.verify(located, &association(256)));
+        assert!(!verified, "bit {bit}");
+    }
+}
+
+#[test]
+fn a_message_cut_at_any_byte_is_an_error_or_a_defect() {
+    let bytes = signed_request();
+    let boundaries: Vec<usize> =
+        parse_request(&bytes).extensions().iter().map(|located| located.offset).collect();
+    for len in 0..bytes.len() {
+        match Message::parse(&bytes[..len]) {
+            Err(error) => {
+                assert!(len < RegistrationRequest::LEN && error == MessageError::Truncated)
+            }
+            Ok(Message::Request(received)) => {
+                assert_eq!(received.defect().is_none(), boundaries.contains(&len), "at {len}")
+            }
+            Ok(Message::Reply(_)) => panic!("a reply"),
+        }
+    }
+}
+
+#[test]
+fn an_unknown_type_below_128_is_a_defect_and_above_it_is_skipped() {
+    for (extension_type, known) in [
+        (0, false),
+        (1, false),
+        (31, false),
+        (35, false),
+        (120, false),
+        (127, false),
+        (128, true),
+        (200, true),
+        (255, true),
+    ] {
+        let mut bytes = request().emit().to_vec();
+        bytes.extend_from_slice(&[extension_type, 2, 0xa5, 0xa5]);
+        let received = parse_request(&bytes);
+        let expected = (!known).then_some(ExtensionError::Unknown { extension_type });
+        assert_eq!(received.defect(), expected, "type {extension_type}");
+        assert_eq!(received.extensions().len(), usize::from(known));
+    }
+}
+
+#[test]
+fn lengths_at_their_extremes_are_bounded() {
+    for extension_type in 0..=255u8 {
+        for len in [0u8, 1, 5, 255] {
+            for present in [0usize, 1, 2, 5, 255] {
+                let mut bytes = request().emit().to_vec();
+                bytes.extend_from_slice(&[extension_type, len]);
+                bytes.extend(core::iter::repeat_n(0xff, present));
+                let received = parse_request(&bytes);
+                assert!(received.extensions().iter().all(|located| located.end <= bytes.len()));
+            }
+        }
+    }
+    let mut many = request().emit().to_vec();
+    many.extend(core::iter::repeat_n([130, 0], 40).flatten());
+    let received = parse_request(&many);
+    assert_eq!(received.extensions().len(), MAX_EXTENSIONS);
+    assert_eq!(received.defect(), Some(ExtensionError::TooMany));
+    many.resize(MAX_MESSAGE_LEN + 1, 0);
+    assert_eq!(Message::parse(&many).unwrap_err(), MessageError::TooLong);
+}
+
+#[test]
+fn long_framing_is_told_by_type() {
+    let mut bytes = Vec::new();
+    let vendor = Extension::CriticalVendor { vendor: 32473, vendor_type: 7, value: &[1; 300] };
+    vendor.emit(&mut bytes).unwrap();
+    assert_eq!(bytes[..10], [38, 0, 1, 50, 0, 0, 0x7e, 0xd9, 0, 7]);
+    assert_eq!(
+        Extension::NormalVendor { vendor: 1, vendor_type: 1, value: &[0; 248] }.emit(&mut bytes),
+        Err(ExtensionTooLong)
+    );
+    assert_eq!(bytes.len(), 310, "nothing was appended");
+    assert_eq!(
+        Extension::NormalVendor { vendor: 1, vendor_type: 1, value: &[0; 247] }.emit(&mut bytes),
+        Ok(())
+    );
+}
+
+#[test]
+fn an_advertisement_has_the_layout_of_rfc_5944() {
+    use super::advertisement::AgentFlags;
+    let advertisement = AgentAdvertisement {
+        code: 16,
+        lifetime: 3,
+        routers: vec![(Ipv4Addr::new(10, 2, 1, 1), 0)],
+        mobility: Some(MobilityAgent {
+            sequence: 0x0102,
+            registration_lifetime: Lifetime(300),
+            flags: AgentFlags::FOREIGN_AGENT.with(AgentFlags::REVERSE_TUNNEL),
+            care_of_addresses: vec![Ipv4Addr::new(10, 0, 2, 2)],
+        }),
+        prefix_lengths: vec![24],
+        challenge: None,
+    };
+    let bytes = advertisement.emit();
+    assert_eq!(bytes[..2], [9, 16]);
+    assert_eq!(bytes[4..8], [1, 2, 0, 3]);
+    assert_eq!(bytes[16..28], [16, 10, 1, 2, 1, 44, 0x11, 0, 10, 0, 2, 2]);
+    assert_eq!(bytes[28..], [19, 1, 24]);
+    assert_eq!(AgentAdvertisement::parse(&bytes).unwrap(), advertisement);
+    assert_eq!(AgentSolicitation::parse(&AgentSolicitation.emit()), Ok(AgentSolicitation));
+    for len in 0..bytes.len() {
+        assert!(AgentAdvertisement::parse(&bytes[..len]).is_err(), "cut at {len}");
+    }
+}
+
+fn extension_strategy() -> impl Strategy<Value = (u8, u32, u16, Vec<u8>)> {
+    (any::<u8>(), any::<u32>(), any::<u16>(), proptest::collection::vec(any::<u8>(), 0..60))
+}
+
+fn build(seed: &(u8, u32, u16, Vec<u8>)) -> Extension<'_> {
+    let (pick, number, vendor_type, data) = seed;
+    match pick % 8 {
+        0 => Extension::Authentication {
+            kind: AuthenticationKind::MobileHome,
+            spi: Spi(*number),
+            authenticator: data,
+        },
+        1 => Extension::GeneralizedAuthentication {
+            subtype: 1,
+            spi: Spi(*number),
+            authenticator: data,
+        },
+        2 => Extension::EncapsulatingDelivery,
+        3 => Extension::NetworkAccessIdentifier(data),
+        4 => Extension::Challenge(data),
+        5 => Extension::NormalVendor { vendor: *number, vendor_type: *vendor_type, value: data },
+        6 => Extension::CriticalVendor { vendor: *number, vendor_type: *vendor_type, value: data },
+        _ => Extension::MessageString { subtype: 1, text: data },
+    }
+}
+
+proptest! {
+    #[test]
+    fn what_is_emitted_is_parsed(seeds in proptest::collection::vec(extension_strategy(), 0..8), flags: u8, lifetime: u16, id: u64) {
+        let body = RegistrationRequest { flags: RequestFlags(flags), lifetime: Lifetime(lifetime), identification: Identification(id), ..request() };
+        let mut writer = MessageWriter::request(&body);
+        for seed in &seeds {
+            writer.extension(&build(seed)).unwrap();
+        }
+        let bytes = writer.finish();
+        let received = parse_request(&bytes);
+        prop_assert_eq!(received.body, body);
+        prop_assert_eq!(received.defect(), None);
+        let parsed: Vec<Extension<'_>> = received.extensions().iter().map(|located| located.extension).collect();
+        let built: Vec<Extension<'_>> = seeds.iter().map(build).collect();
+        prop_assert_eq!(parsed, built);
+    }
+
+    #[test]
+    fn noise_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), request: bool) {
+        let _ = Message::parse(&bytes);
+        let _ = AgentAdvertisement::parse(&bytes);
+        if let Some(first) = bytes.first_mut() {
+            *first = if request { 1 } else { 3 };
+        }
+        let _ = Message::parse(&bytes);
+        // With a right checksum the noise gets past the first check.
+        if bytes.len() >= 8 {
+            bytes[0] = 9;
+            bytes[1] = 0;
+            bytes[2..4].fill(0);
+            let sum = homeport_wire::checksum::checksum(&bytes);
+            bytes[2..4].copy_from_slice(&sum.to_be_bytes());
+            let _ = AgentAdvertisement::parse(&bytes);
+        }
+    }
+}
