@@ -3,6 +3,8 @@
 //! One trait, several backends: memory (tests, simulation), pcap files (replay),
 //! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
 
+pub mod mem;
+
 use std::os::fd::BorrowedFd;
 
 use homeport_wire::MacAddress;
