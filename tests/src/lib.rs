@@ -1,1 +1,13 @@
-//! Homeport.
+//! What the behaviours in `tests/` share: frames, captures and outside judges.
+//!
+//! This crate is for tests only, so it panics where a test should fail.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "test support"
+)]
+
+pub mod decoder;
+pub mod frame;
