@@ -171,6 +171,7 @@ impl std::fmt::Debug for Packet {
 
 /// The buffers of one worker.
 pub struct PacketPool {
+    #[expect(clippy::vec_box, reason = "a packet takes a buffer along without copying it")]
     free: Vec<Box<[u8; HEADROOM + DATA_ROOM]>>,
     capacity: usize,
 }

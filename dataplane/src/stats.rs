@@ -61,11 +61,13 @@ pub struct PortStats {
 }
 
 impl PortStats {
+    #[expect(clippy::indexing_slicing, reason = "the array has a place for every reason")]
     /// The counter of packets punted for `reason`.
     pub fn punted(&self, reason: PuntReason) -> &Counter {
         &self.punted[reason as usize]
     }
 
+    #[expect(clippy::indexing_slicing, reason = "the array has a place for every reason")]
     /// The counter of packets dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> &Counter {
         &self.dropped[reason as usize]
