@@ -32,6 +32,7 @@ pub mod packet;
 pub mod port;
 pub mod punt;
 pub mod stats;
+mod sync;
 pub mod table;
 pub mod verdict;
 

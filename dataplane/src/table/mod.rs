@@ -5,7 +5,11 @@
 //! boundary; the borrow checker sees to it.
 
 pub mod binding;
+pub mod hash;
 pub mod local;
 pub mod neighbor;
+pub mod qsbr;
 pub mod route;
 pub mod visitor;
+
+pub use hash::{Reader, TableFull, Writer, table};

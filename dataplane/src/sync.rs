@@ -1,0 +1,137 @@
+//! What the lock-free primitives are made of, behind one switch: the standard
+//! library's, or loom's, which runs a model under every interleaving and every
+//! value that a weak memory may return (`RUSTFLAGS="--cfg loom"`).
+
+pub(crate) use std::sync::atomic::Ordering;
+
+#[cfg(loom)]
+pub(crate) use loom::{
+    cell::UnsafeCell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, fence},
+    },
+};
+
+#[cfg(not(loom))]
+pub(crate) use std::sync::{
+    Arc,
+    atomic::{AtomicU64, fence},
+};
+
+/// On a cache line of its own (two, as adjacent lines are fetched in pairs), so
+/// that writing it disturbs nobody who reads its neighbour.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct Padded<T>(pub(crate) T);
+
+/// [`std::cell::UnsafeCell`] with loom's interface: loom's own reports every
+/// access that is not ordered with a write.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+#[cfg(not(loom))]
+impl<T> UnsafeCell<T> {
+    pub(crate) const fn new(value: T) -> Self {
+        UnsafeCell(std::cell::UnsafeCell::new(value))
+    }
+
+    /// Gives a pointer to read through.
+    pub(crate) fn with<R>(&self, read: impl FnOnce(*const T) -> R) -> R {
+        read(self.0.get())
+    }
+
+    /// Gives a pointer to write through.
+    pub(crate) fn with_mut<R>(&self, write: impl FnOnce(*mut T) -> R) -> R {
+        write(self.0.get())
+    }
+}
+
+/// A bug that a model must find. Each names what it leaves out; `planted` is
+/// always false outside of the models, and compiles to nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// A reader tells that it is quiescent without releasing what it read.
+    QuiescentRelaxed,
+    /// A reader reads the epoch without acquiring the unlinks before it.
+    EpochRelaxed,
+    /// A reader comes online without a fence before its first look-up.
+    OnlineUnfenced,
+    /// Reclamation looks at the readers without a fence after the unlink.
+    ReclaimUnfenced,
+    /// An entry is freed when readers have seen its own epoch, not a later one.
+    FreedTooEarly,
+    /// A replacement empties the slot before it fills it.
+    ReplaceInTwoSteps,
+    /// An entry is published without releasing its contents.
+    PublishRelaxed,
+}
+
+/// Whether a bug is planted in this run.
+#[cfg(not(all(test, loom)))]
+#[inline(always)]
+pub(crate) const fn planted(_: Mutant) -> bool {
+    false
+}
+
+#[cfg(all(test, loom))]
+pub(crate) use models::planted;
+
+/// What the models share.
+#[cfg(all(test, loom))]
+pub(crate) mod models {
+    use std::{
+        cell::Cell,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
+
+    use super::Mutant;
+
+    thread_local! {
+        /// Loom runs all threads of a model on the thread that called it, so the
+        /// standard thread-local is the model's, and each test has its own.
+        static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn planted(mutant: Mutant) -> bool {
+        PLANTED.get() == Some(mutant)
+    }
+
+    struct Unplant;
+
+    impl Drop for Unplant {
+        fn drop(&mut self) {
+            PLANTED.set(None);
+        }
+    }
+
+    /// Runs a model under all its interleavings, and asserts that there were at
+    /// least `minimum`: a model that explores few proves little.
+    pub(crate) fn explore(name: &str, minimum: usize, model: impl Fn() + Send + Sync + 'static) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let mut builder = loom::model::Builder::new();
+        builder.max_branches = 100_000;
+        builder.check(move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+            model();
+        });
+        let count = count.load(Ordering::Relaxed);
+        println!("{name}: {count} interleavings");
+        assert!(count >= minimum, "{name}: only {count} interleavings, wanted {minimum}");
+    }
+
+    /// Runs a model with a bug planted: it must panic.
+    pub(crate) fn explore_mutant(mutant: Mutant, model: impl Fn() + Send + Sync + 'static) {
+        let _unplant = Unplant;
+        PLANTED.set(Some(mutant));
+        let mut builder = loom::model::Builder::new();
+        builder.max_branches = 100_000;
+        builder.check(model);
+    }
+}

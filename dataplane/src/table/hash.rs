@@ -1,0 +1,456 @@
+//! A hash table of fixed capacity with one writer and any number of readers that
+//! never wait.
+//!
+//! # How it works
+//!
+//! *Buckets* are cache lines of eight slots. A slot is one atomic word: 32 bits of
+//! the key's hash (the *tag*) and the number of an entry. *Entries* hold key and
+//! value, a cache line each, in a slab. A key lives in one of two buckets that its
+//! hash names, so a look-up costs at most two bucket lines and one entry line; a
+//! wrong entry is looked at once in 2³² tags.
+//!
+//! Entries never change once they are published. A replacement fills a fresh
+//! entry and stores its number into the same slot; a removal empties the slot. The
+//! old entry is reused when all readers have passed a quiescent point
+//! ([`qsbr`](super::qsbr)). The slab has room for more entries than the capacity
+//! because of those that wait for readers.
+//!
+//! The bucket array is at most half full, and a new key goes to the emptier of its
+//! two buckets: both being full is then so improbable (far below 10⁻⁹ for a whole
+//! filling) that the capacity is real. No key ever moves from slot to slot, so no
+//! look-up can miss a key that is there.
+//!
+//! The hash is SipHash-1-3 with a secret seed, as outsiders choose keys.
+//!
+//! # Why it is right
+//!
+//! * The writer fills an entry and then stores the slot with `Release`; a reader
+//!   loads the slot with `Acquire`, so it sees the entry's contents.
+//! * Key and slot stay together while the key is in the table, and a replacement is
+//!   one store: a reader sees the old value or the new one.
+//! * A reference that a look-up gave borrows the reader, and `quiescent` needs the
+//!   reader mutably: no reference outlives the promise that there is none.
+//! * Only the writer stores to slots and entries, and it is `&mut` when it does, so
+//!   what it lends from `get` and `iter` cannot change either.
+//!
+//! **Not done:** moving entries (breadth-first) so that the bucket array can be
+//! fuller; huge pages.
+#![allow(unsafe_code, reason = "readers and the writer share entries without a lock")]
+
+use std::{
+    fmt,
+    hash::{Hash, Hasher},
+    mem::MaybeUninit,
+};
+
+use siphasher::sip::SipHasher13;
+
+use super::qsbr::{Domain, Participant};
+use crate::sync::{Arc, AtomicU64, Mutant, Ordering, UnsafeCell, planted};
+
+/// Slots of a bucket: a cache line. Fewer in models, which try every order.
+const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
+
+/// The most entries of a table: a quarter of what a slot can number.
+pub const MAX_CAPACITY: usize = 1 << 30;
+
+/// Entries beyond the capacity, for those that wait for readers.
+const SPARE: std::ops::RangeInclusive<usize> = if cfg!(loom) { 1..=1 } else { 64..=65_536 };
+
+/// Retired entries that are worth a look at all readers.
+const RECLAIM_BATCH: usize = if cfg!(loom) { 1 } else { 32 };
+
+/// A slot without a key.
+const EMPTY: u64 = 0;
+
+/// There is no room for an entry.
+///
+/// Either the table holds as many keys as it may, or so many entries were replaced
+/// or removed since the slowest reader's last quiescent point that none is free;
+/// the latter passes by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the table is full")]
+pub struct TableFull;
+
+/// Makes a table for at most `capacity` keys (from 1 to [`MAX_CAPACITY`]; what is
+/// outside is taken as the nearest). `seed` keys the hash: it must be secret where
+/// outsiders choose keys.
+pub fn table<K, V>(capacity: usize, seed: [u64; 2]) -> Writer<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Copy + Send + Sync + 'static,
+{
+    let capacity = capacity.clamp(1, MAX_CAPACITY);
+    let entries = capacity + (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
+    Writer {
+        table: Arc::new(Table::new(capacity, entries, seed)),
+        slab: Slab { domain: Domain::new(), free: Vec::new(), fresh: 0, entries },
+        len: 0,
+        capacity,
+    }
+}
+
+/// The only one who changes a table.
+pub struct Writer<K, V> {
+    table: Arc<Table<K, V>>,
+    slab: Slab,
+    len: usize,
+    capacity: usize,
+}
+
+impl<K, V> Writer<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Copy + Send + Sync + 'static,
+{
+    /// A new reader, online. It must soon say `quiescent` or `offline`, and go on
+    /// doing so, or the table runs out of room for replacements.
+    pub fn reader(&self) -> Reader<K, V> {
+        Reader { table: Arc::clone(&self.table), participant: self.slab.domain.reader() }
+    }
+
+    /// Adds a key, or replaces its value in one step: a reader sees the old value
+    /// or the new one.
+    ///
+    /// # Errors
+    ///
+    /// [`TableFull`], and then nothing has changed.
+    pub fn install(&mut self, key: K, value: V) -> Result<(), TableFull> {
+        let place = self.table.place(&key);
+        let old = self.table.find(&place, &key);
+        let slot = match &old {
+            Some(found) => found.slot,
+            None if self.len >= self.capacity => return Err(TableFull),
+            None => self.table.vacancy(&place).ok_or(TableFull)?,
+        };
+        let index = self.slab.take().ok_or(TableFull)?;
+        // SAFETY: the slab gave out `index`: no slot names it, and every reader
+        // that could have found it in a slot has passed a quiescent point since.
+        unsafe { self.table.fill(index, Entry { key, value }) };
+        if planted(Mutant::ReplaceInTwoSteps) {
+            slot.store(EMPTY, Ordering::Release);
+        }
+        // Release: who sees the number sees the entry.
+        let order =
+            if planted(Mutant::PublishRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+        slot.store(word(place.tag, index), order);
+        match old {
+            Some(found) => self.slab.retire(found.index),
+            None => self.len += 1,
+        }
+        Ok(())
+    }
+
+    /// Removes a key; whether it was there.
+    pub fn remove(&mut self, key: &K) -> bool {
+        let Some(found) = self.table.find(&self.table.place(key), key) else {
+            return false;
+        };
+        // Release: who no longer finds the key sees what was done before (the
+        // route table counts on it).
+        found.slot.store(EMPTY, Ordering::Release);
+        self.slab.retire(found.index);
+        self.len -= 1;
+        true
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &K) -> Option<&V> {
+        self.table.find(&self.table.place(key), key).map(|found| &found.entry.value)
+    }
+
+    /// All keys and values, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.table
+            .buckets
+            .iter()
+            .flat_map(|bucket| &bucket.slots)
+            // Relaxed: the writer stored it itself.
+            .map(|slot| slot.load(Ordering::Relaxed))
+            .filter(|word| *word != EMPTY)
+            // SAFETY: a slot names it, and only `&mut self` could unlink it.
+            .filter_map(|word| unsafe { self.table.entry(index_of(word)) })
+            .map(|entry| (&entry.key, &entry.value))
+    }
+
+    /// How many keys there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is no key.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// How many keys there may be.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+}
+
+impl<K, V> fmt::Debug for Writer<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer")
+            .field("len", &self.len)
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Looks keys up, without ever waiting. Dropping it deregisters it.
+pub struct Reader<K, V> {
+    table: Arc<Table<K, V>>,
+    participant: Participant,
+}
+
+impl<K, V> Reader<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Copy + Send + Sync + 'static,
+{
+    /// The value of a key, until the next [`quiescent`](Self::quiescent). An
+    /// offline reader finds nothing.
+    #[inline]
+    pub fn lookup(&self, key: &K) -> Option<&V> {
+        debug_assert!(self.participant.is_online(), "a look-up by an offline reader");
+        if !self.participant.is_online() {
+            return None;
+        }
+        self.table.find(&self.table.place(key), key).map(|found| &found.entry.value)
+    }
+
+    /// Brings the key's buckets into the cache, for a look-up that comes soon.
+    #[inline]
+    pub fn prefetch(&self, key: &K) {
+        let place = self.table.place(key);
+        for bucket in place.buckets {
+            if let Some(bucket) = self.table.buckets.get(bucket) {
+                prefetch(bucket);
+            }
+        }
+    }
+
+    /// Says that the references that look-ups gave are dead (as the `&mut` proves),
+    /// so that what was replaced or removed can be reused. To be said at every
+    /// burst boundary, also by an idle reader.
+    #[inline]
+    pub fn quiescent(&mut self) {
+        self.participant.quiescent();
+    }
+
+    /// Says that no look-up follows before [`online`](Self::online): for a reader
+    /// that goes to sleep, so that the writer need not reckon with it.
+    pub fn offline(&mut self) {
+        self.participant.offline();
+    }
+
+    /// Says that look-ups follow.
+    pub fn online(&mut self) {
+        self.participant.online();
+    }
+}
+
+impl<K, V> fmt::Debug for Reader<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reader").field("participant", &self.participant).finish_non_exhaustive()
+    }
+}
+
+/// What writer and readers share.
+struct Table<K, V> {
+    /// A power of two of them, at least two.
+    buckets: Box<[Bucket]>,
+    entries: Box<[EntryCell<K, V>]>,
+    /// Keyed with the seed.
+    hasher: SipHasher13,
+}
+
+#[repr(align(64))]
+struct Bucket {
+    slots: [AtomicU64; SLOTS],
+}
+
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+struct Entry<K, V> {
+    key: K,
+    value: V,
+}
+
+/// Room for an entry.
+type EntryCell<K, V> = UnsafeCell<MaybeUninit<Entry<K, V>>>;
+
+// SAFETY: buckets are atomic. Entries are shared as `&Entry` only while a slot
+// names them or a reader may still hold them, and then nobody writes them
+// (`fill`'s contract); so sharing a table shares keys and values, which are Sync,
+// and dropping or overwriting them elsewhere sends them, which they are as well.
+unsafe impl<K: Send + Sync, V: Send + Sync> Sync for Table<K, V> {}
+
+/// Where a key may be.
+struct Place {
+    tag: u32,
+    buckets: [usize; 2],
+}
+
+/// Where a key is.
+struct Found<'a, K, V> {
+    slot: &'a AtomicU64,
+    index: u32,
+    entry: &'a Entry<K, V>,
+}
+
+impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
+    fn new(capacity: usize, entries: usize, seed: [u64; 2]) -> Self {
+        // Half full at most.
+        let buckets = (capacity * 2).div_ceil(SLOTS).next_power_of_two().max(2);
+        let [key0, key1] = seed;
+        Table {
+            buckets: (0..buckets)
+                .map(|_| Bucket { slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) })
+                .collect(),
+            entries: (0..entries).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
+            hasher: SipHasher13::new_with_keys(key0, key1),
+        }
+    }
+
+    #[inline]
+    fn place(&self, key: &K) -> Place {
+        let mut hasher = self.hasher;
+        key.hash(&mut hasher);
+        let hash = hasher.finish();
+        let tag = tag_of(hash);
+        let mask = self.buckets.len() - 1;
+        let first = hash as usize & mask;
+        // The other bucket follows from one bucket and the tag, in both directions,
+        // so that an entry can be moved without its key. Odd: it is another one.
+        let second = first ^ ((tag.wrapping_mul(0x9e37_79b9) | 1) as usize & mask);
+        Place { tag, buckets: [first, second] }
+    }
+
+    /// The slots of a bucket; `place` names none that does not exist.
+    #[inline]
+    fn slots(&self, bucket: usize) -> &[AtomicU64] {
+        self.buckets.get(bucket).map_or(&[], |bucket| &bucket.slots)
+    }
+
+    /// Only for the writer, and for readers that are online: see `entry`.
+    #[inline]
+    fn find(&self, place: &Place, key: &K) -> Option<Found<'_, K, V>> {
+        for bucket in place.buckets {
+            for slot in self.slots(bucket) {
+                // Acquire: the entry that it names has been filled.
+                let word = slot.load(Ordering::Acquire);
+                if word == EMPTY || tag_of(word) != place.tag {
+                    continue;
+                }
+                let index = index_of(word);
+                // SAFETY: a slot named it just now, and the caller is the writer,
+                // or a reader that is online and holds the result no longer than
+                // its borrow of itself.
+                if let Some(entry) = unsafe { self.entry(index) }
+                    && entry.key == *key
+                {
+                    return Some(Found { slot, index, entry });
+                }
+            }
+        }
+        None
+    }
+
+    /// A free slot in the emptier bucket.
+    fn vacancy(&self, place: &Place) -> Option<&AtomicU64> {
+        // Relaxed: only the writer asks, and it stored them itself.
+        let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == EMPTY;
+        let [first, second] = place.buckets.map(|bucket| self.slots(bucket));
+        let free = |slots: &[AtomicU64]| slots.iter().filter(empty).count();
+        let slots = if free(second) > free(first) { second } else { first };
+        slots.iter().find(empty)
+    }
+
+    /// # Safety
+    ///
+    /// A slot names `index`, or named it after the calling reader's last quiescent
+    /// point; and the result is dead before the next, or before the writer's next
+    /// change.
+    #[inline]
+    unsafe fn entry(&self, index: u32) -> Option<&Entry<K, V>> {
+        let cell = self.entries.get(index as usize)?;
+        // SAFETY: it was filled before a slot named it, and stays as it is until
+        // all readers have passed a quiescent point (`fill`'s contract).
+        Some(cell.with(|entry| unsafe { (*entry).assume_init_ref() }))
+    }
+
+    /// # Safety
+    ///
+    /// The caller is the writer, no slot names `index`, and no reader can hold it.
+    unsafe fn fill(&self, index: u32, entry: Entry<K, V>) {
+        if let Some(cell) = self.entries.get(index as usize) {
+            // SAFETY: nobody else looks at it.
+            cell.with_mut(|place| unsafe { (*place).write(entry) });
+        }
+    }
+}
+
+/// Which entries are free. Only the writer has it.
+struct Slab {
+    domain: Domain,
+    /// Entries that were used and are free again.
+    free: Vec<u32>,
+    /// Entries from here on were never used, and their memory never touched.
+    fresh: usize,
+    entries: usize,
+}
+
+impl Slab {
+    /// A free entry.
+    fn take(&mut self) -> Option<u32> {
+        let exhausted = self.fresh >= self.entries;
+        if self.free.is_empty() && (exhausted || self.domain.retired() >= RECLAIM_BATCH) {
+            let free = &mut self.free;
+            self.domain.reclaim(|index| free.push(index));
+        }
+        if let Some(index) = self.free.pop() {
+            return Some(index);
+        }
+        if exhausted {
+            return None;
+        }
+        self.fresh += 1;
+        u32::try_from(self.fresh - 1).ok()
+    }
+
+    /// Gives back what no slot names any more.
+    fn retire(&mut self, index: u32) {
+        self.domain.retire(index);
+    }
+}
+
+/// The word of a slot: the entry's number counts from 1, so that no word is
+/// [`EMPTY`].
+const fn word(tag: u32, index: u32) -> u64 {
+    (tag as u64) << 32 | (index as u64 + 1)
+}
+
+const fn tag_of(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+const fn index_of(word: u64) -> u32 {
+    (word as u32).wrapping_sub(1)
+}
+
+#[inline(always)]
+fn prefetch<T>(target: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch reads nothing and faults on nothing; SSE is baseline.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(target).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = target;
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;
