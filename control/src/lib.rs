@@ -1,1 +1,3 @@
-//! Homeport.
+//! The control plane of Homeport.
+
+pub mod kernel;
