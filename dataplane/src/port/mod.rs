@@ -3,7 +3,11 @@
 //! One trait, several backends: memory (tests, simulation), pcap files (replay),
 //! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
 
+pub mod interface;
 pub mod mem;
+#[cfg(test)]
+mod testbed;
+pub mod twin;
 
 use std::os::fd::BorrowedFd;
 
