@@ -1,0 +1,484 @@
+//! What the admin API shows: one struct for each noun of the CLI.
+//!
+//! The field names are the JSON keys and part of the API's version: they are
+//! added to, never renamed. Units are in the names: `_seconds`, `_bytes`;
+//! everything else that counts is in packets or frames. A lifetime of `null`
+//! never ends.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use homeport_dataplane::stats::PortStats;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use homeport_proto::Lifetime;
+
+/// How a tunnel encapsulates.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Encapsulation {
+    /// IP in IP, protocol 4 (RFC 2003).
+    IpInIp,
+    /// Minimal encapsulation, protocol 55 (RFC 2004).
+    Minimal,
+    /// GRE, protocol 47 (RFC 2784).
+    Gre,
+}
+
+impl From<homeport_proto::Encapsulation> for Encapsulation {
+    fn from(from: homeport_proto::Encapsulation) -> Self {
+        match from {
+            homeport_proto::Encapsulation::IpInIp => Encapsulation::IpInIp,
+            homeport_proto::Encapsulation::Minimal => Encapsulation::Minimal,
+            homeport_proto::Encapsulation::Gre => Encapsulation::Gre,
+        }
+    }
+}
+
+/// How a node's own packets go back to its home agent (RFC 3024).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReverseTunnel {
+    /// Routed by their destination.
+    None,
+    /// Direct delivery: all of them are tunnelled by the foreign agent.
+    Direct,
+    /// Encapsulating delivery: the node chooses.
+    Encapsulating,
+}
+
+impl From<homeport_proto::ReverseTunnel> for ReverseTunnel {
+    fn from(from: homeport_proto::ReverseTunnel) -> Self {
+        match from {
+            homeport_proto::ReverseTunnel::None => ReverseTunnel::None,
+            homeport_proto::ReverseTunnel::Direct => ReverseTunnel::Direct,
+            homeport_proto::ReverseTunnel::Encapsulating => ReverseTunnel::Encapsulating,
+        }
+    }
+}
+
+/// A lifetime as the API shows it: seconds, `None` when it never ends.
+pub fn lifetime_seconds(lifetime: Lifetime) -> Option<u64> {
+    lifetime.duration().map(|duration| duration.as_secs())
+}
+
+/// The conservation law in six numbers, in packets since the start:
+/// `rx == tx + punted + to_kernel + dropped + held`.
+///
+/// The counters are read one after the other while RX cores count on, so under
+/// load the two sides may differ by the packets in flight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Totals {
+    /// All that was handed to the dataplane: received by ports, sent by kernel
+    /// twins, injected by the control core, made by the dataplane itself.
+    pub rx: u64,
+    /// Sent by ports.
+    pub tx: u64,
+    /// Handed to the control core.
+    pub punted: u64,
+    /// Delivered to kernel twins.
+    pub to_kernel: u64,
+    /// Dropped, for any reason.
+    pub dropped: u64,
+    /// Waiting for their next hop's link-layer address, now.
+    pub held: u64,
+}
+
+impl Totals {
+    /// Whether both sides of the law are equal.
+    pub const fn is_conserved(&self) -> bool {
+        self.rx == self.tx + self.punted + self.to_kernel + self.dropped + self.held
+    }
+}
+
+impl From<&PortStats> for Totals {
+    fn from(stats: &PortStats) -> Self {
+        Totals {
+            rx: stats.total_in(),
+            tx: stats.tx.get(),
+            punted: stats.total_punted(),
+            to_kernel: stats.to_kernel.get(),
+            dropped: stats.total_dropped(),
+            held: stats.held.get(),
+        }
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Totals) {
+        self.rx += other.rx;
+        self.tx += other.tx;
+        self.punted += other.punted;
+        self.to_kernel += other.to_kernel;
+        self.dropped += other.dropped;
+        self.held += other.held;
+    }
+}
+
+impl std::iter::Sum for Totals {
+    fn sum<I: Iterator<Item = Totals>>(totals: I) -> Totals {
+        totals.fold(Totals::default(), |mut sum, totals| {
+            sum += totals;
+            sum
+        })
+    }
+}
+
+/// What an agent of this process is.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// A (virtual) home agent.
+    HomeAgent,
+    /// A foreign agent.
+    ForeignAgent,
+    /// A mobile node.
+    MobileNode,
+}
+
+impl Role {
+    /// For people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Role::HomeAgent => "home agent",
+            Role::ForeignAgent => "foreign agent",
+            Role::MobileNode => "mobile node",
+        }
+    }
+}
+
+/// One agent of this process.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentView {
+    /// Its name in the config.
+    pub name: String,
+    /// What it is.
+    pub role: Role,
+    /// Its tenant.
+    pub tenant: u32,
+    /// A home agent's address, a foreign agent's care-of address, a mobile
+    /// node's home address.
+    pub address: Ipv4Addr,
+    /// Bindings of a home agent, visitors of a foreign agent, now; of a mobile
+    /// node, 1 while it is registered away from home.
+    pub registrations: u64,
+    /// How many there may be.
+    pub limit: u64,
+}
+
+/// `show status`: the process at a glance.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Status {
+    /// Homeport's version.
+    pub version: String,
+    /// The process.
+    pub pid: u32,
+    /// Since it started.
+    pub uptime_seconds: u64,
+    /// Where its config came from.
+    pub config_file: String,
+    /// How many configs have been in force: 1 at the start, one more with each
+    /// that was applied.
+    pub config_generation: u64,
+    /// `adaptive` or `busy`.
+    pub poll: String,
+    /// RX cores.
+    pub workers: u32,
+    /// Ports in the config.
+    pub ports: u32,
+    /// Those of them that are up.
+    pub ports_up: u32,
+    /// Home addresses with a binding.
+    pub bindings: u64,
+    /// Visitors registered.
+    pub visitors: u64,
+    /// The agents.
+    pub agents: Vec<AgentView>,
+    /// The dataplane's counters, summed over ports and RX cores.
+    pub totals: Totals,
+}
+
+/// `show ports`: one port, its counters summed over RX cores.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PortView {
+    /// Its name in the config.
+    pub name: String,
+    /// `af_packet`, `dpdk`, `memory`, `pcap`.
+    pub backend: String,
+    /// The interface, PCI address, vdev or file behind it.
+    pub device: String,
+    /// Its link-layer address.
+    pub mac: String,
+    /// Its MTU in bytes.
+    pub mtu: u16,
+    /// Whether the link has carrier.
+    pub up: bool,
+    /// Its kernel twin, where it has one.
+    pub kernel_twin: Option<String>,
+    /// The addresses on the twin, with prefix length.
+    pub addresses: Vec<String>,
+    /// Frames that the port received.
+    pub rx: u64,
+    /// Bytes of them.
+    pub rx_bytes: u64,
+    /// Frames that the port sent.
+    pub tx: u64,
+    /// Bytes of them.
+    pub tx_bytes: u64,
+    /// Frames from the kernel twin.
+    pub from_kernel: u64,
+    /// Frames to the kernel twin.
+    pub to_kernel: u64,
+    /// Packets from the control core.
+    pub injected: u64,
+    /// Packets made by the dataplane: ICMP errors, copies.
+    pub originated: u64,
+    /// Packets to the control core.
+    pub punted: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Packets waiting for a next hop's address.
+    pub held: u64,
+    /// Packets put into a tunnel.
+    pub encapsulated: u64,
+    /// Packets taken out of a tunnel.
+    pub decapsulated: u64,
+    /// What the port itself lost or mended, by counter name.
+    pub device_counters: BTreeMap<String, u64>,
+}
+
+/// One tunnel of a binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CareOfView {
+    /// The care-of address.
+    pub address: Ipv4Addr,
+    /// How the tunnel encapsulates.
+    pub encapsulation: Encapsulation,
+    /// Whether reverse tunnelling was granted.
+    pub reverse_tunnel: bool,
+    /// Whether the node itself decapsulates.
+    pub co_located: bool,
+    /// Whether the home network's broadcasts are tunnelled to it.
+    pub broadcast: bool,
+    /// The lifetime granted.
+    pub lifetime_seconds: Option<u64>,
+    /// What is left of it.
+    pub remaining_seconds: Option<u64>,
+}
+
+/// `show bindings`: a home agent's mobility binding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BindingView {
+    /// The virtual home agent's tenant.
+    pub tenant: u32,
+    /// The node.
+    pub home_address: Ipv4Addr,
+    /// Its home agent.
+    pub home_agent: Ipv4Addr,
+    /// Where it is; more than one with simultaneous bindings.
+    pub care_of_addresses: Vec<CareOfView>,
+    /// The port of its home link; `null` on a virtual home network.
+    pub home_link: Option<String>,
+    /// Since its first registration away from home.
+    pub age_seconds: u64,
+}
+
+/// How far a visitor has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum VisitorState {
+    /// Its request was relayed; the home agent has not answered.
+    Pending,
+    /// Registered.
+    Registered,
+}
+
+/// `show visitors`: a node at a foreign agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VisitorView {
+    /// The foreign agent's tenant.
+    pub tenant: u32,
+    /// The node.
+    pub home_address: Ipv4Addr,
+    /// Its home agent.
+    pub home_agent: Ipv4Addr,
+    /// The care-of address that it registered.
+    pub care_of_address: Ipv4Addr,
+    /// Its link-layer address.
+    pub mac: String,
+    /// The port of the visited link.
+    pub port: String,
+    /// Pending or registered.
+    pub state: VisitorState,
+    /// How the tunnel encapsulates.
+    pub encapsulation: Encapsulation,
+    /// How its own packets go back.
+    pub reverse_tunnel: ReverseTunnel,
+    /// The lifetime granted; while pending, the one asked for.
+    pub lifetime_seconds: Option<u64>,
+    /// What is left of it.
+    pub remaining_seconds: Option<u64>,
+    /// Since its first registration here.
+    pub age_seconds: u64,
+}
+
+/// `show tunnels`: one pair of tunnel ends, whoever it carries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TunnelView {
+    /// Whose it is.
+    pub tenant: u32,
+    /// Which of our agents ends it.
+    pub role: Role,
+    /// Our end: outer source.
+    pub local: Ipv4Addr,
+    /// The other end: outer destination.
+    pub remote: Ipv4Addr,
+    /// How it encapsulates.
+    pub encapsulation: Encapsulation,
+    /// Home addresses that it carries.
+    pub nodes: u64,
+    /// Those of them with a reverse tunnel.
+    pub reverse: u64,
+}
+
+/// `show routes`: a route that the dataplane forwards by, mirrored from the
+/// kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RouteView {
+    /// The prefix.
+    pub destination: String,
+    /// The port that it leaves by; `null` when unreachable.
+    pub port: Option<String>,
+    /// The next hop; `null` on the link itself.
+    pub gateway: Option<Ipv4Addr>,
+    /// Whether its packets are dropped (blackhole, unreachable, prohibit).
+    pub unreachable: bool,
+}
+
+/// `show neighbors`: a next hop's link-layer address, mirrored from the kernel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NeighborView {
+    /// The port.
+    pub port: String,
+    /// The next hop.
+    pub address: Ipv4Addr,
+    /// Its link-layer address.
+    pub mac: String,
+}
+
+/// Which plane dropped something.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum Plane {
+    /// A packet, by an RX core.
+    Dataplane,
+    /// A message of Mobile IP, by an agent, without a reply.
+    Control,
+}
+
+/// `show drops`: how much was dropped at one place for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DropView {
+    /// Where.
+    pub plane: Plane,
+    /// The port, for packets.
+    pub port: Option<String>,
+    /// The tenant, for messages.
+    pub tenant: Option<u32>,
+    /// The counter's name: that of a
+    /// [`DropReason`](homeport_dataplane::verdict::DropReason) or a
+    /// [`DiscardReason`](homeport_proto::event::DiscardReason).
+    pub reason: String,
+    /// What it means.
+    pub text: String,
+    /// How many.
+    pub count: u64,
+}
+
+/// `show counters`: any other counter. `name` is snake_case and says what is
+/// counted; the labels are bounded, never an address.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CounterView {
+    /// Its name, as in `registration_replies_sent`.
+    pub name: String,
+    /// The tenant that it belongs to.
+    pub tenant: Option<u32>,
+    /// The port that it belongs to.
+    pub port: Option<String>,
+    /// The reason that it counts, in kebab-case.
+    pub reason: Option<String>,
+    /// The reply code that it counts (RFC 5944 §3.4).
+    pub code: Option<u8>,
+    /// The count.
+    pub value: u64,
+    /// What it means.
+    pub text: String,
+}
+
+/// `show security-associations`: what two nodes share, but never the secret.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SecurityAssociationView {
+    /// The agent's tenant.
+    pub tenant: u32,
+    /// The agent that holds it, by name.
+    pub agent: String,
+    /// What the peer is.
+    pub peer_role: Role,
+    /// The peer's address; a mobile node's home address.
+    pub peer: Ipv4Addr,
+    /// The security parameter index.
+    pub spi: u32,
+    /// `hmac-md5`, `keyed-md5`, `hmac-sha1`, `hmac-sha256`.
+    pub algorithm: String,
+    /// `timestamps` or `nonces`.
+    pub replay: String,
+    /// How far clocks may differ, with timestamps.
+    pub tolerance_seconds: Option<u64>,
+}
+
+/// `show mobile-node`: where a mobile node is, as it sees itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MobileNodeView {
+    /// The interface that it moves with.
+    pub interface: String,
+    /// Its state in a word: `searching`, `home`, `registering`, `registered`.
+    pub state: String,
+    /// Its home address.
+    pub home_address: Ipv4Addr,
+    /// Its home agent.
+    pub home_agent: Ipv4Addr,
+    /// The care-of address, away from home.
+    pub care_of_address: Option<Ipv4Addr>,
+    /// The foreign agent that it registered through.
+    pub foreign_agent: Option<Ipv4Addr>,
+    /// Whether it decapsulates itself.
+    pub co_located: bool,
+    /// How its packets go back.
+    pub reverse_tunnel: ReverseTunnel,
+    /// The lifetime granted; `null` also while nothing is.
+    pub lifetime_seconds: Option<u64>,
+    /// What is left of it.
+    pub remaining_seconds: Option<u64>,
+    /// The code of the last reply.
+    pub last_code: Option<u8>,
+    /// Since it came here.
+    pub age_seconds: u64,
+}
+
+/// What `clear binding` took away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Cleared {
+    /// The virtual home agent's tenant.
+    pub tenant: u32,
+    /// The node.
+    pub home_address: Ipv4Addr,
+    /// How many care-of addresses it had.
+    pub care_of_addresses: u64,
+}

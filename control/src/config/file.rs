@@ -1,0 +1,210 @@
+//! The shape of homeportd's config file: its sections, keys and defaults.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use homeport_proto::Lifetime;
+
+use super::read::{At, section};
+use super::value::{
+    AlgorithmName, BackendKind, InterfaceAddress, LifetimeText, LogFilter, Name, Network, PollMode,
+    ProfileName, ReplayName, Span,
+};
+
+section! {
+    /// A whole file.
+    File as "the file" {
+        /// The process.
+        daemon: DaemonSection,
+        /// The RX cores.
+        dataplane: Option<DataplaneSection>,
+        /// The ports, in the order of their numbers.
+        port: Vec<PortSection>,
+        /// Routes put into the kernel.
+        route: Vec<RouteSection>,
+        /// Home agents.
+        home_agent: Vec<HomeAgentSection>,
+        /// Foreign agents.
+        foreign_agent: Vec<ForeignAgentSection>,
+        /// Agent advertisements.
+        advertiser: Vec<AdvertiserSection>,
+    }
+}
+
+section! {
+    /// `[daemon]`: the process.
+    DaemonSection as "[daemon]" {
+        /// The unix socket of the admin API.
+        admin_socket: At<PathBuf> = PathBuf::from("/run/homeport/homeport.sock"),
+        /// Where Prometheus finds /metrics; absent: nowhere.
+        metrics: Option<At<SocketAddr>>,
+        /// What is logged.
+        log: At<LogFilter> = LogFilter("info".into()),
+    }
+}
+
+section! {
+    /// `[dataplane]`: the RX cores.
+    DataplaneSection as "[dataplane]" {
+        /// Whether RX cores sleep at rest.
+        poll: At<PollMode> = PollMode::Adaptive,
+        /// The CPUs that RX cores are pinned to; absent: one worker, not pinned.
+        cores: Option<At<Vec<At<usize>>>>,
+        /// Packet buffers of each worker.
+        buffers: At<usize> = 8192,
+    }
+}
+
+section! {
+    /// `[[port]]`: a port of the dataplane.
+    PortSection as "[[port]]" {
+        /// Its name.
+        name: At<Name>,
+        /// Whose it is.
+        tenant: At<u32> = 0,
+        /// What is behind it.
+        backend: At<BackendKind>,
+        /// The Linux interface, for af_packet.
+        interface: Option<At<String>>,
+        /// The PCI address, or the vdev with its arguments, for dpdk.
+        device: Option<At<String>>,
+        /// The longest IPv4 packet that it carries, in bytes.
+        mtu: At<u16> = 1500,
+        /// Its kernel twin's interface name; absent: hp- and the port's name.
+        kernel_twin: Option<At<String>>,
+        /// The addresses on the twin.
+        addresses: Vec<At<InterfaceAddress>>,
+    }
+}
+
+section! {
+    /// `[[route]]`: a route put into the kernel, out of the twins.
+    RouteSection as "[[route]]" {
+        /// The prefix.
+        destination: At<Network>,
+        /// The next hop, on the link of a port.
+        gateway: At<Ipv4Addr>,
+    }
+}
+
+section! {
+    /// `[[home_agent]]`: a virtual home agent.
+    HomeAgentSection as "[[home_agent]]" {
+        /// Its name.
+        name: At<Name>,
+        /// Whose it is.
+        tenant: At<u32> = 0,
+        /// Its address, one of a port's.
+        address: At<Ipv4Addr>,
+        /// RFC 5944 or RFC 2002.
+        profile: At<ProfileName> = ProfileName::Rfc5944,
+        /// The longest lifetime granted.
+        max_lifetime: At<LifetimeText> = LifetimeText(Lifetime(36_000)),
+        /// How many bindings it holds.
+        max_bindings: At<usize> = 100_000,
+        /// How many simultaneous bindings a node may have.
+        max_simultaneous: At<u8> = 4,
+        /// Whether reverse tunnels are granted.
+        reverse_tunnel: At<bool> = true,
+        /// Whether every node must ask for one.
+        require_reverse_tunnel: At<bool> = false,
+        /// Whether everybody is refused: the off switch.
+        administratively_prohibited: At<bool> = false,
+        /// Whether foreign agents must authenticate themselves.
+        require_foreign_home_authentication: At<bool> = false,
+        /// The networks that it serves.
+        home_network: Vec<HomeNetworkSection>,
+        /// Whom it shares keys with.
+        security_association: Vec<SecurityAssociationSection>,
+    }
+}
+
+section! {
+    /// `[[home_agent.home_network]]`: addresses that a home agent serves.
+    HomeNetworkSection as "[[home_agent.home_network]]" {
+        /// The addresses.
+        prefix: At<Network>,
+        /// The port that they live on; absent: a virtual home network.
+        port: Option<At<Name>>,
+    }
+}
+
+section! {
+    /// `security_association`: a key shared with one peer.
+    SecurityAssociationSection as "the security association" {
+        /// The peer, a mobile node: its home address.
+        mobile_node: Option<At<Ipv4Addr>>,
+        /// The peer, a foreign agent: its care-of address.
+        foreign_agent: Option<At<Ipv4Addr>>,
+        /// The peer, a home agent: its address.
+        home_agent: Option<At<Ipv4Addr>>,
+        /// The security parameter index, 256 or more.
+        spi: At<u32>,
+        /// How authenticators are computed.
+        algorithm: At<AlgorithmName> = AlgorithmName::HmacMd5,
+        /// The file with the key in hex, relative to the config file.
+        key_file: At<PathBuf>,
+        /// How replays are found.
+        replay: At<ReplayName> = ReplayName::Timestamps,
+        /// How far the clocks may differ, with timestamps; absent: 7s.
+        tolerance: Option<At<Span>>,
+    }
+}
+
+section! {
+    /// `[[foreign_agent]]`: a foreign agent.
+    ForeignAgentSection as "[[foreign_agent]]" {
+        /// Its name.
+        name: At<Name>,
+        /// Whose it is.
+        tenant: At<u32> = 0,
+        /// Its care-of address, one of a port's.
+        care_of_address: At<Ipv4Addr>,
+        /// The ports that its visitors are on.
+        ports: At<Vec<At<Name>>>,
+        /// RFC 5944 or RFC 2002.
+        profile: At<ProfileName> = ProfileName::Rfc5944,
+        /// The longest lifetime relayed.
+        max_lifetime: At<LifetimeText> = LifetimeText(Lifetime(36_000)),
+        /// How many visitors it holds.
+        max_visitors: At<usize> = 10_000,
+        /// How many requests of one node may be pending.
+        max_pending_per_node: At<usize> = 5,
+        /// How many requests may be pending in all.
+        max_pending: At<usize> = 1_000,
+        /// When a pending request is given up.
+        pending_timeout: At<Span> = Span::from_secs(7),
+        /// Whether reverse tunnels are offered.
+        reverse_tunnel: At<bool> = true,
+        /// Whether every node must ask for one.
+        require_reverse_tunnel: At<bool> = false,
+        /// Whether nodes may encapsulate to it.
+        encapsulating_delivery: At<bool> = true,
+        /// Whether nodes must authenticate themselves to it.
+        require_mobile_foreign_authentication: At<bool> = false,
+        /// Whether everybody is refused: the off switch.
+        administratively_prohibited: At<bool> = false,
+        /// Whom it shares keys with.
+        security_association: Vec<SecurityAssociationSection>,
+    }
+}
+
+section! {
+    /// `[[advertiser]]`: agent advertisements on one port.
+    AdvertiserSection as "[[advertiser]]" {
+        /// The port.
+        port: At<Name>,
+        /// The home agent that it advertises, by name.
+        home_agent: Option<At<Name>>,
+        /// The foreign agent that it advertises, by name.
+        foreign_agent: Option<At<Name>>,
+        /// Time between two advertisements.
+        interval: At<Span> = Span::from_secs(1),
+        /// Whether to advertise unasked.
+        unsolicited: At<bool> = true,
+        /// Whether nodes must register through the foreign agent.
+        registration_required: At<bool> = false,
+        /// The longest lifetime, as advertised; absent: the agent's.
+        registration_lifetime: Option<At<LifetimeText>>,
+    }
+}
