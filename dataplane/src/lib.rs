@@ -31,6 +31,7 @@
 pub mod packet;
 pub mod port;
 pub mod punt;
+pub mod ring;
 pub mod stats;
 mod sync;
 pub mod table;

@@ -9,14 +9,14 @@ pub(crate) use loom::{
     cell::UnsafeCell,
     sync::{
         Arc,
-        atomic::{AtomicU64, fence},
+        atomic::{AtomicU32, AtomicU64, fence},
     },
 };
 
 #[cfg(not(loom))]
 pub(crate) use std::sync::{
     Arc,
-    atomic::{AtomicU64, fence},
+    atomic::{AtomicU32, AtomicU64, fence},
 };
 
 /// On a cache line of its own (two, as adjacent lines are fetched in pairs), so
@@ -67,6 +67,18 @@ pub(crate) enum Mutant {
     ReplaceInTwoSteps,
     /// An entry is published without releasing its contents.
     PublishRelaxed,
+    /// A route look-up believes a result that a removal may have torn.
+    RouteUnchecked,
+    /// A message is published without releasing its bytes.
+    HeadRelaxed,
+    /// Room is given back without releasing the reads of it.
+    TailRelaxed,
+    /// A message is published before its bytes are written.
+    HeadEarly,
+    /// A consumer announces its sleep without a fence before its last look.
+    SleepUnfenced,
+    /// A producer looks for a sleeper without a fence after publishing.
+    WakeUnfenced,
 }
 
 /// Whether a bug is planted in this run.

@@ -454,3 +454,6 @@ fn prefetch<T>(target: &T) {
 
 #[cfg(all(test, not(loom)))]
 mod tests;
+
+#[cfg(all(test, loom))]
+mod loom_models;

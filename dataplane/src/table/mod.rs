@@ -7,9 +7,11 @@
 pub mod binding;
 pub mod hash;
 pub mod local;
+pub mod lpm;
 pub mod neighbor;
 pub mod qsbr;
 pub mod route;
 pub mod visitor;
 
 pub use hash::{Reader, TableFull, Writer, table};
+pub use lpm::{RouteKey, RouteReader, RouteWriter, routes};

@@ -179,3 +179,6 @@ impl Drop for Participant {
         self.word.0.store(GONE, Ordering::Release);
     }
 }
+
+#[cfg(all(test, loom))]
+mod loom_models;

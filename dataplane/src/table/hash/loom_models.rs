@@ -1,0 +1,105 @@
+//! The table under every interleaving. Loom's cells report an entry that is written
+//! while a reader holds it.
+
+use loom::thread;
+
+use super::*;
+use crate::sync::models::{explore, explore_mutant};
+
+const SEED: [u64; 2] = [1, 2];
+
+impl Reader<u32, u32> {
+    /// Looks up and holds the entry while another thread may run.
+    fn hold(&self, key: u32) -> Option<u32> {
+        let found = self.table.find(&self.table.place(&key), &key)?;
+        let cell = self.table.entries.get(found.index as usize)?;
+        cell.with(|entry| {
+            // An access that loom can switch at.
+            found.slot.load(Ordering::Relaxed);
+            // SAFETY: the reader is online, and quiescent only after this.
+            let entry = unsafe { (*entry).assume_init_ref() };
+            assert_eq!(entry.key, key, "the entry of another key");
+            Some(entry.value)
+        })
+    }
+}
+
+/// A key that is replaced again and again, through all spare entries, is always
+/// there, and never goes back.
+fn replace() {
+    let mut writer = table(1, SEED);
+    writer.install(7, 0).unwrap();
+    let mut reader = writer.reader();
+    let reading = thread::spawn(move || {
+        let mut newest = 0;
+        for _ in 0..2 {
+            let value = reader.hold(7).expect("neither the old value nor the new one");
+            assert!(value >= newest && value <= 3, "{value} after {newest}");
+            newest = value;
+            reader.quiescent();
+        }
+    });
+    for value in 1..=3 {
+        // Full while the reader holds up the only spare entry.
+        let _ = writer.install(7, value);
+    }
+    reading.join().unwrap();
+}
+
+#[test]
+fn loom_a_replaced_key_has_its_old_or_its_new_value() {
+    explore("hash replace", 100, replace);
+}
+
+#[test]
+#[should_panic = "neither the old value nor the new one"]
+fn loom_finds_a_replacement_in_two_steps() {
+    explore_mutant(Mutant::ReplaceInTwoSteps, replace);
+}
+
+#[test]
+#[should_panic]
+fn loom_finds_an_entry_that_is_not_released() {
+    explore_mutant(Mutant::PublishRelaxed, replace);
+}
+
+#[test]
+#[should_panic]
+fn loom_finds_an_entry_that_is_reused_early() {
+    explore_mutant(Mutant::FreedTooEarly, replace);
+}
+
+/// Keys come and go, and their entries with them: a reader finds each with its own
+/// value or not at all.
+fn remove() {
+    let mut writer = table(1, SEED);
+    writer.install(7, 70).unwrap();
+    let mut reader = writer.reader();
+    let reading = thread::spawn(move || {
+        reader.offline();
+        reader.online();
+        for key in [7, 8] {
+            assert!(reader.hold(key).is_none_or(|value| value / 10 == key));
+        }
+        reader.quiescent();
+        assert!(reader.hold(7).is_none_or(|value| value / 10 == 7));
+    });
+    assert!(writer.remove(&7));
+    for key in [8, 7] {
+        if writer.install(key, key * 10 + 1).is_ok() {
+            assert!(writer.remove(&key));
+        }
+    }
+    reading.join().unwrap();
+}
+
+#[test]
+fn loom_a_removed_key_is_never_confused_with_another() {
+    explore("hash remove", 100, remove);
+}
+
+#[test]
+#[should_panic]
+fn loom_finds_a_removed_entry_that_is_reused_early() {
+    explore_mutant(Mutant::FreedTooEarly, remove);
+}
