@@ -37,6 +37,7 @@ pub mod action;
 pub mod config;
 pub mod event;
 pub mod message;
+pub mod mobile_node;
 pub mod security;
 pub mod time;
 

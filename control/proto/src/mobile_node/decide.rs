@@ -1,0 +1,267 @@
+//! Deciding: what to be registered with, and what a reply means.
+
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use super::pace::jitter;
+use super::request::{Pending, Target};
+use super::{Attachment, MobileNode, MobileNodeEvent, Registration};
+use crate::message::{Received, RegistrationReply, ReplyCode};
+use crate::security::ReplayProtection;
+use crate::{Instant, Lifetime, Now, ReverseTunnel};
+
+/// Denials in a row that are met by a corrected request at once.
+const MAX_CORRECTIONS: u32 = 2;
+
+/// The wait after a denial by the home agent: doubled each time, up to the most.
+const MIN_DENIAL_WAIT: Duration = Duration::from_secs(2);
+const MAX_DENIAL_WAIT: Duration = Duration::from_secs(64);
+
+impl MobileNode {
+    /// What to be registered with, by all that is known now: home; then the
+    /// foreign agent that we have, or ask already; then the best other; then the
+    /// co-located address.
+    pub(super) fn choose(&self, now: Instant) -> Option<Target> {
+        if let Some(agent) = self.agents.home() {
+            return Some(Target::Home(agent.address));
+        }
+        let registered = self.registration.map(|registration| registration.target);
+        let asked = self.pending.as_ref().map(|pending| pending.target);
+        for target in [registered, asked].into_iter().flatten() {
+            if let Target::ForeignAgent(address) = target
+                && self.agents.may_stay(address, &self.config, now)
+            {
+                return Some(target);
+            }
+        }
+        let agent = self.agents.best(&self.config, None, now).map(Target::ForeignAgent);
+        agent.or_else(|| self.co_located_target(now))
+    }
+
+    pub(super) fn co_located_target(&self, now: Instant) -> Option<Target> {
+        let (co_located, _) = self.co_located?;
+        let allowed = self.config.co_located
+            && self.agent_deadline.is_none_or(|deadline| deadline <= now)
+            && !self.agents.require_registration();
+        allowed.then_some(Target::CoLocated(co_located.address))
+    }
+
+    /// Starts the registration that [`Self::choose`] asks for, unless it is
+    /// under way or in force.
+    pub(super) fn settle(&mut self, now: Now) {
+        if !self.link_up || self.stopping.is_some() {
+            return;
+        }
+        let target = self.choose(now.monotonic);
+        if matches!(target, Some(Target::Home(_) | Target::ForeignAgent(_))) {
+            self.search.stop();
+        } else {
+            self.search.start(now.monotonic);
+            self.solicit_if_due(now.monotonic);
+        }
+        let Some(target) = target else {
+            return;
+        };
+        let registered = self.registration.map(|registration| registration.target);
+        let asked = self.pending.as_ref().map(|pending| pending.target);
+        if asked == Some(target) || (asked.is_none() && registered == Some(target)) {
+            return;
+        }
+        if asked.is_some() && registered == Some(target) {
+            self.pending = None;
+            return;
+        }
+        self.begin(target, now);
+    }
+
+    pub(super) fn begin(&mut self, target: Target, now: Now) {
+        let at = now.monotonic;
+        if self.not_before.is_some_and(|until| until > at) {
+            return;
+        }
+        if let Err(later) = self.registration_pace.take(at) {
+            self.not_before = Some(later);
+            return;
+        }
+        let Some((care_of_address, lifetime)) = self.terms(target, at) else {
+            return;
+        };
+        if let Target::Home(gateway) = target {
+            self.arrive_home(gateway, at);
+        }
+        self.pending = Some(Pending::new(target, care_of_address, lifetime));
+        self.send(now);
+    }
+
+    /// The care-of address and the lifetime to ask for.
+    pub(super) fn terms(&self, target: Target, now: Instant) -> Option<(Ipv4Addr, Lifetime)> {
+        match target {
+            // Lifetime zero and the home address as care-of address end every
+            // binding (RFC 5944 §3.6.1.1).
+            Target::Home(_) => Some((self.config.home_address, Lifetime::ZERO)),
+            Target::ForeignAgent(address) => {
+                let agent = self.agents.get(address)?;
+                // No more than the agent advertises (RFC 5944 §3.6.1.1).
+                let lifetime = self.config.lifetime.min(agent.mobility.registration_lifetime);
+                Some((agent.care_of_address()?, lifetime))
+            }
+            Target::CoLocated(address) => {
+                let (co_located, since) = self.co_located?;
+                let left = co_located.lease.map(|lease| (since + lease).saturating_since(now));
+                let left = left.map_or(Lifetime::INFINITE, |left| {
+                    // One below infinity at most, one second at least.
+                    Lifetime(u16::try_from(left.as_secs()).unwrap_or(u16::MAX).clamp(1, 0xfffe))
+                });
+                Some((address, self.config.lifetime.min(left)))
+            }
+        }
+    }
+
+    /// At home the host is configured first, then the link is told, then the
+    /// home agent (RFC 5944 §4.6).
+    pub(super) fn arrive_home(&mut self, gateway: Ipv4Addr, now: Instant) {
+        let Some(agent) = self.agents.get(gateway) else { return };
+        let attachment = Attachment::Home { gateway, mac: agent.mac };
+        self.registration = None;
+        self.set_dhcp(false);
+        if self.attach(attachment) {
+            self.announcements = Some((now, 0));
+            self.announce(now);
+        }
+    }
+
+    pub(super) fn accepted(
+        &mut self,
+        pending: &Pending,
+        reply: &Received<'_, RegistrationReply>,
+        now: Now,
+    ) {
+        let at = now.monotonic;
+        let after = at.saturating_since(pending.sent_at);
+        self.denials = 0;
+        self.not_before = None;
+        if pending.lifetime.is_zero() {
+            self.event(MobileNodeEvent::Deregistered { after });
+            if self.stopping.is_some() {
+                return self.finish_stop();
+            }
+            self.registration = Some(Registration {
+                target: pending.target,
+                care_of_address: pending.care_of_address,
+                lifetime: Lifetime::ZERO,
+                expires_at: None,
+                renew_at: None,
+            });
+            return;
+        }
+        // Never longer than was asked for (RFC 5944 §3.4), and counted from the
+        // sending of the request (§3.6.2.2).
+        let lifetime = reply.body.lifetime.min(pending.lifetime);
+        let expires_at = lifetime.duration().map(|lifetime| pending.sent_at + lifetime);
+        let renew_at = lifetime.duration().map(|lifetime| {
+            // At two fifths and a little: before half, not all nodes at once.
+            pending.sent_at + lifetime * 2 / 5 + jitter(lifetime / 2, &mut self.rng)
+        });
+        self.registration = Some(Registration {
+            target: pending.target,
+            care_of_address: pending.care_of_address,
+            lifetime,
+            expires_at,
+            renew_at,
+        });
+        if let Some(attachment) = self.attachment_of(pending) {
+            self.attach(attachment);
+        }
+        if let Target::ForeignAgent(address) = pending.target {
+            self.agents.forgive(address);
+            self.set_dhcp(false);
+        }
+        self.event(MobileNodeEvent::Registered {
+            care_of_address: pending.care_of_address,
+            lifetime,
+            after,
+        });
+    }
+
+    pub(super) fn attachment_of(&self, pending: &Pending) -> Option<Attachment> {
+        let style = self.config.reverse_tunnel;
+        match pending.target {
+            Target::Home(gateway) => {
+                Some(Attachment::Home { gateway, mac: self.agents.get(gateway)?.mac })
+            }
+            Target::ForeignAgent(address) => Some(Attachment::ForeignAgent {
+                address,
+                mac: self.agents.get(address)?.mac,
+                care_of_address: pending.care_of_address,
+                style,
+            }),
+            Target::CoLocated(_) => Some(Attachment::CoLocated {
+                co_located: self.co_located?.0,
+                reverse_tunnel: style != ReverseTunnel::None,
+            }),
+        }
+    }
+
+    pub(super) fn denied(
+        &mut self,
+        mut pending: Pending,
+        reply: &Received<'_, RegistrationReply>,
+        now: Now,
+    ) {
+        let code = reply.body.code;
+        self.event(MobileNodeEvent::Denied { code });
+        if self.stopping.is_some() {
+            // A clock or nonce that is put right deserves one more attempt.
+            if code != ReplyCode::IDENTIFICATION_MISMATCH || pending.corrections > 0 {
+                return self.finish_stop();
+            }
+        }
+        let correctable = match code {
+            ReplyCode::IDENTIFICATION_MISMATCH => {
+                if self.style() != ReplayProtection::Nonces {
+                    let offset =
+                        self.identifications.learn_clock(reply.body.identification, now.ntp);
+                    self.event(MobileNodeEvent::ClockSet { offset });
+                }
+                true
+            }
+            // The reply names the longest lifetime that the agent takes
+            // (RFC 5944 §3.4).
+            ReplyCode::LIFETIME_TOO_LONG => {
+                let longest = reply.body.lifetime;
+                let shorter = !longest.is_zero() && longest < pending.lifetime;
+                if shorter {
+                    pending.lifetime = longest;
+                }
+                shorter
+            }
+            _ => false,
+        };
+        if correctable && pending.corrections < MAX_CORRECTIONS {
+            pending.correct();
+            self.pending = Some(pending);
+            return self.send(now);
+        }
+        let at = now.monotonic;
+        match pending.target {
+            Target::ForeignAgent(address) if code.is_from_foreign_agent() => {
+                self.agents.refuse(address, at);
+                if self.registration.is_some_and(|old| old.target == pending.target) {
+                    self.drop_registration();
+                    self.set_dhcp(true);
+                }
+            }
+            _ => {
+                let wait = (MIN_DENIAL_WAIT * (1 << self.denials.min(5))).min(MAX_DENIAL_WAIT);
+                let wait = wait + jitter(wait, &mut self.rng);
+                self.not_before = Some(at + wait);
+            }
+        }
+        self.denials = self.denials.saturating_add(1);
+    }
+
+    pub(super) fn style(&self) -> ReplayProtection {
+        let association = self.config.security.first_agent(self.config.home_agent);
+        association.map_or_else(ReplayProtection::default, |association| association.replay)
+    }
+}

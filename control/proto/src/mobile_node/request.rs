@@ -1,0 +1,272 @@
+//! One registration: making its requests, and telling whether a reply is its
+//! answer (RFC 5944 §3.6).
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use homeport_wire::MOBILE_IP_PORT;
+use rand_chacha::ChaCha8Rng;
+use rand_core::RngCore;
+
+use crate::config::MobileNodeConfig;
+use crate::event::DiscardReason;
+use crate::message::extension::ExtensionError;
+use crate::message::{
+    AuthenticationKind, Extension, Identification, MessageWriter, Received, RegistrationReply,
+    RegistrationRequest, RequestFlags,
+};
+use crate::security::{MobilitySecurityAssociation, ReplayProtection};
+use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
+
+/// Whom a registration goes through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    /// The home link, whose agent has this address: a deregistration.
+    Home(Ipv4Addr),
+    /// The foreign agent of this address.
+    ForeignAgent(Ipv4Addr),
+    /// Nobody: the co-located care-of address.
+    CoLocated(Ipv4Addr),
+}
+
+/// A request that awaits its reply.
+#[derive(Clone, Debug)]
+pub(super) struct Pending {
+    pub(super) target: Target,
+    pub(super) care_of_address: Ipv4Addr,
+    /// The lifetime asked for; zero deregisters.
+    pub(super) lifetime: Lifetime,
+    pub(super) identification: Identification,
+    /// When the request that the reply must answer was sent.
+    pub(super) sent_at: Instant,
+    pub(super) retransmit_at: Instant,
+    pub(super) interval: Duration,
+    pub(super) attempts: u32,
+    /// How often it was changed after a denial and sent again at once.
+    pub(super) corrections: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// What makes the identification of requests (RFC 5944 §5.7).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Identifications {
+    /// The home agent's clock less ours, in units of 2^-32 s: whole seconds, as
+    /// that is what a denial tells.
+    offset: i64,
+    last: Option<NtpTime>,
+    /// What the home agent's next high half must be, with nonces.
+    nonce: u32,
+}
+
+impl Identifications {
+    /// A new one.
+    pub(super) fn next(
+        &mut self,
+        style: ReplayProtection,
+        now: NtpTime,
+        rng: &mut ChaCha8Rng,
+    ) -> Identification {
+        match style {
+            ReplayProtection::Nonces => Identification::from_halves(self.nonce, rng.next_u32()),
+            ReplayProtection::Timestamps { .. } => {
+                let time = NtpTime(now.0.wrapping_add_signed(self.offset));
+                // Each must be greater than those before it, even when the clock
+                // stands or steps back (RFC 5944 §5.7.1).
+                let next = match self.last {
+                    Some(last) if time.wrapping_distance(last) <= 0 => {
+                        NtpTime(last.0.wrapping_add(1))
+                    }
+                    _ => time,
+                };
+                self.last = Some(next);
+                Identification(next.0)
+            }
+        }
+    }
+
+    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
+    pub(super) fn learn_nonce(&mut self, reply: Identification) {
+        self.nonce = reply.high();
+    }
+
+    /// Sets the clock by a denial with code 133 that verified: its high half
+    /// has the home agent's seconds (RFC 5944 §5.7.1). Gives the offset in
+    /// seconds.
+    pub(super) fn learn_clock(&mut self, reply: Identification, now: NtpTime) -> i64 {
+        let own = Identification(now.0).high();
+        let seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
+        self.offset = seconds << 32;
+        self.last = None;
+        seconds
+    }
+
+    /// The home agent's clock less ours, in seconds.
+    pub(super) const fn offset_seconds(&self) -> i64 {
+        self.offset >> 32
+    }
+}
+
+/// The request's bytes. `foreign_agent` is the association with it, if there
+/// is one.
+pub(super) fn emit(
+    config: &MobileNodeConfig,
+    pending: &Pending,
+    foreign_agent: Option<&MobilitySecurityAssociation>,
+) -> Vec<u8> {
+    let mut flags = RequestFlags::default();
+    let away = !matches!(pending.target, Target::Home(_));
+    let through_agent = matches!(pending.target, Target::ForeignAgent(_));
+    if matches!(pending.target, Target::CoLocated(_)) {
+        flags = flags.with(RequestFlags::CO_LOCATED);
+    }
+    if away && config.reverse_tunnel != ReverseTunnel::None {
+        flags = flags.with(RequestFlags::REVERSE_TUNNEL);
+    }
+    let mut writer = MessageWriter::request(&RegistrationRequest {
+        flags,
+        lifetime: pending.lifetime,
+        home_address: config.home_address,
+        home_agent: config.home_agent,
+        care_of_address: pending.care_of_address,
+        identification: pending.identification,
+    });
+    if let Some(association) = config.security.first_agent(config.home_agent) {
+        writer.authenticate(AuthenticationKind::MobileHome, association);
+    }
+    if through_agent && config.reverse_tunnel == ReverseTunnel::Encapsulating {
+        // Behind the mobile-home authentication: it is the foreign agent's to
+        // consume (RFC 3024 §3.3). It is empty, so it always fits.
+        let _ = writer.extension(&Extension::EncapsulatingDelivery);
+    }
+    if let Some(association) = foreign_agent.filter(|_| through_agent) {
+        writer.authenticate(AuthenticationKind::MobileForeign, association);
+    }
+    writer.finish()
+}
+
+/// Whether `reply` answers `pending`, and is authentic (RFC 5944 §3.6.2.1).
+///
+/// # Errors
+/// Why it must be discarded in silence.
+pub(super) fn verify(
+    config: &MobileNodeConfig,
+    pending: &Pending,
+    foreign_agent: Option<&MobilitySecurityAssociation>,
+    reply: &Received<'_, RegistrationReply>,
+    (source, source_port): (Ipv4Addr, u16),
+) -> Result<(), DiscardReason> {
+    match reply.defect() {
+        Some(ExtensionError::Unknown { .. }) => return Err(DiscardReason::UnknownExtension),
+        Some(_) => return Err(DiscardReason::Malformed),
+        None => {}
+    }
+    let body = &reply.body;
+    if source_port != MOBILE_IP_PORT
+        || body.home_address != config.home_address
+        || body.identification.low() != pending.identification.low()
+    {
+        return Err(DiscardReason::NotPending);
+    }
+    if body.home_agent != config.home_agent {
+        return Err(DiscardReason::WrongHomeAgent);
+    }
+    let agent = match pending.target {
+        Target::ForeignAgent(agent) => Some(agent),
+        Target::Home(_) | Target::CoLocated(_) => None,
+    };
+    if let (Some(_), Some(association)) = (agent, foreign_agent) {
+        // Whoever shares an association with the agent must insist on it
+        // (RFC 5944 §3.6.2.1).
+        let mut found = reply.authentications(AuthenticationKind::MobileForeign);
+        match (found.next(), found.next()) {
+            (Some(one), None) if reply.verify(one, association) => {}
+            _ => return Err(DiscardReason::BadMobileForeignAuthenticator),
+        }
+    }
+    let mut found = reply.authentications(AuthenticationKind::MobileHome);
+    match (found.next(), found.next()) {
+        (Some(one), None) => {
+            let Extension::Authentication { spi, .. } = one.extension else {
+                return Err(DiscardReason::NoAuthentication);
+            };
+            let association = config.security.agent(config.home_agent, spi);
+            match association {
+                None => Err(DiscardReason::NoSecurityAssociation),
+                Some(association) if reply.verify(one, association) => Ok(()),
+                Some(_) => Err(DiscardReason::BadMobileHomeAuthenticator),
+            }
+        }
+        (Some(_), Some(_)) => Err(DiscardReason::BadMobileHomeAuthenticator),
+        // A foreign agent's own denial cannot carry it; it is believed from the
+        // agent that was asked, about this one request.
+        (None, _) => match agent {
+            Some(address)
+                if body.code.is_from_foreign_agent()
+                    && (source == address || source == pending.care_of_address) =>
+            {
+                Ok(())
+            }
+            _ => Err(DiscardReason::NoAuthentication),
+        },
+    }
+}
+
+/// The times of a new request's (re)transmission.
+impl Pending {
+    /// The least time between two requests, and the longest wait for a reply
+    /// (RFC 5944 §3.6.3).
+    pub(super) const MIN_INTERVAL: Duration = Duration::from_secs(1);
+    /// No wait is longer than this, nor than the lifetime asked for.
+    pub(super) const MAX_INTERVAL: Duration = Duration::from_secs(16);
+
+    /// A registration that is not sent yet.
+    pub(super) fn new(target: Target, care_of_address: Ipv4Addr, lifetime: Lifetime) -> Self {
+        Pending {
+            target,
+            care_of_address,
+            lifetime,
+            identification: Identification::default(),
+            sent_at: Instant::default(),
+            retransmit_at: Instant::default(),
+            interval: Self::MIN_INTERVAL,
+            attempts: 0,
+            corrections: 0,
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Makes the bytes to send now: new ones with timestamps, the same as before
+    /// with nonces (RFC 5944 §3.6.3).
+    pub(super) fn prepare(
+        &mut self,
+        config: &MobileNodeConfig,
+        foreign_agent: Option<&MobilitySecurityAssociation>,
+        identifications: &mut Identifications,
+        now: Now,
+        rng: &mut ChaCha8Rng,
+    ) {
+        let style = config
+            .security
+            .first_agent(config.home_agent)
+            .map_or_else(ReplayProtection::default, |association| association.replay);
+        if self.bytes.is_empty() || style != ReplayProtection::Nonces {
+            self.identification = identifications.next(style, now.ntp, rng);
+            self.bytes = emit(config, self, foreign_agent);
+        }
+        self.sent_at = now.monotonic;
+        self.retransmit_at = now.monotonic + self.interval;
+        let longest = self.lifetime.duration().filter(|lifetime| !lifetime.is_zero());
+        let longest = longest.map_or(Self::MAX_INTERVAL, |lifetime| {
+            lifetime.clamp(Self::MIN_INTERVAL, Self::MAX_INTERVAL)
+        });
+        self.interval = (self.interval * 2).min(longest);
+        self.attempts = self.attempts.saturating_add(1);
+    }
+
+    /// Forgets the bytes, so that the next are new, and counts a correction.
+    pub(super) fn correct(&mut self) {
+        self.bytes.clear();
+        self.corrections = self.corrections.saturating_add(1);
+        self.interval = Self::MIN_INTERVAL;
+    }
+}

@@ -1,0 +1,113 @@
+//! Saying it: requests, attachments and events.
+
+use alloc::sync::Arc;
+use core::net::Ipv4Addr;
+
+use super::request::{Pending, Target};
+use super::{
+    Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath, SendRegistration,
+};
+use crate::Now;
+use crate::event::DiscardReason;
+use crate::security::MobilitySecurityAssociation;
+
+impl MobileNode {
+    pub(super) fn send(&mut self, now: Now) {
+        let Some(mut pending) = self.pending.take() else { return };
+        let Some(path) = self.path(&pending) else { return };
+        let association = match pending.target {
+            Target::ForeignAgent(agent) => self.association_with(agent, pending.care_of_address),
+            Target::Home(_) | Target::CoLocated(_) => None,
+        };
+        let association = association.cloned();
+        pending.prepare(
+            &self.config,
+            association.as_deref(),
+            &mut self.identifications,
+            now,
+            &mut self.rng,
+        );
+        let home = self.config.home_address;
+        let (source, destination, ttl) = match pending.target {
+            Target::Home(_) => (home, self.config.home_agent, 64),
+            // From the home address to the source of the advertisement
+            // (RFC 5944 §3.6.1.1), with the TTL that proves that no router is
+            // between (RFC 3024 §4.1).
+            Target::ForeignAgent(address) => (home, address, 255),
+            Target::CoLocated(address) => (address, self.config.home_agent, 64),
+        };
+        self.event(MobileNodeEvent::Requested {
+            care_of_address: pending.care_of_address,
+            lifetime: pending.lifetime,
+            attempt: pending.attempts,
+        });
+        self.actions.push_back(MobileNodeAction::SendRegistration(SendRegistration {
+            path,
+            source,
+            destination,
+            ttl,
+            bytes: pending.bytes.clone(),
+        }));
+        self.pending = Some(pending);
+    }
+
+    pub(super) fn path(&self, pending: &Pending) -> Option<RegistrationPath> {
+        match pending.target {
+            Target::Home(agent) | Target::ForeignAgent(agent) => {
+                self.agents.get(agent).map(|agent| RegistrationPath::Link(agent.mac))
+            }
+            Target::CoLocated(_) => {
+                self.co_located.map(|(co_located, _)| RegistrationPath::CoLocated(co_located))
+            }
+        }
+    }
+
+    pub(super) fn foreign_association(
+        &self,
+        pending: &Pending,
+    ) -> Option<&MobilitySecurityAssociation> {
+        let Target::ForeignAgent(agent) = pending.target else { return None };
+        self.association_with(agent, pending.care_of_address).map(|association| &**association)
+    }
+
+    /// The association with a foreign agent, by its address on the link or by
+    /// its care-of address.
+    pub(super) fn association_with(
+        &self,
+        agent: Ipv4Addr,
+        care_of_address: Ipv4Addr,
+    ) -> Option<&Arc<MobilitySecurityAssociation>> {
+        let security = &self.config.security;
+        security.first_agent(agent).or_else(|| security.first_agent(care_of_address))
+    }
+
+    /// Whether the attachment changed.
+    pub(super) fn attach(&mut self, attachment: Attachment) -> bool {
+        let changed = self.attachment != attachment;
+        if changed {
+            self.attachment = attachment;
+            self.actions.push_back(MobileNodeAction::UseAttachment(attachment));
+        }
+        changed
+    }
+
+    pub(super) fn set_dhcp(&mut self, on: bool) {
+        let on = on && self.config.co_located;
+        if self.dhcp != on {
+            self.dhcp = on;
+            let action = if on { MobileNodeAction::StartDhcp } else { MobileNodeAction::StopDhcp };
+            self.actions.push_back(action);
+        }
+        if !on {
+            self.co_located = None;
+        }
+    }
+
+    pub(super) fn event(&mut self, event: MobileNodeEvent) {
+        self.actions.push_back(MobileNodeAction::Event(event));
+    }
+
+    pub(super) fn discard(&mut self, source: Ipv4Addr, reason: DiscardReason) {
+        self.event(MobileNodeEvent::Discarded { source, reason });
+    }
+}
