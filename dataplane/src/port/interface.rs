@@ -5,7 +5,7 @@
 #![allow(unsafe_code, reason = "interface ioctls have no safe wrapper")]
 
 use std::cell::Cell;
-use std::ffi::{CString, c_int, c_ulong};
+use std::ffi::{c_int, c_ulong};
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -184,7 +184,7 @@ pub fn set_ipv6_disabled(name: &str, disabled: bool) -> Result<bool, PortError> 
 #[derive(Debug)]
 pub(crate) struct Carrier {
     socket: OwnedFd,
-    request: libc::ifreq,
+    name: String,
     asked: Cell<Option<Instant>>,
     up: Cell<bool>,
 }
@@ -194,40 +194,52 @@ impl Carrier {
     pub(crate) const EVERY: Duration = Duration::from_millis(10);
 
     pub(crate) fn new(name: &str) -> Result<Self, PortError> {
-        let (socket, request) = (socket(name)?, request(name)?);
-        Ok(Carrier { socket, request, asked: Cell::new(None), up: Cell::new(false) })
+        let (socket, name) = (socket(name)?, name.to_owned());
+        Ok(Carrier { socket, name, asked: Cell::new(None), up: Cell::new(false) })
     }
 
-    pub(crate) fn is_up(&self) -> bool {
+    /// Asks the kernel, if the last answer is too old.
+    ///
+    /// Returns whether it asked.
+    pub(crate) fn ask_if_due(&self) -> bool {
         let now = Instant::now();
-        if self.asked.get().is_none_or(|asked| now.duration_since(asked) >= Self::EVERY) {
-            let mut request = self.request;
-            let up = ioctl(&self.socket, libc::SIOCGIFFLAGS, &mut request).is_ok() && {
-                // SAFETY: SIOCGIFFLAGS filled this member; every bit pattern is valid.
-                let flags = c_int::from(unsafe { request.ifr_ifru.ifru_flags });
-                flags & libc::IFF_UP != 0 && flags & libc::IFF_RUNNING != 0
-            };
-            self.asked.set(Some(now));
-            self.up.set(up);
+        let fresh = |asked| now.duration_since(asked) < Self::EVERY;
+        if self.asked.get().is_some_and(fresh) {
+            return false;
         }
+        self.asked.set(Some(now));
+        self.up.set(self.ask());
+        true
+    }
+
+    fn ask(&self) -> bool {
+        const UP: c_int = libc::IFF_UP | libc::IFF_RUNNING;
+        let Ok(mut request) = request(&self.name) else {
+            return false;
+        };
+        if ioctl(&self.socket, libc::SIOCGIFFLAGS, &mut request).is_err() {
+            return false;
+        }
+        // SAFETY: SIOCGIFFLAGS filled this member; every bit pattern is valid.
+        c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & UP == UP
+    }
+
+    /// The last answer.
+    pub(crate) fn is_up(&self) -> bool {
         self.up.get()
     }
 }
 
 /// An `ifreq` that names the interface, the rest zero.
 pub(crate) fn request(name: &str) -> Result<libc::ifreq, PortError> {
-    let bad = || PortError::Name(name.to_owned());
-    let forbidden = |byte: u8| byte.is_ascii_whitespace() || byte == b'/' || byte == b':';
-    if name.is_empty() || name.len() > NAME_LEN || matches!(name, "." | "..") {
-        return Err(bad());
-    }
-    let text = CString::new(name).map_err(|_| bad())?;
-    if name.bytes().any(forbidden) {
-        return Err(bad());
+    let forbidden = |byte: u8| byte.is_ascii_whitespace() || b"/:\0".contains(&byte);
+    let wrong_len = name.is_empty() || name.len() > NAME_LEN;
+    if wrong_len || name.bytes().any(forbidden) || matches!(name, "." | "..") {
+        return Err(PortError::Name(name.to_owned()));
     }
     // SAFETY: ifreq is plain old data, for which all zeroes is a value.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(text.as_bytes_with_nul()) {
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
         *to = from.cast_signed();
     }
     Ok(request)
@@ -276,12 +288,13 @@ mod tests {
             assert!(!set_ipv6_disabled("eth0", true).unwrap());
             assert!(set_ipv6_disabled("eth0", true).unwrap());
             let carrier = Carrier::new("eth0").unwrap();
-            assert!(!carrier.is_up());
+            assert!(carrier.ask_if_due() && !carrier.ask_if_due() && !carrier.is_up());
             set_up("eth0", true).unwrap();
             set_up("eth1", true).unwrap();
             let start = Instant::now();
             while !carrier.is_up() && start.elapsed() < Duration::from_secs(5) {
                 std::thread::sleep(Duration::from_millis(5));
+                carrier.ask_if_due();
             }
             assert!(carrier.is_up());
             assert!(matches!(mac("lo"), Err(PortError::NotEthernet(_))));

@@ -3,8 +3,11 @@
 //! One trait, several backends: memory (tests, simulation), pcap files (replay),
 //! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
 
+pub mod af_packet;
 pub mod interface;
 pub mod mem;
+pub mod offload;
+pub mod shield;
 #[cfg(test)]
 mod testbed;
 pub mod twin;
