@@ -15,7 +15,7 @@ section! {
     /// A whole file.
     File as "the file" {
         /// The process.
-        daemon: DaemonSection,
+        daemon: Option<DaemonSection>,
         /// The RX cores.
         dataplane: Option<DataplaneSection>,
         /// The ports, in the order of their numbers.

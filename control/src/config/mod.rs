@@ -2,18 +2,23 @@
 //! with every error in it or accepted as a [`Config`] that holds.
 //!
 //! `file` is the shape of the file, `value` what its values are written as,
-//! `read` how sections are read, `check` what must hold between them, `key_file`
+//! `read` how sections are read, `security` their security associations, `check` and `agents` what must hold between them, `key_file`
 //! the files with keys, `problem` how errors are shown, `diff` what changes from
 //! one config to the next.
 //!
 //! A `Config` is never half right: whoever has one may rely on every name being
 //! resolved, every address being on a port and every key being there.
 
+mod agents;
+mod check;
 mod diff;
 pub mod file;
 pub mod key_file;
 pub mod problem;
 pub mod read;
+pub mod security;
+#[cfg(test)]
+mod tests;
 pub mod value;
 
 use std::collections::BTreeMap;
@@ -189,6 +194,11 @@ impl Config {
             "Restart the daemon with the new file, or leave these keys as they are.",
         ))
     }
+}
+
+/// The JSON schema of the file, for editors and other programs.
+pub fn schema() -> schemars::Schema {
+    schemars::schema_for!(file::File)
 }
 
 impl Serialize for Config {

@@ -128,9 +128,8 @@ impl Diagnostic for Excerpt<'_> {
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         let span = (self.problem.offset, self.problem.len);
-        self.has_text.then(|| {
-            Box::new(std::iter::once(LabeledSpan::new_with_span(Some("here".into()), span))) as _
-        })
+        self.has_text
+            .then(|| Box::new(std::iter::once(LabeledSpan::new_with_span(None, span))) as _)
     }
 }
 

@@ -69,7 +69,9 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// What a key of a section is read into.
 pub trait FromToml: Sized {
-    /// Reads a value, or notes what is wrong with it.
+    /// Reads a value, or notes what is wrong with it. A list or an optional section
+    /// with something wrong in it gives what is right, so that the rest is checked
+    /// too; what was noted sees to it that nobody uses it.
     fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Self>;
 
     /// What it is when the key is absent; `None` when the key must be there.
@@ -86,7 +88,7 @@ impl<T: FromToml> FromToml for At<T> {
 
 impl<T: FromToml> FromToml for Option<T> {
     fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Self> {
-        T::from_toml(value, problems).map(Some)
+        Some(T::from_toml(value, problems))
     }
 
     fn absent() -> Option<Self> {
@@ -110,15 +112,7 @@ impl<T: FromToml> FromToml for Vec<T> {
             );
             return None;
         };
-        let mut read = Vec::new();
-        let mut complete = true;
-        for item in items.iter() {
-            match T::from_toml(item, problems) {
-                Some(item) => read.push(item),
-                None => complete = false,
-            }
-        }
-        complete.then_some(read)
+        Some(items.iter().filter_map(|item| T::from_toml(item, problems)).collect())
     }
 
     fn absent() -> Option<Self> {
