@@ -1,1 +1,1 @@
-//! Homeport.
+//! Measurements of Homeport.

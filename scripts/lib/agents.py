@@ -1,0 +1,123 @@
+"""The configuration files of the lab's agents, as an operator would write them.
+
+One file per agent, plus the key files that they name: random, hex, mode 0600.
+"""
+
+import os
+import secrets
+from pathlib import Path
+
+HOME_ADDRESS = "10.1.0.10"
+HOME_PREFIX = "10.1.0.0/24"
+HOME_AGENT = "10.0.1.2"
+CARE_OF_ADDRESSES = {"fa1": "10.0.2.2", "fa2": "10.0.3.2"}
+
+# Security parameter indexes below 256 are reserved (RFC 5944, 1.6).
+MOBILE_HOME_SPI = 256
+MOBILE_FOREIGN_SPI = 257
+FOREIGN_HOME_SPI = 300
+
+KEY_BYTES = 16
+
+
+def port(name: str, ports: str, mtu: int = 1500, **more: object) -> str:
+    """A `[[port]]` on the interface of the same name, by AF_PACKET or as a DPDK vdev."""
+    if ports == "dpdk":
+        where = f'backend = "dpdk"\ndevice = "net_af_packet_{name},iface={name}"'
+    else:
+        where = f'backend = "af_packet"\ninterface = "{name}"'
+    text = f'[[port]]\nname = "{name}"\n{where}\nmtu = {mtu}\n'
+    for key, value in more.items():
+        text += f"{key} = {value}\n"
+    return text + "\n"
+
+
+def daemon(run: Path, node: str, metrics: bool = True) -> str:
+    """The `[daemon]` table."""
+    text = f'[daemon]\nadmin_socket = "{run}/{node}.sock"\n'
+    if metrics:
+        text += 'metrics = "127.0.0.1:9434"\n'
+    return text + 'log = "info"\n\n'
+
+
+def default_route(gateway: str) -> str:
+    """A `[[route]]` to everywhere."""
+    return f'[[route]]\ndestination = "0.0.0.0/0"\ngateway = "{gateway}"\n\n'
+
+
+def association(table: str, peer: str, address: str, spi: int, algorithm: str, key: str,
+                timestamps: bool = True) -> str:
+    """A `[[….security_association]]`."""
+    text = (f'[[{table}.security_association]]\n{peer} = "{address}"\nspi = {spi}\n'
+            f'algorithm = "{algorithm}"\nkey_file = "keys/{key}.key"\n')
+    if timestamps:
+        text += 'replay = "timestamps"\n'
+    return text + "\n"
+
+
+def home_agent(run: Path, ports: str) -> str:
+    """`ha.toml`: the home agent with its home link."""
+    text = "# The home agent of the lab.\n" + daemon(run, "ha")
+    text += '[dataplane]\npoll = "adaptive"\n\n'
+    text += port("core", ports, addresses='["10.0.1.2/24"]')
+    text += port("home", ports, addresses='["10.1.0.1/24"]')
+    text += default_route("10.0.1.1")
+    text += (f'[[home_agent]]\nname = "ha"\naddress = "{HOME_AGENT}"\nmax_lifetime = "600s"\n'
+             'max_bindings = 1000\nmax_simultaneous = 4\nreverse_tunnel = true\n\n'
+             f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\nport = "home"\n\n')
+    text += association("home_agent", "mobile_node", HOME_ADDRESS, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
+    for name, care_of in CARE_OF_ADDRESSES.items():
+        text += association("home_agent", "foreign_agent", care_of, FOREIGN_HOME_SPI, "hmac-sha1",
+                            f"{name}-ha", timestamps=False)
+    return text + '[[advertiser]]\nport = "home"\nhome_agent = "ha"\ninterval = "1s"\n'
+
+
+def foreign_agent(run: Path, ports: str, number: int) -> str:
+    """`fa1.toml`, `fa2.toml`: a foreign agent with its visited link."""
+    name = f"fa{number}"
+    core = f"10.0.{number + 1}"
+    text = f"# Foreign agent {number} of the lab.\n" + daemon(run, name)
+    text += '[dataplane]\npoll = "adaptive"\n\n'
+    text += port("core", ports, addresses=f'["{core}.2/24"]')
+    text += port("visited", ports, addresses=f'["10.2.{number}.1/24"]')
+    text += default_route(f"{core}.1")
+    text += (f'[[foreign_agent]]\nname = "{name}"\ncare_of_address = "{CARE_OF_ADDRESSES[name]}"\n'
+             'ports = ["visited"]\nmax_lifetime = "300s"\nreverse_tunnel = true\n'
+             'encapsulating_delivery = true\n\n')
+    text += association("foreign_agent", "home_agent", HOME_AGENT, FOREIGN_HOME_SPI, "hmac-sha1",
+                        f"{name}-ha", timestamps=False)
+    text += association("foreign_agent", "mobile_node", HOME_ADDRESS, MOBILE_FOREIGN_SPI, "hmac-md5",
+                        f"mn-{name}", timestamps=False)
+    return text + f'[[advertiser]]\nport = "visited"\nforeign_agent = "{name}"\ninterval = "1s"\n'
+
+
+def mobile_node(run: Path) -> str:
+    """`mn.toml`: the mobile node."""
+    text = "# The mobile node of the lab.\n" + daemon(run, "mn", metrics=False)
+    text += (f'[mobile_node]\ninterface = "eth0"\ntunnel = "hp-mn"\nhome_address = "{HOME_ADDRESS}"\n'
+             f'home_prefix = "{HOME_PREFIX}"\nhome_agent = "{HOME_AGENT}"\nlifetime = "60s"\n'
+             'reverse_tunnel = "direct"\nco_located = true\n\n')
+    text += association("mobile_node", "home_agent", HOME_AGENT, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
+    for name, care_of in CARE_OF_ADDRESSES.items():
+        text += association("mobile_node", "foreign_agent", care_of, MOBILE_FOREIGN_SPI, "hmac-md5",
+                            f"mn-{name}", timestamps=False)
+    return text.rstrip() + "\n"
+
+
+def write(directory: Path, run: Path, ports: str) -> dict[str, Path]:
+    """Writes all files and new keys into `directory`; returns the config of each node."""
+    keys = directory / "keys"
+    keys.mkdir(parents=True, exist_ok=True)
+    keys.chmod(0o700)
+    for name in ["mn-ha"] + [f"{fa}-ha" for fa in CARE_OF_ADDRESSES] + [f"mn-{fa}" for fa in CARE_OF_ADDRESSES]:
+        path = keys / f"{name}.key"
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(KEY_BYTES) + "\n")
+    texts = {"ha": home_agent(run, ports), "fa1": foreign_agent(run, ports, 1),
+             "fa2": foreign_agent(run, ports, 2), "mn": mobile_node(run)}
+    paths = {}
+    for node, text in texts.items():
+        paths[node] = directory / f"{node}.toml"
+        paths[node].write_text(text, encoding="utf-8")
+    return paths
