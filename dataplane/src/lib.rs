@@ -4,17 +4,20 @@
 //!
 //! A [`worker`] polls its ports. A port hands it a [`burst`](packet::Burst) of up
 //! to [`BURST`](packet::BURST) packets, each in a [`Packet`](packet::Packet) with
-//! headroom in front. The worker runs stages over the whole burst: `classify`
-//! names each packet (a pure function from bytes and table readers to a class),
-//! the tables say where it goes, [`encap`]/[`decap`] rewrite it in place,
-//! [`adjacency`] puts the link header in front, and the port transmits it. What
-//! the dataplane does not claim goes to the port's kernel twin; what is for the
-//! protocol machines is *punted* to the control core over a bounded ring, with
-//! its reason.
+//! headroom in front. The worker runs stages over the whole burst: [`parse`] reads
+//! each frame and the bucket of its destination is brought into the cache;
+//! [`classify`] names each packet (pure functions from bytes and table readers to a
+//! class); forwarding does what the name says: [`encap`]/[`decap`] rewrite in
+//! place, the route says the port, [`adjacency`] puts the link header in front, or
+//! [`hold`] keeps the packet until its next hop has answered; and the port
+//! transmits the burst. What the dataplane does not claim goes to the port's
+//! kernel twin; what is for the protocol machines is *punted* to the control core
+//! over a bounded ring, with its reason.
 //!
 //! Every packet that is received ends in exactly one [`Verdict`](verdict::Verdict),
-//! and every verdict is counted:
-//! `rx == tx + punted + to_kernel + Σ dropped + held`, always.
+//! and every verdict is counted at the port that the packet came in on:
+//! `total_in == transmitted + punted + to_kernel + Σ dropped + held`, always
+//! ([`stats`]).
 //!
 //! # What the control core may do
 //!
@@ -24,11 +27,24 @@
 //!
 //! # Modules
 //!
-//! [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
+//! [`launch`] makes a dataplane · [`worker`] runs it · [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
 //! [`table`] what the control core knows, readable without waiting · [`verdict`]
 //! what becomes of a packet · [`punt`] the rings to and from the control core.
 
+pub mod adjacency;
+pub mod arp;
+pub mod classify;
+pub mod config;
+pub mod decap;
+pub mod encap;
+mod forward;
+pub mod fragment;
+pub mod hold;
+pub mod icmp_error;
+pub mod launch;
+mod output;
 pub mod packet;
+pub mod parse;
 pub mod port;
 pub mod punt;
 pub mod ring;
@@ -36,5 +52,6 @@ pub mod stats;
 mod sync;
 pub mod table;
 pub mod verdict;
+pub mod worker;
 
 pub use homeport_wire::{MacAddress, PortId, TenantId};

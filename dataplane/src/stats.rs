@@ -1,8 +1,14 @@
 //! Per-port counters: written by one RX core with plain stores, read by anybody.
 //!
-//! The conservation law, per port and in sum: what was received, handed over by
-//! the kernel twin, injected by the control core or made here ends transmitted,
-//! punted, delivered to the kernel, dropped by reason, or is still held.
+//! The conservation law: what was received, handed over by the kernel twin,
+//! injected by the control core or made here ends transmitted, punted, delivered
+//! to the kernel, dropped by reason, or is still held.
+//!
+//! A packet's whole life is counted at one port: the one that it came in on, or
+//! that its maker is counted at (a copy, a fragment, an ICMP error). So the law
+//! holds for each port: `total_in == transmitted + punted + to_kernel + dropped +
+//! held`. Only `tx` and `tx_bytes` are counted where the frame leaves; in sum over
+//! the ports, `tx` equals `transmitted`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -40,9 +46,11 @@ pub struct PortStats {
     /// Packets that the control core injected.
     pub injected: Counter,
     /// Packets made here: ICMP errors, further copies for simultaneous bindings,
-    /// fragments.
+    /// fragments, questions for a next hop's address.
     pub originated: Counter,
-    /// Frames that the port sent.
+    /// Packets counted as coming in here that left, by whichever port.
+    pub transmitted: Counter,
+    /// Frames that the port sent, wherever they came in.
     pub tx: Counter,
     /// Frames delivered to the kernel twin.
     pub to_kernel: Counter,
@@ -76,6 +84,16 @@ impl PortStats {
     /// All that was handed to the dataplane at this port.
     pub fn total_in(&self) -> u64 {
         self.rx.get() + self.from_kernel.get() + self.injected.get() + self.originated.get()
+    }
+
+    /// All that is settled or still held: equal to [`PortStats::total_in`]
+    /// whenever the worker is between two bursts.
+    pub fn total_out(&self) -> u64 {
+        self.transmitted.get()
+            + self.to_kernel.get()
+            + self.total_punted()
+            + self.total_dropped()
+            + self.held.get()
     }
 
     /// Punted for any reason.

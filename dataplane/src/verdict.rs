@@ -38,6 +38,7 @@ reasons! {
     /// Why a packet was dropped.
     DropReason {
         MalformedEthernet = "malformed-ethernet", "Shorter than an Ethernet header.";
+        NotForUs = "not-for-us", "A frame for another station, seen because the port hears everything.";
         MalformedIpv4 = "malformed-ipv4", "An IPv4 length, version or header length is impossible.";
         BadIpv4Checksum = "bad-ipv4-checksum", "The IPv4 header checksum is wrong.";
         MalformedInner = "malformed-inner", "The packet inside a tunnel does not parse.";
@@ -60,6 +61,8 @@ reasons! {
         ReverseTunnelNotGranted = "reverse-tunnel-not-granted", "A reverse-tunnelled packet of a node that registered without one.";
         TunnelLoop = "tunnel-loop", "Encapsulation would loop: the packet comes from the tunnel's own end (RFC 2003 3.2, RFC 5944 4.2.3).";
         NestedTunnel = "nested-tunnel", "Tunnels inside tunnels beyond the limit.";
+        FragmentedTunnel = "fragmented-tunnel", "A fragment of a tunnelled packet: tunnels are not reassembled.";
+        EcnMismatch = "ecn-mismatch", "Congestion was marked on the tunnel, and the packet inside cannot carry the mark (RFC 6040 4.2).";
         UnknownTunnel = "unknown-tunnel", "A tunnel packet for an address that ends no tunnel.";
         PuntQueueFull = "punt-queue-full", "The control core is behind; this reason's budget is used up.";
         PortTransmitFull = "port-transmit-full", "The port or its kernel twin took no more packets.";

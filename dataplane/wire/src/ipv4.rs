@@ -62,7 +62,21 @@ impl Ipv4Header {
         ttl: u8,
         total_len: u16,
     ) -> Self {
-        let mut header = Ipv4Header {
+        let mut header = Self::unsummed(source, destination, protocol, ttl, total_len);
+        header.fill_checksum();
+        header
+    }
+
+    /// The same, the checksum left zero: for callers that set more fields before
+    /// they call [`Ipv4Header::fill_checksum`].
+    pub const fn unsummed(
+        source: Ipv4Addr,
+        destination: Ipv4Addr,
+        protocol: IpProtocol,
+        ttl: u8,
+        total_len: u16,
+    ) -> Self {
+        Ipv4Header {
             version_ihl: 0x45,
             tos: 0,
             total_len: U16::new(total_len),
@@ -73,9 +87,7 @@ impl Ipv4Header {
             checksum: U16::new(0),
             source: source.octets(),
             destination: destination.octets(),
-        };
-        header.fill_checksum();
-        header
+        }
     }
 
     /// The version field: 4, or it is not IPv4.

@@ -1,0 +1,445 @@
+//! The second stage: names each packet. Pure functions from bytes and table
+//! readers to a class; nothing here changes a packet or a counter.
+//!
+//! **Not done:** tunnels other than IP in IP.
+
+use std::net::Ipv4Addr;
+
+use homeport_wire::icmpv4::{
+    DESTINATION_UNREACHABLE, Icmpv4Header, ROUTER_SOLICITATION, TIME_EXCEEDED,
+};
+use homeport_wire::{
+    ArpOperation, ArpPacket, EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress,
+    PortId, TenantId,
+};
+use zerocopy::FromBytes;
+
+use crate::parse::Ipv4Facts;
+use crate::table::binding::{BindingEntry, BindingKey, Encapsulation};
+use crate::table::hash::Reader;
+use crate::table::local::{LocalEntry, LocalKey};
+use crate::table::lpm::RouteReader;
+use crate::table::neighbor::{NeighborEntry, NeighborKey};
+use crate::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
+use crate::verdict::{DropReason, PuntReason};
+
+/// ICMP parameter problem (RFC 792).
+const PARAMETER_PROBLEM: u8 = 12;
+
+/// All mobility agents (RFC 5944 §3.6.1.1).
+const ALL_MOBILITY_AGENTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 11);
+
+/// The tenant of the underlay: links that all tenants share.
+pub const UNDERLAY: TenantId = TenantId(0);
+
+/// The tables as one worker reads them.
+pub struct Tables {
+    /// Home agents' bindings.
+    pub bindings: Reader<BindingKey, BindingEntry>,
+    /// Foreign agents' visitors.
+    pub visitors: Reader<VisitorKey, VisitorEntry>,
+    /// Addresses of this box.
+    pub locals: Reader<LocalKey, LocalEntry>,
+    /// Routes.
+    pub routes: RouteReader,
+    /// Next hops' link-layer addresses.
+    pub neighbors: Reader<NeighborKey, NeighborEntry>,
+}
+
+impl Tables {
+    /// Brings what [`classify`] will look up first into the cache.
+    pub fn prefetch(&self, tenant: TenantId, facts: &Ipv4Facts) {
+        self.bindings.prefetch(&BindingKey { tenant, home_address: facts.destination });
+    }
+
+    /// The binding of a home address.
+    pub fn binding(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&BindingEntry> {
+        self.bindings.lookup(&BindingKey { tenant, home_address })
+    }
+
+    /// The visitor with a home address.
+    pub fn visitor(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&VisitorEntry> {
+        self.visitors.lookup(&VisitorKey { tenant, home_address })
+    }
+
+    /// The address of ours, if packets of `tenant` may reach it: its own tenant's
+    /// and those of the shared underlay may, another tenant's may not.
+    pub fn local(&self, tenant: TenantId, address: Ipv4Addr) -> Option<&LocalEntry> {
+        let entry = self.locals.lookup(&LocalKey { address })?;
+        (entry.tenant == tenant || tenant == UNDERLAY || entry.tenant == UNDERLAY).then_some(entry)
+    }
+
+    /// The link-layer address of a next hop.
+    pub fn neighbor(&self, port: PortId, address: Ipv4Addr) -> Option<MacAddress> {
+        self.neighbors.lookup(&NeighborKey { port, address }).map(|entry| entry.mac)
+    }
+
+    /// Says that no entry found before is still used: the burst is done.
+    pub fn quiescent(&mut self) {
+        self.bindings.quiescent();
+        self.visitors.quiescent();
+        self.locals.quiescent();
+        self.routes.quiescent();
+        self.neighbors.quiescent();
+    }
+
+    /// Says that nothing is looked up until [`Tables::online`]: the worker sleeps.
+    pub fn offline(&mut self) {
+        self.bindings.offline();
+        self.visitors.offline();
+        self.locals.offline();
+        self.routes.offline();
+        self.neighbors.offline();
+    }
+
+    /// Ends [`Tables::offline`].
+    pub fn online(&mut self) {
+        self.bindings.online();
+        self.visitors.online();
+        self.locals.online();
+        self.routes.online();
+        self.neighbors.online();
+    }
+}
+
+/// How a packet came to be where it is.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// Received on a link.
+    Link {
+        /// The port.
+        port: PortId,
+        /// The link header that it came with.
+        ethernet: EthernetHeader,
+    },
+    /// Taken out of a tunnel.
+    Tunnel,
+    /// Ours: made here, injected, or sent by the kernel of this box.
+    Own,
+}
+
+impl Origin {
+    /// Whether sending it on is forwarding, which costs it one of its TTL
+    /// (RFC 1812 §5.3.1).
+    pub const fn is_forwarded(&self) -> bool {
+        !matches!(self, Origin::Own)
+    }
+
+    /// Whether it came to a group of stations.
+    pub const fn is_link_group(&self) -> bool {
+        matches!(self, Origin::Link { ethernet, .. } if ethernet.destination.is_multicast())
+    }
+}
+
+/// What an ARP packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArpClass {
+    /// A question for the home address of a node that is away: answered here.
+    Answer,
+    /// The kernel's business.
+    ToKernel,
+}
+
+/// What an IPv4 packet is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class<'t> {
+    /// Nothing that may go on.
+    Drop(DropReason),
+    /// For the protocol machines.
+    Punt(PuntReason, TenantId),
+    /// For this box, but not for us.
+    ToKernel,
+    /// A tunnel of ours ends here.
+    Decapsulate(&'t LocalEntry),
+    /// From a visitor whose packets go back to its home agent.
+    ReverseTunnel(&'t VisitorEntry),
+    /// For a node that is away from home.
+    Tunnel(&'t BindingEntry),
+    /// For a visitor: no route is asked, and no ARP.
+    Deliver(&'t VisitorEntry),
+    /// To be routed by its destination.
+    Forward,
+}
+
+/// Where a packet goes that leaves a tunnel here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TunnelClass<'t> {
+    /// To the visitor that it is for (foreign agent, forward tunnel).
+    Visitor(&'t VisitorEntry),
+    /// On to the home agent of the visitor that sent it (foreign agent,
+    /// encapsulating delivery, RFC 3024 §5.2).
+    ReverseTunnel(&'t VisitorEntry),
+    /// Wherever its destination says (home agent, reverse tunnel).
+    Home,
+}
+
+/// What an ARP packet that came in on `port`, or from its kernel twin, is (B-06).
+pub fn classify_arp(arp: &ArpPacket, port: PortId, tenant: TenantId, tables: &Tables) -> ArpClass {
+    let (sender, target) = (arp.sender_address(), arp.target_address());
+    // The node itself asks for or announces its own address when it comes home;
+    // an answer would make it believe that another station has it (RFC 5944 §4.6,
+    // RFC 5227 §2.1.1: a probe's sender is zero).
+    let by_the_node = sender == target || sender.is_unspecified();
+    let has_an_address = arp.sender_mac.is_unicast();
+    let home_link = || tables.binding(tenant, target).and_then(|binding| binding.home_link);
+    if arp.operation() == ArpOperation::REQUEST
+        && !by_the_node
+        && has_an_address
+        && home_link() == Some(port)
+    {
+        ArpClass::Answer
+    } else {
+        ArpClass::ToKernel
+    }
+}
+
+/// What the IPv4 packet in `bytes` is. `tenant` is the tenant of the link that it
+/// came from, or of the tunnel that it was taken out of.
+pub fn classify<'t>(
+    facts: &Ipv4Facts,
+    bytes: &[u8],
+    origin: &Origin,
+    tenant: TenantId,
+    tables: &'t Tables,
+) -> Class<'t> {
+    if let Some(reason) = martian(facts, origin, tenant, tables) {
+        return Class::Drop(reason);
+    }
+    let local = tables.local(tenant, facts.destination);
+    let is_broadcast = facts.destination.is_broadcast() || local.is_some_and(|to| to.broadcast);
+    if is_broadcast || facts.destination.is_multicast() {
+        return classify_group(facts, origin, tenant);
+    }
+    if let Some(local) = local {
+        return classify_local(facts, bytes, origin, local);
+    }
+    // What was sent to a group of stations is not forwarded (RFC 1812 §5.3.4),
+    // nor is what has no meaning beyond a link.
+    let link_only = |address: Ipv4Addr| {
+        address.is_link_local() || address.is_loopback() || address.is_unspecified()
+    };
+    if origin.is_link_group() || link_only(facts.destination) || link_only(facts.source) {
+        return Class::Drop(DropReason::NotForwarded);
+    }
+    if let Origin::Link { port, ethernet } = origin
+        && let Some(visitor) = tables.visitor(tenant, facts.source)
+    {
+        if visitor.mac != ethernet.source || visitor.port != *port {
+            return Class::Drop(DropReason::VisitorLinkMismatch);
+        }
+        if visitor.reverse_tunnel == ReverseTunnel::Direct {
+            return Class::ReverseTunnel(visitor);
+        }
+    }
+    // Our own signalling is never tunnelled (RFC 3519 §4.6): it goes to where the
+    // node's request came from.
+    let is_own = matches!(origin, Origin::Own);
+    if is_own && facts.is_signalling() {
+        return Class::Forward;
+    }
+    // A visitor is reached directly by what was decapsulated or made here. What
+    // others send to its home address on a link goes the road to its home network.
+    if !matches!(origin, Origin::Link { .. })
+        && let Some(visitor) = tables.visitor(tenant, facts.destination)
+    {
+        return Class::Deliver(visitor);
+    }
+    match tables.binding(tenant, facts.destination) {
+        Some(binding) if loops(facts, bytes, is_own, binding) => {
+            Class::Drop(DropReason::TunnelLoop)
+        }
+        Some(binding) => Class::Tunnel(binding),
+        None => Class::Forward,
+    }
+}
+
+/// Whether the source is one that no packet may have (RFC 1812 §5.3.7).
+fn martian(
+    facts: &Ipv4Facts,
+    origin: &Origin,
+    tenant: TenantId,
+    tables: &Tables,
+) -> Option<DropReason> {
+    let source = facts.source;
+    if matches!(origin, Origin::Own) {
+        return None;
+    }
+    if source.is_multicast() || source.is_broadcast() || source.is_loopback() {
+        return Some(DropReason::MartianSource);
+    }
+    // Zero is the source of a station that has no address yet: it may speak to its
+    // link, and out of a tunnel it has no meaning.
+    if source.is_unspecified() {
+        return matches!(origin, Origin::Tunnel).then_some(DropReason::MartianSource);
+    }
+    tables.local(tenant, source).map(|_| DropReason::MartianSource)
+}
+
+/// A broadcast or multicast packet: for the agents, or for the kernel.
+fn classify_group<'t>(facts: &Ipv4Facts, origin: &Origin, tenant: TenantId) -> Class<'t> {
+    if !matches!(origin, Origin::Link { .. }) {
+        return Class::Drop(DropReason::NotForwarded);
+    }
+    let to_agents = !facts.destination.is_multicast() || facts.destination == ALL_MOBILITY_AGENTS;
+    match (facts.udp_ports, facts.icmp_type) {
+        (Some((_, MOBILE_IP_PORT)), _) if to_agents => {
+            Class::Punt(PuntReason::Registration, tenant)
+        }
+        (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, tenant),
+        _ => Class::ToKernel,
+    }
+}
+
+/// A packet to an address of ours.
+fn classify_local<'t>(
+    facts: &Ipv4Facts,
+    bytes: &[u8],
+    origin: &Origin,
+    local: &'t LocalEntry,
+) -> Class<'t> {
+    let ends_tunnels = local.home_agent || local.care_of_address;
+    let serves = ends_tunnels || local.agent;
+    match facts.protocol {
+        // The agent's address on the visited link ends the tunnels of
+        // encapsulating delivery (RFC 3024 §5.2).
+        IpProtocol::IP_IN_IP if !serves => Class::Drop(DropReason::UnknownTunnel),
+        IpProtocol::IP_IN_IP if origin.is_link_group() => Class::Drop(DropReason::NotForwarded),
+        IpProtocol::IP_IN_IP if facts.fragment => Class::Drop(DropReason::FragmentedTunnel),
+        IpProtocol::IP_IN_IP => Class::Decapsulate(local),
+        IpProtocol::MINIMAL | IpProtocol::GRE if ends_tunnels => {
+            Class::Drop(DropReason::EncapsulationMismatch)
+        }
+        _ => match (facts.udp_ports, facts.icmp_type) {
+            (Some((_, MOBILE_IP_PORT)), _) if serves => {
+                Class::Punt(PuntReason::Registration, local.tenant)
+            }
+            (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, local.tenant),
+            (_, Some(DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM))
+                if ends_tunnels && quotes_our_tunnel(facts, bytes) =>
+            {
+                Class::Punt(PuntReason::TunnelIcmp, local.tenant)
+            }
+            _ => Class::ToKernel,
+        },
+    }
+}
+
+/// Whether an ICMP error quotes a tunnelled packet that the address which it came
+/// to had sent (RFC 2003 §4).
+fn quotes_our_tunnel(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
+    let at = usize::from(facts.header_len) + Icmpv4Header::LEN;
+    let quoted = bytes.get(at..).and_then(|quote| Ipv4Header::ref_from_prefix(quote).ok());
+    quoted.is_some_and(|(quoted, _)| {
+        quoted.protocol() == IpProtocol::IP_IN_IP && quoted.source() == facts.destination
+    })
+}
+
+/// Whether a packet for a node that is away comes from the very end of the tunnel
+/// that would carry it.
+fn loops(facts: &Ipv4Facts, bytes: &[u8], is_own: bool, binding: &BindingEntry) -> bool {
+    let from_its_end =
+        || binding.tunnels().iter().any(|tunnel| tunnel.care_of_address == facts.source);
+    // RFC 2003 §3.2: the source must be neither the tunnel's exit nor ourselves.
+    // What this box itself sends has its address rightly.
+    if !is_own && (from_its_end() || facts.source == binding.home_agent) {
+        return true;
+    }
+    // RFC 5944 §4.2.3: already encapsulated, for the node itself, by its current
+    // care-of address: it was there and came back.
+    facts.protocol == IpProtocol::IP_IN_IP
+        && from_its_end()
+        && bytes
+            .get(usize::from(facts.header_len)..)
+            .and_then(|inner| Ipv4Header::ref_from_prefix(inner).ok())
+            .is_some_and(|(inner, _)| inner.destination() == facts.destination)
+}
+
+/// Whether a tunnelled packet may leave its tunnel at the address `local`, and
+/// where it goes then (RFC 3024 §4.3.2, RFC 5944 §3.7.3, §4.2.2).
+///
+/// # Errors
+/// The reason to drop the packet. Nothing is reported to the sender: a foreign
+/// agent drops what is for no visitor in silence (RFC 5944 §4.2.2).
+pub fn classify_tunnelled<'t>(
+    outer: &Ipv4Facts,
+    inner: &Ipv4Facts,
+    origin: &Origin,
+    local: &LocalEntry,
+    tables: &'t Tables,
+) -> Result<TunnelClass<'t>, DropReason> {
+    let tenant = local.tenant;
+    if (local.care_of_address || local.agent)
+        && let Some(visitor) = tables.visitor(tenant, outer.source)
+    {
+        return from_visitor(outer, inner, origin, visitor);
+    }
+    if local.care_of_address
+        && let Some(visitor) = tables.visitor(tenant, inner.destination)
+    {
+        return if outer.source == visitor.home_agent {
+            Ok(TunnelClass::Visitor(visitor))
+        } else {
+            Err(DropReason::OuterSourceMismatch)
+        };
+    }
+    if local.home_agent {
+        from_bound_node(outer, inner, tenant, tables)
+    } else {
+        Err(DropReason::NoVisitor)
+    }
+}
+
+/// Encapsulating delivery: the visitor tunnels to its foreign agent what shall go
+/// on to its home agent.
+fn from_visitor<'t>(
+    outer: &Ipv4Facts,
+    inner: &Ipv4Facts,
+    origin: &Origin,
+    visitor: &'t VisitorEntry,
+) -> Result<TunnelClass<'t>, DropReason> {
+    let on_its_link = matches!(
+        origin,
+        Origin::Link { port, ethernet } if *port == visitor.port && ethernet.source == visitor.mac
+    );
+    if !on_its_link {
+        return Err(DropReason::VisitorLinkMismatch);
+    }
+    if inner.source != outer.source {
+        return Err(DropReason::InnerSourceMismatch);
+    }
+    match visitor.reverse_tunnel {
+        ReverseTunnel::Encapsulating => Ok(TunnelClass::ReverseTunnel(visitor)),
+        ReverseTunnel::None | ReverseTunnel::Direct => Err(DropReason::ReverseTunnelNotGranted),
+    }
+}
+
+/// The reverse tunnel's end at the home agent: the inner source must be bound to
+/// the outer one (RFC 3024 §4.3.2).
+fn from_bound_node<'t>(
+    outer: &Ipv4Facts,
+    inner: &Ipv4Facts,
+    tenant: TenantId,
+    tables: &Tables,
+) -> Result<TunnelClass<'t>, DropReason> {
+    let source = inner.source;
+    let is_martian = source.is_multicast()
+        || source.is_broadcast()
+        || source.is_loopback()
+        || source.is_unspecified()
+        || tables.locals.lookup(&LocalKey { address: source }).is_some();
+    if is_martian {
+        return Err(DropReason::MartianSource);
+    }
+    let binding = tables.binding(tenant, source).ok_or(DropReason::NoBinding)?;
+    let tunnel = binding
+        .tunnels()
+        .iter()
+        .find(|tunnel| tunnel.care_of_address == outer.source)
+        .ok_or(DropReason::OuterSourceMismatch)?;
+    if !tunnel.reverse {
+        return Err(DropReason::ReverseTunnelNotGranted);
+    }
+    match tunnel.encapsulation {
+        Encapsulation::IpInIp => Ok(TunnelClass::Home),
+    }
+}

@@ -1,0 +1,85 @@
+//! What a dataplane is made from. Values only: where they come from is the
+//! caller's business.
+
+use homeport_wire::TenantId;
+
+use crate::port::Port;
+
+/// What a worker does when nothing is waiting.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PollMode {
+    /// It spins a little, naps, and then sleeps until a port has something.
+    #[default]
+    Adaptive,
+    /// It never sleeps.
+    Busy,
+}
+
+/// Sizes and habits of a dataplane.
+#[derive(Clone, Debug)]
+pub struct DataplaneConfig {
+    /// What the worker does when nothing is waiting.
+    pub poll: PollMode,
+    /// The core that the worker is pinned to; `None`: where the scheduler likes.
+    pub core: Option<usize>,
+    /// How many packet buffers the worker has. Fewer than it needs to hold packets
+    /// and to fill its bursts are made that many.
+    pub buffers: usize,
+    /// Keys the hash of tables whose keys an outsider can choose: secret, and new
+    /// at each start.
+    pub hash_seed: [u64; 2],
+    /// How many bindings the table takes.
+    pub bindings: usize,
+    /// How many visitors the table takes.
+    pub visitors: usize,
+    /// How many addresses of this box the table takes.
+    pub locals: usize,
+    /// How many routes the table takes.
+    pub routes: usize,
+    /// How many neighbours the table takes.
+    pub neighbors: usize,
+    /// Bytes of the ring of punted packets, for each reason its own.
+    pub punt_ring: usize,
+    /// Bytes of the ring of injected packets.
+    pub inject_ring: usize,
+    /// How many ICMP errors are sent in a second.
+    pub icmp_errors_per_second: u32,
+}
+
+impl Default for DataplaneConfig {
+    fn default() -> Self {
+        DataplaneConfig {
+            poll: PollMode::default(),
+            core: None,
+            buffers: 8192,
+            hash_seed: [0; 2],
+            bindings: 1 << 17,
+            visitors: 1 << 16,
+            locals: 1 << 12,
+            routes: 1 << 16,
+            neighbors: 1 << 14,
+            punt_ring: 1 << 18,
+            inject_ring: 1 << 20,
+            icmp_errors_per_second: 1000,
+        }
+    }
+}
+
+/// One port and its kernel twin.
+pub struct PortSetup {
+    /// Its name in the configuration.
+    pub name: String,
+    /// Whose link it is; [`UNDERLAY`](crate::classify::UNDERLAY) for a link that
+    /// tenants share.
+    pub tenant: TenantId,
+    /// The port.
+    pub port: Box<dyn Port>,
+    /// Its kernel twin; `None` when there is no kernel behind it (tests, replay).
+    pub twin: Option<Box<dyn Port>>,
+}
+
+impl std::fmt::Debug for PortSetup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "PortSetup({}, tenant {})", self.name, self.tenant)
+    }
+}

@@ -1,0 +1,509 @@
+//! The third stage: does to a packet what its class says, until it has a verdict.
+//!
+//! A packet is looked at again after it entered or left a tunnel: a care-of
+//! address may be an address of this box, a decapsulated packet may be for another
+//! node that is away. That is a queue of jobs, not a recursion, and each packet
+//! has a bounded number of passes.
+
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
+use std::time::Instant;
+
+use homeport_wire::{
+    EtherType, EthernetHeader, IpProtocol, Ipv4Header, MacAddress, PortId, TenantId,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::adjacency::{NextHop, Station, put_link_header};
+use crate::classify::{
+    ArpClass, Class, Origin, Tables, TunnelClass, classify, classify_arp, classify_tunnelled,
+};
+use crate::encap::MAX_NESTING;
+use crate::hold::Hold;
+use crate::icmp_error::{IcmpError, MIN_MTU, TokenBucket};
+use crate::output::Output;
+use crate::packet::{Burst, Packet};
+use crate::parse::{self, Frame, Ipv4Facts};
+use crate::table::binding::{BindingEntry, Encapsulation};
+use crate::table::local::LocalEntry;
+use crate::table::route::RouteEntry;
+use crate::table::visitor::VisitorEntry;
+use crate::verdict::{DropReason, Verdict};
+use crate::{arp, decap, encap, fragment, icmp_error};
+
+/// How often one packet may enter or leave a tunnel here.
+const MAX_PASSES: u8 = 8;
+
+/// How many packets may wait for their next pass: more than any one packet makes
+/// (simultaneous bindings, fragments, an ICMP error).
+pub(crate) const MAX_JOBS: usize = 128;
+
+/// An IPv4 packet on its way, its link header taken off.
+struct Job {
+    packet: Packet,
+    facts: Ipv4Facts,
+    origin: Origin,
+    passes: u8,
+    /// The route of its destination, if it was asked for already.
+    route: Option<RouteEntry>,
+}
+
+/// A tunnel to put a packet into.
+#[derive(Clone, Copy)]
+struct Tunnel {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    encapsulation: Encapsulation,
+}
+
+impl Tunnel {
+    const fn to_home_agent(visitor: &VisitorEntry) -> Self {
+        Tunnel {
+            source: visitor.care_of_address,
+            destination: visitor.home_agent,
+            encapsulation: visitor.encapsulation,
+        }
+    }
+}
+
+/// The stage and what it remembers.
+pub(crate) struct Forwarder {
+    pub(crate) output: Output,
+    pub(crate) hold: Hold,
+    pub(crate) now: Instant,
+    jobs: VecDeque<Job>,
+    pieces: Burst,
+    identification: u16,
+    errors: TokenBucket,
+}
+
+impl Forwarder {
+    pub(crate) fn new(output: Output, errors_per_second: u32) -> Self {
+        Forwarder {
+            output,
+            hold: Hold::new(),
+            now: Instant::now(),
+            jobs: VecDeque::with_capacity(MAX_JOBS),
+            pieces: Burst::new(),
+            identification: 0,
+            errors: TokenBucket::new(errors_per_second, (errors_per_second / 10).max(10)),
+        }
+    }
+
+    /// A frame that a port received, as the first stage saw it. `packet.port` is
+    /// the port, `packet.tenant` its tenant.
+    pub(crate) fn receive(
+        &mut self,
+        tables: &Tables,
+        mut packet: Packet,
+        ethernet: EthernetHeader,
+        frame: Frame,
+    ) {
+        let port = packet.port;
+        let Some(mac) = self.output.outlet(port).map(|outlet| outlet.mac) else {
+            return self.output.drop(packet, DropReason::PortDown);
+        };
+        // The port hears everything.
+        if !ethernet.destination.is_multicast() && ethernet.destination != mac {
+            return self.output.drop(packet, DropReason::NotForUs);
+        }
+        match frame {
+            Frame::Arp(request) => {
+                let verdict = match classify_arp(&request, port, packet.tenant, tables) {
+                    ArpClass::Answer if arp::answer(&mut packet, &request, mac) => {
+                        Verdict::Transmit(port)
+                    }
+                    _ => Verdict::ToKernel,
+                };
+                self.output.finish(packet, verdict);
+            }
+            Frame::Ipv4(facts) => {
+                if !packet.strip(EthernetHeader::LEN) {
+                    return self.output.drop(packet, DropReason::MalformedEthernet);
+                }
+                packet.truncate(usize::from(facts.total_len));
+                let origin = Origin::Link { port, ethernet };
+                self.run(tables, packet, facts, origin);
+            }
+            Frame::Other => self.output.finish(packet, Verdict::ToKernel),
+        }
+    }
+
+    /// A frame that the kernel sent by the twin of `packet.port`: it leaves as it
+    /// is, unless it is for a node that only a tunnel reaches.
+    pub(crate) fn receive_from_kernel(&mut self, tables: &Tables, mut packet: Packet) {
+        let port = packet.port;
+        match parse::frame(packet.bytes()) {
+            // The kernel may believe that the node is on its home link.
+            Ok((_, Frame::Arp(request)))
+                if classify_arp(&request, port, packet.tenant, tables) == ArpClass::Answer =>
+            {
+                let mac = self.output.outlet(port).map(|outlet| outlet.mac);
+                let answered = mac.is_some_and(|mac| arp::answer(&mut packet, &request, mac));
+                let verdict = if answered { Verdict::ToKernel } else { Verdict::Transmit(port) };
+                self.output.finish(packet, verdict);
+            }
+            Ok((_, Frame::Ipv4(facts)))
+                if is_for_a_mobile_node(&facts, packet.tenant, tables)
+                    && packet.strip(EthernetHeader::LEN) =>
+            {
+                packet.truncate(usize::from(facts.total_len));
+                self.run(tables, packet, facts, Origin::Own);
+            }
+            // What the kernel builds is the kernel's business, whatever it is.
+            _ => self.output.finish(packet, Verdict::Transmit(port)),
+        }
+    }
+
+    /// An IPv4 packet of the control core.
+    pub(crate) fn inject(&mut self, tables: &Tables, mut packet: Packet) {
+        match parse::ipv4(packet.bytes()) {
+            Ok(facts) => {
+                packet.truncate(usize::from(facts.total_len));
+                self.run(tables, packet, facts, Origin::Own);
+            }
+            Err(_) => self.output.drop(packet, DropReason::InjectMalformed),
+        }
+    }
+
+    /// Packets whose next hop is known now, or that waited in vain.
+    pub(crate) fn release_held(&mut self, tables: &Tables) {
+        let now = self.now;
+        let lookup = |hop: NextHop| tables.neighbor(hop.port, hop.address);
+        while let Some(released) = self.hold.release(now, lookup) {
+            if let Some(stats) = self.output.stats(released.packet.port) {
+                stats.held.sub(1);
+            }
+            let packet = released.packet;
+            match released.mac {
+                Some(mac) => self.link(packet, released.next_hop.port, mac),
+                None => {
+                    if released.forwarded {
+                        self.report(&packet, IcmpError::HostUnreachable, None);
+                    }
+                    self.output.drop(packet, DropReason::NoNeighbor);
+                    self.work_off(tables);
+                }
+            }
+        }
+        let output = &mut self.output;
+        self.hold.ask(now, |next_hop| output.ask(next_hop));
+    }
+
+    /// Takes one packet, and all that comes of it, to its end.
+    fn run(&mut self, tables: &Tables, packet: Packet, facts: Ipv4Facts, origin: Origin) {
+        self.step(tables, Job { packet, facts, origin, passes: 0, route: None });
+        self.work_off(tables);
+    }
+
+    fn work_off(&mut self, tables: &Tables) {
+        while let Some(job) = self.jobs.pop_front() {
+            self.step(tables, job);
+        }
+    }
+
+    /// Puts a packet back for another pass.
+    fn again(&mut self, job: Job) {
+        if self.jobs.len() < MAX_JOBS {
+            self.jobs.push_back(job);
+        } else {
+            self.output.drop(job.packet, DropReason::NoBuffer);
+        }
+    }
+
+    fn step(&mut self, tables: &Tables, mut job: Job) {
+        let tenant = job.packet.tenant;
+        match classify(&job.facts, job.packet.bytes(), &job.origin, tenant, tables) {
+            Class::Drop(reason) => self.output.drop(job.packet, reason),
+            Class::Punt(reason, tenant) => {
+                job.packet.tenant = tenant;
+                self.local(job, Verdict::Punt(reason));
+            }
+            Class::ToKernel => self.local(job, Verdict::ToKernel),
+            Class::Decapsulate(local) => self.decapsulate(tables, job, local),
+            Class::ReverseTunnel(visitor) => {
+                if let Some(job) = self.hop(job) {
+                    self.encapsulate(tables, job, Tunnel::to_home_agent(visitor));
+                }
+            }
+            Class::Tunnel(binding) => self.tunnel_to_node(tables, job, binding),
+            Class::Deliver(visitor) => self.deliver(tables, job, visitor),
+            Class::Forward => self.forward(tables, job),
+        }
+    }
+
+    /// Ends a packet on this box, under a link header.
+    fn local(&mut self, mut job: Job, verdict: Verdict) {
+        let header = match job.origin {
+            Origin::Link { ethernet, .. } => ethernet,
+            // Out of a tunnel or from ourselves: as if the port had sent it.
+            Origin::Tunnel | Origin::Own => {
+                let outlet = self.output.outlet(job.packet.port);
+                let mac = outlet.map_or(MacAddress::UNSPECIFIED, |outlet| outlet.mac);
+                EthernetHeader::new(mac, mac, EtherType::IPV4)
+            }
+        };
+        if job.packet.prepend(header.as_bytes()) {
+            self.output.finish(job.packet, verdict);
+        } else {
+            self.output.drop(job.packet, DropReason::NoHeadroom);
+        }
+    }
+
+    /// The end of a tunnel.
+    fn decapsulate(&mut self, tables: &Tables, mut job: Job, local: &LocalEntry) {
+        let payload = job.packet.bytes().get(usize::from(job.facts.header_len)..);
+        let payload = payload.unwrap_or_default();
+        let Ok(inner) = parse::ipv4(payload) else {
+            return self.output.drop(job.packet, DropReason::MalformedInner);
+        };
+        let too_deep = inner.protocol == IpProtocol::IP_IN_IP
+            && encap::nesting(job.packet.bytes()) > MAX_NESTING;
+        if too_deep || job.passes >= MAX_PASSES {
+            return self.output.drop(job.packet, DropReason::NestedTunnel);
+        }
+        let class = classify_tunnelled(&job.facts, &inner, &job.origin, local, tables);
+        let class = match class {
+            Ok(class) => class,
+            Err(reason) => return self.output.drop(job.packet, reason),
+        };
+        if let Err(reason) = decap::decapsulate(&mut job.packet) {
+            return self.output.drop(job.packet, reason);
+        }
+        if let Some(stats) = self.output.stats(job.packet.port) {
+            stats.decapsulated.add(1);
+        }
+        job.packet.tenant = local.tenant;
+        (job.facts, job.origin, job.route) = (inner, Origin::Tunnel, None);
+        job.passes += 1;
+        match class {
+            TunnelClass::Visitor(visitor) => self.deliver(tables, job, visitor),
+            TunnelClass::ReverseTunnel(visitor) => {
+                // What is for a group is carried to the home network with its TTL
+                // (RFC 3024 §5.4.2); the rest is forwarded.
+                let to = inner.destination;
+                let job =
+                    if to.is_multicast() || to.is_broadcast() { Some(job) } else { self.hop(job) };
+                if let Some(job) = job {
+                    self.encapsulate(tables, job, Tunnel::to_home_agent(visitor));
+                }
+            }
+            TunnelClass::Home => self.again(job),
+        }
+    }
+
+    /// To a node that is away, by each of its tunnels.
+    fn tunnel_to_node(&mut self, tables: &Tables, job: Job, binding: &BindingEntry) {
+        let Some(job) = self.hop(job) else { return };
+        let tunnel = |end: &crate::table::binding::TunnelEnd| Tunnel {
+            source: binding.home_agent,
+            destination: end.care_of_address,
+            encapsulation: end.encapsulation,
+        };
+        let Some((first, others)) = binding.tunnels().split_first() else {
+            return self.output.drop(job.packet, DropReason::NoBinding);
+        };
+        for end in others {
+            // A copy that finds no buffer was never made.
+            let Some(packet) = self.output.pool.copy(&job.packet) else { continue };
+            if let Some(stats) = self.output.stats(packet.port) {
+                stats.originated.add(1);
+            }
+            let copy = Job { packet, ..job };
+            self.encapsulate(tables, copy, tunnel(end));
+        }
+        self.encapsulate(tables, job, tunnel(first));
+    }
+
+    /// Into a tunnel: whole, or in fragments that fit it.
+    fn encapsulate(&mut self, tables: &Tables, mut job: Job, tunnel: Tunnel) {
+        let too_deep = job.facts.protocol == IpProtocol::IP_IN_IP
+            && encap::nesting(job.packet.bytes()) >= MAX_NESTING;
+        if too_deep || job.passes >= MAX_PASSES {
+            return self.output.drop(job.packet, DropReason::NestedTunnel);
+        }
+        job.route = tables.routes.lookup(job.packet.tenant, tunnel.destination);
+        let mtu = match job.route {
+            Some(RouteEntry::Via { port, .. }) => self.output.outlet(port).map(|out| out.mtu),
+            _ => None,
+        };
+        let overhead = encap::overhead(tunnel.encapsulation);
+        let room = mtu.map_or(usize::from(u16::MAX), usize::from).saturating_sub(overhead);
+        if usize::from(job.facts.total_len) <= room {
+            return self.enter(job, tunnel);
+        }
+        // Fragments are cut before the tunnel: its end need not put them together.
+        let room = u16::try_from(room).unwrap_or(u16::MAX).max(MIN_MTU);
+        let Job { facts, origin, passes, route, .. } = job;
+        let Some(mut pieces) = self.cut(job, room, Some(tunnel.source)) else { return };
+        for packet in pieces.drain() {
+            self.enter(Job { packet, facts, origin, passes, route }, tunnel);
+        }
+        self.pieces = pieces;
+    }
+
+    fn enter(&mut self, mut job: Job, tunnel: Tunnel) {
+        let Tunnel { source, destination, encapsulation } = tunnel;
+        let identification = &mut self.identification;
+        let packet = &mut job.packet;
+        let done = encap::encapsulate(packet, encapsulation, source, destination, identification)
+            .and_then(|()| parse::ipv4(packet.bytes()));
+        match done {
+            Ok(facts) => {
+                if let Some(stats) = self.output.stats(job.packet.port) {
+                    stats.encapsulated.add(1);
+                }
+                let passes = job.passes + 1;
+                self.again(Job { facts, origin: Origin::Own, passes, ..job });
+            }
+            Err(reason) => self.output.drop(job.packet, reason),
+        }
+    }
+
+    /// To a visitor, straight to its station: no ARP (RFC 5944 §3.7.3.1).
+    fn deliver(&mut self, tables: &Tables, job: Job, visitor: &VisitorEntry) {
+        if let Some(job) = self.hop(job) {
+            self.emit(tables, job, visitor.port, Station::Known(visitor.mac));
+        }
+    }
+
+    /// By its destination.
+    fn forward(&mut self, tables: &Tables, job: Job) {
+        let destination = job.facts.destination;
+        let route = job.route.or_else(|| tables.routes.lookup(job.packet.tenant, destination));
+        let Some(RouteEntry::Via { port, gateway }) = route else {
+            if !job.origin.is_link_group() {
+                self.report(&job.packet, IcmpError::HostUnreachable, None);
+            }
+            return self.output.drop(job.packet, DropReason::NoRoute);
+        };
+        if let Some(job) = self.hop(job) {
+            self.emit(tables, job, port, Station::NextHop(gateway.unwrap_or(destination)));
+        }
+    }
+
+    /// Costs a forwarded packet one of its TTL (RFC 1812 §5.3.1); `None` when that
+    /// was the last.
+    fn hop(&mut self, mut job: Job) -> Option<Job> {
+        if !job.origin.is_forwarded() {
+            return Some(job);
+        }
+        let alive = Ipv4Header::mut_from_prefix(job.packet.bytes_mut())
+            .is_ok_and(|(header, _)| header.decrement_ttl().is_some());
+        if alive {
+            return Some(job);
+        }
+        self.report(&job.packet, IcmpError::TimeExceeded, None);
+        self.output.drop(job.packet, DropReason::TtlExpired);
+        None
+    }
+
+    /// Out of a port, cut if it is too long.
+    fn emit(&mut self, tables: &Tables, job: Job, port: PortId, station: Station) {
+        let Some(mtu) = self.output.outlet(port).map(|outlet| outlet.mtu) else {
+            return self.output.drop(job.packet, DropReason::PortDown);
+        };
+        let forwarded = job.origin.is_forwarded();
+        if job.facts.total_len <= mtu {
+            return self.adjacent(tables, job.packet, port, station, forwarded);
+        }
+        let Some(mut pieces) = self.cut(job, mtu, None) else { return };
+        for packet in pieces.drain() {
+            self.adjacent(tables, packet, port, station, forwarded);
+        }
+        self.pieces = pieces;
+    }
+
+    /// Cuts a packet that is longer than `mtu`. `None`: it is dropped, and its
+    /// sender told if it has DF (RFC 1191 §4). The burst is to be put back.
+    fn cut(&mut self, job: Job, mtu: u16, tunnel_end: Option<Ipv4Addr>) -> Option<Burst> {
+        if job.facts.dont_fragment {
+            self.report(&job.packet, IcmpError::FragmentationNeeded { mtu }, tunnel_end);
+            self.output.drop(job.packet, DropReason::TooBig);
+            return None;
+        }
+        let port = job.packet.port;
+        let mut pieces = std::mem::take(&mut self.pieces);
+        match fragment::fragment(job.packet, mtu, &mut self.output.pool, &mut pieces) {
+            Ok(()) => {
+                if let Some(stats) = self.output.stats(port) {
+                    stats.originated.add(pieces.len().saturating_sub(1) as u64);
+                }
+                Some(pieces)
+            }
+            Err((packet, reason)) => {
+                self.output.drop(packet, reason);
+                None
+            }
+        }
+    }
+
+    /// To a station on a link, at once or when its link-layer address is known.
+    fn adjacent(
+        &mut self,
+        tables: &Tables,
+        packet: Packet,
+        port: PortId,
+        station: Station,
+        forwarded: bool,
+    ) {
+        let address = match station {
+            Station::Known(mac) => return self.link(packet, port, mac),
+            Station::NextHop(address) => address,
+        };
+        if let Some(mac) = tables.neighbor(port, address) {
+            return self.link(packet, port, mac);
+        }
+        let (next_hop, counted_at) = (NextHop { port, address }, packet.port);
+        match self.hold.push(packet, next_hop, forwarded, self.now) {
+            Ok(ask) => {
+                if let Some(stats) = self.output.stats(counted_at) {
+                    stats.held.add(1);
+                }
+                if ask {
+                    self.output.ask(next_hop);
+                }
+            }
+            Err(packet) => self.output.drop(packet, DropReason::NeighborQueueFull),
+        }
+    }
+
+    fn link(&mut self, mut packet: Packet, port: PortId, to: MacAddress) {
+        let Some(from) = self.output.outlet(port).map(|outlet| outlet.mac) else {
+            return self.output.drop(packet, DropReason::PortDown);
+        };
+        if put_link_header(&mut packet, to, from) {
+            self.output.finish(packet, Verdict::Transmit(port));
+        } else {
+            self.output.drop(packet, DropReason::NoHeadroom);
+        }
+    }
+
+    /// Tells the sender of `culprit`, from the address of the link that it came in
+    /// on, or else from our end of the tunnel that it would have entered.
+    fn report(&mut self, culprit: &Packet, error: IcmpError, tunnel_end: Option<Ipv4Addr>) {
+        let shared = self.output.shared.get(usize::from(culprit.port.0));
+        let Some(source) = shared.and_then(|port| port.address()).or(tunnel_end) else { return };
+        let Some(mut packet) = self.output.pool.take() else { return };
+        (packet.port, packet.tenant) = (culprit.port, culprit.tenant);
+        let written = icmp_error::write(&mut packet, culprit.bytes(), source, error)
+            && self.errors.take(self.now);
+        match parse::ipv4(packet.bytes()) {
+            Ok(facts) if written => {
+                if let Some(stats) = self.output.stats(packet.port) {
+                    stats.originated.add(1);
+                }
+                self.again(Job { packet, facts, origin: Origin::Own, passes: 0, route: None });
+            }
+            _ => self.output.pool.give(packet),
+        }
+    }
+}
+
+/// Whether the kernel's packet is for a node that the kernel's routes do not lead
+/// to: one that is away from home, or a visitor. Signalling is never tunnelled.
+fn is_for_a_mobile_node(facts: &Ipv4Facts, tenant: TenantId, tables: &Tables) -> bool {
+    !facts.is_signalling()
+        && (tables.binding(tenant, facts.destination).is_some()
+            || tables.visitor(tenant, facts.destination).is_some())
+}

@@ -1,0 +1,204 @@
+//! Where every packet ends: each function here gives one packet its verdict,
+//! counts it at the port that it is counted at, and lets go of it.
+
+use std::sync::Arc;
+
+use homeport_wire::{MacAddress, PortId, TenantId};
+
+use crate::adjacency::NextHop;
+use crate::launch::{PortShared, PuntSender};
+use crate::packet::{BURST, Burst, Packet, PacketPool};
+use crate::port::Port;
+use crate::punt::PuntHeader;
+use crate::stats::PortStats;
+use crate::verdict::{DropReason, PuntReason, Verdict};
+
+/// A port as its worker has it.
+pub(crate) struct Outlet {
+    pub(crate) port: Box<dyn Port>,
+    pub(crate) twin: Option<Box<dyn Port>>,
+    pub(crate) mac: MacAddress,
+    pub(crate) mtu: u16,
+    pub(crate) tenant: TenantId,
+    pub(crate) up: bool,
+    /// Frames that will leave by the port.
+    tx: Burst,
+    /// Frames that will go to the twin.
+    to_kernel: Burst,
+}
+
+impl Outlet {
+    pub(crate) fn new(port: Box<dyn Port>, twin: Option<Box<dyn Port>>, tenant: TenantId) -> Self {
+        let (mac, mtu, up) = (port.mac(), port.mtu(), port.is_up());
+        Outlet { port, twin, mac, mtu, tenant, up, tx: Burst::new(), to_kernel: Burst::new() }
+    }
+}
+
+/// All the ways out of a worker.
+pub(crate) struct Output {
+    pub(crate) outlets: Vec<Outlet>,
+    pub(crate) shared: Arc<[PortShared]>,
+    pub(crate) pool: PacketPool,
+    pub(crate) punts: PuntSender,
+}
+
+impl Output {
+    /// The port with this number.
+    pub(crate) fn outlet(&self, port: PortId) -> Option<&Outlet> {
+        self.outlets.get(usize::from(port.0))
+    }
+
+    /// The counters of a port.
+    pub(crate) fn stats(&self, port: PortId) -> Option<&PortStats> {
+        stats(&self.shared, port)
+    }
+
+    /// Ends a packet with `verdict`; it has its link header unless it is dropped.
+    /// To be held is no end: see `Hold`.
+    pub(crate) fn finish(&mut self, packet: Packet, verdict: Verdict) {
+        match verdict {
+            Verdict::Transmit(port) => self.transmit(packet, port),
+            Verdict::Punt(reason) => self.punt(packet, reason),
+            Verdict::ToKernel => self.deliver_to_kernel(packet),
+            Verdict::Drop(reason) => self.drop(packet, reason),
+            Verdict::Hold => debug_assert!(false, "a held packet is not finished"),
+        }
+    }
+
+    /// Counts a packet that is gone.
+    pub(crate) fn drop(&mut self, packet: Packet, reason: DropReason) {
+        if let Some(stats) = self.stats(packet.port) {
+            stats.dropped(reason).add(1);
+        }
+        self.pool.give(packet);
+    }
+
+    /// Sends a frame by `port`, with the next burst.
+    pub(crate) fn transmit(&mut self, packet: Packet, port: PortId) {
+        let Some(outlet) = self.outlets.get_mut(usize::from(port.0)).filter(|outlet| outlet.up)
+        else {
+            return self.drop(packet, DropReason::PortDown);
+        };
+        if outlet.tx.is_full() {
+            send(
+                outlet.port.as_mut(),
+                &mut outlet.tx,
+                &mut self.pool,
+                &self.shared,
+                Way::Out(port),
+            );
+        }
+        if let Err(packet) = outlet.tx.push(packet) {
+            self.drop(packet, DropReason::PortTransmitFull);
+        }
+    }
+
+    /// Delivers a frame to the twin of the port that it is counted at, with the
+    /// next burst.
+    pub(crate) fn deliver_to_kernel(&mut self, packet: Packet) {
+        let outlet = self.outlets.get_mut(usize::from(packet.port.0));
+        let Some((outlet, twin)) = outlet.and_then(|outlet| {
+            let Outlet { twin, to_kernel, .. } = outlet;
+            twin.as_deref_mut().map(|twin| (to_kernel, twin))
+        }) else {
+            return self.drop(packet, DropReason::NoKernelTwin);
+        };
+        if outlet.is_full() {
+            send(twin, outlet, &mut self.pool, &self.shared, Way::ToKernel);
+        }
+        if let Err(packet) = outlet.push(packet) {
+            self.drop(packet, DropReason::PortTransmitFull);
+        }
+    }
+
+    /// Hands a frame to the control core.
+    fn punt(&mut self, packet: Packet, reason: PuntReason) {
+        // A frame is at most DATA_ROOM long.
+        let len = packet.len() as u16;
+        let header = PuntHeader::new(packet.tenant, packet.port, reason, len);
+        if !self.punts.push(&header, reason, packet.bytes()) {
+            return self.drop(packet, DropReason::PuntQueueFull);
+        }
+        if let Some(stats) = self.stats(packet.port) {
+            stats.punted(reason).add(1);
+        }
+        self.pool.give(packet);
+    }
+
+    /// Asks the control core for the link-layer address of a next hop. The
+    /// question is a packet made here, counted at the port that it is about; when
+    /// the control core is behind, there is none.
+    pub(crate) fn ask(&mut self, next_hop: NextHop) {
+        let reason = PuntReason::ResolveNeighbor;
+        let Some(outlet) = self.outlet(next_hop.port) else { return };
+        let header = PuntHeader::new(outlet.tenant, next_hop.port, reason, 0)
+            .with_next_hop(next_hop.address);
+        if self.punts.push(&header, reason, &[])
+            && let Some(stats) = self.stats(next_hop.port)
+        {
+            stats.originated.add(1);
+            stats.punted(reason).add(1);
+        }
+    }
+
+    /// Sends what waits for its burst.
+    pub(crate) fn flush(&mut self) {
+        let Output { outlets, shared, pool, .. } = self;
+        for (index, outlet) in outlets.iter_mut().enumerate() {
+            let Outlet { port, twin, tx, to_kernel, .. } = outlet;
+            // Ports are numbered with 16 bits.
+            send(port.as_mut(), tx, pool, shared, Way::Out(PortId(index as u16)));
+            if let Some(twin) = twin {
+                send(twin.as_mut(), to_kernel, pool, shared, Way::ToKernel);
+            }
+        }
+    }
+}
+
+/// Which way a burst goes.
+#[derive(Clone, Copy)]
+enum Way {
+    /// By this port.
+    Out(PortId),
+    /// To a kernel twin.
+    ToKernel,
+}
+
+fn stats(shared: &[PortShared], port: PortId) -> Option<&PortStats> {
+    shared.get(usize::from(port.0)).map(|port| &port.stats)
+}
+
+/// Sends a burst and counts each of its packets at the port that it is counted
+/// at. A port says how many it took, not which: those that it did not take are
+/// reckoned to be the last.
+fn send(
+    port: &mut dyn Port,
+    burst: &mut Burst,
+    pool: &mut PacketPool,
+    shared: &[PortShared],
+    way: Way,
+) {
+    if burst.is_empty() {
+        return;
+    }
+    let mut sent_by = [(PortId::default(), 0u64); BURST];
+    let count = burst.len();
+    for (slot, packet) in sent_by.iter_mut().zip(burst.iter()) {
+        *slot = (packet.port, packet.len() as u64);
+    }
+    let sent = port.tx_burst(pool, burst);
+    for (index, (counted_at, len)) in sent_by.iter().take(count).enumerate() {
+        let Some(counters) = stats(shared, *counted_at) else { continue };
+        match way {
+            _ if index >= sent => counters.dropped(DropReason::PortTransmitFull).add(1),
+            Way::ToKernel => counters.to_kernel.add(1),
+            Way::Out(egress) => {
+                counters.transmitted.add(1);
+                if let Some(egress) = stats(shared, egress) {
+                    egress.tx.add(1);
+                    egress.tx_bytes.add(*len);
+                }
+            }
+        }
+    }
+}

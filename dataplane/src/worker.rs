@@ -1,0 +1,309 @@
+//! One RX core: polls its ports, runs the stages over each burst, sleeps when
+//! nothing is waiting.
+//!
+//! **Not done:** more than one worker for a port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use homeport_wire::{EthernetHeader, PortId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::classify::Tables;
+use crate::config::{DataplaneConfig, PollMode};
+use crate::forward::{Forwarder, MAX_JOBS};
+use crate::hold::MAX_HELD;
+use crate::launch::InjectReceiver;
+use crate::output::{Outlet, Output};
+use crate::packet::{BURST, Burst};
+use crate::parse::{self, Frame};
+use crate::punt::{InjectHeader, InjectKind};
+use crate::verdict::{DropReason, Verdict};
+
+/// Idle turns that spin.
+const SPINS: u32 = 200;
+
+/// Idle turns, behind those, that take a short nap.
+const SHORT_NAPS: u32 = 20;
+
+const SHORT_NAP: Duration = Duration::from_micros(50);
+const LONG_NAP: Duration = Duration::from_millis(1);
+
+/// How often carrier is looked at and counters are told; also the longest sleep.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
+
+/// The most file descriptors that a worker sleeps on; beyond it, it naps.
+const MAX_FDS: usize = 64;
+
+/// A worker, to be run by a thread of its own.
+pub struct Worker {
+    poll: PollMode,
+    core: Option<usize>,
+    forwarder: Forwarder,
+    tables: Tables,
+    injects: InjectReceiver,
+    received: Burst,
+    seen: [Option<Seen>; BURST],
+    housekeeping_at: Option<Instant>,
+}
+
+/// What the first stage says of a frame.
+type Seen = Result<(EthernetHeader, Frame), DropReason>;
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let ports = self.forwarder.output.outlets.len();
+        f.debug_struct("Worker").field("poll", &self.poll).field("ports", &ports).finish()
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(
+        config: &DataplaneConfig,
+        output: Output,
+        mut tables: Tables,
+        injects: InjectReceiver,
+    ) -> Self {
+        // Until it runs, the writers need not reckon with it.
+        tables.offline();
+        Worker {
+            poll: config.poll,
+            core: config.core,
+            forwarder: Forwarder::new(output, config.icmp_errors_per_second),
+            tables,
+            injects,
+            received: Burst::new(),
+            seen: [const { None }; BURST],
+            housekeeping_at: None,
+        }
+    }
+
+    /// Buffers that it takes to fill every burst and queue of a worker with so many
+    /// ports.
+    pub(crate) const fn buffers_needed(ports: usize) -> usize {
+        MAX_HELD + MAX_JOBS + BURST * (2 + 4 * ports)
+    }
+
+    /// Runs until `stop` is set.
+    pub fn run(mut self, stop: &AtomicBool) {
+        if let Some(core) = self.core {
+            self.pin(core);
+        }
+        self.tables.online();
+        let mut idle = 0;
+        while !stop.load(Ordering::Relaxed) {
+            if self.turn(Instant::now()) {
+                idle = 0;
+            } else if self.poll == PollMode::Adaptive {
+                idle += 1;
+                self.rest(idle);
+            } else {
+                std::hint::spin_loop();
+            }
+        }
+        self.tables.offline();
+    }
+
+    /// The same for a thread that shares `stop` with others.
+    pub fn run_until(self, stop: Arc<AtomicBool>) {
+        self.run(&stop);
+    }
+
+    /// Does what is waiting at `now`, for tests and simulation: at most one burst
+    /// of each port. Returns whether there was anything to do.
+    ///
+    /// `now` never goes back.
+    pub fn run_once(&mut self, now: Instant) -> bool {
+        self.tables.online();
+        let busy = self.turn(now);
+        self.tables.offline();
+        busy
+    }
+
+    fn turn(&mut self, now: Instant) -> bool {
+        self.forwarder.now = now;
+        if self.housekeeping_at.is_none_or(|at| now >= at) {
+            self.housekeeping_at = Some(now + HOUSEKEEPING);
+            self.keep_house();
+        }
+        if !self.forwarder.hold.is_empty() {
+            self.forwarder.release_held(&self.tables);
+        }
+        let mut busy = false;
+        for index in 0..self.forwarder.output.outlets.len() {
+            busy |= self.receive(index);
+            busy |= self.receive_from_kernel(index);
+        }
+        busy |= self.take_injects();
+        self.forwarder.output.flush();
+        self.tables.quiescent();
+        busy
+    }
+
+    /// A burst of a port, stage by stage.
+    fn receive(&mut self, index: usize) -> bool {
+        let Worker { forwarder, tables, received, seen, .. } = self;
+        let Output { outlets, pool, shared, .. } = &mut forwarder.output;
+        let Some(outlet) = outlets.get_mut(index) else { return false };
+        outlet.port.rx_burst(pool, received);
+        if received.is_empty() {
+            return false;
+        }
+        // The first stage: parse, and bring the bucket of each destination's
+        // binding into the cache.
+        let mut bytes = 0;
+        for (packet, seen) in received.iter_mut().zip(seen.iter_mut()) {
+            // Ports are numbered with 16 bits.
+            (packet.port, packet.tenant) = (PortId(index as u16), outlet.tenant);
+            bytes += packet.len() as u64;
+            let frame = parse::frame(packet.bytes());
+            if let Ok((_, Frame::Ipv4(facts))) = &frame {
+                tables.prefetch(packet.tenant, facts);
+            }
+            *seen = Some(frame);
+        }
+        if let Some(port) = shared.get(index) {
+            port.stats.rx.add(received.len() as u64);
+            port.stats.rx_bytes.add(bytes);
+        }
+        // The others: name each packet and do what its name says.
+        for (packet, seen) in received.drain().zip(seen.iter_mut()) {
+            match seen.take() {
+                Some(Ok((ethernet, frame))) => forwarder.receive(tables, packet, ethernet, frame),
+                Some(Err(reason)) => forwarder.output.drop(packet, reason),
+                None => forwarder.output.drop(packet, DropReason::MalformedEthernet),
+            }
+        }
+        true
+    }
+
+    /// A burst of a kernel twin.
+    fn receive_from_kernel(&mut self, index: usize) -> bool {
+        let Worker { forwarder, tables, received, .. } = self;
+        let Output { outlets, pool, shared, .. } = &mut forwarder.output;
+        let Some(Outlet { twin: Some(twin), tenant, .. }) = outlets.get_mut(index) else {
+            return false;
+        };
+        twin.rx_burst(pool, received);
+        if received.is_empty() {
+            return false;
+        }
+        let tenant = *tenant;
+        if let Some(port) = shared.get(index) {
+            port.stats.from_kernel.add(received.len() as u64);
+        }
+        for mut packet in received.drain() {
+            (packet.port, packet.tenant) = (PortId(index as u16), tenant);
+            forwarder.receive_from_kernel(tables, packet);
+        }
+        true
+    }
+
+    /// Up to a burst of the control core's packets.
+    fn take_injects(&mut self) -> bool {
+        let Worker { forwarder, tables, injects, .. } = self;
+        let mut busy = false;
+        for _ in 0..BURST {
+            if forwarder.output.pool.available() == 0 {
+                break;
+            }
+            let done = injects.next(|header, bytes| inject(forwarder, tables, header, bytes));
+            if done.is_none() {
+                break;
+            }
+            busy = true;
+        }
+        busy
+    }
+
+    /// Looks at what changes seldom.
+    fn keep_house(&mut self) {
+        let Output { outlets, shared, .. } = &mut self.forwarder.output;
+        for (outlet, shared) in outlets.iter_mut().zip(shared.iter()) {
+            outlet.up = outlet.port.is_up();
+            shared.set_up(outlet.up);
+            shared.publish(|| outlet.port.counters());
+        }
+    }
+
+    /// Rests, the longer the longer there was nothing to do.
+    fn rest(&mut self, idle: u32) {
+        if idle <= SPINS {
+            return std::hint::spin_loop();
+        }
+        if idle <= SPINS + SHORT_NAPS {
+            return self.nap(SHORT_NAP);
+        }
+        // What holds packets waits for a table, and a table wakes nobody.
+        if !self.forwarder.hold.is_empty() || !self.sleep() {
+            self.nap(LONG_NAP);
+        }
+    }
+
+    fn nap(&mut self, time: Duration) {
+        self.tables.offline();
+        std::thread::sleep(time);
+        self.tables.online();
+    }
+
+    /// Sleeps until a port or the control core has something. `false` when a port
+    /// cannot say so, or when sleep failed.
+    fn sleep(&mut self) -> bool {
+        let Worker { forwarder, tables, injects, .. } = self;
+        // An inject that came meanwhile is taken by the next turn.
+        if !injects.prepare_sleep() {
+            return true;
+        }
+        let mut fds: [PollFd<'_>; MAX_FDS] =
+            std::array::from_fn(|_| PollFd::from_borrowed_fd(injects.readiness(), PollFlags::IN));
+        let mut count = 1;
+        for outlet in &forwarder.output.outlets {
+            for port in std::iter::once(&outlet.port).chain(&outlet.twin) {
+                let (Some(fd), Some(slot)) = (port.readiness(), fds.get_mut(count)) else {
+                    return false;
+                };
+                *slot = PollFd::from_borrowed_fd(fd, PollFlags::IN);
+                count += 1;
+            }
+        }
+        tables.offline();
+        let limit = Timespec::try_from(HOUSEKEEPING).ok();
+        let woken = fds.get_mut(..count).map(|fds| poll(fds, limit.as_ref()));
+        tables.online();
+        // Interrupted by a signal is as good as woken.
+        matches!(woken, Some(Ok(_) | Err(rustix::io::Errno::INTR)))
+    }
+
+    fn pin(&self, core: usize) {
+        let mut cores = CpuSet::new();
+        if core < CpuSet::MAX_CPU {
+            cores.set(core);
+        }
+        if let Err(error) = sched_setaffinity(None, &cores) {
+            tracing::warn!(core, %error, "the worker is not pinned");
+        }
+    }
+}
+
+/// One packet of the control core.
+fn inject(forwarder: &mut Forwarder, tables: &Tables, header: Option<InjectHeader>, bytes: &[u8]) {
+    let Some(mut packet) = forwarder.output.pool.take() else { return };
+    let port = header.map_or(PortId(0), |header| header.port());
+    let is_port = forwarder.output.outlet(port).is_some();
+    packet.port = if is_port { port } else { PortId(0) };
+    packet.tenant = header.map(|header| header.tenant()).unwrap_or_default();
+    if let Some(stats) = forwarder.output.stats(packet.port) {
+        stats.injected.add(1);
+    }
+    let written = !bytes.is_empty() && packet.set_bytes(bytes);
+    let whole = header.is_some_and(|header| header.len() == bytes.len());
+    match header.and_then(|header| header.kind()).filter(|_| written && whole) {
+        Some(InjectKind::Frame) if is_port && bytes.len() >= EthernetHeader::LEN => {
+            forwarder.output.finish(packet, Verdict::Transmit(port));
+        }
+        Some(InjectKind::Routed) => forwarder.inject(tables, packet),
+        _ => forwarder.output.drop(packet, DropReason::InjectMalformed),
+    }
+}

@@ -1,0 +1,410 @@
+//! A box with memory ports and kernel twins, and the frames to send through it.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use homeport_dataplane::launch::{Control, DataplaneConfig, PortSetup, build};
+use homeport_dataplane::port::mem::{MemLink, MemPort};
+use homeport_dataplane::punt::{InjectHeader, InjectKind, PuntHeader};
+use homeport_dataplane::stats::PortStats;
+use homeport_dataplane::table::binding::{
+    BindingEntry, BindingKey, Encapsulation, MAX_TUNNELS, TunnelEnd,
+};
+use homeport_dataplane::table::local::{LocalEntry, LocalKey};
+use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
+use homeport_dataplane::table::route::RouteEntry;
+use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
+use homeport_dataplane::verdict::{DropReason, PuntReason};
+use homeport_dataplane::worker::Worker;
+use homeport_dataplane::{MacAddress, PortId, TenantId};
+use homeport_wire::icmpv4::Icmpv4Header;
+use homeport_wire::{
+    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+pub(crate) const TENANT: TenantId = TenantId(0);
+
+/// The MAC of port `number` of a box.
+pub(crate) const fn port_mac(number: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 0, number])
+}
+
+/// The MAC of a station.
+pub(crate) const fn station(number: u8) -> MacAddress {
+    MacAddress([2, 0, 0, 0, 1, number])
+}
+
+pub(crate) fn ip(text: &str) -> Ipv4Addr {
+    text.parse().unwrap()
+}
+
+/// A box under test.
+pub(crate) struct Rig {
+    pub(crate) control: Control,
+    pub(crate) worker: Worker,
+    pub(crate) links: Vec<MemLink>,
+    pub(crate) twins: Vec<Option<MemLink>>,
+    pub(crate) now: Instant,
+}
+
+/// How a rig is made.
+pub(crate) struct Plan {
+    pub(crate) config: DataplaneConfig,
+    pub(crate) mtus: Vec<u16>,
+    pub(crate) tenants: Vec<TenantId>,
+    pub(crate) twins: bool,
+    pub(crate) queue_frames: usize,
+}
+
+impl Plan {
+    pub(crate) fn ports(count: usize) -> Self {
+        let config = DataplaneConfig {
+            bindings: 64,
+            visitors: 64,
+            locals: 64,
+            routes: 64,
+            neighbors: 64,
+            buffers: 1024,
+            hash_seed: [1, 2],
+            ..DataplaneConfig::default()
+        };
+        Plan {
+            config,
+            mtus: vec![1500; count],
+            tenants: vec![TENANT; count],
+            twins: true,
+            queue_frames: 512,
+        }
+    }
+
+    pub(crate) fn build(self) -> Rig {
+        let (mut links, mut twins, mut setups) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, (mtu, tenant)) in self.mtus.iter().zip(&self.tenants).enumerate() {
+            let mac = port_mac(number as u8);
+            let name = format!("port{number}");
+            let (port, link) = MemPort::with_queues(name.as_str(), mac, *mtu, self.queue_frames);
+            links.push(link);
+            let (twin, twin_link) = MemPort::with_queues("twin", mac, *mtu, self.queue_frames);
+            twins.push(self.twins.then_some(twin_link));
+            setups.push(PortSetup {
+                name,
+                tenant: *tenant,
+                port: Box::new(port),
+                twin: self.twins.then(|| Box::new(twin) as Box<_>),
+            });
+        }
+        let (control, worker) = build(&self.config, setups).unwrap();
+        Rig { control, worker, links, twins, now: Instant::now() }
+    }
+}
+
+impl Rig {
+    /// A box with so many ports, each with a twin.
+    pub(crate) fn new(ports: usize) -> Self {
+        Plan::ports(ports).build()
+    }
+
+    pub(crate) fn local(&mut self, address: &str, entry: LocalEntry) {
+        self.control.locals.install(LocalKey { address: ip(address) }, entry).unwrap();
+    }
+
+    pub(crate) fn home_agent(&mut self, address: &str) {
+        self.local(address, LocalEntry { home_agent: true, ..LocalEntry::default() });
+    }
+
+    pub(crate) fn foreign_agent(&mut self, address: &str) {
+        self.local(
+            address,
+            LocalEntry { care_of_address: true, agent: true, ..LocalEntry::default() },
+        );
+    }
+
+    pub(crate) fn route(&mut self, prefix: &str, port: u16, gateway: Option<&str>) {
+        let (prefix, len) = prefix.split_once('/').unwrap();
+        let entry = RouteEntry::Via { port: PortId(port), gateway: gateway.map(ip) };
+        self.control.routes.install(TENANT, ip(prefix), len.parse().unwrap(), entry).unwrap();
+    }
+
+    pub(crate) fn neighbor(&mut self, port: u16, address: &str, mac: MacAddress) {
+        let key = NeighborKey { port: PortId(port), address: ip(address) };
+        self.control.neighbors.install(key, NeighborEntry { mac }).unwrap();
+    }
+
+    pub(crate) fn bind(&mut self, home_address: &str, entry: BindingEntry) {
+        let key = BindingKey { tenant: TENANT, home_address: ip(home_address) };
+        self.control.bindings.install(key, entry).unwrap();
+    }
+
+    pub(crate) fn visit(&mut self, home_address: &str, entry: VisitorEntry) {
+        let key = VisitorKey { tenant: TENANT, home_address: ip(home_address) };
+        self.control.visitors.install(key, entry).unwrap();
+    }
+
+    /// Puts a frame before a port.
+    pub(crate) fn push(&self, port: usize, frame: &[u8]) {
+        assert!(self.links[port].push(frame), "the link's queue is full");
+    }
+
+    /// Lets the worker work until nothing is waiting, and adds up every counter.
+    pub(crate) fn run(&mut self) {
+        while self.worker.run_once(self.now) {}
+        self.check();
+    }
+
+    /// Lets time pass and the worker work.
+    pub(crate) fn advance(&mut self, by: Duration) {
+        self.now += by;
+        self.run();
+    }
+
+    /// Sends a frame in by a port and returns what leaves by which port.
+    pub(crate) fn exchange(&mut self, port: usize, frame: &[u8]) -> Vec<(usize, Vec<u8>)> {
+        self.push(port, frame);
+        self.run();
+        self.sent()
+    }
+
+    /// Everything that left, by port.
+    pub(crate) fn sent(&self) -> Vec<(usize, Vec<u8>)> {
+        let ports = self.links.iter().enumerate();
+        ports.flat_map(|(port, link)| link.take_all().into_iter().map(move |f| (port, f))).collect()
+    }
+
+    /// What the kernel twin of a port got.
+    pub(crate) fn to_kernel(&self, port: usize) -> Vec<Vec<u8>> {
+        self.twins[port].as_ref().unwrap().take_all()
+    }
+
+    /// Everything that was punted.
+    pub(crate) fn punts(&mut self) -> Vec<(PuntHeader, Vec<u8>)> {
+        let mut buffer = Vec::new();
+        let mut punts = Vec::new();
+        while let Some((header, frame)) = self.control.punts.next(&mut buffer) {
+            punts.push((header, frame.to_vec()));
+        }
+        punts
+    }
+
+    pub(crate) fn inject(&mut self, port: u16, kind: InjectKind, bytes: &[u8]) {
+        let len = u16::try_from(bytes.len()).unwrap();
+        let header = InjectHeader::new(TENANT, PortId(port), kind, len);
+        assert!(self.control.injects.send(header, bytes));
+    }
+
+    pub(crate) fn stats(&self, port: usize) -> &PortStats {
+        &self.control.ports[port].stats
+    }
+
+    /// How many packets were dropped for a reason, at all ports.
+    pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
+        self.control.ports.iter().map(|port| port.stats.dropped(reason).get()).sum()
+    }
+
+    pub(crate) fn punted(&self, reason: PuntReason) -> u64 {
+        self.control.ports.iter().map(|port| port.stats.punted(reason).get()).sum()
+    }
+
+    /// That this frame is dropped for this reason, once, and nothing comes of it.
+    pub(crate) fn assert_drops(&mut self, port: usize, frame: &[u8], reason: DropReason) {
+        let before = self.dropped(reason);
+        let sent = self.exchange(port, frame);
+        assert_eq!(self.dropped(reason), before + 1, "{}\n{}", reason.counter(), self.drops());
+        assert_eq!(sent, []);
+        for twin in self.twins.iter().flatten() {
+            assert_eq!(twin.take_all(), Vec::<Vec<u8>>::new());
+        }
+    }
+
+    /// What was dropped so far, for a failure's message.
+    pub(crate) fn drops(&self) -> String {
+        let counts = DropReason::ALL.iter().map(|reason| (reason, self.dropped(*reason)));
+        counts.filter(|(_, n)| *n > 0).map(|(r, n)| format!("{} {n}\n", r.counter())).collect()
+    }
+
+    /// The conservation law, for each port and in sum.
+    pub(crate) fn check(&self) {
+        for port in self.control.ports.iter() {
+            let stats = &port.stats;
+            assert_eq!(stats.total_in(), stats.total_out(), "{}: {stats:#?}", port.name);
+        }
+        let sum = |count: fn(&PortStats) -> u64| -> u64 {
+            self.control.ports.iter().map(|port| count(&port.stats)).sum()
+        };
+        assert_eq!(sum(|stats| stats.tx.get()), sum(|stats| stats.transmitted.get()));
+    }
+}
+
+/// A binding with tunnels to these care-of addresses, reverse tunnels granted.
+pub(crate) fn binding(home_agent: &str, care_of_addresses: &[&str]) -> BindingEntry {
+    let end = |address: &str| TunnelEnd {
+        care_of_address: ip(address),
+        encapsulation: Encapsulation::IpInIp,
+        reverse: true,
+        co_located: false,
+        broadcast: false,
+    };
+    let mut tunnels = [end("0.0.0.0"); MAX_TUNNELS];
+    for (tunnel, address) in tunnels.iter_mut().zip(care_of_addresses) {
+        *tunnel = end(address);
+    }
+    BindingEntry {
+        home_agent: ip(home_agent),
+        tunnels,
+        tunnel_count: care_of_addresses.len() as u8,
+        home_link: None,
+    }
+}
+
+/// A visitor at `mac` on `port`.
+pub(crate) fn visitor(
+    mac: MacAddress,
+    port: u16,
+    home_agent: &str,
+    care_of_address: &str,
+    reverse_tunnel: ReverseTunnel,
+) -> VisitorEntry {
+    VisitorEntry {
+        mac,
+        port: PortId(port),
+        home_agent: ip(home_agent),
+        care_of_address: ip(care_of_address),
+        encapsulation: Encapsulation::IpInIp,
+        reverse_tunnel,
+    }
+}
+
+/// An IPv4 packet to be made.
+#[derive(Clone)]
+pub(crate) struct Ip {
+    pub(crate) source: Ipv4Addr,
+    pub(crate) destination: Ipv4Addr,
+    pub(crate) protocol: IpProtocol,
+    pub(crate) ttl: u8,
+    pub(crate) tos: u8,
+    pub(crate) dont_fragment: bool,
+    pub(crate) fragment: (u16, bool),
+    pub(crate) payload: Vec<u8>,
+}
+
+impl Ip {
+    /// A TCP packet's worth of bytes.
+    pub(crate) fn data(source: &str, destination: &str) -> Self {
+        Ip {
+            source: ip(source),
+            destination: ip(destination),
+            protocol: IpProtocol::TCP,
+            ttl: 64,
+            tos: 0,
+            dont_fragment: true,
+            fragment: (0, false),
+            payload: b"twenty bytes of data".to_vec(),
+        }
+    }
+
+    pub(crate) fn udp(source: &str, destination: &str, ports: (u16, u16)) -> Self {
+        let data = b"datagram";
+        let ends = ((ip(source), ports.0), (ip(destination), ports.1));
+        let header = UdpHeader::new(ends.0, ends.1, data).unwrap();
+        let payload = [header.as_bytes(), data].concat();
+        Ip { protocol: IpProtocol::UDP, payload, ..Ip::data(source, destination) }
+    }
+
+    pub(crate) fn icmp(source: &str, destination: &str, kind: u8, body: &[u8]) -> Self {
+        let header = Icmpv4Header::new(kind, 0, [0; 4], body);
+        let payload = [header.as_bytes(), body].concat();
+        Ip { protocol: IpProtocol::ICMP, payload, ..Ip::data(source, destination) }
+    }
+
+    /// This packet in a tunnel.
+    pub(crate) fn tunnelled(&self, source: &str, destination: &str) -> Self {
+        let tunnel = IpProtocol::IP_IN_IP;
+        Ip { protocol: tunnel, payload: self.bytes(), ..Ip::data(source, destination) }
+    }
+
+    pub(crate) fn ttl(self, ttl: u8) -> Self {
+        Ip { ttl, ..self }
+    }
+
+    pub(crate) fn tos(self, tos: u8) -> Self {
+        Ip { tos, ..self }
+    }
+
+    pub(crate) fn payload(self, payload: Vec<u8>) -> Self {
+        Ip { payload, ..self }
+    }
+
+    pub(crate) fn fragmentable(self) -> Self {
+        Ip { dont_fragment: false, ..self }
+    }
+
+    pub(crate) fn fragment(self, offset: u16, more: bool) -> Self {
+        Ip { fragment: (offset, more), dont_fragment: false, ..self }
+    }
+
+    pub(crate) fn bytes(&self) -> Vec<u8> {
+        let len = u16::try_from(Ipv4Header::LEN + self.payload.len()).unwrap();
+        let mut header =
+            Ipv4Header::unsummed(self.source, self.destination, self.protocol, self.ttl, len);
+        header.tos = self.tos;
+        header.set_dont_fragment(self.dont_fragment);
+        header.set_fragment(self.fragment.0, self.fragment.1);
+        header.fill_checksum();
+        [header.as_bytes(), &self.payload].concat()
+    }
+
+    /// The frame of this packet.
+    pub(crate) fn frame(&self, to: MacAddress, from: MacAddress) -> Vec<u8> {
+        let ethernet = EthernetHeader::new(to, from, EtherType::IPV4);
+        [ethernet.as_bytes(), &self.bytes()].concat()
+    }
+
+    /// The packet of these bytes.
+    pub(crate) fn read(bytes: &[u8]) -> Self {
+        let packet = Ipv4Packet::new_checked(bytes).unwrap();
+        let header = packet.header();
+        Ip {
+            source: header.source(),
+            destination: header.destination(),
+            protocol: header.protocol(),
+            ttl: header.ttl,
+            tos: header.tos,
+            dont_fragment: header.dont_fragment(),
+            fragment: (header.fragment_offset(), header.more_fragments()),
+            payload: packet.payload().to_vec(),
+        }
+    }
+
+    /// The packet in this tunnelled packet.
+    pub(crate) fn inner(&self) -> Self {
+        assert_eq!(self.protocol, IpProtocol::IP_IN_IP);
+        Ip::read(&self.payload)
+    }
+
+    pub(crate) fn ends(&self) -> (String, String) {
+        (self.source.to_string(), self.destination.to_string())
+    }
+}
+
+/// The link header and the packet of a frame.
+pub(crate) fn parse(frame: &[u8]) -> (EthernetHeader, Ip) {
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(frame).unwrap();
+    assert_eq!(ethernet.ether_type(), EtherType::IPV4);
+    (*ethernet, Ip::read(rest))
+}
+
+/// That exactly one frame left, by this port and to this station.
+pub(crate) fn only(sent: Vec<(usize, Vec<u8>)>, port: usize, to: MacAddress) -> Ip {
+    assert_eq!(sent.len(), 1, "{sent:?}");
+    let (by, frame) = &sent[0];
+    let (ethernet, packet) = parse(frame);
+    assert_eq!((*by, ethernet.destination), (port, to));
+    assert_eq!(ethernet.source, port_mac(port as u8));
+    packet
+}
+
+/// The frame of an ARP packet.
+pub(crate) fn arp_frame(to: MacAddress, arp: &ArpPacket) -> Vec<u8> {
+    let ethernet = EthernetHeader::new(to, arp.sender_mac, EtherType::ARP);
+    [ethernet.as_bytes(), arp.as_bytes()].concat()
+}
