@@ -9,4 +9,7 @@
 //! with [`view`]s, which travel back as JSON and are printed.
 
 pub mod api;
+mod listener;
+pub mod metrics;
+pub mod server;
 pub mod view;

@@ -142,6 +142,15 @@ pub enum Role {
 }
 
 impl Role {
+    /// For programs: the word in JSON and in metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Role::HomeAgent => "home_agent",
+            Role::ForeignAgent => "foreign_agent",
+            Role::MobileNode => "mobile_node",
+        }
+    }
+
     /// For people.
     pub const fn text(self) -> &'static str {
         match self {
