@@ -20,16 +20,13 @@ FOREIGN_HOME_SPI = 300
 KEY_BYTES = 16
 
 
-def port(name: str, ports: str, mtu: int = 1500, **more: object) -> str:
+def port(number: int, name: str, ports: str, address: str) -> str:
     """A `[[port]]` on the interface of the same name, by AF_PACKET or as a DPDK vdev."""
     if ports == "dpdk":
-        where = f'backend = "dpdk"\ndevice = "net_af_packet_{name},iface={name}"'
+        where = f'backend = "dpdk"\ndevice = "net_af_packet{number},iface={name}"'
     else:
         where = f'backend = "af_packet"\ninterface = "{name}"'
-    text = f'[[port]]\nname = "{name}"\n{where}\nmtu = {mtu}\n'
-    for key, value in more.items():
-        text += f"{key} = {value}\n"
-    return text + "\n"
+    return f'[[port]]\nname = "{name}"\n{where}\nmtu = 1500\naddresses = ["{address}"]\n\n'
 
 
 def daemon(run: Path, node: str, metrics: bool = True) -> str:
@@ -59,8 +56,8 @@ def home_agent(run: Path, ports: str) -> str:
     """`ha.toml`: the home agent with its home link."""
     text = "# The home agent of the lab.\n" + daemon(run, "ha")
     text += '[dataplane]\npoll = "adaptive"\n\n'
-    text += port("core", ports, addresses='["10.0.1.2/24"]')
-    text += port("home", ports, addresses='["10.1.0.1/24"]')
+    text += port(0, "core", ports, "10.0.1.2/24")
+    text += port(1, "home", ports, "10.1.0.1/24")
     text += default_route("10.0.1.1")
     text += (f'[[home_agent]]\nname = "ha"\naddress = "{HOME_AGENT}"\nmax_lifetime = "600s"\n'
              'max_bindings = 1000\nmax_simultaneous = 4\nreverse_tunnel = true\n\n'
@@ -78,8 +75,8 @@ def foreign_agent(run: Path, ports: str, number: int) -> str:
     core = f"10.0.{number + 1}"
     text = f"# Foreign agent {number} of the lab.\n" + daemon(run, name)
     text += '[dataplane]\npoll = "adaptive"\n\n'
-    text += port("core", ports, addresses=f'["{core}.2/24"]')
-    text += port("visited", ports, addresses=f'["10.2.{number}.1/24"]')
+    text += port(0, "core", ports, f"{core}.2/24")
+    text += port(1, "visited", ports, f"10.2.{number}.1/24")
     text += default_route(f"{core}.1")
     text += (f'[[foreign_agent]]\nname = "{name}"\ncare_of_address = "{CARE_OF_ADDRESSES[name]}"\n'
              'ports = ["visited"]\nmax_lifetime = "300s"\nreverse_tunnel = true\n'
