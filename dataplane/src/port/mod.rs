@@ -4,6 +4,8 @@
 //! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
 
 pub mod af_packet;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 pub mod interface;
 pub mod mem;
 pub mod offload;
