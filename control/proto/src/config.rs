@@ -90,8 +90,8 @@ pub struct HomeAgentConfig {
     pub max_lifetime: Lifetime,
     /// How many bindings it holds; beyond it, 130.
     pub max_bindings: usize,
-    /// How many simultaneous bindings a node may have; beyond it, 135 when none
-    /// may be simultaneous, else code 1 where the request would replace.
+    /// How many simultaneous bindings a node may have, at most four. Beyond it,
+    /// 135; where it is one, a request replaces what was there and gets code 1.
     pub max_simultaneous: u8,
     /// Whether reverse tunnels are granted; else 137.
     pub reverse_tunnel: bool,

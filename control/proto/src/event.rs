@@ -50,6 +50,7 @@ reasons! {
         NotPending = "not-pending", "A reply that answers no pending request.";
         WrongHomeAgent = "wrong-home-agent", "The Home Agent field or the source is not the expected home agent.";
         WrongDestination = "wrong-destination", "The destination is neither a served address nor one that a denial is owed to.";
+        BadSource = "bad-source", "The source address or port is one that nobody can be answered at.";
         OwnAddress = "own-address", "The source is an address of this agent.";
         ReplyToReply = "reply-to-reply", "A reply arrived where only requests are served.";
         Duplicate = "duplicate", "A retransmission of a request that is still pending.";

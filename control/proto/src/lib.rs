@@ -34,13 +34,24 @@
 extern crate alloc;
 
 pub mod action;
+pub mod advertiser;
+pub mod agent;
+pub mod binding;
 pub mod config;
+pub mod counters;
 pub mod event;
+pub mod foreign_agent;
+pub mod home_agent;
+pub mod identification;
+pub mod limits;
 pub mod message;
 pub mod mobile_node;
 pub mod security;
 pub mod time;
+mod timer;
+pub mod visitor;
 
 pub use action::{Action, Encapsulation, Payload, ReverseTunnel, Transmit};
+pub use agent::{Agent, Datagram};
 pub use homeport_wire::{MacAddress, PortId, TenantId};
 pub use time::{Instant, Lifetime, Now, NtpTime};

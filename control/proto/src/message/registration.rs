@@ -238,6 +238,7 @@ codes! {
     FA_POORLY_FORMED_REQUEST = 70, "Denied by the foreign agent: poorly formed request.";
     FA_POORLY_FORMED_REPLY = 71, "Denied by the foreign agent: poorly formed reply.";
     FA_ENCAPSULATION_UNAVAILABLE = 72, "Denied by the foreign agent: requested encapsulation unavailable.";
+    FA_HEADER_COMPRESSION_UNAVAILABLE = 73, "Denied by the foreign agent: requested Van Jacobson compression unavailable (RFC 2002).";
     FA_REVERSE_TUNNEL_UNAVAILABLE = 74, "Denied by the foreign agent: requested reverse tunnel unavailable.";
     FA_REVERSE_TUNNEL_MANDATORY = 75, "Denied by the foreign agent: reverse tunnel is mandatory and T bit not set.";
     FA_MOBILE_NODE_TOO_DISTANT = 76, "Denied by the foreign agent: mobile node too distant.";

@@ -1,0 +1,477 @@
+//! One process's home agents, foreign agents and advertisers behind one set of
+//! inputs and outputs.
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use core::net::Ipv4Addr;
+use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use rand_chacha::ChaCha8Rng;
+use rand_core::{RngCore, SeedableRng};
+
+use crate::advertiser::Advertiser;
+use crate::binding::MobilityBinding;
+use crate::config::AgentConfig;
+use crate::counters::Counters;
+use crate::event::{DiscardReason, Event};
+use crate::foreign_agent::ForeignAgent;
+use crate::home_agent::HomeAgent;
+use crate::limits::SourceBudgets;
+use crate::message::{Message, MessageError, Received, RegistrationRequest};
+use crate::timer::Timers;
+use crate::visitor::{PendingKey, Visitor};
+use crate::{Action, Instant, Now};
+
+/// A UDP datagram to port 434, its checksum found right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// The tenant of the port or address that it came to.
+    pub tenant: TenantId,
+    /// The port of the dataplane that it came in on.
+    pub port: PortId,
+    /// The station that it came from on that link.
+    pub source_mac: MacAddress,
+    /// The station that it was sent to.
+    pub destination_mac: MacAddress,
+    /// IPv4 source.
+    pub source: Ipv4Addr,
+    /// IPv4 destination.
+    pub destination: Ipv4Addr,
+    /// UDP source port.
+    pub source_port: u16,
+    /// UDP destination port.
+    pub destination_port: u16,
+    /// Time to live as it arrived.
+    pub ttl: u8,
+    /// The UDP payload.
+    pub payload: &'a [u8],
+}
+
+/// A home agent by its address, or a foreign agent by its care-of address.
+pub(crate) type AgentKey = (TenantId, Ipv4Addr);
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Token {
+    /// A care-of address of the binding expires.
+    Binding(AgentKey, Ipv4Addr),
+    /// The next gratuitous ARP for the home address is due.
+    Announcement(AgentKey, Ipv4Addr),
+    /// The visitor expires.
+    Visitor(AgentKey, Ipv4Addr),
+    /// The pending request is given up.
+    Pending(AgentKey, PendingKey),
+    /// The next unasked advertisement is due.
+    Advertiser(TenantId, PortId),
+}
+
+/// The agents of one process.
+///
+/// * Inputs: [`handle_datagram`](Self::handle_datagram),
+///   [`handle_solicitation`](Self::handle_solicitation),
+///   [`handle_unreachable`](Self::handle_unreachable),
+///   [`handle_config`](Self::handle_config),
+///   [`clear_binding`](Self::clear_binding),
+///   [`handle_timeout`](Self::handle_timeout).
+/// * Outputs, after each input: [`poll_action`](Self::poll_action) until `None`,
+///   then [`poll_timeout`](Self::poll_timeout).
+///
+/// The same inputs and seed give the same outputs.
+#[derive(Debug)]
+pub struct Agent {
+    home_agents: BTreeMap<AgentKey, HomeAgent>,
+    foreign_agents: BTreeMap<AgentKey, ForeignAgent>,
+    advertisers: BTreeMap<(TenantId, PortId), Advertiser>,
+    budgets: SourceBudgets,
+    shared: Shared,
+}
+
+/// What all agents of the process write to.
+#[derive(Debug)]
+struct Shared {
+    actions: VecDeque<Action>,
+    timers: Timers<Token>,
+    counters: BTreeMap<TenantId, Counters>,
+    random: ChaCha8Rng,
+    /// Every address of an agent here, of all tenants.
+    local: BTreeSet<Ipv4Addr>,
+}
+
+/// The surroundings of one agent for the time of one input.
+pub(crate) struct Context<'a> {
+    pub(crate) timers: &'a mut Timers<Token>,
+    pub(crate) counters: &'a mut Counters,
+    pub(crate) now: Now,
+    actions: &'a mut VecDeque<Action>,
+    random: &'a mut ChaCha8Rng,
+    local: &'a BTreeSet<Ipv4Addr>,
+}
+
+impl Context<'_> {
+    pub(crate) fn push(&mut self, action: Action) {
+        self.actions.push_back(action);
+    }
+
+    /// Counts a message that is discarded and tells the operator.
+    pub(crate) fn discard(&mut self, datagram: &Datagram<'_>, reason: DiscardReason) {
+        self.discard_from(datagram.tenant, datagram.source, reason);
+    }
+
+    fn discard_from(&mut self, tenant: TenantId, source: Ipv4Addr, reason: DiscardReason) {
+        self.counters.count_discard(reason);
+        self.push(Action::Event(Event::Discarded { tenant, source, reason }));
+    }
+
+    /// An unpredictable number.
+    pub(crate) fn random(&mut self) -> u32 {
+        self.random.next_u32()
+    }
+
+    /// Whether an address is one of an agent here.
+    pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
+        self.local.contains(&address)
+    }
+}
+
+impl Shared {
+    fn context(&mut self, tenant: TenantId, now: Now) -> Context<'_> {
+        Context {
+            timers: &mut self.timers,
+            counters: self.counters.entry(tenant).or_default(),
+            now,
+            actions: &mut self.actions,
+            random: &mut self.random,
+            local: &self.local,
+        }
+    }
+}
+
+impl Agent {
+    /// The agents of `config`. `seed` must be unpredictable: nonces come of it.
+    pub fn new(config: AgentConfig, seed: [u8; 32], now: Now) -> Agent {
+        let mut random = ChaCha8Rng::from_seed(seed);
+        let mut agent = Agent {
+            home_agents: BTreeMap::new(),
+            foreign_agents: BTreeMap::new(),
+            advertisers: BTreeMap::new(),
+            budgets: SourceBudgets::new(random.next_u64(), now.monotonic),
+            shared: Shared {
+                actions: VecDeque::new(),
+                timers: Timers::new(),
+                counters: BTreeMap::new(),
+                random,
+                local: BTreeSet::new(),
+            },
+        };
+        agent.handle_config(config, now);
+        agent
+    }
+
+    /// A datagram for one of the agents.
+    pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Now) {
+        let mut context = self.shared.context(datagram.tenant, now);
+        context.counters.messages_received += 1;
+        if let Some(reason) = insane(datagram, &context) {
+            context.discard(datagram, reason);
+            return;
+        }
+        if !self.budgets.take(datagram.source, now.monotonic) {
+            context.discard(datagram, DiscardReason::RateLimited);
+            return;
+        }
+        match Message::parse(datagram.payload) {
+            Ok(Message::Request(received)) => {
+                context.counters.requests_received += 1;
+                self.handle_request(datagram, &received, now);
+            }
+            Ok(Message::Reply(received)) => {
+                context.counters.replies_received += 1;
+                let key = (datagram.tenant, datagram.destination);
+                match self.foreign_agents.get_mut(&key) {
+                    Some(agent) => agent.handle_reply(datagram, &received, &mut context),
+                    None => context.discard(datagram, DiscardReason::ReplyToReply),
+                }
+            }
+            Err(MessageError::UnknownType(_)) => {
+                context.discard(datagram, DiscardReason::UnknownType);
+            }
+            Err(MessageError::Truncated | MessageError::TooLong) => {
+                context.discard(datagram, DiscardReason::Malformed);
+            }
+        }
+    }
+
+    /// Finds the agent that a request is for. A request to a foreign agent here
+    /// that names a home agent here is the home agent's (RFC 5944 §3.7.2).
+    fn handle_request(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+        now: Now,
+    ) {
+        let Datagram { tenant, port, source, destination, .. } = *datagram;
+        let mut context = self.shared.context(tenant, now);
+        let foreign_agent = self
+            .foreign_agents
+            .values_mut()
+            .filter(|agent| agent.config().tenant == tenant)
+            .find(|agent| agent.serves(port, destination));
+        let home_agent = if self.home_agents.contains_key(&(tenant, destination)) {
+            Some((tenant, destination))
+        } else if foreign_agent.is_some() {
+            Some((tenant, received.body.home_agent))
+                .filter(|key| self.home_agents.contains_key(key))
+        } else {
+            self.home_agents
+                .iter()
+                .find(|((of, _), agent)| *of == tenant && agent.is_discovery(port, destination))
+                .map(|(key, _)| *key)
+        };
+        if let Some(agent) = home_agent.and_then(|key| self.home_agents.get_mut(&key)) {
+            // Nothing can be answered to nobody.
+            if source.is_unspecified() {
+                context.discard(datagram, DiscardReason::BadSource);
+            } else {
+                agent.handle_request(datagram, received, &mut context);
+            }
+        } else if let Some(agent) = foreign_agent {
+            agent.handle_request(datagram, received, &mut context);
+        } else {
+            context.discard(datagram, DiscardReason::WrongDestination);
+        }
+    }
+
+    /// An agent solicitation: `icmp` is the message from its type to its end.
+    #[expect(clippy::too_many_arguments, reason = "the fields of one packet")]
+    pub fn handle_solicitation(
+        &mut self,
+        tenant: TenantId,
+        port: PortId,
+        source_mac: MacAddress,
+        source: Ipv4Addr,
+        ttl: u8,
+        icmp: &[u8],
+        now: Now,
+    ) {
+        let busy = self.is_busy(tenant, port);
+        let mut context = self.shared.context(tenant, now);
+        let result = if context.is_local(source) {
+            Err(DiscardReason::OwnAddress)
+        } else {
+            match self.advertisers.get_mut(&(tenant, port)) {
+                Some(advertiser) => advertiser.handle_solicitation(
+                    source_mac,
+                    source,
+                    ttl,
+                    icmp,
+                    busy,
+                    &mut context,
+                ),
+                None => Err(DiscardReason::NotServed),
+            }
+        };
+        if let Err(reason) = result {
+            context.discard_from(tenant, source, reason);
+        }
+    }
+
+    /// An ICMP error from `source`, perhaps about a request that was relayed:
+    /// `icmp` is the message from its type to its end.
+    pub fn handle_unreachable(
+        &mut self,
+        tenant: TenantId,
+        source: Ipv4Addr,
+        icmp: &[u8],
+        now: Now,
+    ) {
+        let mut context = self.shared.context(tenant, now);
+        if !self.budgets.take(source, now.monotonic) {
+            context.discard_from(tenant, source, DiscardReason::RateLimited);
+            return;
+        }
+        let found = self
+            .foreign_agents
+            .values_mut()
+            .filter(|agent| agent.config().tenant == tenant)
+            .any(|agent| agent.handle_unreachable(icmp, &mut context));
+        if !found {
+            context.discard_from(tenant, source, DiscardReason::NotPending);
+        }
+    }
+
+    /// Takes a new configuration. Bindings and visitors that it still allows
+    /// stay; the others are removed, with actions.
+    pub fn handle_config(&mut self, config: AgentConfig, now: Now) {
+        let AgentConfig { home_agents, foreign_agents, advertisers } = config;
+        self.shared.local = home_agents
+            .iter()
+            .map(|one| one.address)
+            .chain(foreign_agents.iter().map(|one| one.care_of_address))
+            .chain(foreign_agents.iter().flat_map(|one| one.links.iter().map(|link| link.1)))
+            .chain(advertisers.iter().map(|one| one.address))
+            .filter(|address| !address.is_unspecified())
+            .collect();
+        let mut before = core::mem::take(&mut self.home_agents);
+        for config in home_agents {
+            let key = (config.tenant, config.address);
+            let agent = match before.remove(&key) {
+                Some(mut agent) => {
+                    agent.reconfigure(config, &mut self.shared.context(key.0, now));
+                    agent
+                }
+                None => HomeAgent::new(config, now.ntp),
+            };
+            self.home_agents.insert(key, agent);
+        }
+        for (key, mut agent) in before {
+            agent.close(&mut self.shared.context(key.0, now));
+        }
+        let mut before = core::mem::take(&mut self.foreign_agents);
+        for config in foreign_agents {
+            let key = (config.tenant, config.care_of_address);
+            let agent = match before.remove(&key) {
+                Some(mut agent) => {
+                    agent.reconfigure(config, &mut self.shared.context(key.0, now));
+                    agent
+                }
+                None => ForeignAgent::new(config),
+            };
+            self.foreign_agents.insert(key, agent);
+        }
+        for (key, mut agent) in before {
+            agent.close(&mut self.shared.context(key.0, now));
+        }
+        let mut before = core::mem::take(&mut self.advertisers);
+        for config in advertisers {
+            let key = (config.tenant, config.port);
+            let mut context = self.shared.context(key.0, now);
+            let advertiser = match before.remove(&key) {
+                Some(advertiser) if *advertiser.config() == config => advertiser,
+                Some(mut advertiser) => {
+                    advertiser.reconfigure(config, &mut context);
+                    advertiser
+                }
+                None => {
+                    let advertiser = Advertiser::new(config, now.monotonic);
+                    advertiser.start(&mut context);
+                    advertiser
+                }
+            };
+            self.advertisers.insert(key, advertiser);
+        }
+        for (key, advertiser) in before {
+            advertiser.stop(&mut self.shared.context(key.0, now));
+        }
+    }
+
+    /// Removes a node's binding at an operator's word; whether it had one. The
+    /// node is not told, and its identifications stay accepted.
+    pub fn clear_binding(&mut self, tenant: TenantId, home_address: Ipv4Addr, now: Now) -> bool {
+        let mut context = self.shared.context(tenant, now);
+        let mut cleared = false;
+        for agent in self.home_agents.values_mut() {
+            if agent.config().tenant == tenant {
+                cleared |= agent.clear(home_address, &mut context);
+            }
+        }
+        cleared
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        while let Some(token) = self.shared.timers.pop_due(now.monotonic) {
+            match token {
+                Token::Binding(key, home_address) => {
+                    if let Some(agent) = self.home_agents.get_mut(&key) {
+                        agent.handle_expiry(home_address, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::Announcement(key, address) => {
+                    if let Some(agent) = self.home_agents.get_mut(&key) {
+                        agent.handle_announcement(address, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::Visitor(key, home_address) => {
+                    if let Some(agent) = self.foreign_agents.get_mut(&key) {
+                        agent.handle_expiry(home_address, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::Pending(key, pending) => {
+                    if let Some(agent) = self.foreign_agents.get_mut(&key) {
+                        let context = &mut self.shared.context(key.0, now);
+                        agent.handle_pending_timeout(pending, context);
+                    }
+                }
+                Token::Advertiser(tenant, port) => {
+                    let busy = self.is_busy(tenant, port);
+                    if let Some(advertiser) = self.advertisers.get_mut(&(tenant, port)) {
+                        advertiser.handle_timeout(busy, &mut self.shared.context(tenant, now));
+                    }
+                }
+            }
+        }
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.shared.actions.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.shared.timers.next()
+    }
+
+    /// The home agents, ordered by tenant and address.
+    pub fn home_agents(&self) -> impl ExactSizeIterator<Item = &HomeAgent> {
+        self.home_agents.values()
+    }
+
+    /// The foreign agents, ordered by tenant and care-of address.
+    pub fn foreign_agents(&self) -> impl ExactSizeIterator<Item = &ForeignAgent> {
+        self.foreign_agents.values()
+    }
+
+    /// Every mobility binding, ordered by tenant, home agent and home address.
+    pub fn bindings(&self) -> impl Iterator<Item = &MobilityBinding> {
+        self.home_agents().flat_map(HomeAgent::bindings)
+    }
+
+    /// Every visitor, ordered by tenant, care-of address and home address.
+    pub fn visitors(&self) -> impl Iterator<Item = &Visitor> {
+        self.foreign_agents().flat_map(ForeignAgent::visitors)
+    }
+
+    /// The counters of every tenant that had anything to count, in their order.
+    pub fn counters(&self) -> impl Iterator<Item = (TenantId, &Counters)> {
+        self.shared.counters.iter().map(|(tenant, counters)| (*tenant, counters))
+    }
+
+    /// Whether a foreign agent that is advertised on a link takes no more nodes.
+    fn is_busy(&self, tenant: TenantId, port: PortId) -> bool {
+        self.advertisers.get(&(tenant, port)).is_some_and(|advertiser| {
+            let addresses = &advertiser.config().care_of_addresses;
+            !addresses.is_empty()
+                && addresses.iter().all(|address| {
+                    self.foreign_agents.get(&(tenant, *address)).is_some_and(ForeignAgent::is_busy)
+                })
+        })
+    }
+}
+
+/// What is wrong with a datagram before its payload is looked at.
+fn insane(datagram: &Datagram<'_>, context: &Context<'_>) -> Option<DiscardReason> {
+    let source = datagram.source;
+    let [first, ..] = source.octets();
+    if datagram.destination_port != MOBILE_IP_PORT {
+        Some(DiscardReason::WrongDestination)
+    } else if context.is_local(source) {
+        Some(DiscardReason::OwnAddress)
+    } else if first >= 224
+        || source.is_loopback()
+        || first == 0 && !source.is_unspecified()
+        || datagram.source_port == 0
+    {
+        Some(DiscardReason::BadSource)
+    } else {
+        None
+    }
+}

@@ -1,0 +1,90 @@
+//! A home agent's mobility bindings: the record of RFC 5944 §3.8.1, from which
+//! the forwarding state is derived.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use homeport_wire::{PortId, TenantId};
+
+use crate::action::{BindingState, CareOf};
+use crate::message::{Identification, RequestFlags};
+use crate::{Instant, Lifetime};
+
+/// Where one mobile node is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MobilityBinding {
+    /// The virtual home agent.
+    pub tenant: TenantId,
+    /// The node's home address.
+    pub home_address: Ipv4Addr,
+    /// The home agent's address.
+    pub home_agent: Ipv4Addr,
+    /// The link of its home network; `None` on a virtual one.
+    pub home_link: Option<PortId>,
+    /// Its care-of addresses, the one registered first in front. Never empty.
+    pub registrations: Vec<Registration>,
+}
+
+/// One care-of address of a binding, and the request that registered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The tunnel, with the lifetime granted.
+    pub care_of: CareOf,
+    /// The flags of the request.
+    pub flags: RequestFlags,
+    /// The identification of the request.
+    pub identification: Identification,
+    /// When it was accepted.
+    pub registered_at: Instant,
+    /// When it ends; `None` is never.
+    pub expires: Option<Instant>,
+    /// The foreign agent that relayed the request, if one did.
+    pub foreign_agent: Option<Ipv4Addr>,
+}
+
+impl Registration {
+    /// What is left of the lifetime, in whole seconds.
+    pub fn remaining(&self, now: Instant) -> Lifetime {
+        self.expires.map_or(Lifetime::INFINITE, |expires| {
+            let seconds = expires.saturating_since(now).as_secs();
+            Lifetime(u16::try_from(seconds).unwrap_or(u16::MAX - 1))
+        })
+    }
+}
+
+impl MobilityBinding {
+    /// The registration of a care-of address.
+    pub fn registration(&self, care_of_address: Ipv4Addr) -> Option<&Registration> {
+        self.registrations
+            .iter()
+            .find(|registration| registration.care_of.address == care_of_address)
+    }
+
+    /// The forwarding state.
+    pub fn state(&self) -> BindingState {
+        BindingState {
+            tenant: self.tenant,
+            home_address: self.home_address,
+            home_agent: self.home_agent,
+            care_of_addresses: self.registrations.iter().map(|one| one.care_of).collect(),
+            home_link: self.home_link,
+        }
+    }
+
+    /// When the next care-of address expires.
+    pub fn next_expiry(&self) -> Option<Instant> {
+        self.registrations.iter().filter_map(|registration| registration.expires).min()
+    }
+
+    /// Adds a registration, or renews that of the same care-of address.
+    pub(crate) fn put(&mut self, registration: Registration) {
+        let address = registration.care_of.address;
+        match self.registrations.iter_mut().find(|one| one.care_of.address == address) {
+            Some(before) => *before = registration,
+            None => self.registrations.push(registration),
+        }
+    }
+}
+
+/// The mobility binding list: bindings by home address.
+pub(crate) type BindingList = BTreeMap<Ipv4Addr, MobilityBinding>;

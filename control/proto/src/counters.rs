@@ -1,0 +1,69 @@
+//! What an agent has done, in numbers, for each tenant.
+
+use alloc::collections::BTreeMap;
+
+use crate::event::DiscardReason;
+use crate::message::ReplyCode;
+
+/// The counters of one tenant. They only ever grow.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages on UDP port 434, whatever became of them.
+    pub messages_received: u64,
+    /// Registration requests that could be parsed.
+    pub requests_received: u64,
+    /// Registration replies that could be parsed.
+    pub replies_received: u64,
+    /// Requests that a home agent accepted: registrations and renewals.
+    pub registrations_accepted: u64,
+    /// Requests that a home agent accepted: deregistrations.
+    pub deregistrations_accepted: u64,
+    /// Requests that a foreign agent relayed to a home agent.
+    pub requests_relayed: u64,
+    /// Replies that a foreign agent relayed to a node, accepting or not.
+    pub replies_relayed: u64,
+    /// Denials that were owed, but held back because their node had its share.
+    pub denials_suppressed: u64,
+    /// Bindings whose lifetime ended.
+    pub bindings_expired: u64,
+    /// Visitors whose lifetime ended.
+    pub visitors_expired: u64,
+    /// Agent solicitations that could be parsed.
+    pub solicitations_received: u64,
+    /// Agent advertisements, unasked and solicited.
+    pub advertisements_sent: u64,
+    denied: BTreeMap<u8, u64>,
+    discarded: [u64; DiscardReason::COUNT],
+}
+
+impl Counters {
+    /// Denials of our own by code, sent or suppressed, in the order of the codes.
+    pub fn denied(&self) -> impl Iterator<Item = (ReplyCode, u64)> {
+        self.denied.iter().map(|(code, count)| (ReplyCode(*code), *count))
+    }
+
+    /// Denials of our own with this code.
+    pub fn denied_with(&self, code: ReplyCode) -> u64 {
+        self.denied.get(&code.0).copied().unwrap_or(0)
+    }
+
+    /// Discarded messages by reason, every reason in its order.
+    pub fn discarded(&self) -> impl Iterator<Item = (DiscardReason, u64)> {
+        DiscardReason::ALL.iter().copied().zip(self.discarded)
+    }
+
+    /// Messages discarded for this reason.
+    pub fn discarded_for(&self, reason: DiscardReason) -> u64 {
+        self.discarded.get(reason as usize).copied().unwrap_or(0)
+    }
+
+    pub(crate) fn count_denial(&mut self, code: ReplyCode) {
+        *self.denied.entry(code.0).or_default() += 1;
+    }
+
+    pub(crate) fn count_discard(&mut self, reason: DiscardReason) {
+        if let Some(count) = self.discarded.get_mut(reason as usize) {
+            *count += 1;
+        }
+    }
+}

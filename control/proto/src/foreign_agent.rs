@@ -1,0 +1,742 @@
+//! The foreign agent (RFC 5944 §3.7, RFC 3024 §4.2; RFC 2002 §3.7 by profile).
+//!
+//! A request from a visited link is judged, remembered as pending and relayed
+//! from the care-of address, unchanged up to the mobile-home authentication. The
+//! home agent's reply is matched to it by home address and the low half of the
+//! identification, and relayed to the station that asked. A visitor appears, or
+//! moves to another station, only with an accepting reply.
+//!
+//! Codes given: 65 to 82 without 73, 88 and 194; 73 with RFC 2002 only (it was
+//! header compression). Code 64 ("reason unspecified") is given for nothing.
+//!
+//! Decisions where the text leaves a choice:
+//! * Pending requests and denials are counted for a home address *and* station:
+//!   another station's forgeries cannot use up a node's share.
+//! * An accepted deregistration of a care-of address that is another agent's
+//!   leaves the visitor as it is.
+//! * A node with a co-located care-of address is relayed for, but is no visitor:
+//!   nothing is forwarded for it here.
+//! * Foreign-home authentication of a reply may be missing only where request
+//!   and reply have a lifetime of zero; RFC 5944 §3.7.1 looks at the reply alone,
+//!   which a forger could choose.
+//! * With RFC 2002 deregistrations carry foreign-home authentication too.
+//!
+//! **Not done:** challenges (RFC 4721); dynamic home agent addresses of RFC 4433;
+//! the reply 136 to a discovery that was relayed to a subnet broadcast comes from
+//! another address than was asked, and is discarded.
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
+use homeport_wire::{IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress, PortId, UdpHeader};
+use zerocopy::FromBytes;
+
+use crate::action::VisitorState;
+use crate::agent::{AgentKey, Context, Datagram, Token};
+use crate::config::{ForeignAgentConfig, Profile};
+use crate::event::{DiscardReason, Event};
+use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
+use crate::message::extension::ExtensionError;
+use crate::message::{
+    AuthenticationKind, Extension, Located, MessageWriter, Received, RegistrationReply,
+    RegistrationRequest, ReplyCode, RequestFlags,
+};
+use crate::security::{MobilitySecurityAssociation, Spi};
+use crate::visitor::{PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList};
+use crate::{Action, Encapsulation, Payload, ReverseTunnel, Transmit};
+
+/// All mobility agents on a link (RFC 5944 §2.3).
+pub(crate) const MOBILITY_AGENTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 11);
+
+const RELAY_TTL: u8 = 64;
+
+/// One foreign agent.
+#[derive(Debug)]
+pub struct ForeignAgent {
+    config: ForeignAgentConfig,
+    visitors: VisitorList,
+    pending: PendingList,
+    denials: Spacing<(Ipv4Addr, MacAddress)>,
+}
+
+/// Why a request is not relayed.
+enum Refusal {
+    Discard(DiscardReason),
+    Deny(ReplyCode),
+}
+
+impl From<ReplyCode> for Refusal {
+    fn from(code: ReplyCode) -> Self {
+        Refusal::Deny(code)
+    }
+}
+
+impl ForeignAgent {
+    pub(crate) const fn new(config: ForeignAgentConfig) -> Self {
+        ForeignAgent {
+            config,
+            visitors: VisitorList::new(),
+            pending: BTreeMap::new(),
+            denials: Spacing::new(FOREIGN_DENIAL_SPACING),
+        }
+    }
+
+    /// What it was told.
+    pub const fn config(&self) -> &ForeignAgentConfig {
+        &self.config
+    }
+
+    /// Its visitors, ordered by home address.
+    pub fn visitors(&self) -> impl ExactSizeIterator<Item = &Visitor> {
+        self.visitors.values()
+    }
+
+    /// The visitor of a home address.
+    pub fn visitor(&self, home_address: Ipv4Addr) -> Option<&Visitor> {
+        self.visitors.get(&home_address)
+    }
+
+    /// Requests that were relayed and not answered yet, ordered by home address.
+    pub fn pending(&self) -> impl ExactSizeIterator<Item = &PendingRegistration> {
+        self.pending.values()
+    }
+
+    /// Whether it takes no more nodes (flag B, RFC 5944 §2.1.1).
+    pub fn is_busy(&self) -> bool {
+        self.config.administratively_prohibited || self.visitors.len() >= self.config.max_visitors
+    }
+
+    /// Our address on a visited link.
+    pub(crate) fn link_address(&self, port: PortId) -> Option<Ipv4Addr> {
+        self.config.links.iter().find(|(link, _)| *link == port).map(|(_, address)| *address)
+    }
+
+    /// Whether a node's datagram to `destination` is for this agent.
+    pub(crate) fn serves(&self, port: PortId, destination: Ipv4Addr) -> bool {
+        self.link_address(port).is_some_and(|address| {
+            destination == address
+                || destination == self.config.care_of_address
+                || destination == MOBILITY_AGENTS
+        })
+    }
+
+    pub(crate) fn handle_request(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(link_address) = self.link_address(datagram.port) else {
+            context.discard(datagram, DiscardReason::NotServed);
+            return;
+        };
+        let is_ours = context.is_local(datagram.destination);
+        let station = Station {
+            port: datagram.port,
+            mac: datagram.source_mac,
+            source: datagram.source,
+            destination: if is_ours { datagram.destination } else { link_address },
+            source_port: datagram.source_port,
+            request: received.body,
+        };
+        match self.judge(datagram, &station, received, context) {
+            Ok(()) => self.relay_request(&station, received, context),
+            Err(Refusal::Discard(reason)) => context.discard(datagram, reason),
+            Err(Refusal::Deny(code)) => {
+                if code == ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION {
+                    context.discard(datagram, DiscardReason::BadMobileForeignAuthenticator);
+                }
+                self.deny(&station, code, context);
+            }
+        }
+    }
+
+    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first.
+    fn judge(
+        &self,
+        datagram: &Datagram<'_>,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+        context: &Context<'_>,
+    ) -> Result<(), Refusal> {
+        let request = &station.request;
+        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
+            return Err(Refusal::Discard(DiscardReason::UnknownExtension));
+        }
+        if !station.mac.is_unicast() {
+            return Err(Refusal::Discard(DiscardReason::Malformed));
+        }
+        self.authenticate(received)?;
+        let pending = self.pending.get(&key_of(station));
+        if pending.is_some_and(|pending| pending.station == *station) {
+            return Err(Refusal::Discard(DiscardReason::Duplicate));
+        }
+        self.validate_form(received)?;
+        let deregisters = request.lifetime.is_zero();
+        if self.config.administratively_prohibited && !deregisters {
+            return Err(ReplyCode::FA_PROHIBITED.into());
+        }
+        // §3.7.2: never relayed to ourselves. (Where we are the home agent, the
+        // request has gone to it before it came here.)
+        if context.is_local(request.home_agent) || !is_host(request.home_agent) {
+            return Err(ReplyCode::INVALID_HOME_AGENT_ADDRESS.into());
+        }
+        // §3.7.2.1. Nor can our care-of address be a node's own.
+        let is_ours = request.care_of_address == self.config.care_of_address;
+        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
+        if co_located == is_ours && !deregisters {
+            return Err(ReplyCode::INVALID_CARE_OF_ADDRESS.into());
+        }
+        if request.lifetime > self.config.max_lifetime {
+            return Err(ReplyCode::LIFETIME_TOO_LONG.into());
+        }
+        let wants = |flag| request.flags.contains(flag);
+        if (wants(RequestFlags::MINIMAL) || wants(RequestFlags::GRE)) && !deregisters {
+            return Err(ReplyCode::FA_ENCAPSULATION_UNAVAILABLE.into());
+        }
+        self.validate_reverse_tunnel(datagram.ttl, received)?;
+        self.validate_capacity(station)
+    }
+
+    /// RFC 5944 §3.7.2.1: where an association is shared, exactly one valid
+    /// mobile-foreign authentication.
+    fn authenticate(&self, received: &Received<'_, RegistrationRequest>) -> Result<(), Refusal> {
+        let security = &self.config.security;
+        let home_address = received.body.home_address;
+        if security.first_mobile_node(home_address).is_none() {
+            return if self.config.require_mobile_foreign_authentication {
+                Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+            } else {
+                Ok(())
+            };
+        }
+        let mut extensions = received.authentications(AuthenticationKind::MobileForeign);
+        let valid = extensions.next().is_some_and(|extension| {
+            spi_of(extension)
+                .and_then(|spi| security.mobile_node(home_address, spi))
+                .is_some_and(|association| received.verify(extension, association))
+        });
+        if valid && extensions.next().is_none() {
+            Ok(())
+        } else {
+            Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+        }
+    }
+
+    /// What makes a request poorly formed: 70.
+    fn validate_form(&self, received: &Received<'_, RegistrationRequest>) -> Result<(), Refusal> {
+        let request = &received.body;
+        let reserved = match self.config.profile {
+            Profile::Rfc5944 => request.flags.has_reserved(),
+            // RFC 2002 §3.3: the bit was V, Van Jacobson header compression.
+            Profile::Rfc2002 if request.flags.contains(RequestFlags::RESERVED_R) => {
+                return Err(ReplyCode::FA_HEADER_COMPRESSION_UNAVAILABLE.into());
+            }
+            Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
+        };
+        // A node without home address is told by its NAI (RFC 2794 §2).
+        let nameless = request.home_address.is_unspecified() && nai_of(received).is_none();
+        let bad_home = !request.home_address.is_unspecified() && !is_host(request.home_address);
+        let unauthorized = authorized_len(received).is_none();
+        if reserved || nameless || bad_home || unauthorized || received.defect().is_some() {
+            return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+        }
+        Ok(())
+    }
+
+    /// RFC 3024 §3.3 and §4.2.1, in its order.
+    fn validate_reverse_tunnel(
+        &self,
+        ttl: u8,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(), Refusal> {
+        let request = &received.body;
+        let encapsulating = asks_encapsulating_delivery(received);
+        if !request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
+            // "MUST NOT be included if the T bit is not set."
+            if encapsulating {
+                return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+            }
+            let mandatory = self.config.require_reverse_tunnel && !request.lifetime.is_zero();
+            return if mandatory {
+                Err(ReplyCode::FA_REVERSE_TUNNEL_MANDATORY.into())
+            } else {
+                Ok(())
+            };
+        }
+        if encapsulating && !self.config.encapsulating_delivery {
+            return Err(ReplyCode::FA_DELIVERY_STYLE_NOT_SUPPORTED.into());
+        }
+        if ttl != 255 {
+            return Err(ReplyCode::FA_MOBILE_NODE_TOO_DISTANT.into());
+        }
+        if !self.config.reverse_tunnel && !request.lifetime.is_zero() {
+            return Err(ReplyCode::FA_REVERSE_TUNNEL_UNAVAILABLE.into());
+        }
+        Ok(())
+    }
+
+    fn validate_capacity(&self, station: &Station) -> Result<(), Refusal> {
+        let request = &station.request;
+        let node =
+            (request.home_address, station.mac, 0)..=(request.home_address, station.mac, u32::MAX);
+        let is_visitor = self.visitors.contains_key(&request.home_address);
+        let full = self.visitors.len() >= self.config.max_visitors
+            && !is_visitor
+            && !request.lifetime.is_zero();
+        if full
+            || self.pending.len() >= self.config.max_pending
+            || self.pending.range(node).count() >= self.config.max_pending_per_node
+        {
+            return Err(ReplyCode::FA_INSUFFICIENT_RESOURCES.into());
+        }
+        Ok(())
+    }
+
+    /// RFC 5944 §3.7.2.2.
+    fn relay_request(
+        &mut self,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
+    ) {
+        let request = &station.request;
+        let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
+        let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
+        // §3.5.4: not to a deregistration, nor for a care-of address of another's.
+        let is_ours = request.care_of_address == self.config.care_of_address;
+        let registers = is_ours && !request.lifetime.is_zero();
+        if (registers || self.config.profile == Profile::Rfc2002)
+            && let Some(association) = self.config.security.first_agent(request.home_agent)
+        {
+            writer.authenticate(AuthenticationKind::ForeignHome, association);
+        }
+        let data = writer.finish();
+        let care_of_address = self.config.care_of_address;
+        let udp = UdpHeader::new(
+            (care_of_address, MOBILE_IP_PORT),
+            (request.home_agent, MOBILE_IP_PORT),
+            &data,
+        );
+        let pending = PendingRegistration {
+            station: *station,
+            encapsulating_delivery: asks_encapsulating_delivery(received),
+            network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
+            relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
+        };
+        // A request that is not answered within its own lifetime is over too.
+        let lifetime = request.lifetime.duration().filter(|lifetime| !lifetime.is_zero());
+        let timeout = self.config.pending_timeout;
+        let timeout = lifetime.map_or(timeout, |lifetime| timeout.min(lifetime));
+        let key = key_of(station);
+        context.timers.arm(Token::Pending(self.key(), key), context.now.monotonic + timeout);
+        self.pending.insert(key, pending);
+        context.counters.requests_relayed += 1;
+        context.push(Action::Transmit(Transmit {
+            tenant: self.config.tenant,
+            link: None,
+            source: care_of_address,
+            destination: request.home_agent,
+            ttl: RELAY_TTL,
+            payload: Payload::Udp {
+                source_port: MOBILE_IP_PORT,
+                destination_port: MOBILE_IP_PORT,
+                data,
+            },
+        }));
+    }
+
+    /// A reply has come to the care-of address (RFC 5944 §3.7.3).
+    pub(crate) fn handle_reply(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
+    ) {
+        let Some(key) = self.find_pending(received) else {
+            context.discard(datagram, DiscardReason::NotPending);
+            return;
+        };
+        let Some(pending) = self.pending.get(&key) else { return };
+        let asked = pending.station.request;
+        if datagram.source != asked.home_agent || received.body.home_agent != asked.home_agent {
+            context.discard(datagram, DiscardReason::WrongHomeAgent);
+            return;
+        }
+        // RFC 5944 §1.8: as if it had never come.
+        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
+            context.discard(datagram, DiscardReason::UnknownExtension);
+            return;
+        }
+        let Some(pending) = self.take_pending(key, context) else { return };
+        if let Err(code) = self.judge_reply(&pending, received) {
+            let reason = match code {
+                ReplyCode::FA_HOME_AGENT_FAILED_AUTHENTICATION => {
+                    DiscardReason::BadForeignHomeAuthenticator
+                }
+                _ => DiscardReason::Malformed,
+            };
+            context.discard(datagram, reason);
+            self.deny(&pending.station, code, context);
+            return;
+        }
+        if received.body.code.is_accepted() && !self.accept(&pending, received, context) {
+            self.deny(&pending.station, ReplyCode::FA_INSUFFICIENT_RESOURCES, context);
+            return;
+        }
+        self.relay_reply(&pending, received, context);
+    }
+
+    /// The pending request that a reply answers: of its home address, else of a
+    /// node without one and with the same NAI (RFC 5944 §3.7.3.1).
+    fn find_pending(&self, received: &Received<'_, RegistrationReply>) -> Option<PendingKey> {
+        let reply = &received.body;
+        let nai = received.extensions().iter().find_map(nai);
+        [reply.home_address, Ipv4Addr::UNSPECIFIED].into_iter().find_map(|home_address| {
+            let all = (home_address, MacAddress([0; 6]), 0)
+                ..=(home_address, MacAddress::BROADCAST, u32::MAX);
+            self.pending
+                .range(all)
+                .filter(|((_, _, low), _)| *low == reply.identification.low())
+                .find(|(_, pending)| match (&pending.network_access_identifier, nai) {
+                    (Some(asked), Some(answered)) => asked == answered,
+                    _ => true,
+                })
+                .map(|(key, _)| *key)
+        })
+    }
+
+    /// RFC 5944 §3.7.3.1.
+    fn judge_reply(
+        &self,
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+    ) -> Result<(), ReplyCode> {
+        let security = &self.config.security;
+        let home_agent = received.body.home_agent;
+        let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
+        if security.first_agent(home_agent).is_some() {
+            let deregisters =
+                pending.station.request.lifetime.is_zero() && received.body.lifetime.is_zero();
+            let first = extensions.next();
+            let valid = first.is_some_and(|extension| {
+                spi_of(extension)
+                    .and_then(|spi| security.agent(home_agent, spi))
+                    .is_some_and(|association| received.verify(extension, association))
+            });
+            let missing_is_right = first.is_none() && deregisters;
+            if !missing_is_right && (!valid || extensions.next().is_some()) {
+                return Err(ReplyCode::FA_HOME_AGENT_FAILED_AUTHENTICATION);
+            }
+        }
+        // §3.8.3.3: the mobile-home authentication is in every reply.
+        if received.defect().is_some() || authorized_len(received).is_none() {
+            return Err(ReplyCode::FA_POORLY_FORMED_REPLY);
+        }
+        Ok(())
+    }
+
+    /// Brings the visitor list in line with an accepting reply (RFC 5944
+    /// §3.7.3.2). False when there is no room for another visitor.
+    fn accept(
+        &mut self,
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let station = &pending.station;
+        let asked = &station.request;
+        let home_address = received.body.home_address;
+        let care_of_address = self.config.care_of_address;
+        if received.body.lifetime.is_zero() || asked.lifetime.is_zero() {
+            let concerns_us = asked.care_of_address == care_of_address
+                || asked.care_of_address == asked.home_address;
+            if concerns_us {
+                self.remove_visitor(home_address, context);
+            }
+            return true;
+        }
+        if asked.flags.contains(RequestFlags::CO_LOCATED) {
+            return true;
+        }
+        let is_new = !self.visitors.contains_key(&home_address);
+        if is_new && self.visitors.len() >= self.config.max_visitors {
+            return false;
+        }
+        // Never longer than what was asked for: a home agent must not increase it.
+        let lifetime = received.body.lifetime.min(asked.lifetime).min(self.config.max_lifetime);
+        let reverse_tunnel = match asked.flags.contains(RequestFlags::REVERSE_TUNNEL) {
+            true if pending.encapsulating_delivery => ReverseTunnel::Encapsulating,
+            true => ReverseTunnel::Direct,
+            false => ReverseTunnel::None,
+        };
+        let state = VisitorState {
+            tenant: self.config.tenant,
+            home_address,
+            mac: station.mac,
+            port: station.port,
+            home_agent: asked.home_agent,
+            care_of_address,
+            encapsulation: Encapsulation::IpInIp,
+            reverse_tunnel,
+        };
+        let now = context.now.monotonic;
+        let expires = lifetime.duration().map(|duration| now + duration);
+        let identification = asked.identification;
+        let visitor = Visitor { state, lifetime, identification, registered_at: now, expires };
+        self.visitors.insert(home_address, visitor);
+        context.timers.set(Token::Visitor(self.key(), home_address), expires);
+        context.push(Action::InstallVisitor(state));
+        true
+    }
+
+    /// RFC 5944 §3.7.3.2: unchanged up to the mobile-home authentication.
+    fn relay_reply(
+        &mut self,
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
+    ) {
+        let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
+        let writer = MessageWriter::relay(authorized.unwrap_or_default());
+        context.counters.replies_relayed += 1;
+        self.send(&pending.station, &received.body, writer, context);
+    }
+
+    /// RFC 5944 §3.7.2.3: our own answer, at most one a second to a node.
+    fn deny(&mut self, station: &Station, code: ReplyCode, context: &mut Context<'_>) {
+        context.counters.count_denial(code);
+        let request = &station.request;
+        if !self.denials.allow((request.home_address, station.mac), context.now.monotonic) {
+            context.counters.denials_suppressed += 1;
+            return;
+        }
+        let lifetime = match code {
+            ReplyCode::LIFETIME_TOO_LONG => self.config.max_lifetime,
+            _ => request.lifetime,
+        };
+        let reply = RegistrationReply {
+            code,
+            lifetime,
+            home_address: request.home_address,
+            home_agent: request.home_agent,
+            identification: request.identification,
+        };
+        self.send(station, &reply, MessageWriter::reply(&reply), context);
+    }
+
+    /// Sends a reply to the station that asked, without asking ARP for it.
+    fn send(
+        &self,
+        station: &Station,
+        reply: &RegistrationReply,
+        mut writer: MessageWriter,
+        context: &mut Context<'_>,
+    ) {
+        // §3.7.3.2: appended where an association is shared.
+        if let Some(association) = self.mobile_node(station.request.home_address) {
+            writer.authenticate(AuthenticationKind::MobileForeign, association);
+        }
+        // §3.7.2.3: the home address, or everybody where there is none yet.
+        let destination = match reply.home_address {
+            Ipv4Addr::UNSPECIFIED => Ipv4Addr::BROADCAST,
+            home_address => home_address,
+        };
+        context.push(Action::Transmit(Transmit {
+            tenant: self.config.tenant,
+            link: Some((station.port, station.mac)),
+            source: station.destination,
+            destination,
+            ttl: RELAY_TTL,
+            payload: Payload::Udp {
+                source_port: MOBILE_IP_PORT,
+                destination_port: station.source_port,
+                data: writer.finish(),
+            },
+        }));
+        context.push(Action::Event(Event::ForeignRegistration {
+            tenant: self.config.tenant,
+            home_address: reply.home_address,
+            home_agent: reply.home_agent,
+            code: reply.code.0,
+            lifetime: reply.lifetime,
+        }));
+    }
+
+    fn mobile_node(&self, home_address: Ipv4Addr) -> Option<&Arc<MobilitySecurityAssociation>> {
+        self.config.security.first_mobile_node(home_address)
+    }
+
+    /// An ICMP error about a datagram from the care-of address. Denies the
+    /// request that it quotes; whether there was one.
+    pub(crate) fn handle_unreachable(&mut self, icmp: &[u8], context: &mut Context<'_>) -> bool {
+        let Some((code, key)) = self.quoted(icmp) else { return false };
+        let Some(pending) = self.take_pending(key, context) else { return false };
+        self.deny(&pending.station, code, context);
+        true
+    }
+
+    fn quoted(&self, icmp: &[u8]) -> Option<(ReplyCode, PendingKey)> {
+        let packet = Icmpv4Packet::new_checked(icmp).ok()?;
+        // RFC 792, RFC 1122 §3.2.2.1.
+        let code = match (packet.header().message_type, packet.header().code) {
+            (DESTINATION_UNREACHABLE, 0 | 6 | 9 | 11) => ReplyCode::HOME_NETWORK_UNREACHABLE,
+            (DESTINATION_UNREACHABLE, 1 | 7 | 10 | 12) => ReplyCode::HOME_AGENT_HOST_UNREACHABLE,
+            (DESTINATION_UNREACHABLE, 3) => ReplyCode::HOME_AGENT_PORT_UNREACHABLE,
+            // Fragmentation needed is no verdict on the home agent.
+            (DESTINATION_UNREACHABLE, 4) => return None,
+            (DESTINATION_UNREACHABLE | TIME_EXCEEDED, _) => ReplyCode::HOME_AGENT_UNREACHABLE,
+            _ => return None,
+        };
+        let (ip, _) = Ipv4Header::ref_from_prefix(packet.body()).ok()?;
+        let is_relayed = ip.version() == 4
+            && ip.protocol() == IpProtocol::UDP
+            && ip.fragment_offset() == 0
+            && ip.source() == self.config.care_of_address;
+        let udp = packet.body().get(ip.header_len().max(Ipv4Header::LEN)..)?;
+        let (udp, payload) = UdpHeader::ref_from_prefix(udp).ok()?;
+        if !is_relayed || udp.destination_port() != MOBILE_IP_PORT {
+            return None;
+        }
+        // The quotation may end behind the UDP header: then its length and
+        // checksum say which request it was.
+        let quoted = RegistrationRequest::parse(payload).ok();
+        let mut matching = self.pending.iter().filter(|(_, pending)| {
+            let asked = &pending.station.request;
+            asked.home_agent == ip.destination()
+                && match quoted {
+                    Some(quoted) => quoted == *asked,
+                    None => pending.relayed == (udp.udp_len(), udp.checksum()),
+                }
+        });
+        matching.next().map(|(key, _)| (code, *key))
+    }
+
+    /// A pending request has had its time (RFC 5944 §3.7.1).
+    pub(crate) fn handle_pending_timeout(&mut self, key: PendingKey, context: &mut Context<'_>) {
+        if let Some(pending) = self.take_pending(key, context) {
+            self.deny(&pending.station, ReplyCode::REGISTRATION_TIMEOUT, context);
+        }
+    }
+
+    /// A visitor's lifetime has ended. Nobody is told (RFC 5944 §3.7).
+    pub(crate) fn handle_expiry(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
+        if self.remove_visitor(home_address, context) {
+            context.counters.visitors_expired += 1;
+            let tenant = self.config.tenant;
+            context.push(Action::Event(Event::VisitorExpired { tenant, home_address }));
+        }
+    }
+
+    /// Takes a new configuration for the same tenant and care-of address. What
+    /// came in by a link that is no longer served goes.
+    pub(crate) fn reconfigure(&mut self, config: ForeignAgentConfig, context: &mut Context<'_>) {
+        self.config = config;
+        self.drop_unless(context, |agent, port| agent.link_address(port).is_some());
+    }
+
+    /// Leaves nothing behind.
+    pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        self.drop_unless(context, |_, _| false);
+    }
+
+    fn drop_unless(
+        &mut self,
+        context: &mut Context<'_>,
+        keep: impl Fn(&ForeignAgent, PortId) -> bool,
+    ) {
+        let visitors: Vec<Ipv4Addr> = self
+            .visitors
+            .iter()
+            .filter(|(_, visitor)| !keep(self, visitor.state.port))
+            .map(|(home_address, _)| *home_address)
+            .collect();
+        for home_address in visitors {
+            self.remove_visitor(home_address, context);
+        }
+        let pending: Vec<PendingKey> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| !keep(self, pending.station.port))
+            .map(|(key, _)| *key)
+            .collect();
+        for key in pending {
+            self.take_pending(key, context);
+        }
+    }
+
+    fn take_pending(
+        &mut self,
+        key: PendingKey,
+        context: &mut Context<'_>,
+    ) -> Option<PendingRegistration> {
+        context.timers.stop(Token::Pending(self.key(), key));
+        self.pending.remove(&key)
+    }
+
+    fn remove_visitor(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) -> bool {
+        let removed = self.visitors.remove(&home_address).is_some();
+        if removed {
+            context.timers.stop(Token::Visitor(self.key(), home_address));
+            let tenant = self.config.tenant;
+            context.push(Action::RemoveVisitor { tenant, home_address });
+        }
+        removed
+    }
+
+    const fn key(&self) -> AgentKey {
+        (self.config.tenant, self.config.care_of_address)
+    }
+}
+
+const fn key_of(station: &Station) -> PendingKey {
+    let request = &station.request;
+    (request.home_address, station.mac, request.identification.low())
+}
+
+/// Bytes of a message up to the end of its last authorization-enabling extension:
+/// what a foreign agent may not touch.
+fn authorized_len<T>(received: &Received<'_, T>) -> Option<usize> {
+    received.mobile_home_authentication()?;
+    let authorizes = |one: &&Located<'_>| {
+        one.extension.authentication_kind() == Some(AuthenticationKind::MobileHome)
+            || matches!(one.extension, Extension::GeneralizedAuthentication { .. })
+    };
+    received.extensions().iter().rfind(authorizes).map(|one| one.end)
+}
+
+/// Whether the extension stands where a foreign agent may consume it: behind the
+/// mobile-home authentication (RFC 3024 §3.3).
+fn asks_encapsulating_delivery(received: &Received<'_, RegistrationRequest>) -> bool {
+    let authorized = authorized_len(received).unwrap_or(0);
+    received
+        .extensions()
+        .iter()
+        .any(|one| one.offset >= authorized && one.extension == Extension::EncapsulatingDelivery)
+}
+
+fn nai_of<'a>(received: &Received<'a, RegistrationRequest>) -> Option<&'a [u8]> {
+    received.extensions().iter().find_map(nai)
+}
+
+const fn nai<'a>(located: &Located<'a>) -> Option<&'a [u8]> {
+    match located.extension {
+        Extension::NetworkAccessIdentifier(nai) => Some(nai),
+        _ => None,
+    }
+}
+
+const fn spi_of(located: &Located<'_>) -> Option<Spi> {
+    match located.extension {
+        Extension::Authentication { spi, .. } => Some(spi),
+        _ => None,
+    }
+}
+
+/// Whether an address can be a host's.
+fn is_host(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first < 224 && !address.is_loopback()
+}

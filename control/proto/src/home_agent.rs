@@ -1,0 +1,830 @@
+//! The home agent (RFC 5944 §3.8, RFC 3024 §4.3; RFC 2002 §3.8 by profile).
+//!
+//! A request is judged in this order, and nothing is remembered of it before it
+//! is authentic: extensions that must be known, foreign-home association (by
+//! source address and SPI), mobile-home association (by home address and SPI),
+//! authenticators, identification, foreign-home result, validity. Only then the
+//! binding changes; the forwarding state is asked for before the reply.
+//!
+//! Codes given: 0, 1, 129 to 139. Code 128 ("reason unspecified") is given for
+//! nothing: every denial here has a reason.
+//!
+//! Decisions where the text leaves a choice:
+//! * Denial 131 is sent only where RFC 5944 §3.8.2.1 demands it, or where no
+//!   foreign-home association exists and it is no longer than the request, and
+//!   not to port 434 unless the source is the care-of address, that is, a
+//!   foreign agent: so it can neither amplify nor start a loop between servers.
+//!   With RFC 2002 a request without any authentication gets a (longer) 131.
+//! * A fresh and authentic identification counts as accepted even when the
+//!   request is then denied, so that a denied request cannot be replayed later.
+//! * Without support for simultaneous bindings (at most one), every accepted
+//!   registration gets code 1 (RFC 5944 §3.8.3.2).
+//! * The foreign-home authentication is in every reply to a foreign agent that
+//!   an association is shared with (§3.8.3.3).
+//!
+//! **Not done:** home addresses assigned by NAI (RFC 2794): a home address of
+//! zero has no association. Generalized authentication (RFC 4721). Minimal and
+//! GRE encapsulation are denied with 139. A reply to a foreign agent whose
+//! care-of address another one deregistered (a MAY). A foreign agent of this
+//! very process cannot be the care-of address (129).
+
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId};
+
+use crate::action::CareOf;
+use crate::agent::{AgentKey, Context, Datagram, Token};
+use crate::binding::{BindingList, MobilityBinding, Registration};
+use crate::config::{HomeAgentConfig, HomeNetwork, Profile};
+use crate::event::{DiscardReason, Event};
+use crate::identification::{Freshness, NonceHistory, TimestampHistory, timestamp_reply};
+use crate::limits::{
+    DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, MAX_SIMULTANEOUS, TokenBucket,
+};
+use crate::message::extension::ExtensionError;
+use crate::message::{
+    AuthenticationKind, Extension, Identification, MessageWriter, Received, RegistrationReply,
+    RegistrationRequest, ReplyCode, RequestFlags,
+};
+use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
+use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime, Payload, Transmit};
+
+type Association = Arc<MobilitySecurityAssociation>;
+
+/// When a gratuitous ARP is sent, from the change on. Past one second, because
+/// neighbours ignore a change to an entry that is younger than their locktime.
+const ANNOUNCEMENT_SCHEDULE: [Duration; 6] = [
+    Duration::ZERO,
+    Duration::from_millis(50),
+    Duration::from_millis(200),
+    Duration::from_millis(1_100),
+    Duration::from_secs(2),
+    Duration::from_secs(5),
+];
+
+/// One virtual home agent.
+#[derive(Debug)]
+pub struct HomeAgent {
+    config: HomeAgentConfig,
+    bindings: BindingList,
+    /// What is remembered of nodes with an association; bounded by their number.
+    nodes: BTreeMap<Ipv4Addr, Node>,
+    announcements: BTreeMap<Ipv4Addr, Announcement>,
+    /// No timestamp before it is fresh: when this agent started.
+    started: NtpTime,
+}
+
+/// What is remembered of a node beside its binding.
+#[derive(Debug)]
+struct Node {
+    timestamps: TimestampHistory,
+    nonces: BTreeMap<Spi, NonceHistory>,
+    /// The answer to the request that was accepted last as fresh.
+    answered: Option<ReplyCode>,
+    last_failed_authentication: Option<Instant>,
+    denials: TokenBucket,
+}
+
+/// A gratuitous ARP that is being repeated.
+#[derive(Debug)]
+struct Announcement {
+    port: PortId,
+    mac: Option<MacAddress>,
+    begun: Instant,
+    /// The next step of the schedule.
+    step: usize,
+}
+
+/// The foreign-home authentication of a request, with the association for the
+/// reply where one is shared with the request's source.
+enum ForeignHome {
+    NotShared,
+    Missing(Association),
+    Invalid(Association),
+    Valid(Association),
+}
+
+impl ForeignHome {
+    const fn association(&self) -> Option<&Association> {
+        match self {
+            ForeignHome::NotShared => None,
+            ForeignHome::Missing(one) | ForeignHome::Invalid(one) | ForeignHome::Valid(one) => {
+                Some(one)
+            }
+        }
+    }
+}
+
+/// A request with what is needed to answer it.
+struct Asked<'a, 'b> {
+    datagram: &'a Datagram<'b>,
+    received: &'a Received<'b, RegistrationRequest>,
+    request: RegistrationRequest,
+    association: Association,
+    foreign_home: ForeignHome,
+}
+
+impl HomeAgent {
+    pub(crate) const fn new(config: HomeAgentConfig, started: NtpTime) -> Self {
+        HomeAgent {
+            config,
+            bindings: BindingList::new(),
+            nodes: BTreeMap::new(),
+            announcements: BTreeMap::new(),
+            started,
+        }
+    }
+
+    /// What it was told.
+    pub const fn config(&self) -> &HomeAgentConfig {
+        &self.config
+    }
+
+    /// Its mobility bindings, ordered by home address.
+    pub fn bindings(&self) -> impl ExactSizeIterator<Item = &MobilityBinding> {
+        self.bindings.values()
+    }
+
+    /// The binding of a home address.
+    pub fn binding(&self, home_address: Ipv4Addr) -> Option<&MobilityBinding> {
+        self.bindings.get(&home_address)
+    }
+
+    /// Whether a datagram to `destination` that came in on `port` may be a
+    /// discovery of home agents (RFC 5944 §3.8.2.1).
+    pub(crate) fn is_discovery(&self, port: PortId, destination: Ipv4Addr) -> bool {
+        self.config.home_networks.iter().any(|network| {
+            destination == network.prefix.broadcast()
+                || destination.is_broadcast() && network.link == Some(port)
+        })
+    }
+
+    pub(crate) fn handle_request(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
+    ) {
+        if let Err(reason) = self.answer(datagram, received, context) {
+            context.discard(datagram, reason);
+        }
+    }
+
+    /// Answers a request, or says why it gets no answer.
+    fn answer(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
+    ) -> Result<(), DiscardReason> {
+        // RFC 5944 §1.8: an unknown extension below 128 silences the message.
+        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
+            return Err(DiscardReason::UnknownExtension);
+        }
+        let foreign_home = self.foreign_home(datagram, received)?;
+        let (association, authentic) = self.authenticate(received)?;
+        let request = received.body;
+        let asked = Asked { datagram, received, request, association, foreign_home };
+        if !authentic {
+            self.deny_failed_authentication(&asked, context);
+            return Err(DiscardReason::BadMobileHomeAuthenticator);
+        }
+        let code = match self.judge_identification(&asked, context) {
+            Freshness::Fresh => {
+                // RFC 5944 §3.8.2.1 c. The identification is accepted only behind
+                // it: else a forger between could burn a node's timestamp.
+                if let Err(code) = self.check_foreign_home(&asked) {
+                    self.deny(&asked, Freshness::Fresh, code, context);
+                    return Ok(());
+                }
+                self.accept_identification(&asked, context);
+                let verdict = self.validate(&asked, context);
+                let code = verdict.err().unwrap_or_else(|| self.accepting_code(&request));
+                self.node(request.home_address, context).answered = Some(code);
+                if verdict.is_ok() {
+                    let lifetime = self.apply(&asked, context);
+                    self.reply(&asked, Freshness::Fresh, code, lifetime, context);
+                    return Ok(());
+                }
+                code
+            }
+            Freshness::Repeated => match self.granted_before(&asked, context) {
+                Ok((code, lifetime)) => {
+                    self.reply(&asked, Freshness::Repeated, code, lifetime, context);
+                    return Ok(());
+                }
+                Err(code) => code,
+            },
+            Freshness::Mismatch => ReplyCode::IDENTIFICATION_MISMATCH,
+        };
+        let freshness = if code == ReplyCode::IDENTIFICATION_MISMATCH {
+            Freshness::Mismatch
+        } else {
+            Freshness::Fresh
+        };
+        self.deny(&asked, freshness, code, context);
+        Ok(())
+    }
+
+    /// RFC 5944 §3.8.2.1 d: an extension without association silences the
+    /// message; else exactly one valid extension is right.
+    fn foreign_home(
+        &self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<ForeignHome, DiscardReason> {
+        let security = &self.config.security;
+        let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
+        let Some(first) = extensions.next() else {
+            return Ok(match security.first_agent(datagram.source) {
+                Some(association) => ForeignHome::Missing(Arc::clone(association)),
+                None => ForeignHome::NotShared,
+            });
+        };
+        let association = spi_of(&first.extension)
+            .and_then(|spi| security.agent(datagram.source, spi))
+            .ok_or(DiscardReason::NoSecurityAssociation)?;
+        let association = Arc::clone(association);
+        let valid = received.verify(first, &association) && extensions.next().is_none();
+        Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
+    }
+
+    /// RFC 5944 §3.8.2.1 a: the association to answer with, and whether every
+    /// mobile-home authenticator is right.
+    fn authenticate(
+        &self,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(Association, bool), DiscardReason> {
+        let home_address = received.body.home_address;
+        let security = &self.config.security;
+        // "All indicated authentications are carried out": this one cannot be.
+        if received
+            .extensions()
+            .iter()
+            .any(|one| matches!(one.extension, Extension::GeneralizedAuthentication { .. }))
+        {
+            return Err(DiscardReason::NoSecurityAssociation);
+        }
+        let mut chosen = None;
+        let mut authentic = true;
+        for extension in received.authentications(AuthenticationKind::MobileHome) {
+            let association = spi_of(&extension.extension)
+                .and_then(|spi| security.mobile_node(home_address, spi))
+                .ok_or(DiscardReason::NoSecurityAssociation)?;
+            authentic &= received.verify(extension, association);
+            // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
+            authentic &= chosen.is_none() || self.config.profile == Profile::Rfc5944;
+            chosen.get_or_insert(association);
+        }
+        match (chosen, self.config.profile) {
+            (Some(association), _) => Ok((Arc::clone(association), authentic)),
+            (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
+            (None, Profile::Rfc5944) => Err(DiscardReason::NoAuthentication),
+            // RFC 2002 §3.8.2.1: a request without is denied too.
+            (None, Profile::Rfc2002) => {
+                let association = security.first_mobile_node(home_address);
+                let association = association.ok_or(DiscardReason::NoSecurityAssociation)?;
+                Ok((Arc::clone(association), false))
+            }
+        }
+    }
+
+    /// RFC 5944 §3.8.2.1 a: what a request with a wrong authenticator gets.
+    fn deny_failed_authentication(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+        let datagram = asked.datagram;
+        let code = ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION;
+        let owed = match asked.foreign_home {
+            ForeignHome::Valid(_) => true,
+            ForeignHome::Missing(_) | ForeignHome::Invalid(_) => false,
+            ForeignHome::NotShared => {
+                let reply_len = RegistrationReply::LEN
+                    + AUTHENTICATION_HEADER
+                    + asked.association.algorithm.authenticator_len();
+                let from_server = datagram.source_port == MOBILE_IP_PORT
+                    && datagram.source != asked.request.care_of_address;
+                let amplifies =
+                    reply_len > datagram.payload.len() && self.config.profile == Profile::Rfc5944;
+                !from_server && !amplifies
+            }
+        };
+        if !owed {
+            return;
+        }
+        context.counters.count_denial(code);
+        let now = context.now.monotonic;
+        let node = self.node(asked.request.home_address, context);
+        let spaced = node
+            .last_failed_authentication
+            .is_none_or(|last| now.saturating_since(last) >= FAILED_AUTHENTICATION_SPACING);
+        if !spaced {
+            context.counters.denials_suppressed += 1;
+            return;
+        }
+        node.last_failed_authentication = Some(now);
+        let identification = asked.request.identification;
+        self.transmit(asked, code, asked.request.lifetime, identification, context);
+    }
+
+    fn judge_identification(&mut self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Freshness {
+        let identification = asked.request.identification;
+        let started = self.started;
+        let ntp = context.now.ntp;
+        let node = self.node(asked.request.home_address, context);
+        match asked.association.replay {
+            ReplayProtection::Timestamps { tolerance } => {
+                node.timestamps.judge(identification, ntp, tolerance, started)
+            }
+            ReplayProtection::Nonces => node
+                .nonces
+                .get(&asked.association.spi)
+                .map_or(Freshness::Mismatch, |nonces| nonces.judge(identification)),
+        }
+    }
+
+    fn accept_identification(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+        let identification = asked.request.identification;
+        let nonce = context.random();
+        let node = self.node(asked.request.home_address, context);
+        match asked.association.replay {
+            ReplayProtection::Timestamps { .. } => node.timestamps.accept(identification),
+            ReplayProtection::Nonces => {
+                node.nonces.entry(asked.association.spi).or_default().accept(identification, nonce)
+            }
+        }
+    }
+
+    /// RFC 5944 §3.8.2.1 c.
+    fn check_foreign_home(&self, asked: &Asked<'_, '_>) -> Result<(), ReplyCode> {
+        let deregisters = asked.request.lifetime.is_zero();
+        let right = match asked.foreign_home {
+            ForeignHome::Valid(_) => true,
+            ForeignHome::Invalid(_) => false,
+            // §3.5.4: a deregistration carries none, and none may be missed.
+            ForeignHome::Missing(_) => deregisters,
+            ForeignHome::NotShared => {
+                deregisters
+                    || !self.config.require_foreign_home_authentication
+                    || foreign_agent(asked.datagram, &asked.request).is_none()
+            }
+        };
+        if right { Ok(()) } else { Err(ReplyCode::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION) }
+    }
+
+    /// What an authentic and fresh request may be denied for.
+    fn validate(&self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Result<(), ReplyCode> {
+        let request = &asked.request;
+        let destination = asked.datagram.destination;
+        // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
+        if request.home_agent != self.config.address
+            || destination != self.config.address
+                && !context.is_local(destination)
+                && !destination.is_multicast()
+        {
+            return Err(ReplyCode::UNKNOWN_HOME_AGENT_ADDRESS);
+        }
+        // §3.8.2.3. In RFC 2002 one of the two bits asks for header compression
+        // on the foreign agent's link, which is not the home agent's business.
+        let reserved = match self.config.profile {
+            Profile::Rfc5944 => request.flags.has_reserved(),
+            Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
+        };
+        if reserved || asked.received.defect().is_some() {
+            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        }
+        // §3.8.3.2: a home address that cannot be supported.
+        if self.home_network(request.home_address).is_none() {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        if request.lifetime.is_zero() {
+            return Ok(());
+        }
+        if self.config.administratively_prohibited {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        self.validate_care_of_address(request.care_of_address, context)?;
+        // RFC 3024 §4.3.1, in its order.
+        if request.flags.contains(RequestFlags::MINIMAL)
+            || request.flags.contains(RequestFlags::GRE)
+        {
+            return Err(ReplyCode::HA_ENCAPSULATION_UNAVAILABLE);
+        }
+        match request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
+            false if self.config.require_reverse_tunnel => {
+                return Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY);
+            }
+            true if !self.config.reverse_tunnel => {
+                return Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE);
+            }
+            _ => {}
+        }
+        self.validate_capacity(request)
+    }
+
+    /// Reliability row 15: no tunnel to where none can end, to ourselves, or to
+    /// an address that may have a binding of its own.
+    fn validate_care_of_address(
+        &self,
+        address: Ipv4Addr,
+        context: &Context<'_>,
+    ) -> Result<(), ReplyCode> {
+        let [first, ..] = address.octets();
+        if first == 0 || first >= 224 || address.is_loopback() {
+            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        }
+        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(address));
+        if at_home || context.is_local(address) || self.bindings.contains_key(&address) {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        Ok(())
+    }
+
+    fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), ReplyCode> {
+        let Some(binding) = self.bindings.get(&request.home_address) else {
+            let full = self.bindings.len() >= self.config.max_bindings;
+            return if full { Err(ReplyCode::HA_INSUFFICIENT_RESOURCES) } else { Ok(()) };
+        };
+        let adds =
+            self.keeps_earlier(request) && binding.registration(request.care_of_address).is_none();
+        if adds && binding.registrations.len() >= usize::from(self.max_simultaneous()) {
+            return Err(ReplyCode::TOO_MANY_SIMULTANEOUS_BINDINGS);
+        }
+        Ok(())
+    }
+
+    fn max_simultaneous(&self) -> u8 {
+        self.config.max_simultaneous.min(MAX_SIMULTANEOUS)
+    }
+
+    /// Whether the node's other care-of addresses stay (§3.8.2.2).
+    fn keeps_earlier(&self, request: &RegistrationRequest) -> bool {
+        request.flags.contains(RequestFlags::SIMULTANEOUS) && self.max_simultaneous() > 1
+    }
+
+    fn accepting_code(&self, request: &RegistrationRequest) -> ReplyCode {
+        if self.max_simultaneous() > 1 || request.lifetime.is_zero() {
+            ReplyCode::ACCEPTED
+        } else {
+            ReplyCode::ACCEPTED_NO_SIMULTANEOUS
+        }
+    }
+
+    /// The answer to the node's last request, which has come once more: the
+    /// lifetime is what is left of it (RFC 5944 §3.8.2.2).
+    fn granted_before(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        context: &Context<'_>,
+    ) -> Result<(ReplyCode, Lifetime), ReplyCode> {
+        let request = &asked.request;
+        let answered = self.node(request.home_address, context).answered;
+        let code = answered.unwrap_or(ReplyCode::IDENTIFICATION_MISMATCH);
+        if !code.is_accepted() {
+            return Err(code);
+        }
+        if request.lifetime.is_zero() {
+            return Ok((code, Lifetime::ZERO));
+        }
+        self.bindings
+            .get(&request.home_address)
+            .and_then(|binding| binding.registration(request.care_of_address))
+            .filter(|registration| registration.identification == request.identification)
+            .map(|registration| (code, registration.remaining(context.now.monotonic)))
+            .ok_or(ReplyCode::IDENTIFICATION_MISMATCH)
+    }
+
+    /// Changes the binding as §3.8.2.2 says and gives the lifetime granted.
+    fn apply(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) -> Lifetime {
+        if asked.request.lifetime.is_zero() {
+            self.deregister(asked, context);
+            Lifetime::ZERO
+        } else {
+            self.register(asked, context)
+        }
+    }
+
+    fn register(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) -> Lifetime {
+        let request = &asked.request;
+        let home_address = request.home_address;
+        let now = context.now.monotonic;
+        let granted = request.lifetime.min(self.config.max_lifetime);
+        let has = |flag| request.flags.contains(flag);
+        let registration = Registration {
+            care_of: CareOf {
+                address: request.care_of_address,
+                encapsulation: Encapsulation::IpInIp,
+                reverse_tunnel: has(RequestFlags::REVERSE_TUNNEL),
+                co_located: has(RequestFlags::CO_LOCATED),
+                broadcast: has(RequestFlags::BROADCAST),
+                lifetime: granted,
+            },
+            flags: request.flags,
+            identification: request.identification,
+            registered_at: now,
+            expires: granted.duration().map(|duration| now + duration),
+            foreign_agent: foreign_agent(asked.datagram, request),
+        };
+        let keeps_earlier = self.keeps_earlier(request);
+        let home_link = self.home_network(home_address).and_then(|network| network.link);
+        let was_home = !self.bindings.contains_key(&home_address);
+        let (tenant, home_agent) = self.key();
+        let binding = self.bindings.entry(home_address).or_insert_with(|| MobilityBinding {
+            tenant,
+            home_address,
+            home_agent,
+            home_link,
+            registrations: Vec::new(),
+        });
+        if !keeps_earlier {
+            binding.registrations.retain(|one| one.care_of.address == request.care_of_address);
+        }
+        binding.put(registration);
+        let token = Token::Binding((tenant, home_agent), home_address);
+        context.timers.set(token, binding.next_expiry());
+        context.push(Action::InstallBinding(binding.state()));
+        // RFC 5944 §4.6: a node that was at home until now.
+        if let (true, Some(port)) = (was_home, home_link) {
+            self.announce(home_address, port, None, context);
+        }
+        granted
+    }
+
+    fn deregister(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+        let request = &asked.request;
+        let home_address = request.home_address;
+        let all = request.care_of_address == home_address;
+        self.retain_registrations(home_address, context, |registration| {
+            !all && registration.care_of.address != request.care_of_address
+        });
+        // RFC 5944 §4.6: the node is home again.
+        if let (true, Some((port, mac))) = (all, self.home_station(asked)) {
+            self.announce(home_address, port, Some(mac), context);
+        }
+    }
+
+    /// Keeps what `keep` wants of a node's registrations and brings forwarding
+    /// state and timer in line. Whether something went.
+    fn retain_registrations(
+        &mut self,
+        home_address: Ipv4Addr,
+        context: &mut Context<'_>,
+        keep: impl FnMut(&Registration) -> bool,
+    ) -> bool {
+        let key = self.key();
+        let Some(binding) = self.bindings.get_mut(&home_address) else { return false };
+        let before = binding.registrations.len();
+        binding.registrations.retain(keep);
+        let token = Token::Binding(key, home_address);
+        context.timers.set(token, binding.next_expiry());
+        if binding.registrations.is_empty() {
+            self.bindings.remove(&home_address);
+            self.stop_announcing(home_address, context);
+            context.push(Action::RemoveBinding { tenant: key.0, home_address });
+            return true;
+        }
+        if binding.registrations.len() == before {
+            return false;
+        }
+        context.push(Action::InstallBinding(binding.state()));
+        true
+    }
+
+    fn deny(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        freshness: Freshness,
+        code: ReplyCode,
+        context: &mut Context<'_>,
+    ) {
+        context.counters.count_denial(code);
+        let now = context.now.monotonic;
+        if !self.node(asked.request.home_address, context).denials.take(DENIALS_PER_SECOND, now) {
+            context.counters.denials_suppressed += 1;
+            return;
+        }
+        self.reply(asked, freshness, code, asked.request.lifetime, context);
+    }
+
+    fn reply(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        freshness: Freshness,
+        code: ReplyCode,
+        lifetime: Lifetime,
+        context: &mut Context<'_>,
+    ) {
+        if code.is_accepted() && freshness == Freshness::Fresh {
+            match lifetime.is_zero() {
+                true => context.counters.deregistrations_accepted += 1,
+                false => context.counters.registrations_accepted += 1,
+            }
+        }
+        let nonce = context.random();
+        let request = asked.request.identification;
+        let identification = match asked.association.replay {
+            ReplayProtection::Timestamps { .. } => {
+                timestamp_reply(request, context.now.ntp, freshness)
+            }
+            ReplayProtection::Nonces => self
+                .node(asked.request.home_address, context)
+                .nonces
+                .entry(asked.association.spi)
+                .or_default()
+                .reply(request, nonce),
+        };
+        self.transmit(asked, code, lifetime, identification, context);
+    }
+
+    /// Sends a reply with the fields and in the order of RFC 5944 §3.8.3.
+    fn transmit(
+        &self,
+        asked: &Asked<'_, '_>,
+        code: ReplyCode,
+        lifetime: Lifetime,
+        identification: Identification,
+        context: &mut Context<'_>,
+    ) {
+        let (datagram, request) = (asked.datagram, &asked.request);
+        let reply = RegistrationReply {
+            code,
+            lifetime,
+            home_address: request.home_address,
+            home_agent: self.config.address,
+            identification,
+        };
+        let mut writer = MessageWriter::reply(&reply);
+        writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
+        if let Some(association) = asked.foreign_home.association() {
+            writer.authenticate(AuthenticationKind::ForeignHome, association);
+        }
+        let to_us = context.is_local(datagram.destination);
+        context.push(Action::Transmit(Transmit {
+            tenant: self.config.tenant,
+            link: self.home_station(asked),
+            source: if to_us { datagram.destination } else { self.config.address },
+            destination: datagram.source,
+            ttl: REPLY_TTL,
+            payload: Payload::Udp {
+                source_port: MOBILE_IP_PORT,
+                destination_port: datagram.source_port,
+                data: writer.finish(),
+            },
+        }));
+        context.push(Action::Event(Event::HomeRegistration {
+            tenant: self.config.tenant,
+            home_address: request.home_address,
+            care_of_address: request.care_of_address,
+            code: code.0,
+            lifetime,
+        }));
+    }
+
+    /// The node's station on its home link, when the request came from there
+    /// under its home address: it is answered there, whatever its binding says
+    /// (RFC 5944 §3.8.3.1).
+    fn home_station(&self, asked: &Asked<'_, '_>) -> Option<(PortId, MacAddress)> {
+        let datagram = asked.datagram;
+        let home_address = asked.request.home_address;
+        let home_link = self.home_network(home_address).and_then(|network| network.link);
+        let is_home = datagram.source == home_address && home_link == Some(datagram.port);
+        (is_home && datagram.source_mac.is_unicast())
+            .then_some((datagram.port, datagram.source_mac))
+    }
+
+    fn announce(
+        &mut self,
+        address: Ipv4Addr,
+        port: PortId,
+        mac: Option<MacAddress>,
+        context: &mut Context<'_>,
+    ) {
+        let begun = context.now.monotonic;
+        self.announcements.insert(address, Announcement { port, mac, begun, step: 0 });
+        self.handle_announcement(address, context);
+    }
+
+    fn stop_announcing(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
+        self.announcements.remove(&home_address);
+        context.timers.stop(Token::Announcement(self.key(), home_address));
+    }
+
+    /// The next gratuitous ARP of a node's schedule is due.
+    pub(crate) fn handle_announcement(&mut self, address: Ipv4Addr, context: &mut Context<'_>) {
+        let key = self.key();
+        let Some(announcement) = self.announcements.get_mut(&address) else { return };
+        let (port, mac) = (announcement.port, announcement.mac);
+        context.push(Action::GratuitousArp { port, address, mac });
+        announcement.step += 1;
+        match ANNOUNCEMENT_SCHEDULE.get(announcement.step) {
+            Some(after) => {
+                let token = Token::Announcement(key, address);
+                context.timers.arm(token, announcement.begun + *after);
+            }
+            None => {
+                self.announcements.remove(&address);
+            }
+        }
+    }
+
+    /// A care-of address of the binding has reached its end.
+    pub(crate) fn handle_expiry(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
+        let now = context.now.monotonic;
+        let tenant = self.config.tenant;
+        let mut expired = Vec::new();
+        self.retain_registrations(home_address, context, |registration| {
+            let ended = registration.expires.is_some_and(|expires| expires <= now);
+            if ended {
+                expired.push(registration.care_of.address);
+            }
+            !ended
+        });
+        for care_of_address in expired {
+            context.counters.bindings_expired += 1;
+            let event = Event::BindingExpired { tenant, home_address, care_of_address };
+            context.push(Action::Event(event));
+        }
+    }
+
+    /// Forgets a node's binding, but not its identifications. Whether it had one.
+    pub(crate) fn clear(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) -> bool {
+        self.retain_registrations(home_address, context, |_| false)
+    }
+
+    /// Takes a new configuration for the same tenant and address. Bindings whose
+    /// node and home network are still served stay.
+    pub(crate) fn reconfigure(&mut self, config: HomeAgentConfig, context: &mut Context<'_>) {
+        self.config = config;
+        let home_addresses: Vec<Ipv4Addr> = self.bindings.keys().copied().collect();
+        for home_address in home_addresses {
+            let known = self.config.security.first_mobile_node(home_address).is_some();
+            let Some(network) = self.home_network(home_address).filter(|_| known) else {
+                self.clear(home_address, context);
+                continue;
+            };
+            let home_link = network.link;
+            let Some(binding) = self.bindings.get_mut(&home_address) else { continue };
+            if binding.home_link != home_link {
+                binding.home_link = home_link;
+                context.push(Action::InstallBinding(binding.state()));
+                self.stop_announcing(home_address, context);
+                if let Some(port) = home_link {
+                    self.announce(home_address, port, None, context);
+                }
+            }
+        }
+    }
+
+    /// Leaves nothing behind.
+    pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        let home_addresses: Vec<Ipv4Addr> = self.bindings.keys().copied().collect();
+        for home_address in home_addresses {
+            self.clear(home_address, context);
+        }
+        let announced: Vec<Ipv4Addr> = self.announcements.keys().copied().collect();
+        for home_address in announced {
+            self.stop_announcing(home_address, context);
+        }
+    }
+
+    const fn key(&self) -> AgentKey {
+        (self.config.tenant, self.config.address)
+    }
+
+    fn home_network(&self, home_address: Ipv4Addr) -> Option<&HomeNetwork> {
+        self.config.home_networks.iter().find(|network| network.prefix.contains(home_address))
+    }
+
+    /// Called for nodes with an association only: their number bounds the map.
+    fn node(&mut self, home_address: Ipv4Addr, context: &Context<'_>) -> &mut Node {
+        self.nodes.entry(home_address).or_insert_with(|| Node {
+            timestamps: TimestampHistory::default(),
+            nonces: BTreeMap::new(),
+            answered: None,
+            last_failed_authentication: None,
+            denials: TokenBucket::full(DENIALS_PER_SECOND, context.now.monotonic),
+        })
+    }
+}
+
+/// Time to live of replies.
+const REPLY_TTL: u8 = 64;
+/// Bytes of an authentication extension in front of its authenticator.
+const AUTHENTICATION_HEADER: usize = 6;
+
+const fn spi_of(extension: &Extension<'_>) -> Option<Spi> {
+    match extension {
+        Extension::Authentication { spi, .. } => Some(*spi),
+        _ => None,
+    }
+}
+
+/// The foreign agent that relayed a request: its source, unless that is the node
+/// itself, at home or at its co-located care-of address.
+fn foreign_agent(datagram: &Datagram<'_>, request: &RegistrationRequest) -> Option<Ipv4Addr> {
+    let co_located = request.flags.contains(RequestFlags::CO_LOCATED)
+        && datagram.source == request.care_of_address;
+    let at_home = datagram.source == request.home_address;
+    (!co_located && !at_home).then_some(datagram.source)
+}

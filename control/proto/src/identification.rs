@@ -1,0 +1,291 @@
+//! Replay protection of registration requests (RFC 5944 §5.7): pure decisions on
+//! what a home agent remembers of each node.
+//!
+//! A timestamp is fresh when it is close enough to the home agent's time and
+//! later than all that were accepted before. A nonce is fresh when it is the one
+//! that the home agent gave last.
+//!
+//! *A clock that steps back* leaves the last accepted timestamp (the mark) in
+//! the future, where it would refuse the node until the clock is there again.
+//! Such a mark cannot be right, because it could not be accepted now; it gives
+//! way to the present second. What keeps replays out even then is the memory of
+//! the last accepted identifications, one by one, and below the oldest of them
+//! everything is refused.
+//!
+//! *A start* gives every node a mark at the time of the start, so that a request
+//! captured before it is answered with 133.
+//!
+//! **Not done:** marks do not outlive the process, nor go to a standby.
+
+use alloc::collections::VecDeque;
+use core::time::Duration;
+
+use crate::NtpTime;
+use crate::limits::REMEMBERED_IDENTIFICATIONS;
+use crate::message::Identification;
+
+/// What a request's identification says about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Never seen: the request may be acted upon.
+    Fresh,
+    /// The request that was accepted last, once more: the same answer is due,
+    /// and nothing else (RFC 5944 §3.8.2.2). Only with nonces, where a
+    /// retransmission is the same message (RFC 5944 §3.6.3).
+    Repeated,
+    /// Stale, ahead of time or replayed: 133.
+    Mismatch,
+}
+
+/// What a home agent remembers of one node's timestamps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TimestampHistory {
+    /// The latest accepted timestamp.
+    mark: Option<NtpTime>,
+    /// The last accepted ones, oldest first.
+    recent: VecDeque<NtpTime>,
+    /// The latest of those that are no longer remembered one by one.
+    forgotten: Option<NtpTime>,
+}
+
+impl TimestampHistory {
+    /// Judges a timestamp at the home agent's time `now` and changes nothing.
+    /// Nothing before `floor`, the time of the agent's start, is fresh.
+    pub fn judge(
+        &self,
+        identification: Identification,
+        now: NtpTime,
+        tolerance: Duration,
+        floor: NtpTime,
+    ) -> Freshness {
+        let timestamp = NtpTime(identification.0);
+        let tolerance = fixed_point(tolerance);
+        let within = timestamp.wrapping_distance(now).unsigned_abs() <= tolerance;
+        let later = [self.mark, Some(floor)]
+            .into_iter()
+            .flatten()
+            .map(|mark| plausible(mark, now, tolerance))
+            .chain(self.forgotten)
+            .all(|mark| timestamp.wrapping_distance(mark) > 0);
+        if within && later && !self.recent.contains(&timestamp) {
+            Freshness::Fresh
+        } else {
+            Freshness::Mismatch
+        }
+    }
+
+    /// Remembers an identification that was found fresh and authentic.
+    pub fn accept(&mut self, identification: Identification) {
+        let timestamp = NtpTime(identification.0);
+        self.mark = Some(timestamp);
+        self.recent.push_back(timestamp);
+        while self.recent.len() > REMEMBERED_IDENTIFICATIONS {
+            let oldest = self.recent.pop_front();
+            self.forgotten = match (self.forgotten, oldest) {
+                (Some(a), Some(b)) if a.wrapping_distance(b) > 0 => Some(a),
+                (before, oldest) => oldest.or(before),
+            };
+        }
+    }
+}
+
+/// The identification of a reply to a request that was or was not fresh
+/// (RFC 5944 §5.7.1): the request's own, or the home agent's time over the
+/// request's low half.
+pub const fn timestamp_reply(
+    request: Identification,
+    now: NtpTime,
+    freshness: Freshness,
+) -> Identification {
+    match freshness {
+        Freshness::Fresh | Freshness::Repeated => request,
+        Freshness::Mismatch => {
+            Identification::from_halves(Identification(now.0).high(), request.low())
+        }
+    }
+}
+
+/// What a home agent remembers of one node's nonces (RFC 5944 §5.7.2).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NonceHistory {
+    /// The nonce that the next request must carry in its high half.
+    outstanding: Option<u32>,
+    /// The request that was accepted last.
+    last: Option<Identification>,
+}
+
+impl NonceHistory {
+    /// Judges a nonce and changes nothing.
+    pub fn judge(&self, identification: Identification) -> Freshness {
+        if self.last == Some(identification) {
+            Freshness::Repeated
+        } else if self.outstanding == Some(identification.high()) {
+            Freshness::Fresh
+        } else {
+            Freshness::Mismatch
+        }
+    }
+
+    /// Remembers an identification that was found fresh and authentic; `nonce`,
+    /// unpredictable, is asked for next.
+    pub fn accept(&mut self, identification: Identification, nonce: u32) {
+        self.last = Some(identification);
+        // "The high-order values SHOULD differ from their previous values."
+        let differs = nonce != identification.high();
+        self.outstanding = Some(if differs { nonce } else { nonce.wrapping_add(1) });
+    }
+
+    /// The identification of a reply: the nonce that the next request must carry
+    /// over the request's low half. `nonce`, unpredictable, is used when none is
+    /// outstanding. An outstanding one stays, or else a replayed request would
+    /// take away the nonce that the node is about to use.
+    pub fn reply(&mut self, request: Identification, nonce: u32) -> Identification {
+        let high = *self.outstanding.get_or_insert(nonce);
+        Identification::from_halves(high, request.low())
+    }
+}
+
+/// A duration in units of 2^-32 s.
+fn fixed_point(duration: Duration) -> u64 {
+    let fraction = (u64::from(duration.subsec_nanos()) << 32) / 1_000_000_000;
+    duration.as_secs().min(u64::from(u32::MAX >> 1)) << 32 | fraction
+}
+
+/// The mark, unless the clock has stepped back behind it: then the end of the
+/// second before `now`, so that the second that a 133 names is fresh.
+fn plausible(mark: NtpTime, now: NtpTime, tolerance: u64) -> NtpTime {
+    let ahead = mark.wrapping_distance(now);
+    if ahead > 0 && ahead.unsigned_abs() > tolerance {
+        NtpTime((now.0 & !0xffff_ffff).wrapping_sub(1))
+    } else {
+        mark
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOLERANCE: Duration = Duration::from_secs(7);
+    const SECOND: u64 = 1 << 32;
+    const NOW: NtpTime = NtpTime(3_900_000_000 * SECOND);
+    const LONG_AGO: NtpTime = NtpTime(3_000_000_000 * SECOND);
+
+    fn judge(history: &TimestampHistory, timestamp: u64, now: u64) -> Freshness {
+        history.judge(Identification(timestamp), NtpTime(now), TOLERANCE, LONG_AGO)
+    }
+
+    #[test]
+    fn the_window_is_closed_at_seven_seconds_on_both_sides() {
+        let history = TimestampHistory::default();
+        for (timestamp, expected) in [
+            (NOW.0, Freshness::Fresh),
+            (NOW.0 + 7 * SECOND, Freshness::Fresh),
+            (NOW.0 + 7 * SECOND + 1, Freshness::Mismatch),
+            (NOW.0 - 7 * SECOND, Freshness::Fresh),
+            (NOW.0 - 7 * SECOND - 1, Freshness::Mismatch),
+            (0, Freshness::Mismatch),
+            (u64::MAX, Freshness::Mismatch),
+        ] {
+            assert_eq!(judge(&history, timestamp, NOW.0), expected, "{timestamp:x}");
+        }
+    }
+
+    #[test]
+    fn a_timestamp_must_be_later_than_all_before() {
+        let mut history = TimestampHistory::default();
+        history.accept(Identification(NOW.0));
+        assert_eq!(judge(&history, NOW.0, NOW.0), Freshness::Mismatch);
+        assert_eq!(judge(&history, NOW.0 - 1, NOW.0), Freshness::Mismatch);
+        assert_eq!(judge(&history, NOW.0 + 1, NOW.0), Freshness::Fresh);
+    }
+
+    #[test]
+    fn the_era_of_2036_wraps_inside_the_window() {
+        let mut history = TimestampHistory::default();
+        let (before, after) = (u64::MAX - SECOND, SECOND);
+        let floor = NtpTime(before - SECOND);
+        let judge = |history: &TimestampHistory, timestamp: u64, now: u64| {
+            history.judge(Identification(timestamp), NtpTime(now), TOLERANCE, floor)
+        };
+        assert_eq!(judge(&history, before, after), Freshness::Fresh);
+        assert_eq!(judge(&history, after, before), Freshness::Fresh);
+        history.accept(Identification(before));
+        assert_eq!(judge(&history, after, after), Freshness::Fresh);
+        history.accept(Identification(after));
+        assert_eq!(judge(&history, before + 1, after), Freshness::Mismatch);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_start_is_refused() {
+        let history = TimestampHistory::default();
+        let judge = |timestamp: u64| {
+            history.judge(Identification(timestamp), NtpTime(NOW.0 + SECOND), TOLERANCE, NOW)
+        };
+        assert_eq!(judge(NOW.0 - 1), Freshness::Mismatch);
+        assert_eq!(judge(NOW.0), Freshness::Mismatch);
+        assert_eq!(judge(NOW.0 + 1), Freshness::Fresh);
+    }
+
+    /// Reliability row 8.
+    #[test]
+    fn a_mark_ahead_of_the_clock_gives_way_but_what_was_accepted_stays_refused() {
+        let mut history = TimestampHistory::default();
+        let hour = 3_600 * SECOND;
+        let first = NOW.0 - SECOND;
+        history.accept(Identification(first));
+        history.accept(Identification(NOW.0 + hour));
+        // The clock is back. The second that a 133 would name is fresh.
+        assert_eq!(judge(&history, NOW.0, NOW.0), Freshness::Fresh);
+        assert_eq!(judge(&history, first, NOW.0), Freshness::Mismatch);
+        history.accept(Identification(NOW.0 + SECOND));
+        assert_eq!(judge(&history, NOW.0 + SECOND, NOW.0), Freshness::Mismatch);
+        // An hour on, the request of the wrong hour is still known.
+        assert_eq!(judge(&history, NOW.0 + hour, NOW.0 + hour), Freshness::Mismatch);
+        assert_eq!(judge(&history, NOW.0 + hour + 1, NOW.0 + hour), Freshness::Fresh);
+    }
+
+    #[test]
+    fn below_the_oldest_remembered_everything_is_refused() {
+        let mut history = TimestampHistory::default();
+        for step in 0..40 {
+            history.accept(Identification(NOW.0 + step * SECOND));
+        }
+        let remembered = REMEMBERED_IDENTIFICATIONS as u64;
+        assert_eq!(history.recent.len(), REMEMBERED_IDENTIFICATIONS);
+        // Step back far behind all of them.
+        let now = NOW.0 + 10 * SECOND;
+        for step in 10..17 {
+            let timestamp = NOW.0 + step * SECOND + 5;
+            assert_eq!(judge(&history, timestamp, now), Freshness::Mismatch, "{step}");
+        }
+        let kept = NOW.0 + (40 - remembered) * SECOND;
+        assert_eq!(judge(&history, kept, kept), Freshness::Mismatch);
+        assert_eq!(judge(&history, kept + 5, kept), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_reply_names_the_home_agents_time_only_when_it_denies() {
+        let request = Identification::from_halves(1, 2);
+        let now = NtpTime(9 * SECOND + 5);
+        assert_eq!(timestamp_reply(request, now, Freshness::Fresh), request);
+        let denied = timestamp_reply(request, now, Freshness::Mismatch);
+        assert_eq!(denied, Identification::from_halves(9, 2));
+    }
+
+    #[test]
+    fn nonces_bring_themselves_into_step_and_answer_a_repeated_request_again() {
+        let mut history = NonceHistory::default();
+        let first = Identification::from_halves(1, 2);
+        assert_eq!(history.judge(first), Freshness::Mismatch);
+        assert_eq!(history.reply(first, 77), Identification::from_halves(77, 2));
+        // A replay does not take the outstanding nonce away.
+        assert_eq!(history.reply(first, 78), Identification::from_halves(77, 2));
+        let second = Identification::from_halves(77, 3);
+        assert_eq!(history.judge(second), Freshness::Fresh);
+        history.accept(second, 77);
+        assert_eq!(history.judge(second), Freshness::Repeated);
+        assert_eq!(history.judge(Identification::from_halves(77, 4)), Freshness::Mismatch);
+        assert_eq!(history.reply(second, 99), Identification::from_halves(78, 3));
+    }
+}

@@ -1,0 +1,67 @@
+//! A foreign agent's visitors and pending registrations: the records of RFC 5944
+//! §3.7.1, from which the forwarding state is derived.
+
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+use homeport_wire::{MacAddress, PortId};
+
+use crate::action::VisitorState;
+use crate::message::{Identification, RegistrationRequest};
+use crate::{Instant, Lifetime};
+
+/// A node that is registered through this foreign agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Visitor {
+    /// The forwarding state, the node's addresses in it.
+    pub state: VisitorState,
+    /// The lifetime granted: the home agent's, or ours where that is less.
+    pub lifetime: Lifetime,
+    /// The identification of the request.
+    pub identification: Identification,
+    /// When the accepting reply was relayed.
+    pub registered_at: Instant,
+    /// When it ends; `None` is never.
+    pub expires: Option<Instant>,
+}
+
+/// Who asked, and how to answer on the link that the question came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// The link.
+    pub port: PortId,
+    /// The node's link-layer address.
+    pub mac: MacAddress,
+    /// Source of the request.
+    pub source: Ipv4Addr,
+    /// Destination of the request, or our address on the link when that was a
+    /// group: the source of every answer.
+    pub destination: Ipv4Addr,
+    /// The UDP port to answer to.
+    pub source_port: u16,
+    /// The fixed part of the request.
+    pub request: RegistrationRequest,
+}
+
+/// A request that was relayed and not answered yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PendingRegistration {
+    /// Who asked.
+    pub station: Station,
+    /// Whether the encapsulating delivery style was asked for (RFC 3024 §3.3).
+    pub encapsulating_delivery: bool,
+    /// The node's NAI, if it gave one (RFC 2794 §3).
+    pub network_access_identifier: Option<Vec<u8>>,
+    /// Length and checksum of the relayed UDP datagram: an ICMP error quotes at
+    /// least these of it.
+    pub(crate) relayed: (u16, u16),
+}
+
+/// Home address, link-layer address, low half of the identification.
+pub(crate) type PendingKey = (Ipv4Addr, MacAddress, u32);
+
+/// Pending registrations. All of one node stand together.
+pub(crate) type PendingList = BTreeMap<PendingKey, PendingRegistration>;
+
+/// The visitor list: visitors by home address.
+pub(crate) type VisitorList = BTreeMap<Ipv4Addr, Visitor>;
