@@ -32,6 +32,12 @@ const ALL_MOBILITY_AGENTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 11);
 /// The tenant of the underlay: links that all tenants share.
 pub const UNDERLAY: TenantId = TenantId(0);
 
+/// Whether one tenant's packets may use what is another's: its own is always its,
+/// and the underlay is everybody's.
+pub const fn may_reach(tenant: TenantId, owner: TenantId) -> bool {
+    tenant.0 == owner.0 || tenant.0 == UNDERLAY.0 || owner.0 == UNDERLAY.0
+}
+
 /// The tables as one worker reads them.
 pub struct Tables {
     /// Home agents' bindings.
@@ -66,7 +72,7 @@ impl Tables {
     /// and those of the shared underlay may, another tenant's may not.
     pub fn local(&self, tenant: TenantId, address: Ipv4Addr) -> Option<&LocalEntry> {
         let entry = self.locals.lookup(&LocalKey { address })?;
-        (entry.tenant == tenant || tenant == UNDERLAY || entry.tenant == UNDERLAY).then_some(entry)
+        may_reach(tenant, entry.tenant).then_some(entry)
     }
 
     /// The link-layer address of a next hop.

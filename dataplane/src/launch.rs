@@ -26,6 +26,9 @@ use crate::table::visitor::{VisitorEntry, VisitorKey};
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
 
+/// How many rounds of housekeeping tell a port's counters after somebody asked.
+const TELL_ROUNDS: u32 = 600;
+
 /// The control core's side of a dataplane.
 pub struct Control {
     /// Home agents' bindings.
@@ -68,7 +71,7 @@ pub struct PortShared {
     up: AtomicBool,
     address: AtomicU32,
     counters: Mutex<Vec<(&'static str, u64)>>,
-    counters_wanted: AtomicBool,
+    counters_wanted: AtomicU32,
 }
 
 impl PortShared {
@@ -92,13 +95,12 @@ impl PortShared {
         self.address.store(bits, Ordering::Relaxed);
     }
 
-    /// The port's own counters, as they were when this was last called and the
-    /// worker then told; the call asks it to tell them anew, which takes it at
-    /// most a tenth of a second.
+    /// The port's own counters. They are a tenth of a second old when somebody
+    /// asked within the last minute; else as old as that, and the call starts the
+    /// telling anew.
     pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        let counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.counters_wanted.store(true, Ordering::Relaxed);
-        counters
+        self.counters_wanted.store(TELL_ROUNDS, Ordering::Relaxed);
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The worker's side: how the port is.
@@ -106,14 +108,15 @@ impl PortShared {
         self.up.store(up, Ordering::Relaxed);
     }
 
-    /// The worker's side: tells the port's own counters if somebody asked. Only
-    /// then is memory taken; it never waits for the reader.
+    /// The worker's side: tells the port's own counters while somebody wants them.
+    /// Only then is memory taken; it never waits for the reader.
     pub(crate) fn publish(&self, counters: impl FnOnce() -> Vec<(&'static str, u64)>) {
-        if self.counters_wanted.load(Ordering::Relaxed)
+        let rounds = self.counters_wanted.load(Ordering::Relaxed);
+        if rounds > 0
             && let Ok(mut published) = self.counters.try_lock()
         {
             *published = counters();
-            self.counters_wanted.store(false, Ordering::Relaxed);
+            self.counters_wanted.store(rounds - 1, Ordering::Relaxed);
         }
     }
 }
@@ -169,7 +172,7 @@ fn port_shared(setup: &PortSetup) -> PortShared {
         up: AtomicBool::new(setup.port.is_up()),
         address: AtomicU32::new(0),
         counters: Mutex::new(setup.port.counters()),
-        counters_wanted: AtomicBool::new(false),
+        counters_wanted: AtomicU32::new(0),
     }
 }
 

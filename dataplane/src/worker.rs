@@ -11,7 +11,7 @@ use homeport_wire::{EthernetHeader, PortId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-use crate::classify::Tables;
+use crate::classify::{Tables, may_reach};
 use crate::config::{DataplaneConfig, PollMode};
 use crate::forward::{Forwarder, MAX_JOBS};
 use crate::hold::MAX_HELD;
@@ -289,21 +289,29 @@ impl Worker {
 
 /// One packet of the control core.
 fn inject(forwarder: &mut Forwarder, tables: &Tables, header: Option<InjectHeader>, bytes: &[u8]) {
-    let Some(mut packet) = forwarder.output.pool.take() else { return };
-    let port = header.map_or(PortId(0), |header| header.port());
-    let is_port = forwarder.output.outlet(port).is_some();
-    packet.port = if is_port { port } else { PortId(0) };
-    packet.tenant = header.map(|header| header.tenant()).unwrap_or_default();
-    if let Some(stats) = forwarder.output.stats(packet.port) {
+    let output = &mut forwarder.output;
+    let Some(mut packet) = output.pool.take() else { return };
+    let tenant = header.map(|header| header.tenant()).unwrap_or_default();
+    // A tenant's packets are counted at, and leave by, a link that it may use.
+    let is_open =
+        |port: PortId| output.outlet(port).is_some_and(|outlet| may_reach(tenant, outlet.tenant));
+    let named = header.map(|header| header.port()).filter(|port| is_open(*port));
+    // Ports are numbered with 16 bits.
+    let counted_at =
+        named.or_else(|| (0..output.outlets.len() as u16).map(PortId).find(|port| is_open(*port)));
+    (packet.port, packet.tenant) = (counted_at.unwrap_or_default(), tenant);
+    if let Some(stats) = output.stats(packet.port) {
         stats.injected.add(1);
     }
-    let written = !bytes.is_empty() && packet.set_bytes(bytes);
-    let whole = header.is_some_and(|header| header.len() == bytes.len());
-    match header.and_then(|header| header.kind()).filter(|_| written && whole) {
-        Some(InjectKind::Frame) if is_port && bytes.len() >= EthernetHeader::LEN => {
-            forwarder.output.finish(packet, Verdict::Transmit(port));
+    let whole = header.is_some_and(|header| header.len() == bytes.len())
+        && counted_at.is_some()
+        && !bytes.is_empty()
+        && packet.set_bytes(bytes);
+    match (header.and_then(|header| header.kind()).filter(|_| whole), named) {
+        (Some(InjectKind::Frame), Some(port)) if bytes.len() >= EthernetHeader::LEN => {
+            output.finish(packet, Verdict::Transmit(port));
         }
-        Some(InjectKind::Routed) => forwarder.inject(tables, packet),
-        _ => forwarder.output.drop(packet, DropReason::InjectMalformed),
+        (Some(InjectKind::Routed), _) => forwarder.inject(tables, packet),
+        _ => output.drop(packet, DropReason::InjectMalformed),
     }
 }

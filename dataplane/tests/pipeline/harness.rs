@@ -275,7 +275,7 @@ pub(crate) fn visitor(
 }
 
 /// An IPv4 packet to be made.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Ip {
     pub(crate) source: Ipv4Addr,
     pub(crate) destination: Ipv4Addr,
@@ -373,6 +373,13 @@ impl Ip {
             fragment: (header.fragment_offset(), header.more_fragments()),
             payload: packet.payload().to_vec(),
         }
+    }
+
+    /// The packet that an error quotes, as far as it does, with the rest of
+    /// `packet` behind it.
+    pub(crate) fn read_quote(quote: &[u8], packet: &Ip) -> Self {
+        let whole = packet.bytes();
+        Ip::read(&[quote, &whole[quote.len()..]].concat())
     }
 
     /// The packet in this tunnelled packet.

@@ -2,6 +2,18 @@
 //! leaves looked at, every counter added up.
 
 #[cfg(test)]
+mod control;
+#[cfg(test)]
+mod foreign_agent;
+#[cfg(test)]
 mod harness;
+#[cfg(test)]
+mod home_agent;
+#[cfg(test)]
+mod links;
+#[cfg(test)]
+mod noise;
+#[cfg(test)]
+mod routing;
 #[cfg(test)]
 mod walk;

@@ -5,8 +5,8 @@ use homeport_dataplane::table::visitor::ReverseTunnel;
 
 use crate::harness::*;
 
-const ROUTER: u8 = 1;
-const MOBILE: u8 = 10;
+pub(crate) const ROUTER: u8 = 1;
+pub(crate) const MOBILE: u8 = 10;
 
 /// The agents as the walk has them: port 0 is the core, port 1 the agent's link.
 pub(crate) fn home_agent() -> Rig {
