@@ -9,6 +9,7 @@ pub mod dpdk;
 pub mod interface;
 pub mod mem;
 pub mod offload;
+pub mod pcap;
 pub mod shield;
 #[cfg(test)]
 mod testbed;
