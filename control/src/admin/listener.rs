@@ -13,15 +13,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 
 /// How many connections a listener keeps; further ones wait.
-pub const MAX_CONNECTIONS: usize = 64;
+pub(super) const MAX_CONNECTIONS: usize = 64;
 
 /// How long a connection lasts. Long enough for any request, and scrapers connect
 /// again.
-pub const MAX_AGE: Duration = Duration::from_secs(60);
+pub(super) const MAX_AGE: Duration = Duration::from_secs(60);
 
 /// A listener with at most [`MAX_CONNECTIONS`] connections of at most [`MAX_AGE`].
 #[derive(Debug)]
-pub struct Bounded<L> {
+pub(super) struct Bounded<L> {
     listener: L,
     permits: Arc<Semaphore>,
     max_age: Duration,
@@ -29,7 +29,7 @@ pub struct Bounded<L> {
 
 impl<L> Bounded<L> {
     /// Bounds `listener`.
-    pub fn new(listener: L) -> Self {
+    pub(super) fn new(listener: L) -> Self {
         Bounded::with_bounds(listener, MAX_CONNECTIONS, MAX_AGE)
     }
 
@@ -57,7 +57,7 @@ impl<L: Listener> Listener for Bounded<L> {
 
 /// A connection with its permit and its end.
 #[derive(Debug)]
-pub struct Held<S> {
+pub(super) struct Held<S> {
     stream: S,
     end: Pin<Box<Sleep>>,
     _permit: Option<OwnedSemaphorePermit>,
@@ -65,7 +65,7 @@ pub struct Held<S> {
 
 impl<S> Held<S> {
     /// The connection itself.
-    pub fn get_ref(&self) -> &S {
+    pub(super) fn get_ref(&self) -> &S {
         &self.stream
     }
 

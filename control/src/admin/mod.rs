@@ -9,7 +9,12 @@
 //! with [`view`]s, which travel back as JSON and are printed.
 
 pub mod api;
+pub mod client;
 mod listener;
 pub mod metrics;
+pub mod print;
 pub mod server;
+pub mod show;
+pub mod sockets;
+pub mod top;
 pub mod view;

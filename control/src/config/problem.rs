@@ -10,6 +10,8 @@ use miette::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::admin::print::{clean, is_obeyed};
+
 /// One error of a config file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Problem {
@@ -57,7 +59,7 @@ impl std::error::Error for ConfigErrors {}
 
 impl ConfigErrors {
     /// The error that a file could not be read at all.
-    pub(super) fn unreadable(path: &Path, error: &std::io::Error) -> Self {
+    pub fn unreadable(path: &Path, error: &std::io::Error) -> Self {
         let problem = Problem {
             file: path.display().to_string(),
             line: 1,
@@ -78,48 +80,61 @@ pub fn render(problems: &[Problem], text: &str, color: bool) -> String {
     let mut out = String::new();
     for problem in problems {
         let excerpt = Excerpt {
-            problem,
-            source: NamedSource::new(&problem.file, text.to_owned()).with_language("toml"),
+            message: clean(&problem.message),
+            help: clean(&problem.help),
+            span: (problem.offset, problem.len),
+            source: NamedSource::new(clean(&problem.file), harmless(text)),
             has_text: !text.is_empty(),
         };
         // Writing to a String fails only if the handler itself does; then the
         // plain line says as much.
         if handler.render_report(&mut out, &excerpt).is_err() {
-            out.push_str(&problem.to_string());
+            out.push_str(&clean(&problem.to_string()));
         }
         out.push('\n');
     }
     let count = problems.len();
     let noun = if count == 1 { "error" } else { "errors" };
     let file = problems.first().map_or("", |problem| &problem.file);
-    out.push_str(&format!("{file}: {count} {noun}"));
+    out.push_str(&format!("{}: {count} {noun}", clean(file)));
+    out
+}
+
+/// The text with every character that a terminal would obey replaced by as many
+/// question marks as it has bytes, so that offsets stay.
+fn harmless(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if matches!(c, '\n' | '\t') || !is_obeyed(c) {
+            out.push(c);
+        } else {
+            out.extend(std::iter::repeat_n('?', c.len_utf8()));
+        }
+    }
     out
 }
 
 /// A problem beside its source, as miette wants it.
-struct Excerpt<'a> {
-    problem: &'a Problem,
+#[derive(Debug)]
+struct Excerpt {
+    message: String,
+    help: String,
+    span: (usize, usize),
     source: NamedSource<String>,
     has_text: bool,
 }
 
-impl fmt::Debug for Excerpt<'_> {
+impl fmt::Display for Excerpt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(self.problem, f)
+        f.write_str(&self.message)
     }
 }
 
-impl fmt::Display for Excerpt<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.problem.message)
-    }
-}
+impl std::error::Error for Excerpt {}
 
-impl std::error::Error for Excerpt<'_> {}
-
-impl Diagnostic for Excerpt<'_> {
+impl Diagnostic for Excerpt {
     fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
-        Some(Box::new(&self.problem.help))
+        Some(Box::new(&self.help))
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
@@ -127,9 +142,8 @@ impl Diagnostic for Excerpt<'_> {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        let span = (self.problem.offset, self.problem.len);
         self.has_text
-            .then(|| Box::new(std::iter::once(LabeledSpan::new_with_span(None, span))) as _)
+            .then(|| Box::new(std::iter::once(LabeledSpan::new_with_span(None, self.span))) as _)
     }
 }
 
@@ -151,7 +165,7 @@ impl Problems {
     }
 
     /// The problems, in the order of the file, with line and column.
-    pub(super) fn into_errors(mut self, path: &Path, text: &str) -> ConfigErrors {
+    pub fn into_errors(mut self, path: &Path, text: &str) -> ConfigErrors {
         self.found.sort_by_key(|(span, ..)| (span.start, span.end));
         self.found.dedup();
         let file = path.display().to_string();

@@ -1,0 +1,662 @@
+//! One renderer for what the API shows: the CLI prints with it, and so do tests
+//! that fail.
+//!
+//! Text that came from outside (names, devices, refusals) is escaped here, so
+//! that nothing on the wire or in a file can speak to a terminal.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+use super::api::{
+    AgentView, BindingView, Cleared, CounterView, DropView, Encapsulation, MobileNodeView,
+    NeighborView, Plane, PortView, ReverseTunnel, RouteView, SecurityAssociationView, Status,
+    Totals, TunnelView, VisitorState, VisitorView,
+};
+use crate::config::{ConfigDiff, Effect};
+
+/// The text with everything in it that a terminal would obey or reorder written
+/// out: control characters, and marks of direction and of zero width.
+pub fn clean(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if is_obeyed(c) {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
+/// Whether a terminal would do something else with it than show it.
+pub fn is_obeyed(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{200b}'..='\u{200f}'
+                | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{2069}'
+                | '\u{feff}'
+        )
+}
+
+/// A time for people: `12s`, `3m12s`, `2h05m`, `4d03h`.
+pub fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+/// A lifetime for people; one without an end is `infinite`.
+pub fn lifetime(seconds: Option<u64>) -> String {
+    seconds.map_or_else(|| "infinite".into(), age)
+}
+
+/// A number with its unit's prefix: `999`, `12.3k`, `4.00M`.
+pub fn scaled(number: u64) -> String {
+    let mut rest = number as f64;
+    if number < 1000 {
+        return number.to_string();
+    }
+    for prefix in ["k", "M", "G", "T", "P"] {
+        rest /= 1000.0;
+        // What rounds up to 1000 belongs to the next prefix.
+        match rest {
+            ..9.995 => return format!("{rest:.2}{prefix}"),
+            ..99.95 => return format!("{rest:.1}{prefix}"),
+            ..999.5 => return format!("{rest:.0}{prefix}"),
+            _ => {}
+        }
+    }
+    format!("{:.0}E", rest / 1000.0)
+}
+
+/// How a column stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Align {
+    /// Words.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// Rows under headings, in columns as wide as they must be.
+#[derive(Clone, Debug)]
+pub struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table without rows. A heading that begins with `#` is of numbers, and
+    /// shown without it.
+    pub fn new(headings: &[&'static str]) -> Self {
+        let columns = headings.iter().map(|heading| match heading.strip_prefix('#') {
+            Some(heading) => (heading, Align::Right),
+            None => (*heading, Align::Left),
+        });
+        Table { columns: columns.collect(), rows: Vec::new() }
+    }
+
+    /// Adds a row; its cells are cleaned.
+    pub fn row<S: AsRef<str>>(&mut self, cells: impl IntoIterator<Item = S>) {
+        self.rows.push(cells.into_iter().map(|cell| clean(cell.as_ref())).collect());
+    }
+
+    /// The text, each line ended; `empty` when there is no row.
+    pub fn render(&self, empty: &str) -> String {
+        if self.rows.is_empty() {
+            return format!("{empty}\n");
+        }
+        let headings: Vec<String> =
+            self.columns.iter().map(|(heading, _)| (*heading).to_owned()).collect();
+        let lines = || std::iter::once(&headings).chain(&self.rows);
+        let width = |at: usize| {
+            lines().filter_map(|cells| cells.get(at)).map(|cell| cell.chars().count()).max()
+        };
+        let widths: Vec<usize> =
+            (0..self.columns.len()).map(|at| width(at).unwrap_or_default()).collect();
+        let mut out = String::new();
+        for cells in lines() {
+            let mut line = String::new();
+            for ((cell, (_, align)), width) in cells.iter().zip(&self.columns).zip(&widths) {
+                if !line.is_empty() {
+                    line.push_str("  ");
+                }
+                let _ = match align {
+                    Align::Left => write!(line, "{cell:<width$}"),
+                    Align::Right => write!(line, "{cell:>width$}"),
+                };
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+}
+
+fn yes(value: bool) -> String {
+    if value { "yes" } else { "no" }.into()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".into(), |value| value.to_string())
+}
+
+fn encapsulation(value: Encapsulation) -> String {
+    match value {
+        Encapsulation::IpInIp => "IP-in-IP",
+        Encapsulation::Minimal => "minimal",
+        Encapsulation::Gre => "GRE",
+    }
+    .into()
+}
+
+fn reverse_tunnel(value: ReverseTunnel) -> String {
+    match value {
+        ReverseTunnel::None => "none",
+        ReverseTunnel::Direct => "direct",
+        ReverseTunnel::Encapsulating => "encapsulating",
+    }
+    .into()
+}
+
+/// The conservation law, as it stands.
+pub fn totals(totals: &Totals) -> String {
+    let Totals { rx, tx, punted, to_kernel, dropped, held } = totals;
+    let equals = if totals.is_conserved() { "=" } else { "≈ (counting while packets move)" };
+    format!(
+        "rx {rx} {equals} tx {tx} + punted {punted} + to kernel {to_kernel} + dropped {dropped} + \
+         held {held}"
+    )
+}
+
+/// `show status`.
+pub fn status(status: &Status) -> String {
+    let mut out = format!(
+        "homeport {}, process {}, up {}\n\
+         config    {} (number {} since the start)\n\
+         workers   {}, {} poll\n\
+         ports     {} of {} up\n\
+         bindings  {}\n\
+         visitors  {}\n\n",
+        clean(&status.version),
+        status.pid,
+        age(status.uptime_seconds),
+        clean(&status.config_file),
+        status.config_generation,
+        status.workers,
+        clean(&status.poll),
+        status.ports_up,
+        status.ports,
+        status.bindings,
+        status.visitors,
+    );
+    out.push_str(&agents(&status.agents));
+    out.push_str(&format!("\n{}\n", totals(&status.totals)));
+    out
+}
+
+fn agents(agents: &[AgentView]) -> String {
+    let mut table = Table::new(&["AGENT", "ROLE", "#TENANT", "ADDRESS", "#REGISTERED", "#LIMIT"]);
+    for agent in agents {
+        table.row([
+            agent.name.clone(),
+            agent.role.text().into(),
+            agent.tenant.to_string(),
+            agent.address.to_string(),
+            agent.registrations.to_string(),
+            agent.limit.to_string(),
+        ]);
+    }
+    table.render("No agents.")
+}
+
+/// `show ports`: what they are, then what they counted.
+pub fn ports(ports: &[PortView]) -> String {
+    let mut table =
+        Table::new(&["PORT", "LINK", "BACKEND", "DEVICE", "MAC", "#MTU", "TWIN", "ADDRESSES"]);
+    for port in ports {
+        table.row([
+            port.name.clone(),
+            if port.up { "up" } else { "down" }.into(),
+            port.backend.clone(),
+            port.device.clone(),
+            port.mac.clone(),
+            port.mtu.to_string(),
+            or_dash(port.kernel_twin.as_ref()),
+            port.addresses.join(" "),
+        ]);
+    }
+    let mut out = table.render("No ports.");
+    if ports.is_empty() {
+        return out;
+    }
+    let mut table = Table::new(&[
+        "PORT",
+        "#RX",
+        "#RX-BYTES",
+        "#TX",
+        "#TX-BYTES",
+        "#FROM-KERNEL",
+        "#TO-KERNEL",
+        "#INJECTED",
+        "#ORIGINATED",
+        "#PUNTED",
+        "#DROPPED",
+        "#HELD",
+        "#ENCAP",
+        "#DECAP",
+    ]);
+    for port in ports {
+        let numbers = [
+            port.rx,
+            port.rx_bytes,
+            port.tx,
+            port.tx_bytes,
+            port.from_kernel,
+            port.to_kernel,
+            port.injected,
+            port.originated,
+            port.punted,
+            port.dropped,
+            port.held,
+            port.encapsulated,
+            port.decapsulated,
+        ];
+        table.row(
+            std::iter::once(port.name.clone()).chain(numbers.map(|number| number.to_string())),
+        );
+    }
+    out.push('\n');
+    out.push_str(&table.render(""));
+    let mut table = Table::new(&["PORT", "DEVICE COUNTER", "#COUNT"]);
+    for port in ports {
+        for (name, count) in port.device_counters.iter().filter(|(_, count)| **count > 0) {
+            table.row([&port.name, name, &count.to_string()]);
+        }
+    }
+    if !table.rows.is_empty() {
+        out.push('\n');
+        out.push_str(&table.render(""));
+    }
+    out
+}
+
+/// `show bindings`.
+pub fn bindings(bindings: &[BindingView]) -> String {
+    let mut table = Table::new(&[
+        "HOME-ADDRESS",
+        "CARE-OF-ADDRESS",
+        "HOME-AGENT",
+        "#TENANT",
+        "TUNNEL",
+        "REVERSE",
+        "VIA",
+        "HOME-LINK",
+        "#LIFETIME",
+        "#LEFT",
+        "#AGE",
+    ]);
+    for binding in bindings {
+        for care_of in &binding.care_of_addresses {
+            table.row([
+                binding.home_address.to_string(),
+                care_of.address.to_string(),
+                binding.home_agent.to_string(),
+                binding.tenant.to_string(),
+                encapsulation(care_of.encapsulation),
+                yes(care_of.reverse_tunnel),
+                if care_of.co_located { "co-located" } else { "foreign agent" }.into(),
+                binding.home_link.clone().unwrap_or_else(|| "virtual".into()),
+                lifetime(care_of.lifetime_seconds),
+                lifetime(care_of.remaining_seconds),
+                age(binding.age_seconds),
+            ]);
+        }
+    }
+    table.render("No bindings: every node is at home, or away from us.")
+}
+
+/// `show visitors`.
+pub fn visitors(visitors: &[VisitorView]) -> String {
+    let mut table = Table::new(&[
+        "HOME-ADDRESS",
+        "HOME-AGENT",
+        "CARE-OF-ADDRESS",
+        "#TENANT",
+        "MAC",
+        "PORT",
+        "STATE",
+        "TUNNEL",
+        "REVERSE",
+        "#LIFETIME",
+        "#LEFT",
+        "#AGE",
+    ]);
+    for visitor in visitors {
+        table.row([
+            visitor.home_address.to_string(),
+            visitor.home_agent.to_string(),
+            visitor.care_of_address.to_string(),
+            visitor.tenant.to_string(),
+            visitor.mac.clone(),
+            visitor.port.clone(),
+            match visitor.state {
+                VisitorState::Pending => "pending",
+                VisitorState::Registered => "registered",
+            }
+            .into(),
+            encapsulation(visitor.encapsulation),
+            reverse_tunnel(visitor.reverse_tunnel),
+            lifetime(visitor.lifetime_seconds),
+            lifetime(visitor.remaining_seconds),
+            age(visitor.age_seconds),
+        ]);
+    }
+    table.render("No visitors.")
+}
+
+/// `show tunnels`.
+pub fn tunnels(tunnels: &[TunnelView]) -> String {
+    let mut table =
+        Table::new(&["LOCAL", "REMOTE", "TUNNEL", "OF", "#TENANT", "#NODES", "#REVERSE"]);
+    for tunnel in tunnels {
+        table.row([
+            tunnel.local.to_string(),
+            tunnel.remote.to_string(),
+            encapsulation(tunnel.encapsulation),
+            tunnel.role.text().into(),
+            tunnel.tenant.to_string(),
+            tunnel.nodes.to_string(),
+            tunnel.reverse.to_string(),
+        ]);
+    }
+    table.render("No tunnels.")
+}
+
+/// `show routes`.
+pub fn routes(routes: &[RouteView]) -> String {
+    let mut table = Table::new(&["DESTINATION", "GATEWAY", "PORT"]);
+    for route in routes {
+        let gateway = match route.gateway {
+            _ if route.unreachable => "unreachable".into(),
+            Some(gateway) => gateway.to_string(),
+            None => "on the link".into(),
+        };
+        table.row([route.destination.clone(), gateway, or_dash(route.port.as_ref())]);
+    }
+    table.render("No routes: does the kernel have any out of the twins?")
+}
+
+/// `show neighbors`.
+pub fn neighbors(neighbors: &[NeighborView]) -> String {
+    let mut table = Table::new(&["ADDRESS", "MAC", "PORT"]);
+    for neighbor in neighbors {
+        table.row([&neighbor.address.to_string(), &neighbor.mac, &neighbor.port]);
+    }
+    table.render("No neighbours have answered yet.")
+}
+
+/// `show drops`; counters that are zero only if `all` are wanted.
+pub fn drops(drops: &[DropView], all: bool) -> String {
+    let mut table = Table::new(&["WHERE", "REASON", "#COUNT", "MEANING"]);
+    for row in drops.iter().filter(|row| all || row.count > 0) {
+        let place = match (row.plane, &row.port, row.tenant) {
+            (Plane::Dataplane, Some(port), _) => format!("port {port}"),
+            (Plane::Dataplane, None, _) => "dataplane".into(),
+            (Plane::Control, _, Some(tenant)) => format!("tenant {tenant}"),
+            (Plane::Control, _, None) => "control".into(),
+        };
+        table.row([&place, &row.reason, &row.count.to_string(), &row.text]);
+    }
+    table.render("Nothing was dropped.")
+}
+
+/// `show counters`.
+pub fn counters(counters: &[CounterView]) -> String {
+    let mut table = Table::new(&["COUNTER", "OF", "#VALUE", "MEANING"]);
+    for counter in counters {
+        let labels = [
+            counter.tenant.map(|tenant| format!("tenant {tenant}")),
+            counter.port.as_ref().map(|port| format!("port {port}")),
+            counter.reason.clone(),
+            counter.code.map(|code| format!("code {code}")),
+        ];
+        let of: Vec<String> = labels.into_iter().flatten().collect();
+        table.row([&counter.name, &of.join(", "), &counter.value.to_string(), &counter.text]);
+    }
+    table.render("No counters.")
+}
+
+/// `show security-associations`.
+pub fn security_associations(associations: &[SecurityAssociationView]) -> String {
+    let mut table =
+        Table::new(&["AGENT", "PEER", "PEER-ROLE", "#SPI", "ALGORITHM", "REPLAY", "#TENANT"]);
+    for association in associations {
+        let replay = match association.tolerance_seconds {
+            Some(seconds) => format!("{} ±{seconds}s", association.replay),
+            None => association.replay.clone(),
+        };
+        table.row([
+            association.agent.clone(),
+            association.peer.to_string(),
+            association.peer_role.text().into(),
+            association.spi.to_string(),
+            association.algorithm.clone(),
+            replay,
+            association.tenant.to_string(),
+        ]);
+    }
+    table.render("No security associations: nobody can register.")
+}
+
+/// `show mobile-node`.
+pub fn mobile_node(node: &MobileNodeView) -> String {
+    let place = match (node.care_of_address, node.foreign_agent) {
+        (Some(care_of), Some(agent)) => format!("at {care_of}, through the foreign agent {agent}"),
+        (Some(care_of), None) if node.co_located => format!("at {care_of}, co-located"),
+        (Some(care_of), None) => format!("at {care_of}"),
+        (None, _) => "without a care-of address".into(),
+    };
+    let mut out = format!(
+        "{} on {} {}, for {}\nhome address    {}\nhome agent      {}\nreverse tunnel  {}\n",
+        clean(&node.state),
+        clean(&node.interface),
+        place,
+        age(node.age_seconds),
+        node.home_address,
+        node.home_agent,
+        reverse_tunnel(node.reverse_tunnel),
+    );
+    if node.state == "registered" {
+        let left = lifetime(node.remaining_seconds);
+        out.push_str(&format!(
+            "lifetime        {}, {left} left\n",
+            lifetime(node.lifetime_seconds)
+        ));
+    }
+    if let Some(code) = node.last_code {
+        out.push_str(&format!("last reply      code {code}\n"));
+    }
+    out
+}
+
+/// What `clear binding` did.
+pub fn cleared(cleared: &Cleared) -> String {
+    let Cleared { tenant, home_address, care_of_addresses } = cleared;
+    let noun = if *care_of_addresses == 1 { "address" } else { "addresses" };
+    format!(
+        "The binding of {home_address} (tenant {tenant}) with {care_of_addresses} care-of {noun} \
+         was cleared.\n"
+    )
+}
+
+/// What changes from one config to the next.
+pub fn config_diff(diff: &ConfigDiff) -> String {
+    let text = |value: &Value| match value {
+        Value::Null => "-".into(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let mut table = Table::new(&["KEY", "OLD", "NEW", "EFFECT"]);
+    for change in &diff.changes {
+        let effect = match change.effect {
+            Effect::Live => "at once",
+            Effect::Restart => "after a restart",
+        };
+        table.row([&change.path, &text(&change.old), &text(&change.new), effect]);
+    }
+    table.render("Nothing changes.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api::{CareOfView, Role};
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn times_and_numbers_are_short_and_keep_their_places() {
+        for (seconds, text) in [
+            (0, "0s"),
+            (59, "59s"),
+            (60, "1m00s"),
+            (192, "3m12s"),
+            (3599, "59m59s"),
+            (7500, "2h05m"),
+            (86_399, "23h59m"),
+            (86_400 * 4 + 3 * 3600, "4d03h"),
+        ] {
+            assert_eq!(age(seconds), text);
+        }
+        assert_eq!(lifetime(None), "infinite");
+        for (number, text) in [
+            (999, "999"),
+            (1000, "1.00k"),
+            (9994, "9.99k"),
+            (9999, "10.0k"),
+            (99_990, "100k"),
+            (999_499, "999k"),
+            (999_999, "1.00M"),
+            (12_345_678, "12.3M"),
+            (u64::MAX, "18E"),
+        ] {
+            assert_eq!(scaled(number), text);
+        }
+    }
+
+    #[test]
+    fn columns_are_aligned_and_numbers_stand_to_the_right() {
+        let mut table = Table::new(&["NAME", "#COUNT", "NOTE"]);
+        table.row(["a", "5", "first"]);
+        table.row(["longer", "12345", ""]);
+        assert_eq!(
+            table.render("none"),
+            "NAME    COUNT  NOTE\n\
+             a           5  first\n\
+             longer  12345\n"
+        );
+        assert_eq!(Table::new(&["NAME"]).render("none"), "none\n");
+    }
+
+    #[test]
+    fn text_from_outside_cannot_speak_to_the_terminal() {
+        let evil = "a\x1b[2Jb\r\nc\u{202e}d\u{9b}1m";
+        assert_eq!(clean(evil), "a\\u{1b}[2Jb\\r\\nc\\u{202e}d\\u{9b}1m");
+        assert_eq!(clean("Zürich ±7s"), "Zürich ±7s");
+        let route = RouteView {
+            destination: evil.into(),
+            port: Some(evil.into()),
+            gateway: None,
+            unreachable: false,
+        };
+        let shown = routes(&[route]);
+        assert!(shown.lines().count() == 2 && !shown.contains('\x1b'), "{shown:?}");
+    }
+
+    #[test]
+    fn a_binding_has_a_line_for_each_care_of_address() {
+        let care_of = |last, lifetime_seconds| CareOfView {
+            address: Ipv4Addr::new(10, 0, 2, last),
+            encapsulation: Encapsulation::IpInIp,
+            reverse_tunnel: true,
+            co_located: last == 9,
+            broadcast: false,
+            lifetime_seconds,
+            remaining_seconds: lifetime_seconds.map(|seconds| seconds - 108),
+        };
+        let binding = BindingView {
+            tenant: 0,
+            home_address: Ipv4Addr::new(10, 1, 0, 10),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            care_of_addresses: vec![care_of(2, Some(300)), care_of(9, None)],
+            home_link: Some("home".into()),
+            age_seconds: 4000,
+        };
+        assert_eq!(
+            bindings(&[binding]),
+            "HOME-ADDRESS  CARE-OF-ADDRESS  HOME-AGENT  TENANT  TUNNEL    REVERSE  VIA            HOME-LINK  LIFETIME      LEFT    AGE\n\
+             10.1.0.10     10.0.2.2         10.0.1.2         0  IP-in-IP  yes      foreign agent  home          5m00s     3m12s  1h06m\n\
+             10.1.0.10     10.0.2.9         10.0.1.2         0  IP-in-IP  yes      co-located     home       infinite  infinite  1h06m\n"
+        );
+    }
+
+    #[test]
+    fn drops_show_what_they_mean_and_zeros_only_when_asked() {
+        let row = |plane, reason: &str, count| DropView {
+            plane,
+            port: (plane == Plane::Dataplane).then(|| "core".into()),
+            tenant: (plane == Plane::Control).then_some(0),
+            reason: reason.into(),
+            text: "It means this.".into(),
+            count,
+        };
+        let rows = [row(Plane::Dataplane, "no-route", 7), row(Plane::Control, "malformed", 0)];
+        assert_eq!(
+            drops(&rows, false),
+            "WHERE      REASON    COUNT  MEANING\nport core  no-route      7  It means this.\n"
+        );
+        assert!(drops(&rows, true).contains("tenant 0   malformed      0"));
+        assert_eq!(drops(&rows[1..], false), "Nothing was dropped.\n");
+    }
+
+    #[test]
+    fn the_status_says_whether_every_packet_is_accounted_for() {
+        let mut shown = Status {
+            version: "0.1.0".into(),
+            pid: 7,
+            uptime_seconds: 192,
+            config_file: "/etc/homeport/ha.toml".into(),
+            config_generation: 2,
+            poll: "adaptive".into(),
+            workers: 1,
+            ports: 2,
+            ports_up: 1,
+            bindings: 1,
+            visitors: 0,
+            agents: vec![AgentView {
+                name: "ha".into(),
+                role: Role::HomeAgent,
+                tenant: 0,
+                address: Ipv4Addr::new(10, 0, 1, 2),
+                registrations: 1,
+                limit: 1000,
+            }],
+            totals: Totals { rx: 15, tx: 5, punted: 4, to_kernel: 3, dropped: 2, held: 1 },
+        };
+        let text = status(&shown);
+        assert!(text.starts_with("homeport 0.1.0, process 7, up 3m12s\n"), "{text}");
+        assert!(text.contains("ports     1 of 2 up\n"), "{text}");
+        assert!(
+            text.ends_with("rx 15 = tx 5 + punted 4 + to kernel 3 + dropped 2 + held 1\n"),
+            "{text}"
+        );
+        shown.totals.rx += 1;
+        assert!(status(&shown).contains("rx 16 ≈"));
+    }
+}
