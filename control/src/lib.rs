@@ -1,5 +1,12 @@
 //! The control plane of Homeport.
 
 pub mod admin;
+pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod event_loop;
+pub mod events;
+pub mod inject;
+pub mod install;
 pub mod kernel;
+pub mod punted;

@@ -166,6 +166,22 @@ impl Setup {
         self.requests.request(&what, RouteNetlinkMessage::NewRoute(message), flags)
     }
 
+    /// Gives a route that [`add_route`](Self::add_route) added another next hop, in
+    /// one step.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn replace_route(
+        &mut self,
+        destination: Prefix,
+        gateway: Option<Ipv4Addr>,
+        index: u32,
+    ) -> Result<(), KernelError> {
+        let message = route_message(destination, gateway, index);
+        let what = format!("replacing the route to {destination}");
+        self.requests.request(&what, RouteNetlinkMessage::NewRoute(message), NLM_F_REPLACE)
+    }
+
     /// Removes a route that [`add_route`](Self::add_route) added; one that is not
     /// there is as good as gone.
     ///

@@ -1,0 +1,202 @@
+//! `homeportd`, put together: ports, dataplane, kernel, agents, admin server; and
+//! taken apart again in the opposite order.
+
+mod notify;
+mod ports;
+
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+
+use anyhow::{Context, Result, anyhow, bail};
+use homeport_dataplane::launch::{self, DataplaneConfig, PollMode};
+use homeport_dataplane::worker::Worker;
+use rustix::thread::{CapabilitySet, capabilities};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::low_level::pipe;
+
+use crate::admin::api::{self, AdminSender, Answer, Identity, Query};
+use crate::admin::server::AdminServer;
+use crate::clock;
+use crate::config::{self, Config};
+use crate::event_loop::{EventLoop, Parts, Signals, table_sizes};
+use crate::kernel::{Mirror, Resolver, Setup};
+
+/// Runs homeportd with this config until SIGTERM or SIGINT. `ready` is called once
+/// packets are forwarded and registrations answered.
+///
+/// # Errors
+/// What kept it from starting, with the key of the config that names it; or why
+/// it could not go on. Everything that it had made is taken away before.
+pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
+    check_privileges()?;
+    let config = Arc::new(config);
+    // Signals first: from here on a SIGTERM takes everything away again.
+    let (stop, stopping) = UnixStream::pair()?;
+    let (reload, reloading) = UnixStream::pair()?;
+    reload.set_nonblocking(true)?;
+    pipe::register(SIGTERM, stopping.try_clone()?)?;
+    pipe::register(SIGINT, stopping)?;
+    pipe::register(SIGHUP, reloading)?;
+
+    let ports::Ports { setups, guards } = ports::open(&config)?;
+    let (control, worker) =
+        launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
+    for (shared, port) in control.ports.iter().zip(&config.ports) {
+        shared.set_address(port.addresses.first().map(|at| at.address));
+    }
+    let macs: Vec<_> = control.ports.iter().map(|port| port.mac).collect();
+    let mut setup = Setup::new()?;
+    ports::configure_twins(&config, &macs, &mut setup)?;
+    let twins = config.ports.iter().map(|port| (port.kernel_twin.clone(), port.id));
+    let mirror = Mirror::new(twins).context("reading the kernel's routes")?;
+
+    let (sender, admin) = api::channel().context("making the admin channel")?;
+    let socket = &config.daemon.admin_socket;
+    let server = AdminServer::start(sender.clone(), socket, config.daemon.metrics)
+        .context("[daemon] admin_socket or metrics")?;
+    let (worker_thread, worker_ended) = WorkerThread::spawn(worker)?;
+    let signals = Signals {
+        stop,
+        reload,
+        worker: worker_ended,
+        begin_reload: Box::new(reloader(config.path.clone(), sender)),
+    };
+    let mut event_loop = EventLoop::new(Parts {
+        control,
+        config: Arc::clone(&config),
+        seed: clock::seed().context("drawing a random seed")?,
+        mirror,
+        resolver: Resolver::new()?,
+        setup,
+        admin,
+        signals,
+    });
+    ready(&config);
+    notify::notify("READY=1");
+    let ended = event_loop.run();
+    notify::notify("STOPPING=1");
+    tracing::info!("stopping");
+
+    // The socket first, so that nobody asks what is going; then the worker, with
+    // whose ports the twins vanish; the shields last, when no port needs them.
+    drop(server);
+    let worker = worker_thread.stop();
+    drop(event_loop);
+    drop(guards);
+    worker.and(ended.map_err(Into::into))
+}
+
+/// A worker on a thread of its own.
+struct WorkerThread {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+}
+
+impl WorkerThread {
+    /// Starts it. The stream ends when the thread does, however it does.
+    fn spawn(worker: Worker) -> Result<(Self, UnixStream)> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (ended, running) = UnixStream::pair()?;
+        running.shutdown(Shutdown::Read)?;
+        let thread = thread::Builder::new().name("rx-0".into()).spawn({
+            let stop = Arc::clone(&stop);
+            move || {
+                let _running = running;
+                worker.run(&stop);
+            }
+        })?;
+        Ok((WorkerThread { thread, stop }, ended))
+    }
+
+    fn stop(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().map_err(|panic| {
+            let message = panic
+                .downcast_ref::<&str>()
+                .map(|text| (*text).to_owned())
+                .or_else(|| panic.downcast_ref::<String>().cloned())
+                .unwrap_or_default();
+            anyhow!("the worker thread panicked: {message}")
+        })
+    }
+}
+
+/// Reads the config file anew on a thread of its own and hands it to the event
+/// loop as an operator's command. A file that is wrong changes nothing.
+fn reloader(path: PathBuf, sender: AdminSender) -> impl FnMut() + Send {
+    move || {
+        let (path, sender) = (path.clone(), sender.clone());
+        let reload = move || match Config::load(&path) {
+            Err(errors) => {
+                tracing::error!("the config stays as it is, as the file is wrong:\n{errors}");
+            }
+            Ok(config) => {
+                let apply = Query::ConfigApply(Arc::new(config));
+                let outcome = sender
+                    .submit(apply, Identity::Operator)
+                    .and_then(api::PendingAnswer::wait_blocking);
+                match outcome {
+                    Ok(Answer::ConfigApplied(diff)) => {
+                        for change in &diff.changes {
+                            tracing::info!(path = change.path, old = %change.old, new = %change.new, "changed");
+                        }
+                    }
+                    Ok(_) => {}
+                    Err(refusal) => tracing::error!("{refusal} {}", refusal.hint),
+                }
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("reload".into()).spawn(reload) {
+            tracing::error!(%error, "the config was not read anew");
+        }
+    }
+}
+
+/// Without these nothing works; to say so at once saves a riddle.
+fn check_privileges() -> Result<()> {
+    let effective = capabilities(None).context("reading the process's capabilities")?.effective;
+    for (capability, name) in
+        [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::NET_RAW, "CAP_NET_RAW")]
+    {
+        if !effective.contains(capability) {
+            bail!(
+                "homeportd needs {name}: run it as root, or as a service with \
+                 AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
+    let cores = &config.dataplane.cores;
+    if cores.len() > 1 {
+        bail!("[dataplane] cores = {cores:?}: one worker is all there is yet; name one core");
+    }
+    let [a, b] = hash_seed()?;
+    let (bindings, visitors) = table_sizes(config);
+    let defaults = DataplaneConfig::default();
+    Ok(DataplaneConfig {
+        poll: match config.dataplane.poll {
+            config::PollMode::Adaptive => PollMode::Adaptive,
+            config::PollMode::Busy => PollMode::Busy,
+        },
+        core: cores.first().copied(),
+        buffers: config.dataplane.buffers,
+        hash_seed: [a, b],
+        bindings: bindings.max(defaults.bindings),
+        visitors: visitors.max(defaults.visitors),
+        ..defaults
+    })
+}
+
+fn hash_seed() -> Result<[u64; 2]> {
+    let seed = clock::seed().context("drawing a random seed")?;
+    let (words, _) = seed.as_chunks::<8>();
+    let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
+    Ok([words.next().unwrap_or_default(), words.next().unwrap_or_default()])
+}

@@ -1,0 +1,466 @@
+//! The control core: one thread that drives the agents.
+//!
+//! # Priorities
+//!
+//! In each turn, in this order, each with a bound, so that none starves another:
+//!
+//! 1. *registrations*: what the dataplane punted, at most [`PUNTS_PER_TURN`];
+//! 2. *the kernel*: what netlink tells, at most [`NETLINK_PER_TURN`] datagrams, as
+//!    forwarding stands on it;
+//! 3. *timers* of the agents, and what waits for room in a table;
+//! 4. *people and programs*: at most [`ADMIN_PER_TURN`] calls of the admin API.
+//!
+//! Signals and the end of a worker are looked at once a turn. When nothing waits,
+//! the thread sleeps in poll(2) until something does or a timer is due.
+//!
+//! # Install before reply
+//!
+//! After every input to the agents their actions are done in order, before
+//! anything else: an accepting reply goes into the inject ring only after its
+//! binding is in the table, and the RX core that sends the one sees the other.
+
+mod answers;
+mod routes;
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use homeport_dataplane::launch::{Control, InjectSender, PortShared, PuntReceiver};
+use homeport_dataplane::punt::PuntHeader;
+use homeport_dataplane::verdict::PuntReason;
+use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::{Action, Instant, MacAddress, Now, PortId, TenantId};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+
+use crate::admin::api::{AdminHandle, ConfigDiff, Refusal};
+use crate::clock;
+use crate::config::Config;
+use crate::events::Events;
+use crate::inject::{self, InjectError, Injection};
+use crate::install::{Installer, Tables};
+use crate::kernel::{Mirror, Resolver, Setup};
+use crate::punted::{self, BadPunt, Punted};
+
+/// Punted packets in one turn.
+pub const PUNTS_PER_TURN: usize = 256;
+
+/// Datagrams of netlink in one turn.
+pub const NETLINK_PER_TURN: usize = 32;
+
+/// Calls of the admin API in one turn.
+pub const ADMIN_PER_TURN: usize = 4;
+
+/// When what found no room in a table is tried again.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// When netlink is tried again after an error.
+const KERNEL_RETRY: Duration = Duration::from_secs(1);
+
+/// What an event loop works with.
+pub struct Parts {
+    /// The dataplane.
+    pub control: Control,
+    /// The config in force, whose routes are in the kernel already.
+    pub config: Arc<Config>,
+    /// Seeds what the agents draw at random.
+    pub seed: [u8; 32],
+    /// Follows the kernel.
+    pub mirror: Mirror,
+    /// Asks the kernel for next hops.
+    pub resolver: Resolver,
+    /// Changes the kernel's routes.
+    pub setup: Setup,
+    /// The admin API.
+    pub admin: AdminHandle,
+    /// What comes from outside.
+    pub signals: Signals,
+}
+
+/// Wake-ups from outside: each is readable when it has something to say.
+pub struct Signals {
+    /// SIGTERM and SIGINT: a byte for each.
+    pub stop: UnixStream,
+    /// SIGHUP: a byte for each.
+    pub reload: UnixStream,
+    /// Says that a worker thread has ended: its end of file.
+    pub worker: UnixStream,
+    /// Begins to read the config file anew, on another thread.
+    pub begin_reload: Box<dyn FnMut() + Send>,
+}
+
+/// Why the event loop ended by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum LoopError {
+    /// A worker ended though nobody asked it to: nothing is forwarded any more.
+    #[error("a worker thread has ended unexpectedly; nothing is forwarded any more")]
+    WorkerEnded,
+    /// poll(2) failed.
+    #[error("waiting for events: {0}")]
+    Poll(#[from] Errno),
+}
+
+/// The control core.
+pub struct EventLoop {
+    agent: Agent,
+    installer: Installer,
+    events: Events,
+    punts: PuntReceiver,
+    injects: InjectSender,
+    ports: Arc<[PortShared]>,
+    buffer: Vec<u8>,
+    mirror: Mirror,
+    resolver: Resolver,
+    setup: Setup,
+    kernel_error_at: Option<Instant>,
+    retry_at: Option<Instant>,
+    admin: AdminHandle,
+    signals: Signals,
+    config: Arc<Config>,
+    generation: u64,
+    started: Instant,
+    counts: Counts,
+    bound_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
+    visiting_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
+}
+
+/// What the loop itself counts.
+#[derive(Debug, Default)]
+struct Counts {
+    bad_punts: BTreeMap<BadPunt, u64>,
+    not_served: BTreeMap<PuntReason, u64>,
+    no_twin: u64,
+    inject_errors: u64,
+    injects_refused: u64,
+    kernel_errors: u64,
+}
+
+impl EventLoop {
+    /// Makes the agents, and fills the tables with what the kernel has and the
+    /// config says. The dataplane may forward from then on.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { control, config, seed, mirror, resolver, setup, admin, signals } = parts;
+        let Control { bindings, visitors, locals, routes, neighbors, punts, injects, ports } =
+            control;
+        let tables = Tables { bindings, visitors, locals, routes, neighbors };
+        let tenants = ports.iter().map(|port| port.tenant).collect();
+        let now = clock::now();
+        let mut event_loop = EventLoop {
+            agent: Agent::new(config.agent_config(), seed, now),
+            installer: Installer::new(tables, tenants),
+            events: Events::default(),
+            punts,
+            injects,
+            ports,
+            buffer: Vec::new(),
+            mirror,
+            resolver,
+            setup,
+            kernel_error_at: None,
+            retry_at: None,
+            admin,
+            signals,
+            generation: 1,
+            started: now.monotonic,
+            counts: Counts::default(),
+            bound_since: BTreeMap::new(),
+            visiting_since: BTreeMap::new(),
+            config,
+        };
+        event_loop.installer.configure(&event_loop.config.agent_config());
+        event_loop.take_changes();
+        event_loop.do_actions(now.monotonic);
+        event_loop
+    }
+
+    /// Runs until SIGTERM or SIGINT.
+    ///
+    /// # Errors
+    /// [`LoopError`]: the process cannot do its work any more.
+    pub fn run(&mut self) -> Result<(), LoopError> {
+        loop {
+            let now = clock::now();
+            let mut more = self.take_punts(now);
+            more |= self.follow_kernel(now.monotonic);
+            self.do_timers(now);
+            more |= self.answer_calls(now);
+            if self.wait(more)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Punted packets, at most so many. Returns whether more may wait.
+    fn take_punts(&mut self, now: Now) -> bool {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let mut more = true;
+        for _ in 0..PUNTS_PER_TURN {
+            let Some((header, frame)) = self.punts.next(&mut buffer) else {
+                more = false;
+                break;
+            };
+            match punted::parse(&header, frame) {
+                Ok(punted) => self.take_punt(&header, &punted, now),
+                Err(reason) => *self.counts.bad_punts.entry(reason).or_default() += 1,
+            }
+            self.do_actions(now.monotonic);
+        }
+        self.buffer = buffer;
+        more
+    }
+
+    fn take_punt(&mut self, header: &PuntHeader, punted: &Punted<'_>, now: Now) {
+        let (tenant, port) = (header.tenant(), header.port());
+        match *punted {
+            Punted::Registration { packet, source_port, destination_port, payload } => {
+                let datagram = Datagram {
+                    tenant,
+                    port,
+                    source_mac: packet.source_mac,
+                    destination_mac: packet.destination_mac,
+                    source: packet.source,
+                    destination: packet.destination,
+                    source_port,
+                    destination_port,
+                    ttl: packet.ttl,
+                    payload,
+                };
+                self.agent.handle_datagram(&datagram, now);
+            }
+            Punted::Solicitation { packet, icmp } => {
+                let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
+                self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
+            }
+            Punted::ResolveNeighbor(next_hop) => {
+                let Some(index) = self.mirror.index_of(port) else {
+                    self.counts.no_twin += 1;
+                    return;
+                };
+                if let Err(error) = self.resolver.resolve(index, next_hop, now.monotonic) {
+                    self.counts.kernel_errors += 1;
+                    tracing::debug!(%error, %next_hop, "next hop not asked for");
+                }
+            }
+            Punted::Other(reason) => *self.counts.not_served.entry(reason).or_default() += 1,
+        }
+    }
+
+    /// What the kernel tells. Returns whether more may wait.
+    fn follow_kernel(&mut self, now: Instant) -> bool {
+        if self.kernel_error_at.is_some_and(|at| now < at + KERNEL_RETRY) {
+            return false;
+        }
+        self.kernel_error_at = None;
+        let followed = self.mirror.poll(NETLINK_PER_TURN);
+        self.take_changes();
+        let mirror = &self.mirror;
+        let refreshed = self.resolver.refresh(|| mirror.stale_neighbors(), now);
+        if let Err(error) = refreshed {
+            // A link or a neighbour that went away meanwhile.
+            tracing::debug!(%error, "a neighbour was not refreshed");
+        }
+        match followed {
+            Ok(more) => more,
+            Err(error) => {
+                self.counts.kernel_errors += 1;
+                tracing::error!(%error, "the kernel's routes cannot be followed; trying again");
+                self.kernel_error_at = Some(now);
+                false
+            }
+        }
+    }
+
+    fn take_changes(&mut self) {
+        while let Some(change) = self.mirror.next_change() {
+            tracing::debug!(?change, "the kernel changed");
+            self.installer.apply_change(change);
+        }
+    }
+
+    fn do_timers(&mut self, now: Now) {
+        if self.agent.poll_timeout().is_some_and(|due| due <= now.monotonic) {
+            self.agent.handle_timeout(now);
+            self.do_actions(now.monotonic);
+        }
+        if self.retry_at.is_none_or(|due| due <= now.monotonic) {
+            let late = self.installer.is_late() && self.installer.retry();
+            self.retry_at = late.then(|| now.monotonic + RETRY);
+        }
+    }
+
+    /// Calls of the admin API, at most so many. Returns whether more may wait.
+    fn answer_calls(&mut self, now: Now) -> bool {
+        for _ in 0..ADMIN_PER_TURN {
+            let Some(call) = self.admin.try_next() else {
+                return false;
+            };
+            let outcome = self.answer(call.query().clone(), now);
+            call.answer(outcome);
+        }
+        true
+    }
+
+    /// Does what the agents ask for, in their order.
+    fn do_actions(&mut self, now: Instant) {
+        while let Some(action) = self.agent.poll_action() {
+            self.note_since(&action, now);
+            if self.installer.apply(&action) {
+                continue;
+            }
+            match action {
+                Action::Transmit(packet) => {
+                    let injection = inject::transmit(&packet, mac_of(&self.ports));
+                    self.send(injection);
+                }
+                Action::GratuitousArp { port, address, mac } => {
+                    let injection = inject::gratuitous_arp(port, address, mac, mac_of(&self.ports));
+                    self.send(injection);
+                }
+                Action::Event(event) => self.events.record(&event),
+                _ => {}
+            }
+        }
+    }
+
+    /// Since when there is a binding or visitor, renewals not counted.
+    fn note_since(&mut self, action: &Action, now: Instant) {
+        match *action {
+            Action::InstallBinding(ref binding) => {
+                let key = (binding.tenant, binding.home_address);
+                self.bound_since.entry(key).or_insert(now);
+            }
+            Action::RemoveBinding { tenant, home_address } => {
+                self.bound_since.remove(&(tenant, home_address));
+            }
+            Action::InstallVisitor(ref visitor) => {
+                let key = (visitor.tenant, visitor.home_address);
+                self.visiting_since.entry(key).or_insert(now);
+            }
+            Action::RemoveVisitor { tenant, home_address } => {
+                self.visiting_since.remove(&(tenant, home_address));
+            }
+            Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => {}
+        }
+    }
+
+    fn send(&mut self, injection: Result<Injection, InjectError>) {
+        match injection {
+            Ok(injection) => {
+                if !self.injects.send(injection.header, &injection.bytes) {
+                    self.counts.injects_refused += 1;
+                }
+            }
+            Err(error) => {
+                self.counts.inject_errors += 1;
+                tracing::warn!(%error, "an agent's packet was not sent");
+            }
+        }
+    }
+
+    /// Sleeps until something is to be done; not at all when `more` is. Returns
+    /// whether to stop.
+    fn wait(&mut self, more: bool) -> Result<bool, LoopError> {
+        let timeout = if more { Some(Timespec::default()) } else { self.timeout() };
+        let kernel_fails = self.kernel_error_at.is_some();
+        let mut fds = [
+            self.signals.stop.as_fd(),
+            self.signals.reload.as_fd(),
+            self.signals.worker.as_fd(),
+            self.punts.readiness(),
+            self.admin.readiness(),
+            self.mirror.readiness(),
+        ]
+        .map(readable);
+        // A netlink socket in error is left alone until it is tried again.
+        let watched = if kernel_fails { fds.len() - 1 } else { fds.len() };
+        let fds = fds.get_mut(..watched).unwrap_or_default();
+        match poll(fds, timeout.as_ref()) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let stop = ready.next().unwrap_or(false);
+        let reload = ready.next().unwrap_or(false);
+        let worker = ready.next().unwrap_or(false);
+        if stop {
+            return Ok(true);
+        }
+        if worker {
+            return Err(LoopError::WorkerEnded);
+        }
+        if reload {
+            // Several signals are one reload.
+            let _ = self.signals.reload.read(&mut [0; 64]);
+            (self.signals.begin_reload)();
+        }
+        Ok(false)
+    }
+
+    fn timeout(&mut self) -> Option<Timespec> {
+        let now = clock::now().monotonic;
+        let kernel = self.kernel_error_at.map(|at| at + KERNEL_RETRY);
+        let due =
+            [self.agent.poll_timeout(), Some(self.resolver.poll_timeout()), self.retry_at, kernel];
+        due.into_iter().flatten().min().map(|due| clock::wait_until(due, now))
+    }
+
+    /// Puts a validated config into force, or nothing of it.
+    fn apply_config(&mut self, new: Arc<Config>, now: Now) -> Result<ConfigDiff, Refusal> {
+        let diff = self.config.live_diff(&new)?;
+        let agents = new.agent_config();
+        self.check_capacity(&new)?;
+        routes::change(&self.config, &new, &mut self.setup, &self.mirror).map_err(|error| {
+            Refusal::conflict(
+                format!("Nothing was changed: {error}."),
+                "Correct the [[route]] sections, or remove what is in their way.",
+            )
+        })?;
+        // Addresses first: what a new agent sends, its answers find.
+        self.installer.configure(&agents);
+        self.agent.handle_config(agents, now);
+        self.do_actions(now.monotonic);
+        self.config = new;
+        self.generation += 1;
+        tracing::info!(
+            changes = diff.changes.len(),
+            generation = self.generation,
+            "config applied"
+        );
+        Ok(diff)
+    }
+
+    /// The tables were made at the start, for the config of then.
+    fn check_capacity(&self, new: &Config) -> Result<(), Refusal> {
+        let (bindings, visitors) = table_sizes(new);
+        let (binding_room, visitor_room) = self.installer.capacities();
+        if bindings > binding_room || visitors > visitor_room {
+            return Err(Refusal::conflict(
+                format!(
+                    "Nothing was changed: the tables have room for {binding_room} bindings and {visitor_room} visitors."
+                ),
+                "Restart the daemon for larger tables, or lower max_bindings and max_visitors.",
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// How many bindings and how many visitors the agents of a config may have.
+pub fn table_sizes(config: &Config) -> (usize, usize) {
+    let bindings = config.home_agents.iter().map(|agent| agent.config.max_bindings);
+    let visitors = config.foreign_agents.iter().map(|agent| agent.config.max_visitors);
+    (bindings.fold(0, usize::saturating_add), visitors.fold(0, usize::saturating_add))
+}
+
+fn mac_of(ports: &[PortShared]) -> impl Fn(PortId) -> Option<MacAddress> {
+    |port| ports.get(usize::from(port.0)).map(|port| port.mac)
+}
+
+fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
+    PollFd::from_borrowed_fd(fd, PollFlags::IN)
+}

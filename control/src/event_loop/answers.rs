@@ -1,0 +1,538 @@
+//! What the admin API is told. Reading only: RX cores notice nothing, and keys
+//! stay where they are.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use homeport_dataplane::table::route::RouteEntry;
+use homeport_dataplane::table::visitor::ReverseTunnel;
+use homeport_dataplane::verdict::{DropReason, PuntReason};
+use homeport_proto::binding::MobilityBinding;
+use homeport_proto::config::ForeignAgentConfig;
+use homeport_proto::counters::Counters;
+use homeport_proto::message::RequestFlags;
+use homeport_proto::security::{
+    MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
+};
+use homeport_proto::visitor::PendingRegistration;
+use homeport_proto::{Instant, Now, PortId, TenantId};
+
+use super::EventLoop;
+use crate::admin::api::ReverseTunnel as ReverseTunnelView;
+use crate::admin::api::{
+    AgentView, Answer, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
+    NeighborView, Outcome, Plane, PortView, Query, Refusal, Role, RouteView,
+    SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
+    lifetime_seconds,
+};
+use crate::punted::BadPunt;
+
+impl EventLoop {
+    pub(super) fn answer(&mut self, query: Query, now: Now) -> Outcome {
+        let now_monotonic = now.monotonic;
+        Ok(match query {
+            Query::Status => Answer::Status(self.status(now_monotonic)),
+            Query::Ports => Answer::Ports { ports: self.port_views() },
+            Query::Bindings => Answer::Bindings { bindings: self.binding_views(now_monotonic) },
+            Query::Visitors => Answer::Visitors { visitors: self.visitor_views(now_monotonic) },
+            Query::Tunnels => Answer::Tunnels { tunnels: self.tunnel_views() },
+            Query::Routes => Answer::Routes { routes: self.route_views() },
+            Query::Neighbors => Answer::Neighbors { neighbors: self.neighbor_views() },
+            Query::Drops => Answer::Drops { drops: self.drop_views() },
+            Query::Counters => Answer::Counters { counters: self.counter_views() },
+            Query::SecurityAssociations => Answer::SecurityAssociations {
+                security_associations: self.security_association_views(),
+            },
+            Query::MobileNode => {
+                return Err(Refusal::not_found(
+                    "This process is no mobile node.",
+                    "Ask the socket of homeport-mn.",
+                ));
+            }
+            Query::ConfigShow => Answer::Config(self.config.clone()),
+            Query::ConfigApply(config) => Answer::ConfigApplied(self.apply_config(config, now)?),
+            Query::ClearBinding { tenant, home_address } => {
+                Answer::Cleared(self.clear_binding(tenant, home_address, now)?)
+            }
+        })
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        let config = &self.config;
+        let bindings: Vec<TenantId> = self.agent.bindings().map(|binding| binding.tenant).collect();
+        let visitors: Vec<Ipv4Addr> =
+            self.agent.visitors().map(|visitor| visitor.state.care_of_address).collect();
+        let home_agents = config.home_agents.iter().map(|agent| {
+            let of_agent = |binding: &&TenantId| **binding == agent.config.tenant;
+            AgentView {
+                name: agent.name.clone(),
+                role: Role::HomeAgent,
+                tenant: agent.config.tenant.0,
+                address: agent.config.address,
+                registrations: count(bindings.iter().filter(of_agent).count()),
+                limit: count(agent.config.max_bindings),
+            }
+        });
+        let foreign_agents = config.foreign_agents.iter().map(|agent| {
+            let of_agent = |address: &&Ipv4Addr| **address == agent.config.care_of_address;
+            AgentView {
+                name: agent.name.clone(),
+                role: Role::ForeignAgent,
+                tenant: agent.config.tenant.0,
+                address: agent.config.care_of_address,
+                registrations: count(visitors.iter().filter(of_agent).count()),
+                limit: count(agent.config.max_visitors),
+            }
+        });
+        Status {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_since(self.started).as_secs(),
+            config_file: config.path.display().to_string(),
+            config_generation: self.generation,
+            poll: config.dataplane.poll.word().into(),
+            workers: 1,
+            ports: u32::try_from(self.ports.len()).unwrap_or(u32::MAX),
+            ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
+                .unwrap_or(u32::MAX),
+            bindings: count(bindings.len()),
+            visitors: count(visitors.len()),
+            agents: home_agents.chain(foreign_agents).collect(),
+            totals: self.ports.iter().map(|port| Totals::from(&port.stats)).sum(),
+        }
+    }
+
+    fn port_views(&self) -> Vec<PortView> {
+        let both = self.config.ports.iter().zip(self.ports.iter());
+        let view =
+            |(port, shared): (&crate::config::Port, &homeport_dataplane::launch::PortShared)| {
+                let stats = &shared.stats;
+                let totals = Totals::from(stats);
+                PortView {
+                    name: port.name.clone(),
+                    backend: port.backend.word().into(),
+                    device: port.backend.device().into(),
+                    mac: shared.mac.to_string(),
+                    mtu: shared.mtu,
+                    up: shared.is_up(),
+                    kernel_twin: Some(port.kernel_twin.clone()),
+                    addresses: port.addresses.iter().map(ToString::to_string).collect(),
+                    rx: stats.rx.get(),
+                    rx_bytes: stats.rx_bytes.get(),
+                    tx: stats.tx.get(),
+                    tx_bytes: stats.tx_bytes.get(),
+                    from_kernel: stats.from_kernel.get(),
+                    to_kernel: stats.to_kernel.get(),
+                    injected: stats.injected.get(),
+                    originated: stats.originated.get(),
+                    punted: totals.punted,
+                    dropped: totals.dropped,
+                    held: totals.held,
+                    encapsulated: stats.encapsulated.get(),
+                    decapsulated: stats.decapsulated.get(),
+                    device_counters: shared
+                        .counters()
+                        .into_iter()
+                        .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                }
+            };
+        both.map(view).collect()
+    }
+
+    fn binding_views(&self, now: Instant) -> Vec<BindingView> {
+        let view = |binding: &MobilityBinding| {
+            let since = self.bound_since.get(&(binding.tenant, binding.home_address));
+            let care_of_addresses = binding.registrations.iter().map(|registration| {
+                let care_of = registration.care_of;
+                CareOfView {
+                    address: care_of.address,
+                    encapsulation: care_of.encapsulation.into(),
+                    reverse_tunnel: care_of.reverse_tunnel,
+                    co_located: care_of.co_located,
+                    broadcast: care_of.broadcast,
+                    lifetime_seconds: lifetime_seconds(care_of.lifetime),
+                    remaining_seconds: lifetime_seconds(registration.remaining(now)),
+                }
+            });
+            BindingView {
+                tenant: binding.tenant.0,
+                home_address: binding.home_address,
+                home_agent: binding.home_agent,
+                care_of_addresses: care_of_addresses.collect(),
+                home_link: binding.home_link.map(|port| self.port_name(port)),
+                age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
+            }
+        };
+        let mut views: Vec<BindingView> = self.agent.bindings().map(view).collect();
+        views.sort_by_key(|view| (view.tenant, view.home_address));
+        views
+    }
+
+    fn visitor_views(&self, now: Instant) -> Vec<VisitorView> {
+        let registered = self.agent.visitors().map(|visitor| {
+            let state = &visitor.state;
+            let since = self.visiting_since.get(&(state.tenant, state.home_address));
+            let remaining = visitor.expires.map(|expires| expires.saturating_since(now).as_secs());
+            VisitorView {
+                tenant: state.tenant.0,
+                home_address: state.home_address,
+                home_agent: state.home_agent,
+                care_of_address: state.care_of_address,
+                mac: state.mac.to_string(),
+                port: self.port_name(state.port),
+                state: VisitorState::Registered,
+                encapsulation: state.encapsulation.into(),
+                reverse_tunnel: state.reverse_tunnel.into(),
+                lifetime_seconds: lifetime_seconds(visitor.lifetime),
+                remaining_seconds: remaining,
+                age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
+            }
+        });
+        let pending = self.agent.foreign_agents().flat_map(|agent| {
+            agent.pending().map(|pending| self.pending_view(agent.config(), pending))
+        });
+        let mut views: Vec<VisitorView> = registered.chain(pending).collect();
+        views.sort_by_key(|view| (view.tenant, view.home_address));
+        views
+    }
+
+    /// A request on its way to the home agent, with what it asked for.
+    fn pending_view(
+        &self,
+        agent: &ForeignAgentConfig,
+        pending: &PendingRegistration,
+    ) -> VisitorView {
+        let (station, request) = (&pending.station, &pending.station.request);
+        let asked = lifetime_seconds(request.lifetime);
+        VisitorView {
+            tenant: agent.tenant.0,
+            home_address: request.home_address,
+            home_agent: request.home_agent,
+            care_of_address: request.care_of_address,
+            mac: station.mac.to_string(),
+            port: self.port_name(station.port),
+            state: VisitorState::Pending,
+            encapsulation: Encapsulation::IpInIp,
+            reverse_tunnel: match (
+                request.flags.contains(RequestFlags::REVERSE_TUNNEL),
+                pending.encapsulating_delivery,
+            ) {
+                (false, _) => ReverseTunnelView::None,
+                (true, false) => ReverseTunnelView::Direct,
+                (true, true) => ReverseTunnelView::Encapsulating,
+            },
+            lifetime_seconds: asked,
+            remaining_seconds: None,
+            age_seconds: 0,
+        }
+    }
+
+    fn clear_binding(
+        &mut self,
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+        now: Now,
+    ) -> Result<Cleared, Refusal> {
+        let bound = self
+            .agent
+            .bindings()
+            .find(|bound| bound.tenant == tenant && bound.home_address == home_address);
+        let care_of_addresses = bound.map(|bound| count(bound.registrations.len()));
+        let care_of_addresses = care_of_addresses.ok_or_else(|| {
+            Refusal::not_found(
+                format!("There is no binding of {home_address} in tenant {tenant}."),
+                "See `homeport show bindings`.",
+            )
+        })?;
+        self.agent.clear_binding(tenant, home_address, now);
+        self.do_actions(now.monotonic);
+        Ok(Cleared { tenant: tenant.0, home_address, care_of_addresses })
+    }
+
+    fn agent_counters(&self) -> impl Iterator<Item = CounterView> {
+        self.agent.counters().flat_map(|(tenant, counters)| {
+            let denied = counters.denied().map(move |(code, value)| CounterView {
+                name: "registrations_denied".into(),
+                tenant: Some(tenant.0),
+                code: Some(code.0),
+                value,
+                text: "Denials of our own agents, sent or held back, by code.".into(),
+                ..CounterView::default()
+            });
+            let named = agent_counter_table(counters);
+            let named = named.into_iter().map(move |(name, value, text)| CounterView {
+                name: name.into(),
+                tenant: Some(tenant.0),
+                value,
+                text: text.into(),
+                ..CounterView::default()
+            });
+            named.chain(denied)
+        })
+    }
+
+    fn tunnel_views(&self) -> Vec<TunnelView> {
+        type Ends = (TenantId, Role, Ipv4Addr, Ipv4Addr);
+        let mut tunnels: BTreeMap<Ends, (u64, u64)> = BTreeMap::new();
+        let mut add = |ends: Ends, reverse: bool| {
+            let (nodes, reversed) = tunnels.entry(ends).or_default();
+            *nodes += 1;
+            *reversed += u64::from(reverse);
+        };
+        for (key, entry) in self.installer.bindings() {
+            for end in entry.tunnels() {
+                let ends = (key.tenant, Role::HomeAgent, entry.home_agent, end.care_of_address);
+                add(ends, end.reverse);
+            }
+        }
+        for (key, entry) in self.installer.visitors() {
+            let ends = (key.tenant, Role::ForeignAgent, entry.care_of_address, entry.home_agent);
+            add(ends, entry.reverse_tunnel != ReverseTunnel::None);
+        }
+        let view =
+            |((tenant, role, local, remote), (nodes, reverse)): (Ends, (u64, u64))| TunnelView {
+                tenant: tenant.0,
+                role,
+                local,
+                remote,
+                encapsulation: Encapsulation::IpInIp,
+                nodes,
+                reverse,
+            };
+        tunnels.into_iter().map(view).collect()
+    }
+
+    fn route_views(&self) -> Vec<RouteView> {
+        let view = |(prefix, entry): (homeport_proto::config::Prefix, RouteEntry)| {
+            let destination = prefix.to_string();
+            match entry {
+                RouteEntry::Via { port, gateway } => RouteView {
+                    destination,
+                    port: Some(self.port_name(port)),
+                    gateway,
+                    unreachable: false,
+                },
+                RouteEntry::Unreachable => {
+                    RouteView { destination, port: None, gateway: None, unreachable: true }
+                }
+            }
+        };
+        self.installer.routes().into_iter().map(view).collect()
+    }
+
+    fn neighbor_views(&self) -> Vec<NeighborView> {
+        self.installer
+            .neighbors()
+            .into_iter()
+            .map(|(key, entry)| NeighborView {
+                port: self.port_name(key.port),
+                address: key.address,
+                mac: entry.mac.to_string(),
+            })
+            .collect()
+    }
+
+    fn drop_views(&self) -> Vec<DropView> {
+        let packets = self.ports.iter().flat_map(|port| {
+            DropReason::ALL.iter().map(|reason| DropView {
+                plane: Plane::Dataplane,
+                port: Some(port.name.clone()),
+                tenant: None,
+                reason: reason.counter().into(),
+                text: reason.text().into(),
+                count: port.stats.dropped(*reason).get(),
+            })
+        });
+        let punts = BadPunt::ALL.iter().map(|reason| DropView {
+            plane: Plane::Control,
+            port: None,
+            tenant: None,
+            reason: reason.counter().into(),
+            text: reason.text().into(),
+            count: self.counts.bad_punts.get(reason).copied().unwrap_or(0),
+        });
+        let messages = self.agent.counters().flat_map(|(tenant, counters)| {
+            counters.discarded().map(move |(reason, count)| DropView {
+                plane: Plane::Control,
+                port: None,
+                tenant: Some(tenant.0),
+                reason: reason.counter().into(),
+                text: reason.text().into(),
+                count,
+            })
+        });
+        packets.chain(punts).chain(messages).collect()
+    }
+
+    fn counter_views(&self) -> Vec<CounterView> {
+        let mut counters = self.events.counters();
+        let mut add = |name: &str, value: u64, text: &str| {
+            let (name, text) = (name.into(), text.into());
+            counters.push(CounterView { name, value, text, ..CounterView::default() });
+        };
+        let counts = &self.counts;
+        add("kernel_resyncs", self.mirror.resyncs(), "Full dumps of the kernel's routes.");
+        add("kernel_errors", counts.kernel_errors, "Requests that the kernel refused.");
+        add(
+            "resolve_suppressed",
+            self.resolver.suppressed(),
+            "Next hops not asked for, because too many are.",
+        );
+        add(
+            "resolve_without_twin",
+            counts.no_twin,
+            "Next hops not asked for, because their port has no kernel twin.",
+        );
+        add(
+            "injects_refused",
+            counts.injects_refused,
+            "Agents' packets lost because the dataplane was behind.",
+        );
+        add("inject_errors", counts.inject_errors, "Agents' packets that could not be made.");
+        add(
+            "not_forwardable",
+            self.installer.not_forwardable(),
+            "Bindings and visitors whose encapsulation the dataplane does not have.",
+        );
+        for (table, value) in self.installer.full_counts() {
+            counters.push(CounterView {
+                name: "table_full".into(),
+                reason: Some(table.replace(' ', "-")),
+                value,
+                text: "Entries that found no room in a table at once.".into(),
+                ..CounterView::default()
+            });
+        }
+        for (reason, value) in &counts.not_served {
+            counters.push(CounterView {
+                name: "punts_not_served".into(),
+                reason: Some(reason.counter().into()),
+                value: *value,
+                text: "Punted packets that no agent here is interested in.".into(),
+                ..CounterView::default()
+            });
+        }
+        for port in self.ports.iter() {
+            counters.extend(PuntReason::ALL.iter().map(|reason| CounterView {
+                name: "punted".into(),
+                port: Some(port.name.clone()),
+                reason: Some(reason.counter().into()),
+                value: port.stats.punted(*reason).get(),
+                text: reason.text().into(),
+                ..CounterView::default()
+            }));
+        }
+        counters.extend(self.agent_counters());
+        counters
+    }
+
+    fn security_association_views(&self) -> Vec<SecurityAssociationView> {
+        let mut views = Vec::new();
+        for agent in &self.config.home_agents {
+            let (tenant, security) = (agent.config.tenant, &agent.config.security);
+            add_associations(&mut views, &agent.name, tenant, security, Role::ForeignAgent);
+        }
+        for agent in &self.config.foreign_agents {
+            let (tenant, security) = (agent.config.tenant, &agent.config.security);
+            add_associations(&mut views, &agent.name, tenant, security, Role::HomeAgent);
+        }
+        views
+    }
+
+    fn port_name(&self, port: PortId) -> String {
+        let port_of = self.config.port(port);
+        port_of.map_or_else(|| port.to_string(), |port| port.name.clone())
+    }
+}
+
+/// An agent's counters with their names and sentences.
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 12] {
+    [
+        (
+            "messages_received",
+            counters.messages_received,
+            "Messages on UDP port 434, whatever became of them.",
+        ),
+        (
+            "requests_received",
+            counters.requests_received,
+            "Registration Requests that could be parsed.",
+        ),
+        (
+            "replies_received",
+            counters.replies_received,
+            "Registration Replies that could be parsed.",
+        ),
+        (
+            "registrations_accepted",
+            counters.registrations_accepted,
+            "Registrations and renewals that a home agent accepted.",
+        ),
+        (
+            "deregistrations_accepted",
+            counters.deregistrations_accepted,
+            "Deregistrations that a home agent accepted.",
+        ),
+        (
+            "requests_relayed",
+            counters.requests_relayed,
+            "Requests that a foreign agent relayed to a home agent.",
+        ),
+        (
+            "replies_relayed",
+            counters.replies_relayed,
+            "Replies that a foreign agent relayed to a node.",
+        ),
+        (
+            "denials_suppressed",
+            counters.denials_suppressed,
+            "Denials held back, because their node had its share.",
+        ),
+        ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
+        ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
+        (
+            "solicitations_received",
+            counters.solicitations_received,
+            "Agent Solicitations that could be parsed.",
+        ),
+        (
+            "advertisements_sent",
+            counters.advertisements_sent,
+            "Agent Advertisements, unasked and solicited.",
+        ),
+    ]
+}
+
+/// The associations of one agent; those that are not with mobile nodes are with
+/// agents of this role.
+fn add_associations(
+    views: &mut Vec<SecurityAssociationView>,
+    agent: &str,
+    tenant: TenantId,
+    security: &SecurityAssociations,
+    agents: Role,
+) {
+    let view = |role: Role, (peer, association): (Ipv4Addr, &MobilitySecurityAssociation)| {
+        let (replay, tolerance_seconds) = match association.replay {
+            ReplayProtection::Timestamps { tolerance } => ("timestamps", Some(tolerance.as_secs())),
+            ReplayProtection::Nonces => ("nonces", None),
+        };
+        SecurityAssociationView {
+            tenant: tenant.0,
+            agent: agent.to_owned(),
+            peer_role: role,
+            peer,
+            spi: association.spi.0,
+            algorithm: association.algorithm.name().into(),
+            replay: replay.into(),
+            tolerance_seconds,
+        }
+    };
+    views.extend(security.mobile_nodes().map(|with| view(Role::MobileNode, with)));
+    views.extend(security.agents().map(|with| view(agents, with)));
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,715 @@
+//! What the agents and the kernel want forwarded, put into the dataplane's
+//! tables. The only writer of the tables.
+//!
+//! A table that is full loses nothing: what did not fit is kept and tried again,
+//! and the operator is told once. (A table is also full for a moment when a
+//! sleeping RX core still holds on to what was replaced.)
+//!
+//! The table of local addresses has two sources, the configured agents and the
+//! kernel. Where both know an address, it is the agent's.
+//!
+//! The kernel's routes are written once for the underlay and once for each tenant
+//! that has agents here. A tenant gets those through ports of its own and of the
+//! underlay, none through another tenant's.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::Hash;
+use std::net::Ipv4Addr;
+
+use homeport_dataplane::classify::UNDERLAY;
+use homeport_dataplane::table::binding::{
+    BindingEntry, BindingKey, Encapsulation, MAX_TUNNELS, TunnelEnd,
+};
+use homeport_dataplane::table::hash::{TableFull, Writer};
+use homeport_dataplane::table::local::{LocalEntry, LocalKey};
+use homeport_dataplane::table::lpm::RouteWriter;
+use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
+use homeport_dataplane::table::route::RouteEntry;
+use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
+use homeport_proto::action::{BindingState, VisitorState};
+use homeport_proto::config::{AgentConfig, Prefix};
+use homeport_proto::{Action, PortId, TenantId};
+
+use crate::kernel::{Change, KernelLocal};
+
+/// The writers of the dataplane's tables.
+pub struct Tables {
+    /// Bindings of home agents.
+    pub bindings: Writer<BindingKey, BindingEntry>,
+    /// Visitors of foreign agents.
+    pub visitors: Writer<VisitorKey, VisitorEntry>,
+    /// Addresses of this box.
+    pub locals: Writer<LocalKey, LocalEntry>,
+    /// Routes.
+    pub routes: RouteWriter,
+    /// Neighbours.
+    pub neighbors: Writer<NeighborKey, NeighborEntry>,
+}
+
+/// Keeps the tables as they are wanted.
+pub struct Installer {
+    bindings: Kept<Writer<BindingKey, BindingEntry>>,
+    visitors: Kept<Writer<VisitorKey, VisitorEntry>>,
+    locals: Kept<Writer<LocalKey, LocalEntry>>,
+    routes: Kept<RouteWriter>,
+    neighbors: Kept<Writer<NeighborKey, NeighborEntry>>,
+    port_tenants: Vec<TenantId>,
+    tenants: BTreeSet<TenantId>,
+    configured: BTreeMap<Ipv4Addr, LocalEntry>,
+    kernel_locals: BTreeMap<Ipv4Addr, KernelLocal>,
+    kernel_routes: BTreeMap<Prefix, RouteEntry>,
+    links: BTreeMap<PortId, bool>,
+    not_forwardable: u64,
+}
+
+impl Installer {
+    /// The writer of these tables, which are empty. `port_tenants` says whose each
+    /// port is, by its number.
+    pub fn new(tables: Tables, port_tenants: Vec<TenantId>) -> Self {
+        Installer {
+            bindings: Kept::new("bindings", tables.bindings),
+            visitors: Kept::new("visitors", tables.visitors),
+            locals: Kept::new("local addresses", tables.locals),
+            routes: Kept::new("routes", tables.routes),
+            neighbors: Kept::new("neighbours", tables.neighbors),
+            port_tenants,
+            tenants: BTreeSet::from([UNDERLAY]),
+            configured: BTreeMap::new(),
+            kernel_locals: BTreeMap::new(),
+            kernel_routes: BTreeMap::new(),
+            links: BTreeMap::new(),
+            not_forwardable: 0,
+        }
+    }
+
+    /// Does what an action says about the tables. Returns whether it did: the
+    /// other actions are not for the tables.
+    pub fn apply(&mut self, action: &Action) -> bool {
+        match action {
+            Action::InstallBinding(binding) => self.install_binding(binding),
+            Action::RemoveBinding { tenant, home_address } => {
+                tracing::info!(%tenant, %home_address, "binding removed");
+                let (tenant, home_address) = (*tenant, *home_address);
+                self.bindings.remove(&BindingKey { tenant, home_address });
+            }
+            Action::InstallVisitor(visitor) => self.install_visitor(visitor),
+            Action::RemoveVisitor { tenant, home_address } => {
+                tracing::info!(%tenant, %home_address, "visitor removed");
+                let (tenant, home_address) = (*tenant, *home_address);
+                self.visitors.remove(&VisitorKey { tenant, home_address });
+            }
+            Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => return false,
+        }
+        true
+    }
+
+    /// Makes the local addresses those of this config's agents and the kernel's,
+    /// and the routes those of this config's tenants.
+    pub fn configure(&mut self, config: &AgentConfig) {
+        self.configure_tenants(config);
+        let wanted = configured_addresses(config);
+        let before = std::mem::replace(&mut self.configured, wanted);
+        let mut touched: Vec<Ipv4Addr> =
+            before.keys().chain(self.configured.keys()).copied().collect();
+        touched.sort_unstable();
+        touched.dedup();
+        for address in touched {
+            self.update_local(address);
+        }
+    }
+
+    /// Does what the kernel mirror tells.
+    pub fn apply_change(&mut self, change: Change) {
+        match change {
+            Change::Route(prefix, entry) => {
+                match entry {
+                    Some(entry) => drop(self.kernel_routes.insert(prefix, entry)),
+                    None => drop(self.kernel_routes.remove(&prefix)),
+                }
+                for tenant in self.tenants.clone() {
+                    self.update_route(tenant, prefix);
+                }
+            }
+            Change::Neighbor(key, Some(entry)) => self.neighbors.install(key, entry),
+            Change::Neighbor(key, None) => self.neighbors.remove(&key),
+            Change::Local(address, local) => {
+                match local {
+                    Some(local) => drop(self.kernel_locals.insert(address, local)),
+                    None => drop(self.kernel_locals.remove(&address)),
+                }
+                self.update_local(address);
+            }
+            Change::Link(port, up) => {
+                self.links.insert(port, up);
+            }
+        }
+    }
+
+    /// Tries again what did not fit. Returns whether something still waits.
+    pub fn retry(&mut self) -> bool {
+        self.bindings.retry();
+        self.visitors.retry();
+        self.locals.retry();
+        self.routes.retry();
+        self.neighbors.retry();
+        self.is_late()
+    }
+
+    /// Whether something waits for room.
+    pub fn is_late(&self) -> bool {
+        !(self.bindings.late.is_empty()
+            && self.visitors.late.is_empty()
+            && self.locals.late.is_empty()
+            && self.routes.late.is_empty()
+            && self.neighbors.late.is_empty())
+    }
+
+    /// How often each table was full, by its name.
+    pub fn full_counts(&self) -> [(&'static str, u64); 5] {
+        [
+            (self.bindings.name, self.bindings.full),
+            (self.visitors.name, self.visitors.full),
+            (self.locals.name, self.locals.full),
+            (self.routes.name, self.routes.full),
+            (self.neighbors.name, self.neighbors.full),
+        ]
+    }
+
+    /// Bindings and visitors whose encapsulation the dataplane does not have.
+    pub fn not_forwardable(&self) -> u64 {
+        self.not_forwardable
+    }
+
+    /// Whether the kernel twin of a port is up, as far as the kernel told.
+    pub fn is_link_up(&self, port: PortId) -> bool {
+        self.links.get(&port).copied().unwrap_or(false)
+    }
+
+    /// The underlay's routes in force, ordered by prefix.
+    pub fn routes(&self) -> Vec<(Prefix, RouteEntry)> {
+        let mut routes: Vec<_> = self
+            .routes
+            .writer
+            .iter()
+            .filter(|(key, _)| key.tenant() == UNDERLAY)
+            .filter_map(|(key, entry)| Some((Prefix::new(key.prefix(), key.prefix_len())?, *entry)))
+            .collect();
+        routes.sort_unstable_by_key(|(prefix, _)| *prefix);
+        routes
+    }
+
+    /// The bindings in force, in no order.
+    pub fn bindings(&self) -> impl Iterator<Item = (&BindingKey, &BindingEntry)> {
+        self.bindings.writer.iter()
+    }
+
+    /// The visitors in force, in no order.
+    pub fn visitors(&self) -> impl Iterator<Item = (&VisitorKey, &VisitorEntry)> {
+        self.visitors.writer.iter()
+    }
+
+    /// How many bindings and how many visitors the tables take.
+    pub fn capacities(&self) -> (usize, usize) {
+        (self.bindings.writer.capacity(), self.visitors.writer.capacity())
+    }
+
+    /// The neighbours in force, ordered by port and address.
+    pub fn neighbors(&self) -> Vec<(NeighborKey, NeighborEntry)> {
+        let mut neighbors: Vec<_> =
+            self.neighbors.writer.iter().map(|(key, entry)| (*key, *entry)).collect();
+        neighbors.sort_unstable_by_key(|(key, _)| (key.port, key.address));
+        neighbors
+    }
+
+    fn install_binding(&mut self, binding: &BindingState) {
+        let key = BindingKey { tenant: binding.tenant, home_address: binding.home_address };
+        match binding_entry(binding) {
+            Some(entry) => {
+                // A renewal is no change of state.
+                if self.bindings.writer.get(&key) != Some(&entry) {
+                    let home_address = binding.home_address;
+                    let care_of_address: Vec<_> =
+                        entry.tunnels().iter().map(|tunnel| tunnel.care_of_address).collect();
+                    tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
+                }
+                self.bindings.install(key, entry);
+            }
+            // No agent grants what the dataplane does not have; if one did, packets
+            // must not take the old way.
+            None => {
+                self.not_forwardable += 1;
+                self.bindings.remove(&key);
+            }
+        }
+    }
+
+    fn install_visitor(&mut self, visitor: &VisitorState) {
+        let key = VisitorKey { tenant: visitor.tenant, home_address: visitor.home_address };
+        match encapsulation(visitor.encapsulation) {
+            Some(encapsulation) => {
+                let entry = visitor_entry(visitor, encapsulation);
+                if self.visitors.writer.get(&key) != Some(&entry) {
+                    let (home_address, home_agent) = (visitor.home_address, visitor.home_agent);
+                    tracing::info!(tenant = %visitor.tenant, %home_address, %home_agent, "visitor installed");
+                }
+                self.visitors.install(key, entry);
+            }
+            None => {
+                self.not_forwardable += 1;
+                self.visitors.remove(&key);
+            }
+        }
+    }
+
+    fn configure_tenants(&mut self, config: &AgentConfig) {
+        let mut wanted = BTreeSet::from([UNDERLAY]);
+        wanted.extend(config.home_agents.iter().map(|agent| agent.tenant));
+        wanted.extend(config.foreign_agents.iter().map(|agent| agent.tenant));
+        wanted.extend(config.advertisers.iter().map(|advertiser| advertiser.tenant));
+        let before = std::mem::replace(&mut self.tenants, wanted.clone());
+        let prefixes: Vec<Prefix> = self.kernel_routes.keys().copied().collect();
+        for tenant in before.symmetric_difference(&wanted) {
+            for prefix in &prefixes {
+                self.update_route(*tenant, *prefix);
+            }
+        }
+    }
+
+    fn update_route(&mut self, tenant: TenantId, prefix: Prefix) {
+        let entry = self.kernel_routes.get(&prefix).copied().filter(|entry| match entry {
+            RouteEntry::Via { port, .. } => {
+                let owner = self.port_tenants.get(usize::from(port.0)).copied();
+                let owner = owner.unwrap_or(UNDERLAY);
+                tenant == UNDERLAY || owner == UNDERLAY || owner == tenant
+            }
+            RouteEntry::Unreachable => true,
+        });
+        match entry.filter(|_| self.tenants.contains(&tenant)) {
+            Some(entry) => self.routes.install((tenant, prefix), entry),
+            None => self.routes.remove(&(tenant, prefix)),
+        }
+    }
+
+    fn update_local(&mut self, address: Ipv4Addr) {
+        let key = LocalKey { address };
+        let entry = match (self.configured.get(&address), self.kernel_locals.get(&address)) {
+            (Some(configured), _) => Some(*configured),
+            (None, Some(local)) => Some(LocalEntry {
+                tenant: UNDERLAY,
+                broadcast: local.broadcast,
+                ..LocalEntry::default()
+            }),
+            (None, None) => None,
+        };
+        match entry {
+            Some(entry) => self.locals.install(key, entry),
+            None => self.locals.remove(&key),
+        }
+    }
+}
+
+/// The addresses that the agents of a config answer at, and what each one is.
+fn configured_addresses(config: &AgentConfig) -> BTreeMap<Ipv4Addr, LocalEntry> {
+    let mut addresses: BTreeMap<Ipv4Addr, LocalEntry> = BTreeMap::new();
+    for agent in &config.home_agents {
+        let entry = addresses.entry(agent.address).or_default();
+        entry.tenant = agent.tenant;
+        entry.home_agent = true;
+    }
+    for agent in &config.foreign_agents {
+        let entry = addresses.entry(agent.care_of_address).or_default();
+        entry.tenant = agent.tenant;
+        entry.care_of_address = true;
+        for (_, address) in &agent.links {
+            let entry = addresses.entry(*address).or_default();
+            entry.tenant = agent.tenant;
+            entry.agent = true;
+        }
+    }
+    for advertiser in &config.advertisers {
+        let known = addresses.contains_key(&advertiser.address);
+        let entry = addresses.entry(advertiser.address).or_default();
+        entry.agent = true;
+        if !known {
+            entry.tenant = advertiser.tenant;
+        }
+    }
+    addresses
+}
+
+fn encapsulation(from: homeport_proto::Encapsulation) -> Option<Encapsulation> {
+    match from {
+        homeport_proto::Encapsulation::IpInIp => Some(Encapsulation::IpInIp),
+        homeport_proto::Encapsulation::Minimal | homeport_proto::Encapsulation::Gre => None,
+    }
+}
+
+/// The table's entry of a binding; `None` when no tunnel of it can be made. The
+/// dataplane copies to [`MAX_TUNNELS`] care-of addresses: the first ones count.
+fn binding_entry(binding: &BindingState) -> Option<BindingEntry> {
+    let mut tunnels = binding.care_of_addresses.iter().filter_map(|care_of| {
+        Some(TunnelEnd {
+            care_of_address: care_of.address,
+            encapsulation: encapsulation(care_of.encapsulation)?,
+            reverse: care_of.reverse_tunnel,
+            co_located: care_of.co_located,
+            broadcast: care_of.broadcast,
+        })
+    });
+    let first = tunnels.next()?;
+    let mut entry = BindingEntry {
+        home_agent: binding.home_agent,
+        tunnels: [first; MAX_TUNNELS],
+        tunnel_count: 1,
+        home_link: binding.home_link,
+    };
+    for (slot, tunnel) in entry.tunnels.iter_mut().skip(1).zip(tunnels) {
+        *slot = tunnel;
+        entry.tunnel_count += 1;
+    }
+    Some(entry)
+}
+
+fn visitor_entry(visitor: &VisitorState, encapsulation: Encapsulation) -> VisitorEntry {
+    VisitorEntry {
+        mac: visitor.mac,
+        port: visitor.port,
+        home_agent: visitor.home_agent,
+        care_of_address: visitor.care_of_address,
+        encapsulation,
+        reverse_tunnel: match visitor.reverse_tunnel {
+            homeport_proto::ReverseTunnel::None => ReverseTunnel::None,
+            homeport_proto::ReverseTunnel::Direct => ReverseTunnel::Direct,
+            homeport_proto::ReverseTunnel::Encapsulating => ReverseTunnel::Encapsulating,
+        },
+    }
+}
+
+/// A table that can be written.
+trait Table {
+    type Key: Copy + Eq + Hash;
+    type Value: Copy;
+
+    fn install(&mut self, key: Self::Key, value: Self::Value) -> Result<(), TableFull>;
+    fn remove(&mut self, key: &Self::Key);
+}
+
+impl<K, V> Table for Writer<K, V>
+where
+    K: Copy + Eq + Hash + Send + Sync + 'static,
+    V: Copy + Send + Sync + 'static,
+{
+    type Key = K;
+    type Value = V;
+
+    fn install(&mut self, key: K, value: V) -> Result<(), TableFull> {
+        Writer::install(self, key, value)
+    }
+
+    fn remove(&mut self, key: &K) {
+        Writer::remove(self, key);
+    }
+}
+
+impl Table for RouteWriter {
+    type Key = (TenantId, Prefix);
+    type Value = RouteEntry;
+
+    fn install(
+        &mut self,
+        (tenant, prefix): (TenantId, Prefix),
+        entry: RouteEntry,
+    ) -> Result<(), TableFull> {
+        RouteWriter::install(self, tenant, prefix.address(), prefix.prefix_len(), entry)
+    }
+
+    fn remove(&mut self, (tenant, prefix): &(TenantId, Prefix)) {
+        RouteWriter::remove(self, *tenant, prefix.address(), prefix.prefix_len());
+    }
+}
+
+/// A table and what is wanted in it but had no room yet.
+struct Kept<T: Table> {
+    name: &'static str,
+    writer: T,
+    late: HashMap<T::Key, T::Value>,
+    full: u64,
+}
+
+impl<T: Table> Kept<T> {
+    fn new(name: &'static str, writer: T) -> Self {
+        Kept { name, writer, late: HashMap::new(), full: 0 }
+    }
+
+    fn install(&mut self, key: T::Key, value: T::Value) {
+        if self.writer.install(key, value).is_ok() {
+            self.late.remove(&key);
+            return;
+        }
+        self.full += 1;
+        if self.late.is_empty() {
+            tracing::warn!(
+                table = self.name,
+                "the table is full; what does not fit is tried again"
+            );
+        }
+        self.late.insert(key, value);
+    }
+
+    fn remove(&mut self, key: &T::Key) {
+        self.late.remove(key);
+        self.writer.remove(key);
+    }
+
+    fn retry(&mut self) {
+        let writer = &mut self.writer;
+        let mut room = true;
+        self.late.retain(|key, value| {
+            room = room && writer.install(*key, *value).is_ok();
+            !room
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeport_dataplane::table::{hash, lpm};
+    use homeport_proto::action::CareOf;
+    use homeport_proto::config::{AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig};
+    use homeport_proto::{Lifetime, MacAddress};
+
+    const SEED: [u64; 2] = [1, 2];
+    const TENANT: TenantId = TenantId(3);
+
+    fn installer(capacity: usize) -> Installer {
+        let tables = Tables {
+            bindings: hash::table(capacity, SEED),
+            visitors: hash::table(capacity, SEED),
+            locals: hash::table(16, SEED),
+            routes: lpm::routes(16, SEED),
+            neighbors: hash::table(16, SEED),
+        };
+        Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)])
+    }
+
+    fn binding(
+        last: u8,
+        care_of_addresses: &[(u8, homeport_proto::Encapsulation)],
+    ) -> BindingState {
+        let care_of = |(address, encapsulation): &(u8, homeport_proto::Encapsulation)| CareOf {
+            address: Ipv4Addr::new(10, 0, 2, *address),
+            encapsulation: *encapsulation,
+            reverse_tunnel: true,
+            co_located: false,
+            broadcast: false,
+            lifetime: Lifetime(300),
+        };
+        BindingState {
+            tenant: TENANT,
+            home_address: Ipv4Addr::new(10, 1, 0, last),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            care_of_addresses: care_of_addresses.iter().map(care_of).collect(),
+            home_link: Some(PortId(1)),
+        }
+    }
+
+    fn key(last: u8) -> BindingKey {
+        BindingKey { tenant: TENANT, home_address: Ipv4Addr::new(10, 1, 0, last) }
+    }
+
+    use homeport_proto::Encapsulation::{Gre, IpInIp};
+
+    #[test]
+    fn a_binding_is_installed_replaced_and_removed() {
+        let mut installer = installer(4);
+        assert!(installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)]))));
+        let entry = *installer.bindings.writer.get(&key(10)).unwrap();
+        assert_eq!(entry.tunnels().len(), 1);
+        assert_eq!(entry.tunnels()[0].care_of_address, Ipv4Addr::new(10, 0, 2, 2));
+        assert_eq!(entry.home_link, Some(PortId(1)));
+        // More than the dataplane copies to, and one that it cannot make.
+        let many = [(3, IpInIp), (4, Gre), (5, IpInIp), (6, IpInIp), (7, IpInIp), (8, IpInIp)];
+        installer.apply(&Action::InstallBinding(binding(10, &many)));
+        let entry = installer.bindings.writer.get(&key(10)).unwrap();
+        let ends: Vec<u8> =
+            entry.tunnels().iter().map(|end| end.care_of_address.octets()[3]).collect();
+        assert_eq!(ends, [3, 5, 6, 7]);
+        let (tenant, home_address) = (TENANT, key(10).home_address);
+        installer.apply(&Action::RemoveBinding { tenant, home_address });
+        assert!(installer.bindings.writer.is_empty());
+    }
+
+    #[test]
+    fn a_binding_that_cannot_be_forwarded_leaves_no_old_tunnel() {
+        let mut installer = installer(4);
+        installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
+        installer.apply(&Action::InstallBinding(binding(10, &[(2, Gre)])));
+        assert!(installer.bindings.writer.is_empty());
+        assert_eq!(installer.not_forwardable(), 1);
+    }
+
+    #[test]
+    fn what_finds_no_room_is_installed_when_there_is() {
+        let mut installer = installer(1);
+        installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
+        installer.apply(&Action::InstallBinding(binding(11, &[(2, IpInIp)])));
+        installer.apply(&Action::InstallBinding(binding(12, &[(2, IpInIp)])));
+        assert_eq!(installer.full_counts()[0], ("bindings", 2));
+        assert!(installer.retry());
+        let tenant = TENANT;
+        installer.apply(&Action::RemoveBinding { tenant, home_address: key(10).home_address });
+        // One that is no longer wanted is not brought back.
+        installer.apply(&Action::RemoveBinding { tenant, home_address: key(11).home_address });
+        assert!(!installer.retry());
+        assert!(installer.bindings.writer.get(&key(12)).is_some());
+        assert!(installer.bindings.writer.get(&key(11)).is_none());
+    }
+
+    #[test]
+    fn a_visitor_is_installed_and_removed() {
+        let mut installer = installer(4);
+        let visitor = VisitorState {
+            tenant: TENANT,
+            home_address: Ipv4Addr::new(10, 1, 0, 10),
+            mac: MacAddress([2, 0, 0, 0, 0, 9]),
+            port: PortId(1),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            care_of_address: Ipv4Addr::new(10, 0, 2, 2),
+            encapsulation: IpInIp,
+            reverse_tunnel: homeport_proto::ReverseTunnel::Encapsulating,
+        };
+        installer.apply(&Action::InstallVisitor(visitor));
+        let (tenant, home_address) = (TENANT, visitor.home_address);
+        let entry = installer.visitors.writer.get(&VisitorKey { tenant, home_address }).unwrap();
+        assert_eq!(entry.reverse_tunnel, ReverseTunnel::Encapsulating);
+        assert_eq!((entry.mac, entry.port), (visitor.mac, visitor.port));
+        installer.apply(&Action::RemoveVisitor { tenant, home_address });
+        assert!(installer.visitors.writer.is_empty());
+    }
+
+    fn agents() -> AgentConfig {
+        let tenant = TENANT;
+        let home_agent = HomeAgentConfig {
+            tenant,
+            address: Ipv4Addr::new(10, 0, 1, 2),
+            home_networks: Vec::new(),
+            profile: homeport_proto::config::Profile::Rfc5944,
+            max_lifetime: Lifetime(600),
+            max_bindings: 10,
+            max_simultaneous: 1,
+            reverse_tunnel: true,
+            require_reverse_tunnel: false,
+            administratively_prohibited: false,
+            security: Default::default(),
+            require_foreign_home_authentication: false,
+        };
+        let foreign_agent = ForeignAgentConfig {
+            tenant: TenantId(4),
+            care_of_address: Ipv4Addr::new(10, 0, 1, 2),
+            links: vec![(PortId(1), Ipv4Addr::new(10, 2, 0, 1))],
+            profile: homeport_proto::config::Profile::Rfc5944,
+            max_lifetime: Lifetime(600),
+            max_visitors: 10,
+            max_pending_per_node: 5,
+            max_pending: 10,
+            pending_timeout: std::time::Duration::from_secs(7),
+            reverse_tunnel: true,
+            require_reverse_tunnel: false,
+            encapsulating_delivery: true,
+            require_mobile_foreign_authentication: false,
+            administratively_prohibited: false,
+            security: Default::default(),
+        };
+        let advertiser = AdvertiserConfig {
+            tenant,
+            port: PortId(2),
+            address: Ipv4Addr::new(10, 3, 0, 1),
+            prefix_len: 24,
+            home_agent: true,
+            care_of_addresses: Vec::new(),
+            registration_required: false,
+            reverse_tunnel: true,
+            registration_lifetime: Lifetime(600),
+            interval: std::time::Duration::from_secs(1),
+            unsolicited: true,
+        };
+        AgentConfig {
+            home_agents: vec![home_agent],
+            foreign_agents: vec![foreign_agent],
+            advertisers: vec![advertiser],
+        }
+    }
+
+    #[test]
+    fn an_agents_address_stays_one_while_the_kernel_adds_and_removes_it() {
+        let mut installer = installer(4);
+        let local = |installer: &Installer, address: [u8; 4]| {
+            installer.locals.writer.get(&LocalKey { address: address.into() }).copied()
+        };
+        let kernel = Some(KernelLocal { broadcast: false });
+        installer.apply_change(Change::Local(Ipv4Addr::new(10, 2, 0, 1), kernel));
+        let broadcast = Some(KernelLocal { broadcast: true });
+        installer.apply_change(Change::Local(Ipv4Addr::new(10, 2, 0, 255), broadcast));
+        assert_eq!(local(&installer, [10, 2, 0, 1]), Some(LocalEntry::default()));
+
+        installer.configure(&agents());
+        let agent = local(&installer, [10, 2, 0, 1]).unwrap();
+        assert!(agent.agent && !agent.home_agent && !agent.broadcast);
+        assert_eq!(agent.tenant, TenantId(4));
+        let both = local(&installer, [10, 0, 1, 2]).unwrap();
+        assert!(both.home_agent && both.care_of_address);
+        assert!(local(&installer, [10, 3, 0, 1]).unwrap().agent);
+        assert!(local(&installer, [10, 2, 0, 255]).unwrap().broadcast);
+
+        installer.apply_change(Change::Local(Ipv4Addr::new(10, 0, 1, 2), None));
+        assert!(local(&installer, [10, 0, 1, 2]).is_some());
+        installer.configure(&AgentConfig::default());
+        assert_eq!(local(&installer, [10, 0, 1, 2]), None);
+        assert_eq!(local(&installer, [10, 2, 0, 1]), Some(LocalEntry::default()));
+    }
+
+    #[test]
+    fn a_tenant_gets_its_own_routes_and_the_underlays_but_no_other_tenants() {
+        let mut installer = installer(4);
+        let prefix = |second| Prefix::new(Ipv4Addr::new(10, second, 0, 0), 16).unwrap();
+        let via = |port| RouteEntry::Via { port: PortId(port), gateway: None };
+        for port in 0..3 {
+            installer.apply_change(Change::Route(prefix(port as u8), Some(via(port))));
+        }
+        let seen = |installer: &Installer, tenant| -> Vec<bool> {
+            let get = |second| {
+                installer.routes.writer.get(tenant, prefix(second).address(), 16).is_some()
+            };
+            (0..3).map(get).collect()
+        };
+        assert_eq!(seen(&installer, TENANT), [false, false, false]);
+        installer.configure(&agents());
+        assert_eq!(seen(&installer, UNDERLAY), [true, true, true]);
+        assert_eq!(seen(&installer, TENANT), [true, true, false]);
+        assert_eq!(seen(&installer, TenantId(4)), [true, false, false]);
+        installer.apply_change(Change::Route(prefix(0), None));
+        assert_eq!(seen(&installer, TENANT), [false, true, false]);
+        installer.configure(&AgentConfig::default());
+        assert_eq!(seen(&installer, TENANT), [false, false, false]);
+        assert_eq!(seen(&installer, UNDERLAY), [false, true, true]);
+    }
+
+    #[test]
+    fn routes_and_neighbours_come_and_go_with_the_kernels() {
+        let mut installer = installer(4);
+        let prefix = Prefix::new(Ipv4Addr::new(10, 9, 0, 0), 16).unwrap();
+        let route = RouteEntry::Via { port: PortId(0), gateway: None };
+        installer.apply_change(Change::Route(prefix, Some(route)));
+        assert_eq!(installer.routes(), [(prefix, route)]);
+        let key = NeighborKey { port: PortId(0), address: Ipv4Addr::new(10, 9, 0, 1) };
+        let entry = NeighborEntry { mac: MacAddress([2, 0, 0, 0, 0, 9]) };
+        installer.apply_change(Change::Neighbor(key, Some(entry)));
+        assert_eq!(installer.neighbors(), [(key, entry)]);
+        installer.apply_change(Change::Link(PortId(0), true));
+        assert!(installer.is_link_up(PortId(0)) && !installer.is_link_up(PortId(1)));
+        installer.apply_change(Change::Route(prefix, None));
+        installer.apply_change(Change::Neighbor(key, None));
+        assert!(installer.routes().is_empty() && installer.neighbors().is_empty());
+    }
+}
