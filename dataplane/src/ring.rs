@@ -37,7 +37,7 @@
 
 use std::fmt;
 
-use crate::sync::{Arc, AtomicU32, AtomicU64, Mutant, Ordering, Padded, fence, planted};
+use crate::sync::{Arc, AtomicU32, AtomicU64, Mutant, Ordering, Padded, Word, fence, planted};
 
 /// Bytes of a word.
 const WORD: usize = size_of::<u64>();
@@ -71,7 +71,7 @@ pub fn ring(capacity: usize) -> (Producer, Consumer) {
         head: Padded(AtomicU64::new(0)),
         tail: Padded(AtomicU64::new(0)),
         sleeping: Padded(AtomicU32::new(0)),
-        words: (0..words).map(|_| AtomicU64::new(0)).collect(),
+        words: (0..words).map(|_| Word::new(0)).collect(),
     });
     let producer = Producer { ring: Arc::clone(&ring), head: 0, tail: 0 };
     let scratch = Vec::with_capacity(words * WORD);
@@ -256,7 +256,7 @@ struct Ring {
     /// 1 when the consumer announced that it sleeps.
     sleeping: Padded<AtomicU32>,
     /// A power of two of them.
-    words: Box<[AtomicU64]>,
+    words: Box<[Word]>,
 }
 
 impl Ring {
@@ -265,37 +265,36 @@ impl Ring {
         self.words.len() as u64
     }
 
-    /// The words from a position on, once around. Relaxed is enough for them: `head`
-    /// and `tail` order all accesses.
-    fn from(&self, position: u64) -> impl Iterator<Item = &AtomicU64> {
+    /// The words from a position on, once around.
+    fn from(&self, position: u64) -> impl Iterator<Item = &Word> {
         let start = (position & (self.len() - 1)) as usize;
         let (front, back) = self.words.split_at_checked(start).unwrap_or_default();
         back.iter().chain(front)
     }
 
     fn word(&self, position: u64) -> u64 {
-        self.from(position).next().map_or(0, |word| word.load(Ordering::Relaxed))
+        self.from(position).next().map_or(0, Word::load)
     }
 
     fn write(&self, position: u64, bytes: &[u8]) {
         let (whole, rest) = bytes.as_chunks::<WORD>();
         let mut words = self.from(position);
         for (bytes, word) in whole.iter().zip(words.by_ref()) {
-            word.store(u64::from_ne_bytes(*bytes), Ordering::Relaxed);
+            word.store(u64::from_ne_bytes(*bytes));
         }
         if !rest.is_empty()
             && let Some(word) = words.next()
         {
             let mut padded = [0; WORD];
             padded.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-            word.store(u64::from_ne_bytes(padded), Ordering::Relaxed);
+            word.store(u64::from_ne_bytes(padded));
         }
     }
 
     fn read(&self, position: u64, len: usize, buffer: &mut Vec<u8>) {
         let end = buffer.len() + len;
         for word in self.from(position).take(len.div_ceil(WORD)) {
-            buffer.extend_from_slice(&word.load(Ordering::Relaxed).to_ne_bytes());
+            buffer.extend_from_slice(&word.load().to_ne_bytes());
         }
         buffer.truncate(end);
     }

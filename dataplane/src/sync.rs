@@ -1,6 +1,7 @@
 //! What the lock-free primitives are made of, behind one switch: the standard
 //! library's, or loom's, which runs a model under every interleaving and every
 //! value that a weak memory may return (`RUSTFLAGS="--cfg loom"`).
+#![cfg_attr(loom, allow(unsafe_code, reason = "the cells of models"))]
 
 pub(crate) use std::sync::atomic::Ordering;
 
@@ -49,6 +50,57 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// A word of memory whose accesses other atomics order. It is an atomic, so that a
+/// process that breaks the order in shared memory causes nothing undefined.
+#[cfg(not(loom))]
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Word(AtomicU64);
+
+#[cfg(not(loom))]
+impl Word {
+    pub(crate) const fn new(value: u64) -> Self {
+        Word(AtomicU64::new(value))
+    }
+
+    #[inline]
+    pub(crate) fn load(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn store(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+}
+
+/// In models it is a cell: loom never lets a relaxed load see a later store, but it
+/// reports every access to a cell that is not ordered.
+#[cfg(loom)]
+#[derive(Debug)]
+pub(crate) struct Word(UnsafeCell<u64>);
+
+// SAFETY: models run on one thread; loom reports what would be a race.
+#[cfg(loom)]
+unsafe impl Sync for Word {}
+
+#[cfg(loom)]
+impl Word {
+    pub(crate) fn new(value: u64) -> Self {
+        Word(UnsafeCell::new(value))
+    }
+
+    pub(crate) fn load(&self) -> u64 {
+        // SAFETY: as for `Sync`.
+        self.0.with(|word| unsafe { *word })
+    }
+
+    pub(crate) fn store(&self, value: u64) {
+        // SAFETY: as for `Sync`.
+        self.0.with_mut(|word| unsafe { *word = value });
+    }
+}
+
 /// A bug that a model must find. Each names what it leaves out; `planted` is
 /// always false outside of the models, and compiles to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +121,10 @@ pub(crate) enum Mutant {
     PublishRelaxed,
     /// A route look-up believes a result that a removal may have torn.
     RouteUnchecked,
+    /// A removal of a route is counted after it is done.
+    RemovalLate,
+    /// A removal of a route is counted without releasing what was done before.
+    RemovalRelaxed,
     /// A message is published without releasing its bytes.
     HeadRelaxed,
     /// Room is given back without releasing the reads of it.

@@ -5,25 +5,28 @@ use loom::thread;
 use super::*;
 use crate::sync::models::{explore, explore_mutant};
 
+/// How often either side tries.
+const ATTEMPTS: usize = 4;
+
 /// What message `number` says, on either side of the ring.
 fn check(bytes: &[u8], number: u64) {
     assert_eq!(bytes, [number.to_ne_bytes(), (!number).to_ne_bytes()].concat(), "torn");
 }
 
-/// Three messages through a ring with room for one and a word: the second and the
-/// third wrap around, and reuse what was given back.
+/// Messages of three words through a ring of four: they wrap around, and each reuses
+/// what the one before it gave back.
 fn messages() {
     let (mut producer, mut consumer) = ring(4 * WORD);
     let producing = thread::spawn(move || {
         let mut stored = 0_u64;
-        for _ in 0..3 {
+        for _ in 0..ATTEMPTS {
             let (header, body) = ((stored + 1).to_ne_bytes(), (!(stored + 1)).to_ne_bytes());
             stored += u64::from(producer.push(&header, &body).is_stored());
         }
         stored
     });
     let mut taken = 0;
-    for _ in 0..3 {
+    for _ in 0..ATTEMPTS {
         if consumer.consume(|bytes| check(bytes, taken + 1)).is_some() {
             taken += 1;
         }
@@ -37,23 +40,23 @@ fn messages() {
 
 #[test]
 fn loom_messages_are_whole_and_none_is_lost() {
-    explore("ring messages", 1_000, messages);
+    explore("ring messages", 2_500, messages);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_head_that_releases_nothing() {
     explore_mutant(Mutant::HeadRelaxed, messages);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_head_before_its_words() {
     explore_mutant(Mutant::HeadEarly, messages);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_tail_that_releases_nothing() {
     explore_mutant(Mutant::TailRelaxed, messages);
 }
@@ -89,7 +92,7 @@ fn sleep() {
 
 #[test]
 fn loom_no_wake_up_is_lost() {
-    explore("ring sleep", 100, sleep);
+    explore("ring sleep", 500, sleep);
 }
 
 #[test]

@@ -111,7 +111,7 @@ fn lengths_and_heads_that_cannot_be_are_dropped() {
     for broken in [u64::MAX, 0xffff_ffff, 1 << 32 | 0xffff_ffff, 9 << 32, 9, 0x7fff_ffff << 32] {
         let (mut producer, mut consumer) = ring(64);
         assert!(producer.push(&[1; 8], &[]).is_stored());
-        consumer.ring.words[0].store(broken, Ordering::Relaxed);
+        consumer.ring.words[0].store(broken);
         assert_eq!(consumer.consume(<[u8]>::to_vec), None, "{broken:x}");
         // What comes behind is read again.
         assert!(producer.push(&[2; 8], &[]).is_stored());

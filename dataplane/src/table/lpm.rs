@@ -157,7 +157,12 @@ impl RouteWriter {
         // Relaxed: the writer stored it itself. Release: who knows of the removal
         // sees all routes that were installed before it.
         let word = self.word.0.load(Ordering::Relaxed).wrapping_add(REMOVAL);
-        self.word.0.store(word, Ordering::Release);
+        let order =
+            if planted(Mutant::RemovalRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+        if planted(Mutant::RemovalLate) {
+            self.routes.remove(&key);
+        }
+        self.word.0.store(word, order);
         self.routes.remove(&key);
         if let Some(used) = self.used.get_mut(usize::from(key.prefix_len)) {
             *used -= 1;

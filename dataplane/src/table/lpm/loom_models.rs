@@ -25,11 +25,23 @@ fn longer() {
 
 #[test]
 fn loom_a_route_that_gets_longer_is_never_missed() {
-    explore("lpm longer", 20, longer);
+    explore("lpm longer", 400, longer);
 }
 
 #[test]
 #[should_panic = "fell into a gap"]
 fn loom_finds_a_look_up_that_is_not_checked() {
     explore_mutant(Mutant::RouteUnchecked, longer);
+}
+
+#[test]
+#[should_panic = "fell into a gap"]
+fn loom_finds_a_removal_that_is_announced_late() {
+    explore_mutant(Mutant::RemovalLate, longer);
+}
+
+#[test]
+#[should_panic = "fell into a gap"]
+fn loom_finds_a_removal_that_releases_nothing() {
+    explore_mutant(Mutant::RemovalRelaxed, longer);
 }

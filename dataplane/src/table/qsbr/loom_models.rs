@@ -79,23 +79,23 @@ fn online() {
 
 #[test]
 fn loom_no_reader_sees_what_was_reused() {
-    explore("qsbr online", 100, online);
+    explore("qsbr online", 2_000, online);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_quiescent_that_releases_nothing() {
     explore_mutant(Mutant::QuiescentRelaxed, online);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_an_epoch_that_acquires_nothing() {
     explore_mutant(Mutant::EpochRelaxed, online);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_cell_that_is_freed_an_epoch_early() {
     explore_mutant(Mutant::FreedTooEarly, online);
 }
@@ -131,17 +131,17 @@ fn sleeping() {
 
 #[test]
 fn loom_a_reader_may_sleep_and_go() {
-    explore("qsbr sleeping", 100, sleeping);
+    explore("qsbr sleeping", 40_000, sleeping);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_reader_that_wakes_without_a_fence() {
     explore_mutant(Mutant::OnlineUnfenced, sleeping);
 }
 
 #[test]
-#[should_panic]
+#[should_panic = "Causality violation"]
 fn loom_finds_a_reclaim_without_a_fence() {
     explore_mutant(Mutant::ReclaimUnfenced, sleeping);
 }
