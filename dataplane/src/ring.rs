@@ -313,8 +313,10 @@ fn words_of(bytes: usize) -> u64 {
     bytes.div_ceil(WORD) as u64
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_models;

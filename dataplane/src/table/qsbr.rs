@@ -180,5 +180,6 @@ impl Drop for Participant {
     }
 }
 
-#[cfg(all(test, loom))]
+#[cfg(test)]
+#[cfg(loom)]
 mod loom_models;
