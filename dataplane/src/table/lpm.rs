@@ -51,7 +51,7 @@ const LENGTHS: u64 = (1 << (LONGEST + 1)) - 1;
 const REMOVAL: u64 = LENGTHS + 1;
 
 /// How often a look-up is made when routes are removed meanwhile.
-pub const ATTEMPTS: usize = 4;
+pub const ATTEMPTS: usize = 8;
 
 /// What a route is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

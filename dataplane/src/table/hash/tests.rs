@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -94,7 +94,7 @@ proptest! {
 
 #[test]
 fn every_capacity_is_reached() {
-    for round in 0..200_u64 {
+    for round in 0..50_u64 {
         for capacity in [1, 2, 3, 7, 8, 63, 64, 1_000, 4_096] {
             let mut writer = table(capacity, [round, !round]);
             for key in 0..capacity {
@@ -223,6 +223,12 @@ fn both_ends_can_move_to_other_threads() {
     assert_send::<Reader<u32, u64>>();
 }
 
+/// Keys that are only replaced.
+const STEADY: u64 = 64;
+
+/// Keys that come and go.
+const FLEETING: u64 = 64;
+
 /// A value that shows when it is torn or was reused.
 #[derive(Clone, Copy)]
 struct Signed {
@@ -244,53 +250,29 @@ impl Signed {
 
 #[test]
 fn readers_see_whole_values_that_never_go_back_while_the_writer_writes() {
-    const STEADY: u64 = 64;
-    const FLEETING: u64 = 64;
     let mut writer = table(128, SEED);
     for key in 0..STEADY {
         writer.install(key, Signed::new(key, 0)).unwrap();
     }
+    let reads = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
-    let (reads, writes) = thread::scope(|scope| {
-        let stop = &stop;
-        let readers: Vec<_> = (0..3)
-            .map(|number| {
-                let mut reader = writer.reader();
-                scope.spawn(move || {
-                    let mut newest = [0; STEADY as usize];
-                    let mut reads = 0_u64;
-                    while !stop.load(Ordering::Relaxed) {
-                        let burst: Vec<_> = (0..32)
-                            .filter_map(|_| {
-                                reads += 1;
-                                let key = reads.wrapping_mul(0x9e37_79b9) % (STEADY + FLEETING);
-                                let value = reader.lookup(&key);
-                                assert!(value.is_some() || key >= STEADY, "key {key} was lost");
-                                value.map(|value| (key, value))
-                            })
-                            .collect();
-                        for (key, value) in burst {
-                            assert!(value.is_whole() && value.key == key);
-                            if let Some(newest) = newest.get_mut(key as usize) {
-                                assert!(value.version >= *newest, "key {key} went back");
-                                *newest = value.version;
-                            }
-                        }
-                        if number == 0 && reads.is_multiple_of(1_024) {
-                            reader.offline();
-                            thread::sleep(Duration::from_micros(50));
-                            reader.online();
-                        } else {
-                            reader.quiescent();
-                        }
-                    }
-                    reads
-                })
-            })
-            .collect();
-        let end = Instant::now() + Duration::from_millis(400);
+    thread::scope(|scope| {
+        for number in 0..3 {
+            let reader = writer.reader();
+            let (reads, stop) = (&reads, &stop);
+            scope.spawn(move || {
+                // Whatever ends this reader ends the writer too.
+                let _stop = SetOnDrop(stop);
+                read_bursts(reader, number == 0, reads, stop);
+            });
+        }
+        let end = Instant::now() + Duration::from_secs(60);
         let mut writes = 0_u64;
-        while Instant::now() < end {
+        while writes < 50_000 || reads.load(Ordering::Relaxed) < 50_000 {
+            if stop.load(Ordering::Relaxed) {
+                return;
+            }
+            assert!(Instant::now() < end, "{writes} writes, {reads:?} reads");
             let key = writes % (STEADY + FLEETING);
             let removed = key >= STEADY && writer.remove(&key);
             if removed || writer.install(key, Signed::new(key, writes)).is_ok() {
@@ -300,7 +282,49 @@ fn readers_see_whole_values_that_never_go_back_while_the_writer_writes() {
             }
         }
         stop.store(true, Ordering::Relaxed);
-        (readers.into_iter().map(|reader| reader.join().unwrap()).sum::<u64>(), writes)
     });
-    assert!(reads > 1_000 && writes > 1_000, "{reads} reads, {writes} writes");
+}
+
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn read_bursts(
+    mut reader: Reader<u64, Signed>,
+    sleeps: bool,
+    reads: &AtomicU64,
+    stop: &AtomicBool,
+) {
+    let mut newest = [0; STEADY as usize];
+    let mut count = 0_u64;
+    while !stop.load(Ordering::Relaxed) {
+        let burst: Vec<_> = (0..32)
+            .filter_map(|_| {
+                count += 1;
+                let key = count.wrapping_mul(0x9e37_79b9) % (STEADY + FLEETING);
+                let value = reader.lookup(&key);
+                assert!(value.is_some() || key >= STEADY, "key {key} was lost");
+                value.map(|value| (key, value))
+            })
+            .collect();
+        for (key, value) in burst {
+            assert!(value.is_whole() && value.key == key);
+            if let Some(newest) = newest.get_mut(key as usize) {
+                assert!(value.version >= *newest, "key {key} went back");
+                *newest = value.version;
+            }
+        }
+        reads.fetch_add(32, Ordering::Relaxed);
+        if sleeps && count.is_multiple_of(1_024) {
+            reader.offline();
+            thread::sleep(Duration::from_micros(50));
+            reader.online();
+        } else {
+            reader.quiescent();
+        }
+    }
 }
