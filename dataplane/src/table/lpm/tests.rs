@@ -46,7 +46,7 @@ proptest! {
             (0..3_u32, address(), 0..=32_u8, any::<u16>(), prop::bool::weighted(0.7)),
             1..80,
         ),
-        probes in prop::collection::vec((0..3_u32, address()), 1..60),
+        probes in prop::collection::vec((0..3_u32, address()), 1..20),
     ) {
         let mut model = Model::new();
         let mut writer = routes(100, SEED);
