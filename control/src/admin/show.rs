@@ -1,13 +1,13 @@
 //! The nouns of the CLI: where each is asked for, and how its answer is shown.
 
-use clap::ValueEnum;
+use clap::Subcommand;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::{api, print};
 
 /// What can be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Noun {
     /// The process at a glance: agents, totals, whether every packet is accounted for
     Status,

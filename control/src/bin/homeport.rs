@@ -60,11 +60,10 @@ enum Command {
 
 #[derive(Args)]
 struct Show {
-    /// What to show
-    #[arg(value_enum)]
+    #[command(subcommand)]
     what: Noun,
-    /// Also show counters that are zero
-    #[arg(long)]
+    /// Also show drop counters that are zero
+    #[arg(long, global = true)]
     all: bool,
 }
 
