@@ -9,4 +9,5 @@ pub mod events;
 pub mod inject;
 pub mod install;
 pub mod kernel;
+pub mod mobile;
 pub mod punted;

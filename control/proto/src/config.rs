@@ -17,6 +17,14 @@ pub struct Prefix {
 }
 
 impl Prefix {
+    /// Every address.
+    pub const ALL: Prefix = Prefix { address: Ipv4Addr::UNSPECIFIED, len: 0 };
+
+    /// The prefix of one address.
+    pub const fn host(address: Ipv4Addr) -> Self {
+        Prefix { address, len: 32 }
+    }
+
     /// The prefix of `len` bits that `address` lies in; `None` above 32 bits.
     pub fn new(address: Ipv4Addr, len: u8) -> Option<Self> {
         let mask = Self::mask(len)?;

@@ -15,7 +15,7 @@
 //!    comes first, then the deregistration (RFC 5944 §4.6).
 //!
 //! What the node is attached to is derived from what it hears, in one place:
-//! [`MobileNode::choose`]. Every input ends in [`MobileNode::settle`], which
+//! `MobileNode::choose`. Every input ends in `MobileNode::settle`, which
 //! starts a registration when the choice is not the one that is under way or in
 //! force.
 //!

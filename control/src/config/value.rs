@@ -7,9 +7,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use homeport_proto::Lifetime;
 use homeport_proto::config::{Prefix, Profile};
 use homeport_proto::security::Algorithm;
+use homeport_proto::{Lifetime, ReverseTunnel};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Serialize, Serializer};
 use toml::Spanned;
@@ -566,5 +566,27 @@ words! {
         Timestamps = "timestamps",
         /// By nonces.
         Nonces = "nonces",
+    }
+}
+
+words! {
+    /// How a mobile node's own packets go back to its home agent.
+    ReverseTunnelName {
+        /// Routed by their destination.
+        None = "none",
+        /// Plain to the foreign agent, which tunnels them.
+        Direct = "direct",
+        /// Encapsulated to the foreign agent.
+        Encapsulating = "encapsulating",
+    }
+}
+
+impl From<ReverseTunnelName> for ReverseTunnel {
+    fn from(name: ReverseTunnelName) -> ReverseTunnel {
+        match name {
+            ReverseTunnelName::None => ReverseTunnel::None,
+            ReverseTunnelName::Direct => ReverseTunnel::Direct,
+            ReverseTunnelName::Encapsulating => ReverseTunnel::Encapsulating,
+        }
     }
 }

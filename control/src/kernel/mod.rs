@@ -15,7 +15,7 @@
 pub mod mirror;
 pub mod resolve;
 pub mod setup;
-mod socket;
+pub(crate) mod socket;
 
 pub use mirror::{Change, KernelLocal, Mirror};
 pub use resolve::Resolver;
@@ -49,7 +49,7 @@ pub enum KernelError {
 }
 
 impl KernelError {
-    fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> KernelError {
         let what = what.into();
         move |source| KernelError::Io { what, source }
     }
@@ -59,7 +59,7 @@ impl KernelError {
         matches!(self, KernelError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied)
     }
 
-    fn has_code(&self, code: rustix::io::Errno) -> bool {
+    pub(crate) fn has_code(&self, code: rustix::io::Errno) -> bool {
         matches!(self, KernelError::Io { source, .. } if source.raw_os_error() == Some(code.raw_os_error()))
     }
 }

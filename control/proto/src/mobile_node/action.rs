@@ -175,7 +175,7 @@ pub enum MobileNodeEvent {
     },
 }
 
-/// What a mobile node asks for, in the order of [`MobileNode::poll_action`].
+/// What a mobile node asks for, in the order of [`MobileNode::poll_action`](super::MobileNode::poll_action).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MobileNodeAction {
     /// Send this ICMP message to all routers of the link, with a TTL of 1 and
@@ -197,7 +197,7 @@ pub enum MobileNodeAction {
     AnnounceHome,
     /// Tell the operator.
     Event(MobileNodeEvent),
-    /// What [`MobileNode::handle_stop`] began is done.
+    /// What [`MobileNode::handle_stop`](super::MobileNode::handle_stop) began is done.
     Stopped,
 }
 
@@ -228,7 +228,7 @@ impl Phase {
             Phase::Searching => "searching",
             Phase::Registering => "registering",
             Phase::Registered => "registered",
-            Phase::AtHome => "at-home",
+            Phase::AtHome => "home",
             Phase::Denied => "denied",
             Phase::Stopping => "stopping",
         }

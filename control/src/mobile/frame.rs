@@ -1,0 +1,151 @@
+//! Frames that the mobile node makes and hears itself.
+
+use std::net::Ipv4Addr;
+
+use homeport_proto::MacAddress;
+use homeport_wire::{
+    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader, UdpPacket,
+};
+use zerocopy::{FromBytes, IntoBytes};
+
+/// All routers of the link (RFC 1256 §5.1).
+pub const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
+
+/// A station on the link, by both addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Station {
+    /// Its link-layer address.
+    pub mac: MacAddress,
+    /// Its IPv4 address.
+    pub address: Ipv4Addr,
+}
+
+/// What a frame brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard<'a> {
+    /// An ICMP message, from its type to its end.
+    Icmp {
+        /// Who sent it.
+        from: Station,
+        /// Its time to live.
+        ttl: u8,
+        /// The message.
+        message: &'a [u8],
+    },
+    /// A UDP datagram for the DHCP client.
+    Dhcp {
+        /// Who sent it.
+        from: Station,
+        /// The datagram's data.
+        payload: &'a [u8],
+    },
+}
+
+/// What `frame` brought; `None` when it is neither, or wrong. A transport checksum
+/// that is not computed yet is not looked at.
+pub fn parse(frame: &[u8], unfinished_checksum: bool) -> Option<Heard<'_>> {
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    if ethernet.ether_type() != EtherType::IPV4 {
+        return None;
+    }
+    let packet = Ipv4Packet::new_checked(rest).ok()?;
+    let header = packet.header();
+    if header.is_fragment() {
+        return None;
+    }
+    let from = Station { mac: ethernet.source, address: header.source() };
+    match header.protocol() {
+        IpProtocol::ICMP => Some(Heard::Icmp { from, ttl: header.ttl, message: packet.payload() }),
+        IpProtocol::UDP => {
+            let payload = if unfinished_checksum {
+                let (udp, data) = UdpHeader::ref_from_prefix(packet.payload()).ok()?;
+                data.get(..usize::from(udp.udp_len()).checked_sub(UdpHeader::LEN)?)?
+            } else {
+                let source = header.source();
+                UdpPacket::new_checked(packet.payload(), source, header.destination())
+                    .ok()?
+                    .payload()
+            };
+            Some(Heard::Dhcp { from, payload })
+        }
+        _ => None,
+    }
+}
+
+/// A frame with an ICMP message.
+pub fn icmp(from: Station, to: Station, ttl: u8, message: &[u8]) -> Option<Vec<u8>> {
+    ipv4(from, to, IpProtocol::ICMP, ttl, &[message])
+}
+
+/// A frame with a UDP datagram. `None` when it is too long for IPv4.
+pub fn udp(
+    (from, source_port): (Station, u16),
+    (to, destination_port): (Station, u16),
+    ttl: u8,
+    data: &[u8],
+) -> Option<Vec<u8>> {
+    let source = (from.address, source_port);
+    let header = UdpHeader::new(source, (to.address, destination_port), data)?;
+    ipv4(from, to, IpProtocol::UDP, ttl, &[header.as_bytes(), data])
+}
+
+/// A gratuitous ARP: `station` is here (RFC 5944 §4.6).
+pub fn gratuitous_arp(station: Station) -> Vec<u8> {
+    let ethernet = EthernetHeader::new(MacAddress::BROADCAST, station.mac, EtherType::ARP);
+    let arp = ArpPacket::gratuitous(station.address, station.mac);
+    [ethernet.as_bytes(), arp.as_bytes()].concat()
+}
+
+fn ipv4(
+    from: Station,
+    to: Station,
+    protocol: IpProtocol,
+    ttl: u8,
+    parts: &[&[u8]],
+) -> Option<Vec<u8>> {
+    let payload_len: usize = parts.iter().map(|part| part.len()).sum();
+    let total_len = u16::try_from(Ipv4Header::LEN + payload_len).ok()?;
+    let ethernet = EthernetHeader::new(to.mac, from.mac, EtherType::IPV4);
+    let header = Ipv4Header::new(from.address, to.address, protocol, ttl, total_len);
+    let mut frame = Vec::with_capacity(EthernetHeader::LEN + usize::from(total_len));
+    frame.extend_from_slice(ethernet.as_bytes());
+    frame.extend_from_slice(header.as_bytes());
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    Some(frame)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const US: Station =
+        Station { mac: MacAddress([2, 0, 0, 0, 0, 1]), address: Ipv4Addr::new(10, 1, 0, 10) };
+    const THEM: Station =
+        Station { mac: MacAddress([2, 0, 0, 0, 0, 2]), address: Ipv4Addr::new(10, 2, 1, 1) };
+
+    #[test]
+    fn what_is_made_is_heard() {
+        let frame = udp((THEM, 67), (US, 68), 64, b"offer").unwrap();
+        assert_eq!(parse(&frame, false), Some(Heard::Dhcp { from: THEM, payload: b"offer" }));
+        let message = [10, 0, 0xf5, 0xff, 0, 0, 0, 0];
+        let frame = icmp(US, THEM, 1, &message).unwrap();
+        assert_eq!(parse(&frame, false), Some(Heard::Icmp { from: US, ttl: 1, message: &message }));
+    }
+
+    #[test]
+    fn a_wrong_checksum_is_refused_unless_it_is_unfinished() {
+        let mut frame = udp((THEM, 67), (US, 68), 64, b"offer").unwrap();
+        *frame.last_mut().unwrap() ^= 1;
+        assert_eq!(parse(&frame, false), None);
+        assert!(parse(&frame, true).is_some());
+    }
+
+    #[test]
+    fn a_frame_cut_anywhere_is_refused() {
+        let frame = udp((THEM, 67), (US, 68), 64, b"offer").unwrap();
+        for len in 0..frame.len() {
+            assert_eq!(parse(&frame[..len], false), None, "{len}");
+            assert_eq!(parse(&frame[..len], true), None, "{len}");
+        }
+    }
+}

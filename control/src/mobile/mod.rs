@@ -1,0 +1,26 @@
+//! homeport-mn: the mobile node on a Linux host.
+//!
+//! [`program`] is the event loop around `homeport_proto::mobile_node`: it hears
+//! the link and the kernel, and does what the state machine asks for.
+//!
+//! * [`forwarding`] says what the kernel must hold for an attachment, as values;
+//!   [`host`] makes the kernel hold it, and leaves it as it was found.
+//! * [`tunnel`] carries packets between the TUN and IP in IP in userspace.
+//! * [`dhcp`] gets a co-located care-of address.
+//! * `sockets` are the raw sockets, `frame` what goes through them.
+//!
+//! Applications see one thing: the home address, on the TUN, always there.
+
+pub mod config;
+pub mod dhcp;
+pub mod forwarding;
+pub mod frame;
+pub mod host;
+pub mod link;
+pub mod program;
+pub mod report;
+pub mod sockets;
+pub mod tunnel;
+
+pub use config::Config;
+pub use program::run;

@@ -1,0 +1,476 @@
+//! The event loop of homeport-mn: poll(2) over the kernel's link messages, the
+//! interface, the tunnel and the admin API.
+//!
+//! Between two waits everything that is known is acted upon, in this order: what
+//! became of the link; what was heard on it; replies; packets in the tunnel;
+//! timers; people's questions. Nothing else waits, and nothing blocks.
+
+use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Context, Result};
+use homeport_dataplane::port::twin::Tun;
+use homeport_proto::mobile_node::{
+    Attachment, CoLocated, MobileNode, MobileNodeAction, RegistrationPath, SendRegistration,
+};
+use homeport_proto::{MacAddress, Now};
+use homeport_wire::MOBILE_IP_PORT;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::SendFlags;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::config::Config;
+use super::dhcp::{self, Output};
+use super::forwarding::Forwarding;
+use super::frame::{self, ALL_ROUTERS, Heard, Station};
+use super::host::{self, Host};
+use super::link::{Link, LinkState, LinkWatch};
+use super::report::Report;
+use super::sockets::TunnelSocket;
+use super::tunnel::Tunnel;
+use crate::admin::api::AdminHandle;
+use crate::admin::server::AdminServer;
+use crate::clock;
+
+/// Larger than any frame, super-frames of the same machine included.
+const BUFFER: usize = 1 << 16;
+
+/// Frames and datagrams taken at one go, before the loop looks at other things.
+const BURST: usize = 64;
+
+/// A TTL that says: not forwarded (RFC 5944 §2.2, RFC 1256 §5.1).
+const LINK_LOCAL_TTL: u8 = 1;
+
+/// TTL of what is sent to a DHCP server.
+const DHCP_TTL: u8 = 64;
+
+/// Runs the mobile node until SIGTERM or SIGINT, then leaves the host as it was
+/// found. `ready` is called when it does its work.
+///
+/// # Errors
+/// What kept it from starting, or ended it.
+pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
+    let signals = signals().context("listening to signals")?;
+    let (sender, admin) = crate::admin::api::channel().context("opening the admin channel")?;
+    // It also keeps a second program from starting with the same config.
+    let server = AdminServer::start(sender, &config.admin_socket, None)
+        .context("opening the admin socket")?;
+    let watch = LinkWatch::new(&config.interface)?;
+    let tun = Tun::create(&config.tunnel)?;
+    host::set_up_tunnel(&config.tunnel)?;
+    let home = config.node.home_address;
+    let state_file = config.admin_socket.with_extension("found");
+    let host = Host::take_over(&config.interface, &config.tunnel, home, &state_file)?;
+    let now = clock::now();
+    let seed = clock::seed().context("drawing a random seed")?;
+    let mut program = Program {
+        node: MobileNode::new(config.node.clone(), seed),
+        tunnel: Tunnel::new(tun, home),
+        report: Report::new(now.monotonic),
+        config,
+        host,
+        watch,
+        link: None,
+        port: 0,
+        attachment: Attachment::None,
+        registering: None,
+        admin,
+        signals,
+        buffer: vec![0; BUFFER].into_boxed_slice(),
+        done: false,
+    };
+    let result = program.start(ready).and_then(|()| program.serve());
+    let restored = program.host.restore().context("leaving the host as it was found");
+    drop(server);
+    result.and(restored)
+}
+
+struct Program {
+    config: Config,
+    node: MobileNode,
+    host: Host,
+    watch: LinkWatch,
+    link: Option<Link>,
+    /// The UDP port that requests leave from: chosen once, so that replies to
+    /// what an earlier link saw find it too.
+    port: u16,
+    tunnel: Tunnel,
+    attachment: Attachment,
+    /// The co-located address that is asked to be registered.
+    registering: Option<CoLocated>,
+    report: Report,
+    admin: AdminHandle,
+    signals: UnixStream,
+    buffer: Box<[u8]>,
+    done: bool,
+}
+
+/// What poll(2) said is ready.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ready {
+    signals: bool,
+    watch: bool,
+    admin: bool,
+    tun: bool,
+    packets: bool,
+    registration: bool,
+    tunnel: bool,
+}
+
+impl Program {
+    fn start(&mut self, ready: impl FnOnce()) -> Result<()> {
+        // First where packets go, then the rules that send them there.
+        self.forward();
+        self.host.engage()?;
+        if let Some(state) = self.watch.look()? {
+            self.link_state(Some(state), clock::now());
+        } else {
+            tracing::warn!(interface = self.config.interface, "there is no such interface yet");
+        }
+        ready();
+        Ok(())
+    }
+
+    fn serve(&mut self) -> Result<()> {
+        loop {
+            self.act();
+            if self.done {
+                return Ok(());
+            }
+            let ready = self.wait()?;
+            let now = clock::now();
+            if ready.watch {
+                for state in self.watch.changes()? {
+                    self.link_state(state, now);
+                }
+            }
+            if ready.packets {
+                self.hear_frames(now);
+            }
+            if ready.registration {
+                self.hear_replies(now);
+            }
+            // What was heard may have to be acted upon before packets flow again.
+            self.act();
+            if ready.tun {
+                self.tunnel.send_waiting().context("reading the tunnel")?;
+            }
+            if ready.tunnel
+                && let Err(error) = self.tunnel.receive_waiting()
+            {
+                tracing::debug!(%error, "receiving tunnelled packets");
+            }
+            self.timeouts(clock::now());
+            if ready.admin {
+                self.answer_people();
+            }
+            if ready.signals && self.signalled(now) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&self) -> Result<Ready> {
+        let now = clock::now().monotonic;
+        let dhcp = self.link.as_ref().and_then(|link| link.dhcp.poll_timeout());
+        let deadline = [self.node.poll_timeout(), dhcp].into_iter().flatten().min();
+        let timeout: Option<Timespec> = deadline.map(|at| clock::wait_until(at, now));
+        let mut fds = vec![
+            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.watch.readiness(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.admin.readiness(), PollFlags::IN),
+            PollFd::from_borrowed_fd(self.tunnel.tun().as_fd(), PollFlags::IN),
+        ];
+        if let (Some(link), Some(socket)) = (&self.link, self.tunnel.socket()) {
+            fds.push(PollFd::from_borrowed_fd(link.packets.as_fd(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(link.registration.as_fd(), PollFlags::IN));
+            fds.push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(Ready::default()),
+            Err(error) => return Err(io::Error::from(error)).context("waiting"),
+        }
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = || ready.next().unwrap_or(false);
+        Ok(Ready {
+            signals: next(),
+            watch: next(),
+            admin: next(),
+            tun: next(),
+            packets: next(),
+            registration: next(),
+            tunnel: next(),
+        })
+    }
+
+    /// Whether to end at once: at the second signal, or when there is nothing to
+    /// wait for.
+    fn signalled(&mut self, now: Now) -> bool {
+        let mut byte = [0; 8];
+        let count = self.signals.read(&mut byte).unwrap_or(0);
+        let stopping = self.node.phase() == homeport_proto::mobile_node::Phase::Stopping;
+        if stopping || count > 1 {
+            return true;
+        }
+        tracing::info!("stopping");
+        self.node.handle_stop(now);
+        false
+    }
+}
+
+/// What happens.
+impl Program {
+    fn link_state(&mut self, state: Option<LinkState>, now: Now) {
+        let old = self.link.as_ref().map(|link| link.state);
+        let same = |old: LinkState, new: LinkState| (old.index, old.mac) == (new.index, new.mac);
+        match (old, state) {
+            (Some(old), Some(new)) if same(old, new) => {
+                if let Some(link) = &mut self.link {
+                    link.state = new;
+                }
+                // Down and up again between two messages.
+                if old.up && new.up && old.changes != new.changes {
+                    self.set_link(false, now);
+                }
+                if old.up != new.up || old.changes != new.changes {
+                    self.set_link(new.up, now);
+                }
+            }
+            (None, None) => {}
+            _ => {
+                self.set_link(false, now);
+                self.open_link(state);
+                self.set_link(self.link.as_ref().is_some_and(|link| link.state.up), now);
+            }
+        }
+    }
+
+    fn set_link(&mut self, up: bool, now: Now) {
+        self.node.handle_link(up, now);
+        self.act();
+    }
+
+    /// The interface is another than before, or gone.
+    fn open_link(&mut self, state: Option<LinkState>) {
+        self.link = None;
+        self.tunnel.set_socket(None);
+        if let Err(error) = self.host.set_index(state.map(|state| state.index)) {
+            tracing::error!("taking over {}: {error}", self.config.interface);
+        }
+        let Some(state) = state else {
+            tracing::warn!(interface = self.config.interface, "the interface is gone");
+            return;
+        };
+        let name = &self.config.interface;
+        let transaction = clock::seed().map(|[a, b, c, d, ..]| u32::from_be_bytes([a, b, c, d]));
+        let opened = Link::open(name, state, self.port, transaction.unwrap_or(1))
+            .and_then(|link| Ok((link.port()?, link, TunnelSocket::open(name)?)));
+        match opened {
+            Ok((port, link, socket)) => {
+                self.port = port;
+                self.link = Some(link);
+                self.tunnel.set_socket(Some(socket));
+            }
+            Err(error) => tracing::error!("opening {name}: {error:#}"),
+        }
+    }
+
+    fn hear_frames(&mut self, now: Now) {
+        let Some(link) = &mut self.link else { return };
+        for _ in 0..BURST {
+            let received = match link.packets.receive(&mut self.buffer) {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(%error, "receiving frames"),
+            };
+            let frame = self.buffer.get(..received.len).unwrap_or_default();
+            match frame::parse(frame, received.unfinished_checksum) {
+                Some(Heard::Icmp { from, ttl, message }) => {
+                    self.node.handle_advertisement(from.address, from.mac, message, ttl, now);
+                }
+                Some(Heard::Dhcp { from, payload }) => {
+                    link.dhcp.handle_message(payload, from, now.monotonic);
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn hear_replies(&mut self, now: Now) {
+        let Some(link) = &self.link else { return };
+        for _ in 0..BURST {
+            let Some((len, from)) = link.receive(&mut self.buffer) else { return };
+            let payload = self.buffer.get(..len).unwrap_or_default();
+            self.node.handle_datagram(*from.ip(), from.port(), payload, now);
+        }
+    }
+
+    fn timeouts(&mut self, now: Now) {
+        let at = now.monotonic;
+        if let Some(link) = &mut self.link
+            && link.dhcp.poll_timeout().is_some_and(|deadline| deadline <= at)
+        {
+            link.dhcp.handle_timeout(at);
+        }
+        if self.node.poll_timeout().is_some_and(|deadline| deadline <= at) {
+            self.node.handle_timeout(now);
+        }
+    }
+
+    fn answer_people(&mut self) {
+        let now = clock::now().monotonic;
+        while let Some(call) = self.admin.try_next() {
+            let outcome = self.report.answer(
+                call.query(),
+                &self.config,
+                &self.node,
+                self.tunnel.counters(),
+                self.host.current().tunnel,
+                now,
+            );
+            call.answer(outcome);
+        }
+    }
+}
+
+/// What is done about it.
+impl Program {
+    /// Does all that the state machines ask for.
+    fn act(&mut self) {
+        loop {
+            if let Some(action) = self.node.poll_action() {
+                self.do_action(action);
+            } else if let Some(output) = self.link.as_mut().and_then(|link| link.dhcp.poll_output())
+            {
+                self.do_dhcp(output);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn do_action(&mut self, action: MobileNodeAction) {
+        match action {
+            MobileNodeAction::SendSolicitation { icmp } => {
+                self.report.count("solicitations_sent");
+                let to =
+                    Station { mac: MacAddress::of_multicast(ALL_ROUTERS), address: ALL_ROUTERS };
+                let from = self.station(Ipv4Addr::UNSPECIFIED);
+                self.send_frame(frame::icmp(from, to, LINK_LOCAL_TTL, &icmp));
+            }
+            MobileNodeAction::SendRegistration(request) => self.send_registration(&request),
+            MobileNodeAction::StartDhcp => {
+                let now = clock::now().monotonic;
+                if let Some(link) = &mut self.link {
+                    link.dhcp.start(now);
+                }
+            }
+            MobileNodeAction::StopDhcp => {
+                if let Some(link) = &mut self.link {
+                    link.dhcp.stop(link.state.up);
+                }
+                while let Some(output) = self.link.as_mut().and_then(|l| l.dhcp.poll_output()) {
+                    self.do_dhcp(output);
+                }
+                if self.registering.take().is_some() {
+                    self.forward();
+                }
+            }
+            MobileNodeAction::UseAttachment(attachment) => {
+                self.attachment = attachment;
+                if matches!(attachment, Attachment::CoLocated { .. }) {
+                    self.registering = None;
+                }
+                self.forward();
+                self.report.attached(&attachment, clock::now().monotonic);
+            }
+            MobileNodeAction::AnnounceHome => {
+                let home = self.station(self.config.node.home_address);
+                self.send_frame(Some(frame::gratuitous_arp(home)));
+            }
+            MobileNodeAction::Event(event) => {
+                self.report.event(&event, clock::now().monotonic);
+            }
+            MobileNodeAction::Stopped => self.done = true,
+        }
+    }
+
+    fn do_dhcp(&mut self, output: Output) {
+        match output {
+            Output::Send { source, to, payload } => {
+                let from = self.station(source);
+                let from = (from, dhcp::CLIENT_PORT);
+                let to = (to, dhcp::SERVER_PORT);
+                self.send_frame(frame::udp(from, to, DHCP_TTL, &payload));
+            }
+            Output::Bound(co_located) => {
+                tracing::debug!(address = %co_located.address, "DHCP gave an address");
+                self.node.handle_co_located(co_located, clock::now());
+            }
+            Output::Lost => {
+                tracing::info!("the DHCP lease ended");
+                self.node.handle_co_located_lost(clock::now());
+            }
+        }
+    }
+
+    fn send_registration(&mut self, request: &SendRegistration) {
+        match request.path {
+            RegistrationPath::Link(mac) => {
+                let from = (self.station(request.source), self.port);
+                let to = (Station { mac, address: request.destination }, MOBILE_IP_PORT);
+                self.send_frame(frame::udp(from, to, request.ttl, &request.bytes));
+            }
+            RegistrationPath::CoLocated(co_located) => {
+                if !matches!(self.attachment, Attachment::CoLocated { .. }) {
+                    self.registering = Some(co_located);
+                    self.forward();
+                }
+                let Some(link) = &self.link else { return };
+                let to = SocketAddrV4::new(request.destination, MOBILE_IP_PORT);
+                let flags = SendFlags::empty();
+                if let Err(error) =
+                    rustix::net::sendto(&link.registration, &request.bytes, flags, &to)
+                {
+                    tracing::warn!(%error, "sending a request");
+                }
+            }
+        }
+    }
+
+    fn send_frame(&self, frame: Option<Vec<u8>>) {
+        let (Some(link), Some(frame)) = (&self.link, frame) else { return };
+        if let Err(error) = link.packets.send(&frame) {
+            tracing::debug!(%error, "sending a frame");
+        }
+    }
+
+    /// Makes the kernel forward as the attachment says.
+    fn forward(&mut self) {
+        let forwarding =
+            Forwarding::new(&self.config.node, &self.attachment, self.registering.as_ref());
+        if let Err(error) = self.host.apply(&forwarding) {
+            tracing::error!("{error}");
+        }
+        self.tunnel.set_ends(forwarding.tunnel);
+    }
+
+    /// Ourselves on the link, with this address.
+    fn station(&self, address: Ipv4Addr) -> Station {
+        let mac = self.link.as_ref().map_or(MacAddress::UNSPECIFIED, |link| link.state.mac);
+        Station { mac, address }
+    }
+}
+
+/// Readable after SIGTERM or SIGINT, a byte for each.
+fn signals() -> io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(SIGTERM, write.try_clone()?)?;
+    signal_hook::low_level::pipe::register(SIGINT, write)?;
+    Ok(read)
+}

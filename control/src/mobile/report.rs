@@ -1,0 +1,278 @@
+//! What the mobile node tells: its log, its counters, and its side of the admin
+//! API.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use homeport_proto::event::DiscardReason;
+use homeport_proto::mobile_node::{Attachment, MobileNode, MobileNodeEvent, Phase};
+use homeport_proto::security::ReplayProtection;
+use homeport_proto::{Instant, ReverseTunnel};
+
+use super::config::Config;
+use super::forwarding::TunnelEnds;
+use super::tunnel;
+use crate::admin::api::{
+    AgentView, Answer, CounterView, DropView, MobileNodeView, Outcome, Plane, Query, Refusal, Role,
+    SecurityAssociationView, Status, Totals, TunnelView,
+};
+use crate::admin::view::{Encapsulation, lifetime_seconds};
+
+/// What was counted since the start.
+#[derive(Debug)]
+pub struct Report {
+    started_at: Instant,
+    /// When the link came up last.
+    link_up_at: Option<Instant>,
+    /// When the attachment changed last.
+    attached_at: Instant,
+    last_code: Option<u8>,
+    counts: BTreeMap<&'static str, u64>,
+    denials: BTreeMap<u8, u64>,
+    discards: BTreeMap<DiscardReason, u64>,
+}
+
+/// Names and meanings of what is counted by name.
+const COUNTERS: [(&str, &str); 9] = [
+    ("links_up", "The link came up."),
+    ("solicitations_sent", "Agent solicitations sent."),
+    ("agents_heard", "Agents heard for the first time on a link."),
+    ("agents_lost", "Agents that were heard no longer."),
+    ("requests_sent", "Registration requests sent, again included."),
+    ("registrations", "Registrations accepted."),
+    ("deregistrations", "Deregistrations accepted."),
+    ("unanswered", "Attachments given up because no reply came."),
+    ("expirations", "Registrations that ended without renewal."),
+];
+
+impl Report {
+    /// A report that begins at `now`.
+    pub fn new(now: Instant) -> Self {
+        Report {
+            started_at: now,
+            link_up_at: None,
+            attached_at: now,
+            last_code: None,
+            counts: BTreeMap::new(),
+            denials: BTreeMap::new(),
+            discards: BTreeMap::new(),
+        }
+    }
+
+    /// Counts one more of what [`COUNTERS`] lists.
+    pub fn count(&mut self, name: &'static str) {
+        *self.counts.entry(name).or_default() += 1;
+    }
+
+    /// Logs and counts an event.
+    pub fn event(&mut self, event: &MobileNodeEvent, now: Instant) {
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        match *event {
+            MobileNodeEvent::Link { up: true } => {
+                self.count("links_up");
+                self.link_up_at = Some(now);
+                tracing::info!("link up");
+            }
+            MobileNodeEvent::Link { up: false } => tracing::info!("link down"),
+            MobileNodeEvent::AgentHeard { address, mac, home } => {
+                self.count("agents_heard");
+                tracing::info!(%address, %mac, home, "agent heard");
+            }
+            MobileNodeEvent::AgentLost { address } => {
+                self.count("agents_lost");
+                tracing::info!(%address, "agent lost");
+            }
+            MobileNodeEvent::AgentRestarted { address } => {
+                tracing::info!(%address, "agent restarted, registering again");
+            }
+            MobileNodeEvent::Requested { care_of_address, lifetime, attempt } => {
+                self.count("requests_sent");
+                tracing::debug!(%care_of_address, %lifetime, attempt, "request sent");
+            }
+            MobileNodeEvent::Registered { care_of_address, lifetime, after } => {
+                self.count("registrations");
+                self.last_code = Some(0);
+                let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
+                tracing::info!(%care_of_address, %lifetime, after_ms = ms(after), since_link_up, "registered");
+            }
+            MobileNodeEvent::Deregistered { after } => {
+                self.count("deregistrations");
+                self.last_code = Some(0);
+                let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
+                tracing::info!(after_ms = ms(after), since_link_up, "deregistered");
+            }
+            MobileNodeEvent::Denied { code } => {
+                *self.denials.entry(code.0).or_default() += 1;
+                self.last_code = Some(code.0);
+                tracing::warn!(code = code.0, "{}", code.text());
+            }
+            MobileNodeEvent::Unanswered { care_of_address } => {
+                self.count("unanswered");
+                tracing::warn!(%care_of_address, "no reply, trying elsewhere");
+            }
+            MobileNodeEvent::Expired { care_of_address } => {
+                self.count("expirations");
+                tracing::warn!(%care_of_address, "registration expired");
+            }
+            MobileNodeEvent::ClockSet { offset } => {
+                tracing::warn!(offset_seconds = offset, "clock set by the home agent's");
+            }
+            MobileNodeEvent::Discarded { source, reason } => {
+                *self.discards.entry(reason).or_default() += 1;
+                tracing::debug!(%source, reason = reason.counter(), "discarded");
+            }
+        }
+    }
+
+    /// The attachment changed.
+    pub fn attached(&mut self, attachment: &Attachment, now: Instant) {
+        self.attached_at = now;
+        tracing::info!(attachment = attachment.name(), "attached");
+    }
+
+    /// Answers a query of the admin API.
+    pub fn answer(
+        &self,
+        query: &Query,
+        config: &Config,
+        node: &MobileNode,
+        tunnel: &tunnel::Counters,
+        ends: Option<TunnelEnds>,
+        now: Instant,
+    ) -> Outcome {
+        match query {
+            Query::Status => Ok(Answer::Status(self.status(config, node, now))),
+            Query::MobileNode => Ok(Answer::MobileNode(self.view(config, node, now))),
+            Query::Counters => Ok(Answer::Counters { counters: self.counters(tunnel) }),
+            Query::Drops => Ok(Answer::Drops { drops: self.drops() }),
+            Query::Tunnels => Ok(Answer::Tunnels { tunnels: tunnels(config, ends) }),
+            Query::SecurityAssociations => {
+                Ok(Answer::SecurityAssociations { security_associations: associations(config) })
+            }
+            _ => Err(Refusal::not_found(
+                "A mobile node has none of these.",
+                "Ask it for status, mobile-node, tunnels, counters, drops or security-associations.",
+            )),
+        }
+    }
+
+    fn status(&self, config: &Config, node: &MobileNode, now: Instant) -> Status {
+        let registered = u64::from(node.phase() == Phase::Registered);
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_seconds: now.saturating_since(self.started_at).as_secs(),
+            config_file: config.path.display().to_string(),
+            config_generation: 1,
+            poll: "adaptive".to_owned(),
+            workers: 0,
+            ports: 0,
+            ports_up: 0,
+            bindings: 0,
+            visitors: 0,
+            agents: vec![AgentView {
+                name: config.interface.clone(),
+                role: Role::MobileNode,
+                tenant: 0,
+                address: config.node.home_address,
+                registrations: registered,
+                limit: 1,
+            }],
+            totals: Totals::default(),
+        }
+    }
+
+    fn view(&self, config: &Config, node: &MobileNode, now: Instant) -> MobileNodeView {
+        let away = node.registration().filter(|registration| !registration.lifetime.is_zero());
+        let lifetime = away.map(|registration| registration.lifetime);
+        let remaining = away
+            .and_then(|registration| registration.expires_at)
+            .map(|at| at.saturating_since(now).as_secs());
+        let foreign_agent = match node.attachment() {
+            Attachment::ForeignAgent { address, .. } => Some(*address),
+            _ => None,
+        };
+        MobileNodeView {
+            interface: config.interface.clone(),
+            state: node.phase().name().to_owned(),
+            home_address: config.node.home_address,
+            home_agent: config.node.home_agent,
+            care_of_address: away.map(|registration| registration.care_of_address),
+            foreign_agent,
+            co_located: matches!(node.attachment(), Attachment::CoLocated { .. }),
+            reverse_tunnel: config.node.reverse_tunnel.into(),
+            lifetime_seconds: lifetime.and_then(lifetime_seconds),
+            remaining_seconds: remaining,
+            last_code: self.last_code,
+            age_seconds: now.saturating_since(self.attached_at).as_secs(),
+        }
+    }
+
+    fn counters(&self, tunnel: &tunnel::Counters) -> Vec<CounterView> {
+        let counter = |name: &str, text: &str, value| CounterView {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            value,
+            ..CounterView::default()
+        };
+        let named = COUNTERS
+            .iter()
+            .map(|(name, text)| counter(name, text, self.counts.get(name).copied().unwrap_or(0)));
+        let denials = self.denials.iter().map(|(code, count)| CounterView {
+            code: Some(*code),
+            ..counter("registrations_denied", "Requests denied, by code.", *count)
+        });
+        let tunnel = tunnel.all().map(|(name, text, count)| counter(name, text, count));
+        named.chain(denials).chain(tunnel).collect()
+    }
+
+    fn drops(&self) -> Vec<DropView> {
+        let drop = |reason: &DiscardReason| DropView {
+            plane: Plane::Control,
+            port: None,
+            tenant: None,
+            reason: reason.counter().to_owned(),
+            text: reason.text().to_owned(),
+            count: self.discards.get(reason).copied().unwrap_or(0),
+        };
+        DiscardReason::ALL.iter().map(drop).collect()
+    }
+}
+
+fn tunnels(config: &Config, ends: Option<TunnelEnds>) -> Vec<TunnelView> {
+    let reverse = u64::from(config.node.reverse_tunnel != ReverseTunnel::None);
+    let view = |ends: TunnelEnds| TunnelView {
+        tenant: 0,
+        role: Role::MobileNode,
+        local: ends.local,
+        remote: ends.remote,
+        encapsulation: Encapsulation::IpInIp,
+        nodes: 1,
+        reverse,
+    };
+    ends.map(view).into_iter().collect()
+}
+
+fn associations(config: &Config) -> Vec<SecurityAssociationView> {
+    let view =
+        |(peer, association): (_, &homeport_proto::security::MobilitySecurityAssociation)| {
+            let home_agent = peer == config.node.home_agent;
+            let (replay, tolerance) = match association.replay {
+                ReplayProtection::Nonces => ("nonces", None),
+                ReplayProtection::Timestamps { tolerance } => {
+                    ("timestamps", Some(tolerance.as_secs()))
+                }
+            };
+            SecurityAssociationView {
+                tenant: 0,
+                agent: config.interface.clone(),
+                peer_role: if home_agent { Role::HomeAgent } else { Role::ForeignAgent },
+                peer,
+                spi: association.spi.0,
+                algorithm: association.algorithm.name().to_owned(),
+                replay: replay.to_owned(),
+                tolerance_seconds: tolerance,
+            }
+        };
+    config.node.security.agents().map(view).collect()
+}
