@@ -169,8 +169,7 @@ impl ForeignAgent {
             return Err(Refusal::Discard(DiscardReason::Malformed));
         }
         self.authenticate(received)?;
-        let pending = self.pending.get(&key_of(station));
-        if pending.is_some_and(|pending| pending.station == *station) {
+        if self.is_pending(station, received) {
             return Err(Refusal::Discard(DiscardReason::Duplicate));
         }
         self.validate_form(received)?;
@@ -198,6 +197,28 @@ impl ForeignAgent {
         }
         self.validate_reverse_tunnel(datagram.ttl, received)?;
         self.validate_capacity(station)
+    }
+
+    /// Whether the request is pending already. From another station, the same
+    /// home address and low half would steal the reply of the one that asked.
+    fn is_pending(&self, station: &Station, received: &Received<'_, RegistrationRequest>) -> bool {
+        let low = station.request.identification.low();
+        self.pending_of(station.request.home_address, low).any(|(_, pending)| {
+            pending.station == *station
+                || pending.station.mac != station.mac
+                    && pending.network_access_identifier.as_deref() == nai_of(received)
+        })
+    }
+
+    /// Pending requests for a home address with this low half.
+    fn pending_of(
+        &self,
+        home_address: Ipv4Addr,
+        low: u32,
+    ) -> impl Iterator<Item = (&PendingKey, &PendingRegistration)> {
+        let all =
+            (home_address, MacAddress([0; 6]), 0)..=(home_address, MacAddress::BROADCAST, u32::MAX);
+        self.pending.range(all).filter(move |((_, _, of), _)| *of == low)
     }
 
     /// RFC 5944 §3.7.2.1: where an association is shared, exactly one valid
@@ -395,11 +416,7 @@ impl ForeignAgent {
         let reply = &received.body;
         let nai = received.extensions().iter().find_map(nai);
         [reply.home_address, Ipv4Addr::UNSPECIFIED].into_iter().find_map(|home_address| {
-            let all = (home_address, MacAddress([0; 6]), 0)
-                ..=(home_address, MacAddress::BROADCAST, u32::MAX);
-            self.pending
-                .range(all)
-                .filter(|((_, _, low), _)| *low == reply.identification.low())
+            self.pending_of(home_address, reply.identification.low())
                 .find(|(_, pending)| match (&pending.network_access_identifier, nai) {
                     (Some(asked), Some(answered)) => asked == answered,
                     _ => true,

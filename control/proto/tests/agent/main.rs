@@ -1,0 +1,18 @@
+//! Agents driven by real bytes: what goes in by `handle_datagram` and the other
+//! inputs, and what comes out as actions.
+#![allow(missing_docs, reason = "the names of the tests say it")]
+
+#[cfg(test)]
+mod advertiser;
+#[cfg(test)]
+mod attacks;
+#[cfg(test)]
+mod config;
+#[cfg(test)]
+mod foreign_agent;
+#[cfg(test)]
+mod home_agent;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod support;
