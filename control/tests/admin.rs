@@ -749,6 +749,35 @@ fn top_refuses_what_is_no_terminal() {
     assert!(err(&refused).contains("top draws on a terminal, and this is none"));
 }
 
+/// `script` gives the command a terminal of its own, and its input.
+#[test]
+fn top_draws_what_moves_until_q_and_leaves_the_terminal_as_it_was() {
+    let daemon = Daemon::start();
+    let program = env!("CARGO_BIN_EXE_homeport");
+    let command =
+        format!("stty rows 40 cols 140; {program} --socket {} top", daemon.socket().display());
+    let mut child = Command::new("script")
+        .args(["--quiet", "--return", "--flush", "--command", &command, "/dev/null"])
+        .env("TERM", "xterm")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Two samples, so that rates are drawn too.
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(child.try_wait().unwrap(), None, "it ended before q");
+    child.stdin.take().unwrap().write_all(b"q").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let drawn = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(code(&output), 0, "{drawn}");
+    for expected in ["Ports", "RX/s", "Mobile", "10.1.0.10", "10.0.2.2", "nothing"] {
+        assert!(drawn.contains(expected), "{expected} is not in {drawn:?}");
+    }
+    // The alternate screen was entered, and left.
+    let (entered, left) = (drawn.find("\u{1b}[?1049h"), drawn.rfind("\u{1b}[?1049l"));
+    assert!(entered.is_some() && entered < left, "{drawn:?}");
+}
+
 #[test]
 fn completions_man_pages_and_the_schema_are_made() {
     let room = Room::new();

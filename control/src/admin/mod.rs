@@ -16,5 +16,6 @@ pub mod print;
 pub mod server;
 pub mod show;
 pub mod sockets;
+pub mod table;
 pub mod top;
 pub mod view;

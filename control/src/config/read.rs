@@ -2,7 +2,7 @@
 //!
 //! A deserializer stops at its first error. So a section here reads each of its
 //! keys by itself, notes what is wrong with it, and reads on; whatever key is
-//! left over is unknown. [`section!`] makes the struct, its reader and its JSON
+//! left over is unknown. `section!` makes the struct, its reader and its JSON
 //! schema from one list of keys.
 
 use std::ops::{Deref, Range};

@@ -595,3 +595,27 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
     let default = schema.pointer("/$defs/HomeAgentSection/properties/max_lifetime/default");
     assert_eq!(default, Some(&"10h".into()));
 }
+
+proptest::proptest! {
+    /// Whatever stands in a file, it is read or refused, and each error points into it.
+    #[test]
+    fn noise_in_a_file_is_refused_without_a_panic(
+        at in 0..GOOD.len(),
+        cut in 0usize..40,
+        noise in "\\PC{0,12}|[\\[\\]=\"0-9smh./\n\u{0}-\u{1f}]{0,12}",
+    ) {
+        let room = Room::new();
+        let end = (at + cut).min(GOOD.len());
+        let text = format!("{}{noise}{}", &GOOD[..at], &GOOD[end..]);
+        if let Err(errors) = room.parse(&text) {
+            proptest::prop_assert!(!errors.problems.is_empty());
+            for problem in &errors.problems {
+                let end = problem.offset + problem.len;
+                proptest::prop_assert!(text.get(problem.offset..end).is_some(), "{problem:?}");
+            }
+            let shown = errors.to_string();
+            let obeyed = |c: char| c != '\n' && crate::admin::print::is_obeyed(c);
+            proptest::prop_assert!(!shown.contains(obeyed), "{shown:?}");
+        }
+    }
+}
