@@ -67,9 +67,10 @@ pub struct TunnelEnds {
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
-    /// Addresses on the interface, each alone, without a route to its prefix. The
-    /// home address is always on the tunnel, besides.
-    pub addresses: Vec<Ipv4Addr>,
+    /// Addresses on the interface with the lengths of their links' prefixes, to
+    /// which there is no route by that. The home address is always on the tunnel,
+    /// besides.
+    pub addresses: Vec<(Ipv4Addr, u8)>,
     /// Neighbours.
     pub neighbors: Vec<Neighbor>,
     /// Routes, in the order in which they can be added.
@@ -104,7 +105,7 @@ impl Forwarding {
             Attachment::None => forwarding.routes.push(default(None, Device::Tunnel)),
             Attachment::Home { gateway, mac } => {
                 // The address on the interface makes the kernel answer ARP for it.
-                forwarding.addresses.push(home);
+                forwarding.addresses.push((home, config.home_prefix.prefix_len()));
                 forwarding.neighbors.push(Neighbor { address: gateway, mac });
                 forwarding.routes.push(Route {
                     destination: config.home_prefix,
@@ -145,10 +146,10 @@ impl Forwarding {
     /// A co-located address, and the home agent by it.
     fn reach_home_agent(&mut self, config: &MobileNodeConfig, co_located: &CoLocated) {
         let CoLocated { address, prefix_len, gateway, .. } = *co_located;
-        if self.addresses.contains(&address) {
+        if self.addresses.contains(&(address, prefix_len)) {
             return;
         }
-        self.addresses.push(address);
+        self.addresses.push((address, prefix_len));
         let agent = config.home_agent;
         let on_link = Prefix::new(address, prefix_len).is_some_and(|link| link.contains(agent));
         let gateway = gateway.filter(|_| !on_link);

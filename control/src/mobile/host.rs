@@ -13,9 +13,10 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use homeport_proto::MacAddress;
 use homeport_proto::config::Prefix;
 use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_REPLACE, Parseable};
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
 };
@@ -103,14 +104,14 @@ impl Host {
         for (key, value) in TUNNEL_SYSCTLS {
             write_sysctl(&sysctl(tunnel, key), value)?;
         }
-        host.add_address(host.tunnel, home)?;
+        host.add_address(host.tunnel, (home, 32))?;
         host.found = match host.saved() {
             Some(found) => found,
             None => host.look()?,
         };
         host.save()?;
         host.clear_interface()?;
-        host.set_interface_sysctls()?;
+        host.prepare_interface()?;
         Ok(host)
     }
 
@@ -134,7 +135,7 @@ impl Host {
         self.current.routes.retain(|route| route.device == Device::Tunnel);
         if index.is_some() {
             self.clear_interface()?;
-            self.set_interface_sysctls()?;
+            self.prepare_interface()?;
         }
         Ok(())
     }
@@ -211,8 +212,7 @@ impl Host {
     /// The first refusal of the kernel; the rest was tried all the same.
     pub fn restore(mut self) -> Result<(), KernelError> {
         let mut result = self.disengage();
-        let applied = self.apply(&Forwarding::default());
-        result = result.and(applied);
+        result = result.and(self.apply(&Forwarding::default())).and(self.clear_interface());
         for (path, value) in &self.found.sysctls {
             result = result.and(write_sysctl(path, value));
         }
@@ -322,13 +322,20 @@ impl Host {
         Ok(())
     }
 
-    fn set_interface_sysctls(&self) -> Result<(), KernelError> {
-        if self.index.is_none() {
-            return Ok(());
+    /// Sets the sysctls, and puts an address on the interface that stays there.
+    /// Nobody uses it; but of an interface without any, Linux takes no packet
+    /// under a reverse path filter, not even a loose one (`last_resort` in
+    /// net/ipv4/fib_frontend.c). It is link-local (RFC 3927), by the MAC.
+    fn prepare_interface(&mut self) -> Result<(), KernelError> {
+        let Some(index) = self.index else { return Ok(()) };
+        for (key, value) in INTERFACE_SYSCTLS {
+            write_sysctl(&sysctl(&self.interface, key), value)?;
         }
-        INTERFACE_SYSCTLS
-            .iter()
-            .try_for_each(|(key, value)| write_sysctl(&sysctl(&self.interface, key), value))
+        let mac = homeport_dataplane::port::interface::mac(&self.interface).unwrap_or_default();
+        let MacAddress([.., x, y]) = mac;
+        // The first and the last 256 of 169.254/16 are reserved (RFC 3927 §2.1).
+        let placeholder = Ipv4Addr::new(169, 254, x.clamp(1, 254), y);
+        self.add_address(index, (placeholder, 32))
     }
 
     fn addresses_on(&mut self, index: u32) -> Result<Vec<AddressMessage>, KernelError> {
@@ -415,15 +422,16 @@ impl Host {
 
 /// One object at a time.
 impl Host {
-    fn add_address(&mut self, index: u32, address: Ipv4Addr) -> Result<(), KernelError> {
+    fn add_address(&mut self, index: u32, address: (Ipv4Addr, u8)) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::NewAddress(address_message(index, address));
-        let what = format!("adding the address {address}");
+        let what = format!("adding the address {}", address.0);
         self.requests.request(&what, message, NLM_F_CREATE | NLM_F_REPLACE)
     }
 
-    fn remove_address(&mut self, index: u32, address: Ipv4Addr) -> Result<(), KernelError> {
+    fn remove_address(&mut self, index: u32, address: (Ipv4Addr, u8)) -> Result<(), KernelError> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, address));
-        let removed = self.requests.request(&format!("removing the address {address}"), message, 0);
+        let removed =
+            self.requests.request(&format!("removing the address {}", address.0), message, 0);
         unless(removed, Errno::ADDRNOTAVAIL)
     }
 
@@ -527,11 +535,14 @@ fn rules() -> [RuleMessage; 2] {
     ]
 }
 
-fn address_message(index: u32, address: Ipv4Addr) -> AddressMessage {
+fn address_message(index: u32, (address, prefix_len): (Ipv4Addr, u8)) -> AddressMessage {
     let mut message = AddressMessage::default();
     message.header.family = AddressFamily::Inet;
     message.header.index = index;
-    message.header.prefix_len = 32;
+    message.header.prefix_len = prefix_len;
+    if address.is_link_local() {
+        message.header.scope = AddressScope::Link;
+    }
     message.attributes.push(AddressAttribute::Address(IpAddr::V4(address)));
     message.attributes.push(AddressAttribute::Local(IpAddr::V4(address)));
     message.attributes.push(AddressAttribute::Flags(AddressFlags::Noprefixroute));

@@ -66,7 +66,7 @@ impl Report {
 
     /// Logs and counts an event.
     pub fn event(&mut self, event: &MobileNodeEvent, now: Instant) {
-        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let ms = |duration: Duration| (duration.as_secs_f64() * 1e5).round() / 1e2;
         match *event {
             MobileNodeEvent::Link { up: true } => {
                 self.count("links_up");
@@ -93,13 +93,17 @@ impl Report {
                 self.count("registrations");
                 self.last_code = Some(0);
                 let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
-                tracing::info!(%care_of_address, %lifetime, after_ms = ms(after), since_link_up, "registered");
+                tracing::info!(%care_of_address, %lifetime, after_ms = ms(after), since_link_up_ms = since_link_up, "registered");
             }
             MobileNodeEvent::Deregistered { after } => {
                 self.count("deregistrations");
                 self.last_code = Some(0);
                 let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
-                tracing::info!(after_ms = ms(after), since_link_up, "deregistered");
+                tracing::info!(
+                    after_ms = ms(after),
+                    since_link_up_ms = since_link_up,
+                    "deregistered"
+                );
             }
             MobileNodeEvent::Denied { code } => {
                 *self.denials.entry(code.0).or_default() += 1;
