@@ -391,6 +391,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--name", default=os.environ.get("HOMEPORT_LAB", "hp"),
                         help="prefix of the namespaces, so that several labs can be up (default: hp, "
                              "or $HOMEPORT_LAB)")
+    parser.add_argument("--binaries", type=Path, default=build_directory() / "release",
+                        help="where the programs are (default: the release build)")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     up = commands.add_parser("up", help="lay the lab, start the agents and leave it up")
     up.add_argument("--ports", choices=("af_packet", "dpdk"), default="af_packet",
@@ -432,9 +434,9 @@ def print_status(lab: Lab) -> None:
 def main() -> int:
     """`scripts/lab`."""
     options = arguments().parse_args()
-    lab = Lab(options.name, build_directory() / "lab", build_directory() / "release")
+    lab = Lab(options.name, build_directory() / "lab", options.binaries.resolve())
     kept = lab.kept()
-    if kept:
+    if kept and options.command != "up":
         lab.directory, lab.binaries = Path(kept["directory"]), Path(kept["binaries"])
     if options.command in ("up", "down"):
         lab.lock()
