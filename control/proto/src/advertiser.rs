@@ -14,7 +14,7 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 use homeport_wire::MacAddress;
 
-use crate::agent::{Context, Token};
+use crate::agent::{Context, Token, is_host};
 use crate::config::AdvertiserConfig;
 use crate::event::DiscardReason;
 use crate::limits::{SOLICITED_PER_SECOND, SOLICITED_SPACING, Spacing, TokenBucket};
@@ -111,9 +111,7 @@ impl Advertiser {
             return Err(DiscardReason::RateLimited);
         }
         // RFC 5944 §2.3: the source need not be a neighbour's address.
-        let [first, ..] = source.octets();
-        let usable = first != 0 && first < 224 && !source.is_loopback();
-        let destination = if usable { source } else { Ipv4Addr::BROADCAST };
+        let destination = if is_host(source) { source } else { Ipv4Addr::BROADCAST };
         self.advertise(destination, source_mac, busy, context);
         Ok(())
     }

@@ -457,19 +457,20 @@ impl Agent {
     }
 }
 
+/// Whether an address can be that of one host.
+pub(crate) fn is_host(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first != 0 && first < 224 && !address.is_loopback()
+}
+
 /// What is wrong with a datagram before its payload is looked at.
 fn insane(datagram: &Datagram<'_>, context: &Context<'_>) -> Option<DiscardReason> {
     let source = datagram.source;
-    let [first, ..] = source.octets();
     if datagram.destination_port != MOBILE_IP_PORT {
         Some(DiscardReason::WrongDestination)
     } else if context.is_local(source) {
         Some(DiscardReason::OwnAddress)
-    } else if first >= 224
-        || source.is_loopback()
-        || first == 0 && !source.is_unspecified()
-        || datagram.source_port == 0
-    {
+    } else if datagram.source_port == 0 || !is_host(source) && !source.is_unspecified() {
         Some(DiscardReason::BadSource)
     } else {
         None

@@ -28,29 +28,27 @@
 //! care-of address another one deregistered (a MAY). A foreign agent of this
 //! very process cannot be the care-of address (129).
 
+mod judge;
+mod reply;
+
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
-use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId};
+use homeport_wire::{MacAddress, PortId};
 
 use crate::action::CareOf;
 use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::binding::{BindingList, MobilityBinding, Registration};
-use crate::config::{HomeAgentConfig, HomeNetwork, Profile};
+use crate::config::{HomeAgentConfig, HomeNetwork};
 use crate::event::{DiscardReason, Event};
-use crate::identification::{Freshness, NonceHistory, TimestampHistory, timestamp_reply};
-use crate::limits::{
-    DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, MAX_SIMULTANEOUS, TokenBucket,
-};
+use crate::identification::{Freshness, NonceHistory, TimestampHistory};
+use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, TokenBucket};
 use crate::message::extension::ExtensionError;
-use crate::message::{
-    AuthenticationKind, Extension, Identification, MessageWriter, Received, RegistrationReply,
-    RegistrationRequest, ReplyCode, RequestFlags,
-};
+use crate::message::{Received, RegistrationRequest, ReplyCode, RequestFlags};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
-use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime, Payload, Transmit};
+use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
 type Association = Arc<MobilitySecurityAssociation>;
 
@@ -229,105 +227,6 @@ impl HomeAgent {
         Ok(())
     }
 
-    /// RFC 5944 §3.8.2.1 d: an extension without association silences the
-    /// message; else exactly one valid extension is right.
-    fn foreign_home(
-        &self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RegistrationRequest>,
-    ) -> Result<ForeignHome, DiscardReason> {
-        let security = &self.config.security;
-        let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
-        let Some(first) = extensions.next() else {
-            return Ok(match security.first_agent(datagram.source) {
-                Some(association) => ForeignHome::Missing(Arc::clone(association)),
-                None => ForeignHome::NotShared,
-            });
-        };
-        let association = spi_of(&first.extension)
-            .and_then(|spi| security.agent(datagram.source, spi))
-            .ok_or(DiscardReason::NoSecurityAssociation)?;
-        let association = Arc::clone(association);
-        let valid = received.verify(first, &association) && extensions.next().is_none();
-        Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
-    }
-
-    /// RFC 5944 §3.8.2.1 a: the association to answer with, and whether every
-    /// mobile-home authenticator is right.
-    fn authenticate(
-        &self,
-        received: &Received<'_, RegistrationRequest>,
-    ) -> Result<(Association, bool), DiscardReason> {
-        let home_address = received.body.home_address;
-        let security = &self.config.security;
-        // "All indicated authentications are carried out": this one cannot be.
-        if received
-            .extensions()
-            .iter()
-            .any(|one| matches!(one.extension, Extension::GeneralizedAuthentication { .. }))
-        {
-            return Err(DiscardReason::NoSecurityAssociation);
-        }
-        let mut chosen = None;
-        let mut authentic = true;
-        for extension in received.authentications(AuthenticationKind::MobileHome) {
-            let association = spi_of(&extension.extension)
-                .and_then(|spi| security.mobile_node(home_address, spi))
-                .ok_or(DiscardReason::NoSecurityAssociation)?;
-            authentic &= received.verify(extension, association);
-            // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
-            authentic &= chosen.is_none() || self.config.profile == Profile::Rfc5944;
-            chosen.get_or_insert(association);
-        }
-        match (chosen, self.config.profile) {
-            (Some(association), _) => Ok((Arc::clone(association), authentic)),
-            (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
-            (None, Profile::Rfc5944) => Err(DiscardReason::NoAuthentication),
-            // RFC 2002 §3.8.2.1: a request without is denied too.
-            (None, Profile::Rfc2002) => {
-                let association = security.first_mobile_node(home_address);
-                let association = association.ok_or(DiscardReason::NoSecurityAssociation)?;
-                Ok((Arc::clone(association), false))
-            }
-        }
-    }
-
-    /// RFC 5944 §3.8.2.1 a: what a request with a wrong authenticator gets.
-    fn deny_failed_authentication(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
-        let datagram = asked.datagram;
-        let code = ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION;
-        let owed = match asked.foreign_home {
-            ForeignHome::Valid(_) => true,
-            ForeignHome::Missing(_) | ForeignHome::Invalid(_) => false,
-            ForeignHome::NotShared => {
-                let reply_len = RegistrationReply::LEN
-                    + AUTHENTICATION_HEADER
-                    + asked.association.algorithm.authenticator_len();
-                let from_server = datagram.source_port == MOBILE_IP_PORT
-                    && datagram.source != asked.request.care_of_address;
-                let amplifies =
-                    reply_len > datagram.payload.len() && self.config.profile == Profile::Rfc5944;
-                !from_server && !amplifies
-            }
-        };
-        if !owed {
-            return;
-        }
-        context.counters.count_denial(code);
-        let now = context.now.monotonic;
-        let node = self.node(asked.request.home_address, context);
-        let spaced = node
-            .last_failed_authentication
-            .is_none_or(|last| now.saturating_since(last) >= FAILED_AUTHENTICATION_SPACING);
-        if !spaced {
-            context.counters.denials_suppressed += 1;
-            return;
-        }
-        node.last_failed_authentication = Some(now);
-        let identification = asked.request.identification;
-        self.transmit(asked, code, asked.request.lifetime, identification, context);
-    }
-
     fn judge_identification(&mut self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Freshness {
         let identification = asked.request.identification;
         let started = self.started;
@@ -354,104 +253,6 @@ impl HomeAgent {
                 node.nonces.entry(asked.association.spi).or_default().accept(identification, nonce)
             }
         }
-    }
-
-    /// RFC 5944 §3.8.2.1 c.
-    fn check_foreign_home(&self, asked: &Asked<'_, '_>) -> Result<(), ReplyCode> {
-        let deregisters = asked.request.lifetime.is_zero();
-        let right = match asked.foreign_home {
-            ForeignHome::Valid(_) => true,
-            ForeignHome::Invalid(_) => false,
-            // §3.5.4: a deregistration carries none, and none may be missed.
-            ForeignHome::Missing(_) => deregisters,
-            ForeignHome::NotShared => {
-                deregisters
-                    || !self.config.require_foreign_home_authentication
-                    || foreign_agent(asked.datagram, &asked.request).is_none()
-            }
-        };
-        if right { Ok(()) } else { Err(ReplyCode::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION) }
-    }
-
-    /// What an authentic and fresh request may be denied for.
-    fn validate(&self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Result<(), ReplyCode> {
-        let request = &asked.request;
-        let destination = asked.datagram.destination;
-        // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
-        if request.home_agent != self.config.address
-            || destination != self.config.address
-                && !context.is_local(destination)
-                && !destination.is_multicast()
-        {
-            return Err(ReplyCode::UNKNOWN_HOME_AGENT_ADDRESS);
-        }
-        // §3.8.2.3. In RFC 2002 one of the two bits asks for header compression
-        // on the foreign agent's link, which is not the home agent's business.
-        let reserved = match self.config.profile {
-            Profile::Rfc5944 => request.flags.has_reserved(),
-            Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
-        };
-        if reserved || asked.received.defect().is_some() {
-            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
-        }
-        // §3.8.3.2: a home address that cannot be supported.
-        if self.home_network(request.home_address).is_none() {
-            return Err(ReplyCode::HA_PROHIBITED);
-        }
-        if request.lifetime.is_zero() {
-            return Ok(());
-        }
-        if self.config.administratively_prohibited {
-            return Err(ReplyCode::HA_PROHIBITED);
-        }
-        self.validate_care_of_address(request.care_of_address, context)?;
-        // RFC 3024 §4.3.1, in its order.
-        if request.flags.contains(RequestFlags::MINIMAL)
-            || request.flags.contains(RequestFlags::GRE)
-        {
-            return Err(ReplyCode::HA_ENCAPSULATION_UNAVAILABLE);
-        }
-        match request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
-            false if self.config.require_reverse_tunnel => {
-                return Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY);
-            }
-            true if !self.config.reverse_tunnel => {
-                return Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE);
-            }
-            _ => {}
-        }
-        self.validate_capacity(request)
-    }
-
-    /// Reliability row 15: no tunnel to where none can end, to ourselves, or to
-    /// an address that may have a binding of its own.
-    fn validate_care_of_address(
-        &self,
-        address: Ipv4Addr,
-        context: &Context<'_>,
-    ) -> Result<(), ReplyCode> {
-        let [first, ..] = address.octets();
-        if first == 0 || first >= 224 || address.is_loopback() {
-            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
-        }
-        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(address));
-        if at_home || context.is_local(address) || self.bindings.contains_key(&address) {
-            return Err(ReplyCode::HA_PROHIBITED);
-        }
-        Ok(())
-    }
-
-    fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), ReplyCode> {
-        let Some(binding) = self.bindings.get(&request.home_address) else {
-            let full = self.bindings.len() >= self.config.max_bindings;
-            return if full { Err(ReplyCode::HA_INSUFFICIENT_RESOURCES) } else { Ok(()) };
-        };
-        let adds =
-            self.keeps_earlier(request) && binding.registration(request.care_of_address).is_none();
-        if adds && binding.registrations.len() >= usize::from(self.max_simultaneous()) {
-            return Err(ReplyCode::TOO_MANY_SIMULTANEOUS_BINDINGS);
-        }
-        Ok(())
     }
 
     fn max_simultaneous(&self) -> u8 {
@@ -591,96 +392,6 @@ impl HomeAgent {
         true
     }
 
-    fn deny(
-        &mut self,
-        asked: &Asked<'_, '_>,
-        freshness: Freshness,
-        code: ReplyCode,
-        context: &mut Context<'_>,
-    ) {
-        context.counters.count_denial(code);
-        let now = context.now.monotonic;
-        if !self.node(asked.request.home_address, context).denials.take(DENIALS_PER_SECOND, now) {
-            context.counters.denials_suppressed += 1;
-            return;
-        }
-        self.reply(asked, freshness, code, asked.request.lifetime, context);
-    }
-
-    fn reply(
-        &mut self,
-        asked: &Asked<'_, '_>,
-        freshness: Freshness,
-        code: ReplyCode,
-        lifetime: Lifetime,
-        context: &mut Context<'_>,
-    ) {
-        if code.is_accepted() && freshness == Freshness::Fresh {
-            match lifetime.is_zero() {
-                true => context.counters.deregistrations_accepted += 1,
-                false => context.counters.registrations_accepted += 1,
-            }
-        }
-        let nonce = context.random();
-        let request = asked.request.identification;
-        let identification = match asked.association.replay {
-            ReplayProtection::Timestamps { .. } => {
-                timestamp_reply(request, context.now.ntp, freshness)
-            }
-            ReplayProtection::Nonces => self
-                .node(asked.request.home_address, context)
-                .nonces
-                .entry(asked.association.spi)
-                .or_default()
-                .reply(request, nonce),
-        };
-        self.transmit(asked, code, lifetime, identification, context);
-    }
-
-    /// Sends a reply with the fields and in the order of RFC 5944 §3.8.3.
-    fn transmit(
-        &self,
-        asked: &Asked<'_, '_>,
-        code: ReplyCode,
-        lifetime: Lifetime,
-        identification: Identification,
-        context: &mut Context<'_>,
-    ) {
-        let (datagram, request) = (asked.datagram, &asked.request);
-        let reply = RegistrationReply {
-            code,
-            lifetime,
-            home_address: request.home_address,
-            home_agent: self.config.address,
-            identification,
-        };
-        let mut writer = MessageWriter::reply(&reply);
-        writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
-        if let Some(association) = asked.foreign_home.association() {
-            writer.authenticate(AuthenticationKind::ForeignHome, association);
-        }
-        let to_us = context.is_local(datagram.destination);
-        context.push(Action::Transmit(Transmit {
-            tenant: self.config.tenant,
-            link: self.home_station(asked),
-            source: if to_us { datagram.destination } else { self.config.address },
-            destination: datagram.source,
-            ttl: REPLY_TTL,
-            payload: Payload::Udp {
-                source_port: MOBILE_IP_PORT,
-                destination_port: datagram.source_port,
-                data: writer.finish(),
-            },
-        }));
-        context.push(Action::Event(Event::HomeRegistration {
-            tenant: self.config.tenant,
-            home_address: request.home_address,
-            care_of_address: request.care_of_address,
-            code: code.0,
-            lifetime,
-        }));
-    }
-
     /// The node's station on its home link, when the request came from there
     /// under its home address: it is answered there, whatever its binding says
     /// (RFC 5944 §3.8.3.1).
@@ -805,18 +516,6 @@ impl HomeAgent {
             last_failed_authentication: None,
             denials: TokenBucket::full(DENIALS_PER_SECOND, context.now.monotonic),
         })
-    }
-}
-
-/// Time to live of replies.
-const REPLY_TTL: u8 = 64;
-/// Bytes of an authentication extension in front of its authenticator.
-const AUTHENTICATION_HEADER: usize = 6;
-
-const fn spi_of(extension: &Extension<'_>) -> Option<Spi> {
-    match extension {
-        Extension::Authentication { spi, .. } => Some(*spi),
-        _ => None,
     }
 }
 

@@ -275,6 +275,15 @@ impl Extension<'_> {
         }
     }
 
+    /// The association that it names, if it authenticates.
+    pub const fn spi(&self) -> Option<Spi> {
+        match self {
+            Extension::Authentication { spi, .. }
+            | Extension::GeneralizedAuthentication { spi, .. } => Some(*spi),
+            _ => None,
+        }
+    }
+
     /// Appends the extension's bytes.
     ///
     /// # Errors

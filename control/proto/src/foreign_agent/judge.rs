@@ -1,0 +1,187 @@
+//! What a foreign agent checks in a request. Nothing here changes anything.
+
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
+use crate::agent::{Context, Datagram, is_host};
+use crate::config::Profile;
+use crate::event::DiscardReason;
+use crate::message::extension::ExtensionError;
+use crate::message::{AuthenticationKind, Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::visitor::Station;
+
+/// Why a request is not relayed.
+pub(super) enum Refusal {
+    Discard(DiscardReason),
+    Deny(ReplyCode),
+}
+
+impl From<ReplyCode> for Refusal {
+    fn from(code: ReplyCode) -> Self {
+        Refusal::Deny(code)
+    }
+}
+
+impl ForeignAgent {
+    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first.
+    pub(super) fn judge(
+        &self,
+        datagram: &Datagram<'_>,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+        context: &Context<'_>,
+    ) -> Result<(), Refusal> {
+        let request = &station.request;
+        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
+            return Err(Refusal::Discard(DiscardReason::UnknownExtension));
+        }
+        if !station.mac.is_unicast() {
+            return Err(Refusal::Discard(DiscardReason::Malformed));
+        }
+        self.authenticate(received)?;
+        if self.is_pending(station, received) {
+            return Err(Refusal::Discard(DiscardReason::Duplicate));
+        }
+        self.validate_form(received)?;
+        let deregisters = request.lifetime.is_zero();
+        if self.config.administratively_prohibited && !deregisters {
+            return Err(ReplyCode::FA_PROHIBITED.into());
+        }
+        // §3.7.2: never relayed to ourselves. (Where we are the home agent, the
+        // request has gone to it before it came here.)
+        if context.is_local(request.home_agent) || !is_host(request.home_agent) {
+            return Err(ReplyCode::INVALID_HOME_AGENT_ADDRESS.into());
+        }
+        // §3.7.2.1. Nor can our care-of address be a node's own.
+        let is_ours = request.care_of_address == self.config.care_of_address;
+        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
+        if co_located == is_ours && !deregisters {
+            return Err(ReplyCode::INVALID_CARE_OF_ADDRESS.into());
+        }
+        if request.lifetime > self.config.max_lifetime {
+            return Err(ReplyCode::LIFETIME_TOO_LONG.into());
+        }
+        let wants = |flag| request.flags.contains(flag);
+        if (wants(RequestFlags::MINIMAL) || wants(RequestFlags::GRE)) && !deregisters {
+            return Err(ReplyCode::FA_ENCAPSULATION_UNAVAILABLE.into());
+        }
+        self.validate_reverse_tunnel(datagram.ttl, received)?;
+        self.validate_capacity(station)
+    }
+
+    /// Whether the request is pending already. From another station, the same
+    /// home address and low half would steal the reply of the one that asked.
+    pub(super) fn is_pending(
+        &self,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> bool {
+        let low = station.request.identification.low();
+        self.pending_of(station.request.home_address, low).any(|(_, pending)| {
+            pending.station == *station
+                || pending.station.mac != station.mac
+                    && pending.network_access_identifier.as_deref() == nai_of(received)
+        })
+    }
+
+    /// RFC 5944 §3.7.2.1: where an association is shared, exactly one valid
+    /// mobile-foreign authentication.
+    pub(super) fn authenticate(
+        &self,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(), Refusal> {
+        let security = &self.config.security;
+        let home_address = received.body.home_address;
+        if security.first_mobile_node(home_address).is_none() {
+            return if self.config.require_mobile_foreign_authentication {
+                Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+            } else {
+                Ok(())
+            };
+        }
+        let mut extensions = received.authentications(AuthenticationKind::MobileForeign);
+        let valid = extensions.next().is_some_and(|extension| {
+            extension
+                .extension
+                .spi()
+                .and_then(|spi| security.mobile_node(home_address, spi))
+                .is_some_and(|association| received.verify(extension, association))
+        });
+        if valid && extensions.next().is_none() {
+            Ok(())
+        } else {
+            Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+        }
+    }
+
+    /// What makes a request poorly formed: 70.
+    pub(super) fn validate_form(
+        &self,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(), Refusal> {
+        let request = &received.body;
+        let reserved = match self.config.profile {
+            Profile::Rfc5944 => request.flags.has_reserved(),
+            // RFC 2002 §3.3: the bit was V, Van Jacobson header compression.
+            Profile::Rfc2002 if request.flags.contains(RequestFlags::RESERVED_R) => {
+                return Err(ReplyCode::FA_HEADER_COMPRESSION_UNAVAILABLE.into());
+            }
+            Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
+        };
+        // A node without home address is told by its NAI (RFC 2794 §2).
+        let nameless = request.home_address.is_unspecified() && nai_of(received).is_none();
+        let bad_home = !request.home_address.is_unspecified() && !is_host(request.home_address);
+        let unauthorized = authorized_len(received).is_none();
+        if reserved || nameless || bad_home || unauthorized || received.defect().is_some() {
+            return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+        }
+        Ok(())
+    }
+
+    /// RFC 3024 §3.3 and §4.2.1, in its order.
+    pub(super) fn validate_reverse_tunnel(
+        &self,
+        ttl: u8,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(), Refusal> {
+        let request = &received.body;
+        let encapsulating = asks_encapsulating_delivery(received);
+        if !request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
+            // "MUST NOT be included if the T bit is not set."
+            if encapsulating {
+                return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+            }
+            let mandatory = self.config.require_reverse_tunnel && !request.lifetime.is_zero();
+            return if mandatory {
+                Err(ReplyCode::FA_REVERSE_TUNNEL_MANDATORY.into())
+            } else {
+                Ok(())
+            };
+        }
+        if encapsulating && !self.config.encapsulating_delivery {
+            return Err(ReplyCode::FA_DELIVERY_STYLE_NOT_SUPPORTED.into());
+        }
+        if ttl != 255 {
+            return Err(ReplyCode::FA_MOBILE_NODE_TOO_DISTANT.into());
+        }
+        if !self.config.reverse_tunnel && !request.lifetime.is_zero() {
+            return Err(ReplyCode::FA_REVERSE_TUNNEL_UNAVAILABLE.into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Refusal> {
+        let request = &station.request;
+        let node =
+            (request.home_address, station.mac, 0)..=(request.home_address, station.mac, u32::MAX);
+        let is_visitor = self.visitors.contains_key(&request.home_address);
+        let full = self.visitors.len() >= self.config.max_visitors
+            && !is_visitor
+            && !request.lifetime.is_zero();
+        if full
+            || self.pending.len() >= self.config.max_pending
+            || self.pending.range(node).count() >= self.config.max_pending_per_node
+        {
+            return Err(ReplyCode::FA_INSUFFICIENT_RESOURCES.into());
+        }
+        Ok(())
+    }
+}

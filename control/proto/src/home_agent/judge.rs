@@ -1,0 +1,182 @@
+//! What a home agent checks in a request. Nothing here changes anything.
+
+use alloc::sync::Arc;
+use core::net::Ipv4Addr;
+
+use super::{Asked, Association, ForeignHome, HomeAgent, foreign_agent};
+use crate::agent::{Context, Datagram, is_host};
+use crate::config::Profile;
+use crate::event::DiscardReason;
+use crate::message::{
+    AuthenticationKind, Extension, Received, RegistrationRequest, ReplyCode, RequestFlags,
+};
+
+impl HomeAgent {
+    /// RFC 5944 §3.8.2.1 d: an extension without association silences the
+    /// message; else exactly one valid extension is right.
+    pub(super) fn foreign_home(
+        &self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<ForeignHome, DiscardReason> {
+        let security = &self.config.security;
+        let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
+        let Some(first) = extensions.next() else {
+            return Ok(match security.first_agent(datagram.source) {
+                Some(association) => ForeignHome::Missing(Arc::clone(association)),
+                None => ForeignHome::NotShared,
+            });
+        };
+        let association = first
+            .extension
+            .spi()
+            .and_then(|spi| security.agent(datagram.source, spi))
+            .ok_or(DiscardReason::NoSecurityAssociation)?;
+        let association = Arc::clone(association);
+        let valid = received.verify(first, &association) && extensions.next().is_none();
+        Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
+    }
+
+    /// RFC 5944 §3.8.2.1 a: the association to answer with, and whether every
+    /// mobile-home authenticator is right.
+    pub(super) fn authenticate(
+        &self,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Result<(Association, bool), DiscardReason> {
+        let home_address = received.body.home_address;
+        let security = &self.config.security;
+        // "All indicated authentications are carried out": this one cannot be.
+        if received
+            .extensions()
+            .iter()
+            .any(|one| matches!(one.extension, Extension::GeneralizedAuthentication { .. }))
+        {
+            return Err(DiscardReason::NoSecurityAssociation);
+        }
+        let mut chosen = None;
+        let mut authentic = true;
+        for extension in received.authentications(AuthenticationKind::MobileHome) {
+            let association = extension
+                .extension
+                .spi()
+                .and_then(|spi| security.mobile_node(home_address, spi))
+                .ok_or(DiscardReason::NoSecurityAssociation)?;
+            authentic &= received.verify(extension, association);
+            // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
+            authentic &= chosen.is_none() || self.config.profile == Profile::Rfc5944;
+            chosen.get_or_insert(association);
+        }
+        match (chosen, self.config.profile) {
+            (Some(association), _) => Ok((Arc::clone(association), authentic)),
+            (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
+            (None, Profile::Rfc5944) => Err(DiscardReason::NoAuthentication),
+            // RFC 2002 §3.8.2.1: a request without is denied too.
+            (None, Profile::Rfc2002) => {
+                let association = security.first_mobile_node(home_address);
+                let association = association.ok_or(DiscardReason::NoSecurityAssociation)?;
+                Ok((Arc::clone(association), false))
+            }
+        }
+    }
+
+    /// RFC 5944 §3.8.2.1 c.
+    pub(super) fn check_foreign_home(&self, asked: &Asked<'_, '_>) -> Result<(), ReplyCode> {
+        let deregisters = asked.request.lifetime.is_zero();
+        let right = match asked.foreign_home {
+            ForeignHome::Valid(_) => true,
+            ForeignHome::Invalid(_) => false,
+            // §3.5.4: a deregistration carries none, and none may be missed.
+            ForeignHome::Missing(_) => deregisters,
+            ForeignHome::NotShared => {
+                deregisters
+                    || !self.config.require_foreign_home_authentication
+                    || foreign_agent(asked.datagram, &asked.request).is_none()
+            }
+        };
+        if right { Ok(()) } else { Err(ReplyCode::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION) }
+    }
+
+    /// What an authentic and fresh request may be denied for.
+    pub(super) fn validate(
+        &self,
+        asked: &Asked<'_, '_>,
+        context: &Context<'_>,
+    ) -> Result<(), ReplyCode> {
+        let request = &asked.request;
+        let destination = asked.datagram.destination;
+        // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
+        if request.home_agent != self.config.address
+            || destination != self.config.address
+                && !context.is_local(destination)
+                && !destination.is_multicast()
+        {
+            return Err(ReplyCode::UNKNOWN_HOME_AGENT_ADDRESS);
+        }
+        // §3.8.2.3. In RFC 2002 one of the two bits asks for header compression
+        // on the foreign agent's link, which is not the home agent's business.
+        let reserved = match self.config.profile {
+            Profile::Rfc5944 => request.flags.has_reserved(),
+            Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
+        };
+        if reserved || asked.received.defect().is_some() {
+            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        }
+        // §3.8.3.2: a home address that cannot be supported.
+        if self.home_network(request.home_address).is_none() {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        if request.lifetime.is_zero() {
+            return Ok(());
+        }
+        if self.config.administratively_prohibited {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        self.validate_care_of_address(request.care_of_address, context)?;
+        // RFC 3024 §4.3.1, in its order.
+        if request.flags.contains(RequestFlags::MINIMAL)
+            || request.flags.contains(RequestFlags::GRE)
+        {
+            return Err(ReplyCode::HA_ENCAPSULATION_UNAVAILABLE);
+        }
+        match request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
+            false if self.config.require_reverse_tunnel => {
+                return Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY);
+            }
+            true if !self.config.reverse_tunnel => {
+                return Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE);
+            }
+            _ => {}
+        }
+        self.validate_capacity(request)
+    }
+
+    /// Reliability row 15: no tunnel to where none can end, to ourselves, or to
+    /// an address that may have a binding of its own.
+    pub(super) fn validate_care_of_address(
+        &self,
+        address: Ipv4Addr,
+        context: &Context<'_>,
+    ) -> Result<(), ReplyCode> {
+        if !is_host(address) {
+            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        }
+        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(address));
+        if at_home || context.is_local(address) || self.bindings.contains_key(&address) {
+            return Err(ReplyCode::HA_PROHIBITED);
+        }
+        Ok(())
+    }
+
+    pub(super) fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), ReplyCode> {
+        let Some(binding) = self.bindings.get(&request.home_address) else {
+            let full = self.bindings.len() >= self.config.max_bindings;
+            return if full { Err(ReplyCode::HA_INSUFFICIENT_RESOURCES) } else { Ok(()) };
+        };
+        let adds =
+            self.keeps_earlier(request) && binding.registration(request.care_of_address).is_none();
+        if adds && binding.registrations.len() >= usize::from(self.max_simultaneous()) {
+            return Err(ReplyCode::TOO_MANY_SIMULTANEOUS_BINDINGS);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,152 @@
+//! How a home agent answers: fields, extensions and limits of its replies.
+
+use homeport_wire::MOBILE_IP_PORT;
+
+use super::{Asked, ForeignHome, HomeAgent};
+use crate::agent::Context;
+use crate::config::Profile;
+use crate::event::Event;
+use crate::identification::{Freshness, timestamp_reply};
+use crate::limits::{DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING};
+use crate::message::{
+    AuthenticationKind, Identification, MessageWriter, RegistrationReply, ReplyCode,
+};
+use crate::security::ReplayProtection;
+use crate::{Action, Lifetime, Payload, Transmit};
+
+/// Time to live of replies.
+const REPLY_TTL: u8 = 64;
+/// Bytes of an authentication extension in front of its authenticator.
+const AUTHENTICATION_HEADER: usize = 6;
+
+impl HomeAgent {
+    /// RFC 5944 §3.8.2.1 a: what a request with a wrong authenticator gets.
+    pub(super) fn deny_failed_authentication(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        context: &mut Context<'_>,
+    ) {
+        let datagram = asked.datagram;
+        let code = ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION;
+        let owed = match asked.foreign_home {
+            ForeignHome::Valid(_) => true,
+            ForeignHome::Missing(_) | ForeignHome::Invalid(_) => false,
+            ForeignHome::NotShared => {
+                let reply_len = RegistrationReply::LEN
+                    + AUTHENTICATION_HEADER
+                    + asked.association.algorithm.authenticator_len();
+                let from_server = datagram.source_port == MOBILE_IP_PORT
+                    && datagram.source != asked.request.care_of_address;
+                let amplifies =
+                    reply_len > datagram.payload.len() && self.config.profile == Profile::Rfc5944;
+                !from_server && !amplifies
+            }
+        };
+        if !owed {
+            return;
+        }
+        context.counters.count_denial(code);
+        let now = context.now.monotonic;
+        let node = self.node(asked.request.home_address, context);
+        let spaced = node
+            .last_failed_authentication
+            .is_none_or(|last| now.saturating_since(last) >= FAILED_AUTHENTICATION_SPACING);
+        if !spaced {
+            context.counters.denials_suppressed += 1;
+            return;
+        }
+        node.last_failed_authentication = Some(now);
+        let identification = asked.request.identification;
+        self.transmit(asked, code, asked.request.lifetime, identification, context);
+    }
+
+    pub(super) fn deny(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        freshness: Freshness,
+        code: ReplyCode,
+        context: &mut Context<'_>,
+    ) {
+        context.counters.count_denial(code);
+        let now = context.now.monotonic;
+        if !self.node(asked.request.home_address, context).denials.take(DENIALS_PER_SECOND, now) {
+            context.counters.denials_suppressed += 1;
+            return;
+        }
+        self.reply(asked, freshness, code, asked.request.lifetime, context);
+    }
+
+    pub(super) fn reply(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        freshness: Freshness,
+        code: ReplyCode,
+        lifetime: Lifetime,
+        context: &mut Context<'_>,
+    ) {
+        if code.is_accepted() && freshness == Freshness::Fresh {
+            match lifetime.is_zero() {
+                true => context.counters.deregistrations_accepted += 1,
+                false => context.counters.registrations_accepted += 1,
+            }
+        }
+        let nonce = context.random();
+        let request = asked.request.identification;
+        let identification = match asked.association.replay {
+            ReplayProtection::Timestamps { .. } => {
+                timestamp_reply(request, context.now.ntp, freshness)
+            }
+            ReplayProtection::Nonces => self
+                .node(asked.request.home_address, context)
+                .nonces
+                .entry(asked.association.spi)
+                .or_default()
+                .reply(request, nonce),
+        };
+        self.transmit(asked, code, lifetime, identification, context);
+    }
+
+    /// Sends a reply with the fields and in the order of RFC 5944 §3.8.3.
+    pub(super) fn transmit(
+        &self,
+        asked: &Asked<'_, '_>,
+        code: ReplyCode,
+        lifetime: Lifetime,
+        identification: Identification,
+        context: &mut Context<'_>,
+    ) {
+        let (datagram, request) = (asked.datagram, &asked.request);
+        let reply = RegistrationReply {
+            code,
+            lifetime,
+            home_address: request.home_address,
+            home_agent: self.config.address,
+            identification,
+        };
+        let mut writer = MessageWriter::reply(&reply);
+        writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
+        if let Some(association) = asked.foreign_home.association() {
+            writer.authenticate(AuthenticationKind::ForeignHome, association);
+        }
+        let to_us = context.is_local(datagram.destination);
+        context.push(Action::Transmit(Transmit {
+            tenant: self.config.tenant,
+            link: self.home_station(asked),
+            source: if to_us { datagram.destination } else { self.config.address },
+            destination: datagram.source,
+            ttl: REPLY_TTL,
+            payload: Payload::Udp {
+                source_port: MOBILE_IP_PORT,
+                destination_port: datagram.source_port,
+                data: writer.finish(),
+            },
+        }));
+        context.push(Action::Event(Event::HomeRegistration {
+            tenant: self.config.tenant,
+            home_address: request.home_address,
+            care_of_address: request.care_of_address,
+            code: code.0,
+            lifetime,
+        }));
+    }
+}
