@@ -629,6 +629,26 @@ fn config_check_needs_no_daemon_and_shows_each_error_where_it_stands() {
 }
 
 #[test]
+fn config_check_knows_a_mobile_nodes_file() {
+    let room = Room::new();
+    let text = "[mobile_node]\ninterface = \"eth0\"\nhome_address = \"10.1.0.10\"\n\
+                home_prefix = \"10.1.0.0/24\"\nhome_agent = \"10.0.1.2\"\n\
+                [[mobile_node.security_association]]\nhome_agent = \"10.0.1.2\"\nspi = 256\n\
+                key_file = \"mn.key\"\n";
+    room.write("mn.toml", text, 0o644);
+    let file = room.path("mn.toml");
+    let good = homeport(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(code(&good), 0, "{}", err(&good));
+    let applied = homeport(&["config", "apply", file.to_str().unwrap()]);
+    assert_eq!(code(&applied), 1);
+    assert!(err(&applied).contains("reads its config at the start only"));
+    room.write("mn.toml", &text.replace("256", "25"), 0o644);
+    let refused = homeport(&["config", "check", file.to_str().unwrap()]);
+    assert_eq!(code(&refused), 1);
+    assert!(err(&refused).contains("mn.toml:8:7]"), "{}", err(&refused));
+}
+
+#[test]
 fn a_file_cannot_speak_to_the_terminal_through_its_errors() {
     let room = Room::new();
     // TOML forbids the character: the excerpt must not show it raw.

@@ -15,7 +15,7 @@ use ratatui::text::Line;
 use ratatui::widgets::{Block, Cell, Paragraph, Row, Table};
 use serde::de::DeserializeOwned;
 
-use super::api::{BindingView, DropView, PortView, Status, VisitorView};
+use super::api::{BindingView, DropView, PortView, RefusalKind, Status, VisitorView};
 use super::client::{Client, ClientError};
 use super::print::{age, clean, lifetime, scaled, totals};
 use super::show::Noun;
@@ -40,13 +40,22 @@ impl Sample {
             let answer = client.get(noun.path())?;
             noun.read(&answer).map_err(|error| ClientError::NotUnderstood(error.to_string()))
         }
+        // A mobile node has no ports and no bindings: that list is empty.
+        fn list<T: DeserializeOwned>(client: &Client, noun: Noun) -> Result<Vec<T>, ClientError> {
+            match ask(client, noun) {
+                Err(ClientError::Refused(refusal)) if refusal.kind == RefusalKind::NotFound => {
+                    Ok(Vec::new())
+                }
+                asked => asked,
+            }
+        }
         Ok(Sample {
             at: Instant::now(),
             status: ask(client, Noun::Status)?,
-            ports: ask(client, Noun::Ports)?,
-            drops: ask(client, Noun::Drops)?,
-            bindings: ask(client, Noun::Bindings)?,
-            visitors: ask(client, Noun::Visitors)?,
+            ports: list(client, Noun::Ports)?,
+            drops: list(client, Noun::Drops)?,
+            bindings: list(client, Noun::Bindings)?,
+            visitors: list(client, Noun::Visitors)?,
         })
     }
 }

@@ -12,6 +12,7 @@ use homeport_control::admin::show::Noun;
 use homeport_control::admin::top::{self, TopError};
 use homeport_control::admin::{print, sockets};
 use homeport_control::config::{self, Config, ConfigDiff, ConfigErrors, problem};
+use homeport_control::mobile;
 use serde_json::{Value, json};
 
 /// Shows what a running Homeport does, and changes its config.
@@ -155,7 +156,12 @@ fn config(cli: &Cli, command: &ConfigCommand) -> Result<(), Failure> {
     match command {
         ConfigCommand::Check { file } => check(cli, file),
         ConfigCommand::Apply { file } => {
-            let (config, body) = cli.read_config(file)?;
+            let text = cli.read_text(file)?;
+            if is_mobile_node(&text) {
+                let hint = "restart homeport-mn: it registers again at once";
+                return Err(refuse("a mobile node reads its config at the start only", hint));
+            }
+            let (config, body) = cli.read_config(file, text)?;
             let client = cli.client_of(&config);
             let answer = cli.ask(&client, |client| client.post("/v1/config/apply", &body))?;
             let diff: ConfigDiff =
@@ -184,7 +190,13 @@ fn config(cli: &Cli, command: &ConfigCommand) -> Result<(), Failure> {
 /// The file must be right by itself; if a daemon answers, what it would change is
 /// shown too.
 fn check(cli: &Cli, file: &Path) -> Result<(), Failure> {
-    let (config, body) = cli.read_config(file)?;
+    let text = cli.read_text(file)?;
+    if is_mobile_node(&text) {
+        mobile::config::Config::parse(&text, file).map_err(|errors| cli.tell_errors(&errors))?;
+        let shown = format!("{}: no errors. (It is a mobile node's.)\n", file.display());
+        return cli.put(&json!({"problems": [], "diff": null}), shown);
+    }
+    let (config, body) = cli.read_config(file, text)?;
     let client = cli.client_of(&config);
     let name = file.display();
     let socket = client.socket().display();
@@ -206,6 +218,12 @@ fn check(cli: &Cli, file: &Path) -> Result<(), Failure> {
         ),
         Err(error) => Err(cli.tell(&client, &error)),
     }
+}
+
+/// Whether a file is homeport-mn's; one that is no TOML is for homeportd's reader
+/// to complain about.
+fn is_mobile_node(text: &str) -> bool {
+    toml::from_str::<toml::Table>(text).is_ok_and(|table| table.contains_key("mobile_node"))
 }
 
 fn man(directory: Option<&Path>) -> Result<(), Failure> {
@@ -291,14 +309,16 @@ impl Cli {
         refuse(&refusal.error, &refusal.hint)
     }
 
-    /// Reads and checks a file; and the body that tells a daemon of it.
-    fn read_config(&self, file: &Path) -> Result<(Config, Value), Failure> {
+    fn read_text(&self, file: &Path) -> Result<String, Failure> {
+        std::fs::read_to_string(file)
+            .map_err(|error| self.tell_errors(&ConfigErrors::unreadable(file, &error)))
+    }
+
+    /// Checks the text of a file; and the body that tells a daemon of it.
+    fn read_config(&self, file: &Path, text: String) -> Result<(Config, Value), Failure> {
         let path = std::path::absolute(file).unwrap_or_else(|_| file.into());
-        let checked = std::fs::read_to_string(file)
-            .map_err(|error| ConfigErrors::unreadable(file, &error))
-            .and_then(|text| Ok((Config::parse(&text, file)?, text)));
-        match checked {
-            Ok((config, text)) => Ok((config, json!({"text": text, "path": path}))),
+        match Config::parse(&text, file) {
+            Ok(config) => Ok((config, json!({"text": text, "path": path}))),
             Err(errors) => Err(self.tell_errors(&errors)),
         }
     }
