@@ -11,3 +11,5 @@
 
 pub mod decoder;
 pub mod frame;
+pub mod host;
+pub mod world;

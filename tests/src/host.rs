@@ -1,0 +1,291 @@
+//! The hosts of a [`World`](crate::world::World): the mobile node with a host
+//! around its machine, and a correspondent.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use homeport_proto::config::{MobileNodeConfig, Prefix};
+use homeport_proto::mobile_node::{
+    Attachment, CoLocated, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath,
+};
+use homeport_proto::security::SecurityAssociations;
+use homeport_proto::{MacAddress, Now, ReverseTunnel};
+use homeport_wire::icmpv4::ROUTER_ADVERTISEMENT;
+use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Packet, UdpPacket};
+use zerocopy::FromBytes;
+
+use crate::frame;
+use crate::world::{
+    CO_LOCATED, CORRESPONDENT, CORRESPONDENT_MAC, HOME_ADDRESS, HOME_AGENT, NODE_MAC, Plan,
+    VISITED_3, access_address, box_mac, node_association,
+};
+
+/// UDP port of the application on both sides.
+const APPLICATION: u16 = 5000;
+/// UDP port that the node registers from.
+const REGISTRATION: u16 = 1434;
+/// How long DHCP takes.
+const DHCP: Duration = Duration::from_millis(20);
+
+/// Numbered datagrams that one side received: when, and which.
+pub type Arrivals = Vec<(Duration, u64)>;
+
+/// The longest time without an arrival between two moments.
+pub fn longest_gap(arrivals: &Arrivals, from: Duration, to: Duration) -> Duration {
+    let inside = arrivals.iter().map(|(at, _)| *at).filter(|at| (from..=to).contains(at));
+    let times: Vec<Duration> = std::iter::once(from).chain(inside).chain([to]).collect();
+    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
+/// The mobile node and its host.
+pub struct NodeHost {
+    /// The machine.
+    pub machine: MobileNode,
+    /// Every event that it told.
+    pub events: Vec<MobileNodeEvent>,
+    /// What arrived from the correspondent.
+    pub arrivals: Arrivals,
+    /// Time between datagrams to the correspondent; `None` sends none.
+    pub interval: Option<Duration>,
+    pub(crate) segment: usize,
+    pub(crate) send_at: Option<Duration>,
+    pub(crate) lease_at: Option<Duration>,
+    pub(crate) outbox: Vec<Vec<u8>>,
+    sent: u64,
+}
+
+impl NodeHost {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let mut security = SecurityAssociations::default();
+        security.insert_agent(HOME_AGENT, node_association(plan.replay));
+        let config = MobileNodeConfig {
+            home_address: HOME_ADDRESS,
+            home_prefix: Prefix::new(HOME_ADDRESS, 24).expect("24 bits"),
+            home_agent: HOME_AGENT,
+            lifetime: plan.lifetime,
+            reverse_tunnel: plan.reverse_tunnel,
+            co_located: true,
+            agent_wait: Duration::from_millis(50),
+            security,
+        };
+        let mut seed = [7; 32];
+        seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
+        NodeHost {
+            machine: MobileNode::new(config, seed),
+            events: Vec::new(),
+            arrivals: Vec::new(),
+            interval: None,
+            segment: 0,
+            send_at: None,
+            lease_at: None,
+            outbox: Vec::new(),
+            sent: 0,
+        }
+    }
+
+    pub(crate) fn handle_link(&mut self, up: bool, now: Now) {
+        self.machine.handle_link(up, now);
+        self.do_actions(now);
+        if !up {
+            // What was not sent before the link went down never is.
+            self.outbox.clear();
+            self.lease_at = None;
+        }
+    }
+
+    pub(crate) fn run(&mut self, now: Now) {
+        let elapsed = Duration::from_nanos(now.monotonic.0);
+        if self.lease_at.is_some_and(|at| at <= elapsed) {
+            self.lease_at = None;
+            let lease = CoLocated {
+                address: CO_LOCATED,
+                prefix_len: 24,
+                gateway: Some(access_address(3)),
+                lease: None,
+            };
+            self.machine.handle_co_located(lease, now);
+        }
+        if self.machine.poll_timeout().is_some_and(|due| due <= now.monotonic) {
+            self.machine.handle_timeout(now);
+        }
+        self.do_actions(now);
+        let due = self.send_at.unwrap_or(elapsed);
+        match self.interval {
+            Some(interval) if due <= elapsed => {
+                self.sent += 1;
+                let data = self.sent.to_be_bytes();
+                let packet = frame::udp(
+                    (HOME_ADDRESS, APPLICATION),
+                    (CORRESPONDENT, APPLICATION),
+                    64,
+                    &data,
+                );
+                self.forward(&packet);
+                self.send_at = Some(elapsed + interval);
+            }
+            Some(_) => {}
+            None => self.send_at = None,
+        }
+    }
+
+    pub(crate) fn receive(&mut self, bytes: &[u8], now: Now) {
+        let Ok((header, packet)) = EthernetHeader::ref_from_prefix(bytes) else { return };
+        let for_us = header.destination == NODE_MAC || header.destination.is_multicast();
+        if for_us && header.ether_type() == EtherType::IPV4 {
+            self.receive_packet(packet, header.source, now);
+            self.do_actions(now);
+        }
+    }
+
+    fn receive_packet(&mut self, packet: &[u8], mac: MacAddress, now: Now) {
+        let Ok(packet) = Ipv4Packet::new_checked(packet) else { return };
+        let header = packet.header();
+        match header.protocol() {
+            IpProtocol::ICMP if packet.payload().first() == Some(&ROUTER_ADVERTISEMENT) => {
+                self.machine.handle_advertisement(
+                    header.source(),
+                    mac,
+                    packet.payload(),
+                    header.ttl,
+                    now,
+                );
+            }
+            // Its own tunnel: from the home agent only.
+            IpProtocol::IP_IN_IP
+                if header.destination() == CO_LOCATED && header.source() == HOME_AGENT =>
+            {
+                self.receive_packet(packet.payload(), mac, now);
+            }
+            IpProtocol::UDP => {
+                let Ok(udp) =
+                    UdpPacket::new_checked(packet.payload(), header.source(), header.destination())
+                else {
+                    return;
+                };
+                match udp.header().destination_port() {
+                    REGISTRATION => {
+                        self.machine.handle_datagram(
+                            header.source(),
+                            udp.header().source_port(),
+                            udp.payload(),
+                            now,
+                        );
+                    }
+                    APPLICATION if header.destination() == HOME_ADDRESS => {
+                        note(&mut self.arrivals, now, udp.payload());
+                    }
+                    _ => {}
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Sends an application's packet as the attachment says.
+    fn forward(&mut self, packet: &[u8]) {
+        let framed = match *self.machine.attachment() {
+            Attachment::None => return,
+            Attachment::Home { mac, .. } => frame::ethernet(mac, NODE_MAC, packet),
+            Attachment::ForeignAgent { address, mac, style, .. } => match style {
+                ReverseTunnel::Encapsulating => {
+                    let outer =
+                        frame::ipv4(HOME_ADDRESS, address, IpProtocol::IP_IN_IP, 64, packet);
+                    frame::ethernet(mac, NODE_MAC, &outer)
+                }
+                _ => frame::ethernet(mac, NODE_MAC, packet),
+            },
+            Attachment::CoLocated { co_located, .. } => {
+                let outer =
+                    frame::ipv4(co_located.address, HOME_AGENT, IpProtocol::IP_IN_IP, 64, packet);
+                frame::ethernet(box_mac(3, 1), NODE_MAC, &outer)
+            }
+        };
+        self.outbox.push(framed);
+    }
+
+    fn do_actions(&mut self, now: Now) {
+        while let Some(action) = self.machine.poll_action() {
+            match action {
+                MobileNodeAction::SendSolicitation { icmp } => {
+                    let all_routers = Ipv4Addr::new(224, 0, 0, 2);
+                    let packet =
+                        frame::ipv4(Ipv4Addr::UNSPECIFIED, all_routers, IpProtocol::ICMP, 1, &icmp);
+                    self.outbox.push(frame::ethernet(
+                        MacAddress::of_multicast(all_routers),
+                        NODE_MAC,
+                        &packet,
+                    ));
+                }
+                MobileNodeAction::SendRegistration(request) => {
+                    let mac = match request.path {
+                        RegistrationPath::Link(mac) => mac,
+                        RegistrationPath::CoLocated(_) => box_mac(3, 1),
+                    };
+                    let from = (request.source, REGISTRATION);
+                    let packet =
+                        frame::udp(from, (request.destination, 434), request.ttl, &request.bytes);
+                    self.outbox.push(frame::ethernet(mac, NODE_MAC, &packet));
+                }
+                MobileNodeAction::StartDhcp if self.segment == VISITED_3 => {
+                    self.lease_at = Some(Duration::from_nanos(now.monotonic.0) + DHCP);
+                }
+                MobileNodeAction::Event(event) => self.events.push(event),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A host on the core network that knows nothing of mobility.
+#[derive(Default)]
+pub struct Correspondent {
+    /// What arrived from the node.
+    pub arrivals: Arrivals,
+    /// Time between datagrams to the node; `None` sends none.
+    pub interval: Option<Duration>,
+    pub(crate) send_at: Option<Duration>,
+    pub(crate) outbox: Vec<Vec<u8>>,
+    sent: u64,
+}
+
+impl Correspondent {
+    pub(crate) fn run(&mut self, elapsed: Duration) {
+        let due = self.send_at.unwrap_or(elapsed);
+        match self.interval {
+            Some(interval) if due <= elapsed => {
+                self.sent += 1;
+                let data = self.sent.to_be_bytes();
+                let packet = frame::udp(
+                    (CORRESPONDENT, APPLICATION),
+                    (HOME_ADDRESS, APPLICATION),
+                    64,
+                    &data,
+                );
+                self.outbox.push(frame::ethernet(box_mac(0, 0), CORRESPONDENT_MAC, &packet));
+                self.send_at = Some(elapsed + interval);
+            }
+            Some(_) => {}
+            None => self.send_at = None,
+        }
+    }
+
+    pub(crate) fn receive(&mut self, bytes: &[u8], elapsed: Duration) {
+        let Ok((header, packet)) = EthernetHeader::ref_from_prefix(bytes) else { return };
+        let Ok(packet) = Ipv4Packet::new_checked(packet) else { return };
+        let addressed = (packet.header().source(), packet.header().destination());
+        if header.destination != CORRESPONDENT_MAC || addressed != (HOME_ADDRESS, CORRESPONDENT) {
+            return;
+        }
+        if let Ok(udp) = UdpPacket::new_checked(packet.payload(), addressed.0, addressed.1)
+            && let Some(number) = udp.payload().first_chunk()
+        {
+            self.arrivals.push((elapsed, u64::from_be_bytes(*number)));
+        }
+    }
+}
+
+fn note(arrivals: &mut Arrivals, now: Now, data: &[u8]) {
+    if let Some(number) = data.first_chunk() {
+        arrivals.push((Duration::from_nanos(now.monotonic.0), u64::from_be_bytes(*number)));
+    }
+}
