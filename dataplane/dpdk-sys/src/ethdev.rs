@@ -1,5 +1,6 @@
 //! Ethernet devices of DPDK.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::{Mutex, PoisonError};
@@ -37,11 +38,14 @@ pub struct EthStats {
     pub rx_segments_dropped: u64,
 }
 
-/// The kernel's interface that a virtual device works on: the value of `iface=`
-/// in its arguments, as in `net_af_packet0,iface=eth0`.
+/// The kernel's interface that a virtual device works on, and so shares with the
+/// kernel: the value of `iface=` in its arguments, as in
+/// `net_af_packet0,iface=eth0`. `None` for other drivers: `net_tap` has an
+/// argument of that name too, for the interface that it makes.
 pub fn kernel_interface(device: &str) -> Option<&str> {
+    const DRIVERS: [&str; 3] = ["net_af_packet", "net_af_xdp", "net_pcap"];
     let (name, arguments) = device.split_once(',')?;
-    if is_pci(name) {
+    if !DRIVERS.iter().any(|driver| name.starts_with(driver)) {
         return None;
     }
     let value = arguments.split(',').find_map(|argument| argument.trim().strip_prefix("iface="));
@@ -78,6 +82,7 @@ impl EthDev {
     pub fn open(eal: Eal, device: &str, pool: Mempool, mtu: u16) -> Result<EthDev, DpdkError> {
         let what = || format!("open the device {device}");
         let text = |s: &str| CString::new(s).map_err(|e| DpdkError::new(what(), e.to_string()));
+        let device = &with_domain(device);
         let (name, arguments) = device.split_once(',').unwrap_or((device, ""));
         let (c_name, c_arguments, c_device) = (text(name)?, text(arguments)?, text(device)?);
         let vdev = !is_pci(device);
@@ -215,6 +220,17 @@ impl EthDev {
     }
 }
 
+/// A short PCI address with its domain in front, which is how DPDK names the
+/// port; any other device as it is.
+fn with_domain(device: &str) -> Cow<'_, str> {
+    let address = device.split(',').next().unwrap_or_default();
+    if is_pci(device) && address.matches(':').count() == 1 {
+        Cow::Owned(format!("0000:{device}"))
+    } else {
+        Cow::Borrowed(device)
+    }
+}
+
 impl Drop for EthDev {
     fn drop(&mut self) {
         let _guard = DEVICES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -248,9 +264,14 @@ mod tests {
         {
             assert!(!is_pci(other), "{other}");
         }
+        assert_eq!(with_domain("00:04.0,a=1"), "0000:00:04.0,a=1");
+        assert_eq!(with_domain("0001:00:04.0"), "0001:00:04.0");
+        assert_eq!(with_domain("net_ring0"), "net_ring0");
         assert_eq!(kernel_interface("net_af_packet0,iface=eth0"), Some("eth0"));
         assert_eq!(kernel_interface("net_af_xdp0,start_queue=1,iface=eth0.5"), Some("eth0.5"));
-        for none in ["net_ring0", "net_pcap0,iface=", "eth0", "0000:00:04.0,iface=eth0"] {
+        for none in
+            ["net_ring0", "net_pcap0,iface=", "eth0", "net_tap0,iface=t0", "00:04.0,iface=x"]
+        {
             assert_eq!(kernel_interface(none), None, "{none}");
         }
     }

@@ -69,7 +69,8 @@ pub struct DpdkPort {
 
 impl DpdkPort {
     /// Opens and starts `device`, in promiscuous mode, with a pool of `buffers`
-    /// buffers of its own. `mtu` is the longest IPv4 packet in bytes.
+    /// buffers of its own; a device that is opened again has the pool that it had.
+    /// `mtu` is the longest IPv4 packet in bytes.
     ///
     /// # Errors
     /// There is no such device or driver, the driver refuses, the memory that

@@ -135,8 +135,11 @@ mod tests {
         assert!(!ping(3, 1));
         assert!(host.sh("nft list tables").contains("netdev homeport_eth0-x"));
         assert_eq!(host.sh("cat /proc/sys/net/ipv6/conf/eth0-x/disable_ipv6").trim(), "1");
-        // A killed process leaves its table; the next one takes it over.
+        // A killed process leaves its table; the next one takes it over,
+        // whatever became of it meanwhile.
         std::mem::forget(shield);
+        host.sh("nft add rule netdev homeport_eth0-x ingress accept");
+        assert!(ping(1, 5));
         let shield = host.run(|| IngressDrop::install("eth0-x").unwrap());
         assert!(!ping(3, 1));
         host.run(move || drop(shield));
