@@ -1,6 +1,7 @@
 //! `homeportd`, put together: ports, dataplane, kernel, agents, admin server; and
 //! taken apart again in the opposite order.
 
+mod dpdk;
 mod notify;
 mod ports;
 
@@ -18,6 +19,7 @@ use rustix::thread::{CapabilitySet, capabilities};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
+use self::dpdk::Dpdk;
 use crate::admin::api::{self, AdminSender, Answer, Identity, Query};
 use crate::admin::server::AdminServer;
 use crate::clock;
@@ -42,7 +44,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     pipe::register(SIGINT, stopping)?;
     pipe::register(SIGHUP, reloading)?;
 
-    let ports::Ports { setups, guards } = ports::open(&config)?;
+    let ports::Ports { setups, guards, dpdk } = ports::open(&config)?;
     let (control, worker) =
         launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
     for (shared, port) in control.ports.iter().zip(&config.ports) {
@@ -58,7 +60,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     let socket = &config.daemon.admin_socket;
     let server = AdminServer::start(sender.clone(), socket, config.daemon.metrics)
         .context("[daemon] admin_socket or metrics")?;
-    let (worker_thread, worker_ended) = WorkerThread::spawn(worker)?;
+    let (worker_thread, worker_ended) = WorkerThread::spawn(worker, dpdk)?;
     let signals = Signals {
         stop,
         reload,
@@ -98,7 +100,7 @@ struct WorkerThread {
 
 impl WorkerThread {
     /// Starts it. The stream ends when the thread does, however it does.
-    fn spawn(worker: Worker) -> Result<(Self, UnixStream)> {
+    fn spawn(worker: Worker, dpdk: Dpdk) -> Result<(Self, UnixStream)> {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, running) = UnixStream::pair()?;
         running.shutdown(Shutdown::Read)?;
@@ -106,6 +108,7 @@ impl WorkerThread {
             let stop = Arc::clone(&stop);
             move || {
                 let _running = running;
+                dpdk.register_thread();
                 worker.run(&stop);
             }
         })?;

@@ -10,6 +10,7 @@ use homeport_dataplane::port::shield::IngressDrop;
 use homeport_dataplane::port::twin::Twin;
 use homeport_proto::MacAddress;
 
+use super::dpdk::Dpdk;
 use crate::config::{self, Backend, Config};
 use crate::kernel::{self, Setup};
 
@@ -20,6 +21,8 @@ pub(super) struct Ports {
     pub(super) setups: Vec<PortSetup>,
     /// To be kept while the ports are.
     pub(super) guards: Vec<Guard>,
+    /// What drives those of them that are DPDK's.
+    pub(super) dpdk: Dpdk,
 }
 
 /// Leaves an interface as it was found, when dropped.
@@ -27,6 +30,15 @@ pub(super) struct Guard {
     interface: String,
     mtu: Option<u16>,
     _shield: IngressDrop,
+}
+
+impl Guard {
+    /// Shields an interface; its MTU stays.
+    #[cfg(feature = "dpdk")]
+    pub(super) fn shield(interface: &str) -> Result<Self> {
+        let shield = IngressDrop::install(interface)?;
+        Ok(Guard { interface: interface.to_owned(), mtu: None, _shield: shield })
+    }
 }
 
 impl Drop for Guard {
@@ -49,14 +61,15 @@ pub(super) fn open(config: &Config) -> Result<Ports> {
     for port in &config.ports {
         check(port, &setup)?;
     }
-    let mut ports = Ports { setups: Vec::new(), guards: Vec::new() };
+    let dpdk = Dpdk::start(config)?;
+    let mut ports = Ports { setups: Vec::new(), guards: Vec::new(), dpdk };
     for port in &config.ports {
         let (device, guard): (Box<dyn Port>, Option<Guard>) = match &port.backend {
             Backend::AfPacket { interface } => {
                 let (device, guard) = open_af_packet(port, interface)?;
                 (Box::new(device), Some(guard))
             }
-            Backend::Dpdk { device } => (open_dpdk(port, device)?, None),
+            Backend::Dpdk { device } => ports.dpdk.open(port, device, config)?,
         };
         ports.guards.extend(guard);
         let mac = device.mac();
@@ -136,13 +149,4 @@ fn open_twin(port: &config::Port, mac: MacAddress) -> Result<Twin> {
     Twin::create(&port.kernel_twin, mac, port.mtu).with_context(|| {
         format!("[[port]] \"{}\" kernel_twin = \"{}\"", port.name, port.kernel_twin)
     })
-}
-
-#[cfg(not(feature = "dpdk"))]
-fn open_dpdk(port: &config::Port, device: &str) -> Result<Box<dyn Port>> {
-    bail!(
-        "[[port]] \"{}\" device = \"{device}\": this homeportd was built without DPDK; \
-         build it with the cargo feature `dpdk`, or use backend = \"af_packet\"",
-        port.name
-    );
 }

@@ -17,10 +17,10 @@
 
 use std::fmt;
 
-use homeport_dpdk_sys::{DpdkError, Eal, EalOptions, EthDev, Mbuf, Mempool, is_pci};
+use homeport_dpdk_sys::{DpdkError, EalOptions, EthDev, Mbuf, Mempool, is_pci};
 use homeport_wire::{MacAddress, PortId};
 
-pub use homeport_dpdk_sys::kernel_interface;
+pub use homeport_dpdk_sys::{Eal, kernel_interface};
 
 use super::Port;
 use super::interface::PortError;
