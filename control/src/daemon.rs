@@ -203,3 +203,71 @@ fn hash_seed() -> Result<[u64; 2]> {
     let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
     Ok([words.next().unwrap_or_default(), words.next().unwrap_or_default()])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeport_dataplane::packet::{Burst, PacketPool};
+    use homeport_dataplane::port::Port;
+    use homeport_proto::{MacAddress, TenantId};
+    use std::io::Read;
+    use std::time::Duration;
+
+    /// A port whose driver is broken.
+    struct Broken;
+
+    impl Port for Broken {
+        fn name(&self) -> &str {
+            "broken"
+        }
+
+        fn mac(&self) -> MacAddress {
+            MacAddress([2, 0, 0, 0, 0, 1])
+        }
+
+        fn mtu(&self) -> u16 {
+            1500
+        }
+
+        fn rx_burst(&mut self, _: &mut PacketPool, _: &mut Burst) {
+            panic!("the driver is broken");
+        }
+
+        fn tx_burst(&mut self, _: &mut PacketPool, _: &mut Burst) -> usize {
+            0
+        }
+    }
+
+    fn worker(ports: Vec<Box<dyn Port>>) -> Worker {
+        let name = String::from("broken");
+        let setup =
+            |port| launch::PortSetup { name: name.clone(), tenant: TenantId(0), port, twin: None };
+        let config = DataplaneConfig::default();
+        launch::build(&config, ports.into_iter().map(setup).collect()).unwrap().1
+    }
+
+    fn dpdk() -> Dpdk {
+        let text = "[daemon]\nadmin_socket = \"/run/homeport/test.sock\"\n\
+             [[port]]\nname = \"a\"\nbackend = \"af_packet\"\ninterface = \"a\"\n";
+        Dpdk::start(&Config::parse(text, std::path::Path::new("test.toml")).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_worker_that_panics_is_noticed_and_named() {
+        let (thread, mut ended) =
+            WorkerThread::spawn(worker(vec![Box::new(Broken)]), dpdk()).unwrap();
+        ended.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(ended.read(&mut [0; 1]).unwrap(), 0);
+        let error = thread.stop().unwrap_err();
+        assert_eq!(error.to_string(), "the worker thread panicked: the driver is broken");
+    }
+
+    #[test]
+    fn a_worker_runs_until_it_is_stopped() {
+        let (thread, mut ended) = WorkerThread::spawn(worker(Vec::new()), dpdk()).unwrap();
+        ended.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        assert!(ended.read(&mut [0; 1]).is_err());
+        thread.stop().unwrap();
+        assert_eq!(ended.read(&mut [0; 1]).unwrap(), 0);
+    }
+}

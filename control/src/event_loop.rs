@@ -464,3 +464,55 @@ fn mac_of(ports: &[PortShared]) -> impl Fn(PortId) -> Option<MacAddress> {
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
     PollFd::from_borrowed_fd(fd, PollFlags::IN)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::api;
+    use homeport_dataplane::launch::{self, DataplaneConfig};
+    use std::io::Write;
+    use std::path::Path;
+    use std::sync::mpsc;
+
+    /// The loop, and the other ends of its stop, reload and worker streams.
+    fn event_loop(begin_reload: impl FnMut() + Send + 'static) -> (EventLoop, [UnixStream; 3]) {
+        let text = "[daemon]\nadmin_socket = \"/run/homeport/test.sock\"\n\
+             [[port]]\nname = \"a\"\nbackend = \"af_packet\"\ninterface = \"a\"\n";
+        let config = Config::parse(text, Path::new("test.toml")).unwrap();
+        let (control, _worker) = launch::build(&DataplaneConfig::default(), Vec::new()).unwrap();
+        let (stop, stopping) = UnixStream::pair().unwrap();
+        let (reload, reloading) = UnixStream::pair().unwrap();
+        let (worker, working) = UnixStream::pair().unwrap();
+        let begin_reload = Box::new(begin_reload);
+        let event_loop = EventLoop::new(Parts {
+            control,
+            config: Arc::new(config),
+            seed: [0; 32],
+            mirror: Mirror::new([]).unwrap(),
+            resolver: Resolver::new().unwrap(),
+            setup: Setup::new().unwrap(),
+            admin: api::channel().unwrap().1,
+            signals: Signals { stop, reload, worker, begin_reload },
+        });
+        (event_loop, [stopping, reloading, working])
+    }
+
+    #[test]
+    fn the_end_of_the_worker_ends_the_loop_with_an_error() {
+        let (mut event_loop, [_stop, _reload, working]) = event_loop(|| {});
+        drop(working);
+        assert!(matches!(event_loop.run(), Err(LoopError::WorkerEnded)));
+    }
+
+    #[test]
+    fn hang_ups_that_come_together_are_one_reload_and_a_stop_is_no_error() {
+        let (reloads, reloaded) = mpsc::channel();
+        let (mut event_loop, [mut stop, mut reload, _working]) =
+            event_loop(move || reloads.send(()).unwrap());
+        reload.write_all(b"XX").unwrap();
+        assert!(!event_loop.wait(false).unwrap());
+        stop.write_all(b"X").unwrap();
+        event_loop.run().unwrap();
+        assert_eq!(reloaded.try_iter().count(), 1);
+    }
+}
