@@ -46,7 +46,7 @@ use crate::event::{DiscardReason, Event};
 use crate::identification::{Freshness, NonceHistory, TimestampHistory};
 use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, TokenBucket};
 use crate::message::extension::ExtensionError;
-use crate::message::{Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
@@ -80,8 +80,8 @@ pub struct HomeAgent {
 struct Node {
     timestamps: TimestampHistory,
     nonces: BTreeMap<Spi, NonceHistory>,
-    /// The answer to the request that was accepted last as fresh.
-    answered: Option<ReplyCode>,
+    /// The last request that was fresh, and its answer.
+    answered: Option<(Identification, ReplyCode)>,
     last_failed_authentication: Option<Instant>,
     denials: TokenBucket,
 }
@@ -201,7 +201,8 @@ impl HomeAgent {
                 self.accept_identification(&asked, context);
                 let verdict = self.validate(&asked, context);
                 let code = verdict.err().unwrap_or_else(|| self.accepting_code(&request));
-                self.node(request.home_address, context).answered = Some(code);
+                let answered = Some((request.identification, code));
+                self.node(request.home_address, context).answered = answered;
                 if verdict.is_ok() {
                     let lifetime = self.apply(&asked, context);
                     self.reply(&asked, Freshness::Fresh, code, lifetime, context);
@@ -280,8 +281,11 @@ impl HomeAgent {
         context: &Context<'_>,
     ) -> Result<(ReplyCode, Lifetime), ReplyCode> {
         let request = &asked.request;
+        // Under another SPI a later request may have been answered since.
         let answered = self.node(request.home_address, context).answered;
-        let code = answered.unwrap_or(ReplyCode::IDENTIFICATION_MISMATCH);
+        let code = answered
+            .filter(|(identification, _)| *identification == request.identification)
+            .map_or(ReplyCode::IDENTIFICATION_MISMATCH, |(_, code)| code);
         if !code.is_accepted() {
             return Err(code);
         }
@@ -291,7 +295,6 @@ impl HomeAgent {
         self.bindings
             .get(&request.home_address)
             .and_then(|binding| binding.registration(request.care_of_address))
-            .filter(|registration| registration.identification == request.identification)
             .map(|registration| (code, registration.remaining(context.now.monotonic)))
             .ok_or(ReplyCode::IDENTIFICATION_MISMATCH)
     }

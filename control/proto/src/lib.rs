@@ -19,10 +19,11 @@
 //!
 //! * [`message`]: what is on the wire, parsed into values.
 //! * [`security`]: mobility security associations and authenticators.
-//! * `identification`: replay protection by timestamps and by nonces.
-//! * `home_agent` with `binding`, `foreign_agent` with `visitor`,
-//!   `advertiser`, `mobile_node`: the machines.
-//! * `agent`: one process's home agents, foreign agents and advertisers behind
+//! * [`identification`]: replay protection by timestamps and by nonces.
+//! * [`limits`]: every bound, its number and its counter.
+//! * [`home_agent`] with [`binding`], [`foreign_agent`] with [`visitor`],
+//!   [`advertiser`], `mobile_node`: the machines.
+//! * [`agent`]: one process's home agents, foreign agents and advertisers behind
 //!   one set of inputs and outputs.
 //!
 //! `List`s here are the RFC's records (lifetimes, identification, security); the

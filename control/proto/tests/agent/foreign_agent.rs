@@ -8,7 +8,7 @@ use homeport_proto::message::{
     AuthenticationKind, Extension, Identification, MessageWriter, RegistrationRequest, ReplyCode,
     RequestFlags,
 };
-use homeport_proto::{Action, Datagram, Lifetime, MacAddress, PortId, ReverseTunnel};
+use homeport_proto::{Action, Datagram, Lifetime, MacAddress, PortId, ReverseTunnel, TenantId};
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::{IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
@@ -628,6 +628,9 @@ fn a_request_from_elsewhere_than_a_visited_link_is_nobodys() {
     let datagram = Datagram { port: PortId(9), destination: FOREIGN, ..visiting(&message) };
     assert!(transmits(&world.send(&datagram)).is_empty());
     assert_eq!(world.discarded(DiscardReason::WrongDestination), 1);
+    let other_tenant = Datagram { tenant: TenantId(9), ..visiting(&message) };
+    assert!(transmits(&world.send(&other_tenant)).is_empty());
+    assert_eq!(world.agent.foreign_agents().next().unwrap().pending().len(), 0);
 }
 
 /// A visitor too many, accepted while the last place went: 66, not a record.

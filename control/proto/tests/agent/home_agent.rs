@@ -4,8 +4,10 @@ use core::net::Ipv4Addr;
 
 use homeport_proto::config::Profile;
 use homeport_proto::event::{DiscardReason, Event};
-use homeport_proto::message::{AuthenticationKind, Identification, MessageWriter, RequestFlags};
-use homeport_proto::security::Algorithm;
+use homeport_proto::message::{
+    AuthenticationKind, Identification, MessageWriter, RegistrationRequest, ReplyCode, RequestFlags,
+};
+use homeport_proto::security::{Algorithm, MobilitySecurityAssociation, Spi};
 use homeport_proto::{Action, Datagram, Lifetime, MacAddress};
 
 use crate::support::*;
@@ -489,21 +491,51 @@ fn nonces_come_into_step_by_one_133_and_a_retransmission_extends_nothing() {
     assert_eq!(the_code_under(&world.relay(FOREIGN, &sign_with(&asked, &nonces)), &nonces), 0);
 }
 
-/// B-02: a denied request is answered with its denial again, not accepted.
-#[test]
-fn a_repeated_deregistration_that_was_denied_stays_denied() {
-    let mut world = World::home(|_| {});
-    let nonces = mobile_home_nonces();
+/// The node's next request, in step under this association.
+fn in_step(world: &mut World, nonces: &MobilitySecurityAssociation) -> RegistrationRequest {
     let mut asked = request(Identification::from_halves(0, 1));
     asked.home_address = NONCE_NODE;
-    let nonce = the_reply(&world.relay(FOREIGN, &sign_with(&asked, &nonces))).identification;
-    asked.identification = Identification::from_halves(nonce.high(), 2);
-    asked.lifetime = Lifetime::ZERO;
-    asked.flags = RequestFlags::RESERVED_X;
-    let message = sign_with(&asked, &nonces);
-    for _ in 0..2 {
-        assert_eq!(the_code_under(&world.relay(FOREIGN, &message), &nonces), 134);
+    let actions = world.relay(FOREIGN, &sign_with(&asked, nonces));
+    let nonce = the_reply(&actions).identification.high();
+    asked.identification = Identification::from_halves(nonce, 2);
+    asked
+}
+
+/// B-02: a denied request is answered with its denial again, not accepted.
+#[test]
+fn a_repeated_request_that_was_denied_stays_denied() {
+    for (lifetime, flags, code) in
+        [(0, RequestFlags::RESERVED_X, 134), (60, RequestFlags::GRE, 139)]
+    {
+        let mut world = World::home(|_| {});
+        let nonces = mobile_home_nonces();
+        let mut asked = in_step(&mut world, &nonces);
+        asked.lifetime = Lifetime(lifetime);
+        asked.flags = flags;
+        let message = sign_with(&asked, &nonces);
+        for _ in 0..2 {
+            assert_eq!(the_code_under(&world.relay(FOREIGN, &message), &nonces), code);
+        }
+        assert_eq!(world.counters().denied_with(ReplyCode(code)), 2);
     }
+}
+
+/// B-02: a repeated deregistration is not confirmed when the node has registered
+/// under another association since.
+#[test]
+fn a_repeated_request_is_stale_once_another_was_accepted() {
+    let first = mobile_home_nonces();
+    let second = MobilitySecurityAssociation { spi: Spi(258), ..mobile_home_nonces() };
+    let mut world =
+        World::home(|config| config.security.insert_mobile_node(NONCE_NODE, second.clone()));
+    let mut away = in_step(&mut world, &first);
+    away.lifetime = Lifetime::ZERO;
+    let away = sign_with(&away, &first);
+    assert_eq!(the_code_under(&world.relay(FOREIGN, &away), &first), 0);
+    assert_eq!(the_code_under(&world.relay(FOREIGN, &away), &first), 0);
+    let back = in_step(&mut world, &second);
+    assert_eq!(the_code_under(&world.relay(FOREIGN, &sign_with(&back, &second)), &second), 0);
+    assert_eq!(the_code_under(&world.relay(FOREIGN, &away), &first), 133);
 }
 
 /// RFC 2002 against RFC 5944: reliability's table of deltas, row 3.

@@ -13,6 +13,8 @@ mod foreign_agent;
 #[cfg(test)]
 mod home_agent;
 #[cfg(test)]
+mod pair;
+#[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod support;
