@@ -71,10 +71,14 @@ impl Identifications {
             ReplayProtection::Timestamps { .. } => {
                 let time = NtpTime(now.0.wrapping_add_signed(self.offset));
                 // Each must be greater than those before it, even when the clock
-                // stands or steps back (RFC 5944 §5.7.1).
+                // stands or steps back (RFC 5944 §5.7.1). And its low half, which
+                // alone tells whose reply a denial is, must not be the last one's.
                 let next = match self.last {
                     Some(last) if time.wrapping_distance(last) <= 0 => {
                         NtpTime(last.0.wrapping_add(1))
+                    }
+                    Some(last) if Identification(last.0).low() == Identification(time.0).low() => {
+                        NtpTime(time.0.wrapping_add(1))
                     }
                     _ => time,
                 };
@@ -94,7 +98,12 @@ impl Identifications {
     /// seconds.
     pub(super) fn learn_clock(&mut self, reply: Identification, now: NtpTime) -> i64 {
         let own = Identification(now.0).high();
-        let seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
+        let mut seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
+        // The reply tells whole seconds. When ours are the same already, we are
+        // behind by a part of one; a second ahead is within any tolerance.
+        if seconds == self.offset_seconds() {
+            seconds += 1;
+        }
         self.offset = seconds << 32;
         self.last = None;
         seconds

@@ -1,0 +1,133 @@
+//! Whatever comes, in whatever order: no panic, no spinning, no belief (B-09).
+
+use super::*;
+use proptest::prelude::*;
+
+#[derive(Clone, Debug)]
+enum Input {
+    Link(bool),
+    Advertisement { host: u8, flags: u16, sequence: u16, lifetime: u16, prefix_len: u8 },
+    NoiseAdvertisement(Vec<u8>),
+    CoLocated(u8),
+    CoLocatedLost,
+    Reply { code: u8, lifetime: u16, authentic: bool, flip: u32 },
+    NoiseDatagram(Vec<u8>),
+    Pass(u64),
+    Stop,
+}
+
+fn input() -> impl Strategy<Value = Input> {
+    let noise = || proptest::collection::vec(any::<u8>(), 0..80);
+    prop_oneof![
+        2 => any::<bool>().prop_map(Input::Link),
+        6 => (1u8..6, any::<u16>(), any::<u16>(), 0u16..10, 0u8..40).prop_map(
+            |(host, flags, sequence, lifetime, prefix_len)| Input::Advertisement {
+                host, flags, sequence, lifetime, prefix_len
+            }
+        ),
+        1 => noise().prop_map(Input::NoiseAdvertisement),
+        2 => (0u8..4).prop_map(Input::CoLocated),
+        1 => Just(Input::CoLocatedLost),
+        6 => (prop_oneof![Just(0), Just(1), any::<u8>()], any::<u16>(), any::<bool>(), prop_oneof![4 => Just(0), 1 => any::<u32>()]).prop_map(
+            |(code, lifetime, authentic, flip)| Input::Reply { code, lifetime, authentic, flip }
+        ),
+        1 => noise().prop_map(Input::NoiseDatagram),
+        6 => (0u64..20_000).prop_map(Input::Pass),
+        1 => Just(Input::Stop),
+    ]
+}
+
+fn apply(world: &mut World, input: &Input) {
+    match input {
+        Input::Link(up) => world.link(*up),
+        Input::Advertisement { host, flags, sequence, lifetime, prefix_len } => {
+            let [a, b, c, _] = if *host < 3 { FIRST.octets() } else { HOME_GATEWAY.octets() };
+            world.hear(&Advertised {
+                address: Ipv4Addr::new(a, b, c, *host),
+                flags: AgentFlags(*flags),
+                sequence: *sequence,
+                lifetime: *lifetime,
+                registration_lifetime: Lifetime(*sequence),
+                prefix_len: Some(*prefix_len),
+            });
+        }
+        Input::NoiseAdvertisement(bytes) => {
+            world.input(|node, now| {
+                node.handle_advertisement(FIRST, mac_of(FIRST), bytes, 1, now);
+            });
+        }
+        Input::CoLocated(host) => {
+            let address = Ipv4Addr::new(10, 2, 3, 100 + host);
+            let lease = (*host > 1).then_some(Duration::from_secs(u64::from(*host)));
+            let co_located = CoLocated { address, lease, ..CO_LOCATED };
+            world.input(|node, now| node.handle_co_located(co_located, now));
+        }
+        Input::CoLocatedLost => world.input(|node, now| node.handle_co_located_lost(now)),
+        Input::Reply { code, lifetime, authentic, flip } => {
+            if let Some(sent) = world.requests().pop() {
+                let mut reply = sent.reply(ReplyCode(*code), *lifetime);
+                reply.identification.0 ^= u64::from(*flip) << 32;
+                let bytes = if *authentic { signed(&reply) } else { reply.emit().to_vec() };
+                world.receive(&bytes);
+            }
+        }
+        Input::NoiseDatagram(bytes) => {
+            world.input(|node, now| node.handle_datagram(FIRST, 434, bytes, now));
+        }
+        Input::Pass(milliseconds) => world.pass(*milliseconds),
+        Input::Stop => world.input(|node, now| node.handle_stop(now)),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// `World` asserts after each timer that the next is in the future, so a node
+    /// that spins fails here. No more than one request and one solicitation a
+    /// second leave on average, whatever happens.
+    #[test]
+    fn no_order_of_inputs_panics_spins_or_floods(
+        inputs in proptest::collection::vec(input(), 1..60),
+    ) {
+        let mut world = World::new(config());
+        for input in &inputs {
+            apply(&mut world, input);
+        }
+        let seconds = usize::try_from((world.now - 1_000) / 1_000).unwrap();
+        prop_assert!(world.solicitations().len() <= seconds + 4);
+    }
+
+    /// Only an authentic reply, or home's advertisement, attaches.
+    #[test]
+    fn nothing_unauthenticated_attaches_the_node_away_from_home(
+        inputs in proptest::collection::vec(input(), 1..60),
+    ) {
+        let mut world = World::new(config());
+        for input in &inputs {
+            let unauthentic = match input {
+                Input::Reply { code, lifetime, flip, .. } => {
+                    Input::Reply { code: *code, lifetime: *lifetime, flip: *flip, authentic: false }
+                }
+                other => other.clone(),
+            };
+            apply(&mut world, &unauthentic);
+        }
+        for attachment in world.attachments() {
+            let harmless = matches!(attachment, Attachment::None | Attachment::Home { .. });
+            prop_assert!(harmless, "{:?}", attachment);
+        }
+    }
+
+    /// Randomness comes from the seed only.
+    #[test]
+    fn the_same_inputs_give_the_same_actions(
+        inputs in proptest::collection::vec(input(), 1..40),
+    ) {
+        let run = || {
+            let mut world = World::new(config());
+            inputs.iter().for_each(|input| apply(&mut world, input));
+            world.log
+        };
+        prop_assert_eq!(run(), run());
+    }
+}

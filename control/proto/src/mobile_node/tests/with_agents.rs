@@ -1,0 +1,366 @@
+//! The mobile node against the real agents, in one process on one clock: the whole
+//! tour, as bytes. B-01, B-02, B-03.
+
+use super::*;
+use crate::action::{Action, Payload, Transmit};
+use crate::agent::{Agent, Datagram};
+use crate::config::{
+    AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Profile,
+};
+use homeport_wire::{PortId, TenantId};
+
+const TENANT: TenantId = TenantId(0);
+const CORE: PortId = PortId(0);
+const LINK: PortId = PortId(1);
+const NODE_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 10]);
+
+/// Where the node's cable leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Network {
+    /// The link of the agent of this number: 0 is home.
+    Of(usize),
+    /// A link with DHCP and no agent.
+    Dhcp,
+}
+
+/// The node, the agents and the clock.
+struct Lab {
+    world: World,
+    network: Option<Network>,
+    /// Home agent, first and second foreign agent.
+    agents: [Agent; 3],
+    /// Care-of addresses that the home agent has installed.
+    binding: Vec<Ipv4Addr>,
+    handled: usize,
+}
+
+fn advertiser(address: Ipv4Addr, home_agent: bool) -> AdvertiserConfig {
+    AdvertiserConfig {
+        tenant: TENANT,
+        port: LINK,
+        address,
+        prefix_len: 24,
+        home_agent,
+        care_of_addresses: if home_agent { vec![] } else { vec![care_of(address)] },
+        registration_required: false,
+        reverse_tunnel: true,
+        registration_lifetime: Lifetime(300),
+        interval: Duration::from_secs(1),
+        unsolicited: true,
+    }
+}
+
+fn home_process(replay: ReplayProtection) -> AgentConfig {
+    let mut security = SecurityAssociations::default();
+    security.insert_mobile_node(HOME, association(256, replay));
+    let home_agent = HomeAgentConfig {
+        tenant: TENANT,
+        address: HOME_AGENT,
+        home_networks: vec![HomeNetwork {
+            prefix: Prefix::new(HOME, 24).unwrap(),
+            link: Some(LINK),
+        }],
+        profile: Profile::Rfc5944,
+        max_lifetime: Lifetime(600),
+        max_bindings: 10,
+        max_simultaneous: 1,
+        reverse_tunnel: true,
+        require_reverse_tunnel: false,
+        administratively_prohibited: false,
+        security,
+        require_foreign_home_authentication: false,
+    };
+    AgentConfig {
+        home_agents: vec![home_agent],
+        foreign_agents: vec![],
+        advertisers: vec![advertiser(HOME_GATEWAY, true)],
+    }
+}
+
+fn foreign_process(address: Ipv4Addr) -> AgentConfig {
+    let mut security = SecurityAssociations::default();
+    security.insert_mobile_node(HOME, with_foreign_agent());
+    let foreign_agent = ForeignAgentConfig {
+        tenant: TENANT,
+        care_of_address: care_of(address),
+        links: vec![(LINK, address)],
+        profile: Profile::Rfc5944,
+        max_lifetime: Lifetime(300),
+        max_visitors: 10,
+        max_pending_per_node: 5,
+        max_pending: 10,
+        pending_timeout: Duration::from_secs(7),
+        reverse_tunnel: true,
+        require_reverse_tunnel: false,
+        encapsulating_delivery: true,
+        require_mobile_foreign_authentication: true,
+        administratively_prohibited: false,
+        security,
+    };
+    AgentConfig {
+        home_agents: vec![],
+        foreign_agents: vec![foreign_agent],
+        advertisers: vec![advertiser(address, false)],
+    }
+}
+
+fn with_foreign_agent() -> MobilitySecurityAssociation {
+    association(257, ReplayProtection::default())
+}
+
+impl Lab {
+    fn new(replay: ReplayProtection, reverse_tunnel: ReverseTunnel) -> Self {
+        let mut node = MobileNodeConfig { reverse_tunnel, ..config() };
+        node.security.insert_agent(HOME_AGENT, association(256, replay));
+        node.security.insert_agent(care_of(FIRST), with_foreign_agent());
+        node.security.insert_agent(care_of(SECOND), with_foreign_agent());
+        let world = World::new(node);
+        let now = world.now();
+        let agents = [home_process(replay), foreign_process(FIRST), foreign_process(SECOND)]
+            .map(|config| Agent::new(config, [9; 32], now));
+        let mut lab = Lab { world, network: None, agents, binding: vec![], handled: 0 };
+        // A home agent takes no timestamp from before its start.
+        lab.pass(1_000);
+        lab
+    }
+
+    /// Unplugs the node, and plugs it in elsewhere.
+    fn move_to(&mut self, network: Network) {
+        self.world.link(false);
+        self.settle();
+        self.network = Some(network);
+        self.world.link(true);
+        self.settle();
+    }
+
+    /// Lets time pass, each timer of the node and of the agents at its time.
+    fn pass(&mut self, milliseconds: u64) {
+        let end = self.world.now + milliseconds;
+        loop {
+            let agents = self.agents.iter().filter_map(Agent::poll_timeout);
+            let next = agents.chain(self.world.node.poll_timeout()).min();
+            let next = next.map_or(end, |at| at.0.div_ceil(1_000_000)).min(end);
+            self.world.pass(next.saturating_sub(self.world.now));
+            let now = self.world.now();
+            for agent in &mut self.agents {
+                agent.handle_timeout(now);
+            }
+            self.settle();
+            if next == end {
+                return;
+            }
+        }
+    }
+
+    /// Carries messages until there are none.
+    fn settle(&mut self) {
+        loop {
+            let mut moved = false;
+            for at in 0..self.agents.len() {
+                while let Some(action) = self.agents[at].poll_action() {
+                    moved = true;
+                    self.agent_did(at, action);
+                }
+            }
+            while let Some((_, action)) = self.world.log.get(self.handled).cloned() {
+                moved = true;
+                self.handled += 1;
+                self.node_did(&action);
+            }
+            if !moved {
+                return;
+            }
+        }
+    }
+
+    fn node_did(&mut self, action: &MobileNodeAction) {
+        let now = self.world.now();
+        match (action, self.network) {
+            (MobileNodeAction::SendSolicitation { icmp }, Some(Network::Of(at))) => {
+                let nobody = Ipv4Addr::UNSPECIFIED;
+                self.agents[at].handle_solicitation(TENANT, LINK, NODE_MAC, nobody, 1, icmp, now);
+            }
+            (MobileNodeAction::StartDhcp, Some(Network::Dhcp)) => self.world.co_located(),
+            (MobileNodeAction::SendRegistration(send), Some(network)) => {
+                let (at, port) = match (send.path, network) {
+                    (RegistrationPath::Link(_), Network::Of(at)) => (at, LINK),
+                    (RegistrationPath::CoLocated(_), Network::Dhcp) => (0, CORE),
+                    other => panic!("{other:?}"),
+                };
+                let datagram = Datagram {
+                    tenant: TENANT,
+                    port,
+                    source_mac: NODE_MAC,
+                    destination_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                    source: send.source,
+                    destination: send.destination,
+                    source_port: 40_000,
+                    destination_port: 434,
+                    ttl: send.ttl,
+                    payload: &send.bytes,
+                };
+                self.agents[at].handle_datagram(&datagram, now);
+            }
+            _ => {}
+        }
+    }
+
+    fn agent_did(&mut self, at: usize, action: Action) {
+        match action {
+            Action::Transmit(transmit) => self.carry(at, &transmit),
+            Action::InstallBinding(state) => {
+                self.binding = state.care_of_addresses.iter().map(|to| to.address).collect();
+            }
+            Action::RemoveBinding { .. } => self.binding.clear(),
+            _ => {}
+        }
+    }
+
+    fn carry(&mut self, from: usize, transmit: &Transmit) {
+        match &transmit.payload {
+            Payload::Icmp(icmp) if self.network == Some(Network::Of(from)) => {
+                let Transmit { source, ttl, .. } = *transmit;
+                let mac = mac_of(source);
+                self.world
+                    .input(|node, now| node.handle_advertisement(source, mac, icmp, ttl, now));
+            }
+            Payload::Icmp(_) => {}
+            Payload::Udp { source_port, destination_port, data } => {
+                let to_node = match self.network {
+                    Some(Network::Of(at)) => {
+                        at == from && transmit.link == Some((LINK, NODE_MAC))
+                            || from == 0 && at == 0 && transmit.destination == HOME
+                    }
+                    Some(Network::Dhcp) => transmit.destination == CO_LOCATED.address,
+                    None => false,
+                };
+                let Transmit { source, destination, ttl, .. } = *transmit;
+                if to_node {
+                    return self
+                        .world
+                        .input(|node, now| node.handle_datagram(source, *source_port, data, now));
+                }
+                let owner = [HOME_AGENT, care_of(FIRST), care_of(SECOND)]
+                    .iter()
+                    .position(|address| *address == destination);
+                let Some(owner) = owner else { return };
+                let now = self.world.now();
+                let datagram = Datagram {
+                    tenant: TENANT,
+                    port: CORE,
+                    source_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+                    destination_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                    source,
+                    destination,
+                    source_port: *source_port,
+                    destination_port: *destination_port,
+                    ttl: ttl - 1,
+                    payload: data,
+                };
+                self.agents[owner].handle_datagram(&datagram, now);
+            }
+        }
+    }
+
+    #[track_caller]
+    fn is(&self, phase: Phase, binding: &[Ipv4Addr]) {
+        assert_eq!(self.world.node.phase(), phase, "{:#?}", self.world.events());
+        assert_eq!(self.binding, binding);
+    }
+}
+
+/// B-01, B-02, B-03: home, two agents, DHCP, home; with each style of replay
+/// protection and of delivery.
+#[test]
+fn a_tour_registers_everywhere_at_once_and_comes_home() {
+    let timestamps = ReplayProtection::default();
+    for (replay, style) in [
+        (timestamps, ReverseTunnel::Direct),
+        (timestamps, ReverseTunnel::Encapsulating),
+        (timestamps, ReverseTunnel::None),
+        (ReplayProtection::Nonces, ReverseTunnel::Direct),
+    ] {
+        let mut lab = Lab::new(replay, style);
+        lab.move_to(Network::Of(0));
+        lab.is(Phase::AtHome, &[]);
+        lab.pass(3_000);
+        lab.move_to(Network::Of(1));
+        lab.is(Phase::Registered, &[care_of(FIRST)]);
+        lab.pass(3_000);
+        lab.move_to(Network::Of(2));
+        lab.is(Phase::Registered, &[care_of(SECOND)]);
+        lab.pass(3_000);
+        lab.move_to(Network::Dhcp);
+        lab.pass(30);
+        lab.is(Phase::Registered, &[CO_LOCATED.address]);
+        lab.pass(3_000);
+        lab.move_to(Network::Of(0));
+        lab.is(Phase::AtHome, &[]);
+        assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+        assert!(
+            lab.world.events().iter().all(|event| {
+                replay == ReplayProtection::Nonces
+                    || !matches!(event, MobileNodeEvent::Denied { .. })
+            }),
+            "{:#?}",
+            lab.world.events()
+        );
+    }
+}
+
+/// B-01: renewal.
+#[test]
+fn a_node_that_stays_stays_registered() {
+    for replay in [ReplayProtection::default(), ReplayProtection::Nonces] {
+        let mut lab = Lab::new(replay, ReverseTunnel::Direct);
+        lab.move_to(Network::Of(1));
+        let attached = lab.world.attachments().len();
+        lab.pass(330_000);
+        lab.is(Phase::Registered, &[care_of(FIRST)]);
+        assert_eq!(lab.world.attachments().len(), attached);
+        let renewals = lab.world.requests().len();
+        assert!((8..=10).contains(&renewals), "{renewals}");
+    }
+}
+
+/// B-02: a clock ten minutes off costs one more round trip, once.
+#[test]
+fn a_node_with_a_wrong_clock_registers_with_one_denial() {
+    let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
+    // The agents' clock is the world's; the node's alone is put ahead, by making
+    // it believe that the home agent is behind.
+    lab.world.node.identifications.learn_clock(
+        crate::message::Identification(lab.world.now().ntp.0 + (600 << 32)),
+        lab.world.now().ntp,
+    );
+    lab.move_to(Network::Of(1));
+    lab.is(Phase::Registered, &[care_of(FIRST)]);
+    let denials = lab.world.events().into_iter();
+    assert_eq!(denials.filter(|e| matches!(e, MobileNodeEvent::Denied { .. })).count(), 1);
+    assert_eq!(lab.world.node.clock_offset(), 0);
+}
+
+/// B-01: the program ends away from home.
+#[test]
+fn a_stop_away_from_home_leaves_no_binding() {
+    let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
+    lab.move_to(Network::Of(1));
+    lab.pass(2_000);
+    lab.world.input(|node, now| node.handle_stop(now));
+    lab.settle();
+    assert!(lab.world.did(&MobileNodeAction::Stopped));
+    assert!(lab.binding.is_empty());
+}
+
+/// B-03: a foreign agent that is restarted has forgotten its visitors.
+#[test]
+fn a_foreign_agent_that_restarts_is_registered_with_again() {
+    let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
+    lab.move_to(Network::Of(1));
+    lab.pass(3_500);
+    lab.agents[1] = Agent::new(foreign_process(FIRST), [8; 32], lab.world.now());
+    assert_eq!(lab.agents[1].visitors().count(), 0);
+    lab.pass(2_000);
+    lab.is(Phase::Registered, &[care_of(FIRST)]);
+    assert_eq!(lab.agents[1].visitors().count(), 1);
+}
