@@ -669,6 +669,10 @@ fn config_apply_swaps_what_can_change_live_and_refuses_the_rest_whole() {
     assert_eq!(again["home_agent"][0]["max_lifetime"].as_str(), Some("10m"));
     assert_eq!(again["home_agent"][0]["max_bindings"].as_integer(), Some(100_000));
     assert!(!out(&shown).contains("0001020304"));
+    daemon.room.write("shown.toml", &out(&shown), 0o644);
+    let same =
+        daemon.homeport(&["config", "check", daemon.room.path("shown.toml").to_str().unwrap()]);
+    assert!(out(&same).ends_with("Nothing changes.\n"), "{}{}", out(&same), err(&same));
 
     let file = daemon.room.config(|text| text.replace("\"600s\"", "\"601s\""));
     let file = file.to_str().unwrap();
