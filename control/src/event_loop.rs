@@ -145,9 +145,18 @@ impl EventLoop {
     /// config says. The dataplane may forward from then on.
     pub fn new(parts: Parts) -> Self {
         let Parts { control, config, seed, mirror, resolver, setup, admin, signals } = parts;
-        let Control { bindings, visitors, locals, routes, neighbors, punts, injects, ports } =
-            control;
-        let tables = Tables { bindings, visitors, locals, routes, neighbors };
+        let Control {
+            bindings,
+            listeners,
+            visitors,
+            locals,
+            routes,
+            neighbors,
+            punts,
+            injects,
+            ports,
+        } = control;
+        let tables = Tables { bindings, listeners, visitors, locals, routes, neighbors };
         let tenants = ports.iter().map(|port| port.tenant).collect();
         let now = clock::now();
         let mut event_loop = EventLoop {

@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
 use std::net::Ipv4Addr;
 
+use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::classify::UNDERLAY;
 use homeport_dataplane::table::binding::{
     BindingEntry, BindingKey, Encapsulation, MAX_TUNNELS, TunnelEnd,
@@ -36,6 +37,8 @@ use crate::kernel::{Change, KernelLocal};
 pub struct Tables {
     /// Bindings of home agents.
     pub bindings: Writer<BindingKey, BindingEntry>,
+    /// Bound nodes that get their home link's broadcasts.
+    pub listeners: ListenerWriter,
     /// Visitors of foreign agents.
     pub visitors: Writer<VisitorKey, VisitorEntry>,
     /// Addresses of this box.
@@ -49,6 +52,7 @@ pub struct Tables {
 /// Keeps the tables as they are wanted.
 pub struct Installer {
     bindings: Kept<Writer<BindingKey, BindingEntry>>,
+    listeners: ListenerWriter,
     visitors: Kept<Writer<VisitorKey, VisitorEntry>>,
     locals: Kept<Writer<LocalKey, LocalEntry>>,
     routes: Kept<RouteWriter>,
@@ -68,6 +72,7 @@ impl Installer {
     pub fn new(tables: Tables, port_tenants: Vec<TenantId>) -> Self {
         Installer {
             bindings: Kept::new("bindings", tables.bindings),
+            listeners: tables.listeners,
             visitors: Kept::new("visitors", tables.visitors),
             locals: Kept::new("local addresses", tables.locals),
             routes: Kept::new("routes", tables.routes),
@@ -90,7 +95,9 @@ impl Installer {
             Action::RemoveBinding { tenant, home_address } => {
                 tracing::info!(%tenant, %home_address, "binding removed");
                 let (tenant, home_address) = (*tenant, *home_address);
-                self.bindings.remove(&BindingKey { tenant, home_address });
+                let key = BindingKey { tenant, home_address };
+                self.bindings.remove(&key);
+                self.listen(key, None);
             }
             Action::InstallVisitor(visitor) => self.install_visitor(visitor),
             Action::RemoveVisitor { tenant, home_address } => {
@@ -233,13 +240,24 @@ impl Installer {
                     tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
                 }
                 self.bindings.install(key, entry);
+                self.listen(key, Some(&entry));
             }
             // No agent grants what the dataplane does not have; if one did, packets
             // must not take the old way.
             None => {
                 self.not_forwardable += 1;
                 self.bindings.remove(&key);
+                self.listen(key, None);
             }
+        }
+    }
+
+    /// Lists a node for its home link's broadcasts if its binding asks for them
+    /// (RFC 5944 §3.3, flag B), or takes it off the list.
+    fn listen(&mut self, key: BindingKey, entry: Option<&BindingEntry>) {
+        if self.listeners.update(key, entry).is_err() {
+            let home_address = key.home_address;
+            tracing::warn!(tenant = %key.tenant, %home_address, "goes without broadcasts: its link has too many nodes that want them");
         }
     }
 
@@ -485,6 +503,7 @@ mod tests {
     fn installer(capacity: usize) -> Installer {
         let tables = Tables {
             bindings: hash::table(capacity, SEED),
+            listeners: ListenerWriter::new(4, SEED),
             visitors: hash::table(capacity, SEED),
             locals: hash::table(16, SEED),
             routes: lpm::routes(16, SEED),
@@ -538,6 +557,25 @@ mod tests {
         let (tenant, home_address) = (TENANT, key(10).home_address);
         installer.apply(&Action::RemoveBinding { tenant, home_address });
         assert!(installer.bindings.writer.is_empty());
+    }
+
+    /// B-06.
+    #[test]
+    fn a_node_that_wants_broadcasts_is_listed_while_it_is_bound() {
+        let mut installer = installer(4);
+        let mut wanting = binding(10, &[(2, IpInIp)]);
+        wanting.care_of_addresses[0].broadcast = true;
+        let (tenant, home_address) = (TENANT, wanting.home_address);
+        let steps = [
+            (Action::InstallBinding(wanting.clone()), 1),
+            (Action::RemoveBinding { tenant, home_address }, 0),
+            (Action::InstallBinding(wanting), 1),
+            (Action::InstallBinding(binding(10, &[(3, IpInIp)])), 0),
+        ];
+        for (action, listed) in steps {
+            installer.apply(&action);
+            assert_eq!(installer.listeners.len(PortId(1)), listed, "{action:?}");
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use homeport_wire::{
 };
 use zerocopy::FromBytes;
 
+use crate::broadcast::{ListenerKey, MAX_LISTENERS};
 use crate::parse::Ipv4Facts;
 use crate::table::binding::{BindingEntry, BindingKey, Encapsulation};
 use crate::table::hash::Reader;
@@ -42,6 +43,8 @@ pub const fn may_reach(tenant: TenantId, owner: TenantId) -> bool {
 pub struct Tables {
     /// Home agents' bindings.
     pub bindings: Reader<BindingKey, BindingEntry>,
+    /// Bound nodes that get their home link's broadcasts.
+    pub listeners: Reader<ListenerKey, BindingKey>,
     /// Foreign agents' visitors.
     pub visitors: Reader<VisitorKey, VisitorEntry>,
     /// Addresses of this box.
@@ -61,6 +64,13 @@ impl Tables {
     /// The binding of a home address.
     pub fn binding(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&BindingEntry> {
         self.bindings.lookup(&BindingKey { tenant, home_address })
+    }
+
+    /// The bindings that get the broadcasts of a link, with their home addresses.
+    pub fn listeners(&self, port: PortId) -> impl Iterator<Item = (&BindingKey, &BindingEntry)> {
+        (0..MAX_LISTENERS)
+            .map_while(move |slot| self.listeners.lookup(&ListenerKey { port, slot }))
+            .filter_map(|key| Some((key, self.bindings.lookup(key)?)))
     }
 
     /// The visitor with a home address.
@@ -83,6 +93,7 @@ impl Tables {
     /// Says that no entry found before is still used: the burst is done.
     pub fn quiescent(&mut self) {
         self.bindings.quiescent();
+        self.listeners.quiescent();
         self.visitors.quiescent();
         self.locals.quiescent();
         self.routes.quiescent();
@@ -92,6 +103,7 @@ impl Tables {
     /// Says that nothing is looked up until [`Tables::online`]: the worker sleeps.
     pub fn offline(&mut self) {
         self.bindings.offline();
+        self.listeners.offline();
         self.visitors.offline();
         self.locals.offline();
         self.routes.offline();
@@ -101,6 +113,7 @@ impl Tables {
     /// Ends [`Tables::offline`].
     pub fn online(&mut self) {
         self.bindings.online();
+        self.listeners.online();
         self.visitors.online();
         self.locals.online();
         self.routes.online();
@@ -155,6 +168,9 @@ pub enum Class<'t> {
     Punt(PuntReason, TenantId),
     /// For this box, but not for us.
     ToKernel,
+    /// For every station of its link: the kernel, and nodes that are away and
+    /// asked for it.
+    Broadcast,
     /// A tunnel of ours ends here.
     Decapsulate(&'t LocalEntry),
     /// From a visitor whose packets go back to its home agent.
@@ -292,7 +308,9 @@ fn classify_group<'t>(facts: &Ipv4Facts, origin: &Origin, tenant: TenantId) -> C
             Class::Punt(PuntReason::Registration, tenant)
         }
         (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, tenant),
-        _ => Class::ToKernel,
+        // A station without an address has nothing to say beyond its link.
+        _ if facts.destination.is_multicast() || facts.source.is_unspecified() => Class::ToKernel,
+        _ => Class::Broadcast,
     }
 }
 

@@ -15,6 +15,7 @@ use homeport_wire::{
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::adjacency::{NextHop, Station, put_link_header};
+use crate::broadcast::MAX_LISTENERS;
 use crate::classify::{
     ArpClass, Class, Origin, Tables, TunnelClass, classify, classify_arp, classify_tunnelled,
 };
@@ -24,7 +25,7 @@ use crate::icmp_error::{IcmpError, MIN_MTU, TokenBucket};
 use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
-use crate::table::binding::{BindingEntry, Encapsulation};
+use crate::table::binding::{BindingEntry, Encapsulation, MAX_TUNNELS, TunnelEnd};
 use crate::table::local::LocalEntry;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
@@ -34,9 +35,9 @@ use crate::{arp, decap, encap, fragment, icmp_error};
 /// How often one packet may enter or leave a tunnel here.
 const MAX_PASSES: u8 = 8;
 
-/// How many packets may wait for their next pass: more than any one packet makes
-/// (simultaneous bindings, fragments, an ICMP error).
-pub(crate) const MAX_JOBS: usize = 128;
+/// How many packets may wait for their next pass: as many as one packet makes (a
+/// copy for each listener and each of its bindings, fragments, an ICMP error).
+pub(crate) const MAX_JOBS: usize = MAX_LISTENERS as usize * MAX_TUNNELS;
 
 /// An IPv4 packet on its way, its link header taken off.
 struct Job {
@@ -57,6 +58,14 @@ struct Tunnel {
 }
 
 impl Tunnel {
+    const fn to_node(binding: &BindingEntry, end: &TunnelEnd) -> Self {
+        Tunnel {
+            source: binding.home_agent,
+            destination: end.care_of_address,
+            encapsulation: end.encapsulation,
+        }
+    }
+
     const fn to_home_agent(visitor: &VisitorEntry) -> Self {
         Tunnel {
             source: visitor.care_of_address,
@@ -220,6 +229,7 @@ impl Forwarder {
                 self.local(job, Verdict::Punt(reason));
             }
             Class::ToKernel => self.local(job, Verdict::ToKernel),
+            Class::Broadcast => self.broadcast(tables, job),
             Class::Decapsulate(local) => self.decapsulate(tables, job, local),
             Class::ReverseTunnel(visitor) => {
                 if let Some(job) = self.hop(job) {
@@ -295,24 +305,49 @@ impl Forwarder {
     /// To a node that is away, by each of its tunnels.
     fn tunnel_to_node(&mut self, tables: &Tables, job: Job, binding: &BindingEntry) {
         let Some(job) = self.hop(job) else { return };
-        let tunnel = |end: &crate::table::binding::TunnelEnd| Tunnel {
-            source: binding.home_agent,
-            destination: end.care_of_address,
-            encapsulation: end.encapsulation,
-        };
         let Some((first, others)) = binding.tunnels().split_first() else {
             return self.output.drop(job.packet, DropReason::NoBinding);
         };
         for end in others {
-            // A copy that finds no buffer was never made.
-            let Some(packet) = self.output.pool.copy(&job.packet) else { continue };
-            if let Some(stats) = self.output.stats(packet.port) {
-                stats.originated.add(1);
-            }
+            let Some(packet) = self.copy(&job.packet) else { continue };
             let copy = Job { packet, ..job };
-            self.encapsulate(tables, copy, tunnel(end));
+            self.encapsulate(tables, copy, Tunnel::to_node(binding, end));
         }
-        self.encapsulate(tables, job, tunnel(first));
+        self.encapsulate(tables, job, Tunnel::to_node(binding, first));
+    }
+
+    /// To the kernel, and a copy to each node that is away and wants it. It is not
+    /// forwarded, but as if the node were on its link: the TTL stays.
+    fn broadcast(&mut self, tables: &Tables, job: Job) {
+        for (key, binding) in tables.listeners(job.packet.port) {
+            let wants = |end: &&TunnelEnd| end.broadcast && end.care_of_address != job.facts.source;
+            for end in binding.tunnels().iter().filter(wants) {
+                let Some(packet) = self.copy(&job.packet) else { continue };
+                let copy = Job { packet, origin: Origin::Own, ..job };
+                let tunnel = Tunnel::to_node(binding, end);
+                // A foreign agent would not know whom a broadcast is for: it is put
+                // into a packet for the node first (RFC 5944 §4.3).
+                let copy = if end.co_located {
+                    Some(copy)
+                } else {
+                    self.wrap(copy, Tunnel { destination: key.home_address, ..tunnel })
+                };
+                if let Some(copy) = copy {
+                    self.encapsulate(tables, copy, tunnel);
+                }
+            }
+        }
+        self.local(job, Verdict::ToKernel);
+    }
+
+    /// A second packet, made here; `None` when there is no buffer: then it was
+    /// never made.
+    fn copy(&mut self, packet: &Packet) -> Option<Packet> {
+        let copy = self.output.pool.copy(packet)?;
+        if let Some(stats) = self.output.stats(copy.port) {
+            stats.originated.add(1);
+        }
+        Some(copy)
     }
 
     /// Into a tunnel: whole, or in fragments that fit it.
@@ -342,7 +377,15 @@ impl Forwarder {
         self.pieces = pieces;
     }
 
-    fn enter(&mut self, mut job: Job, tunnel: Tunnel) {
+    /// Puts the outer header on and lets the outer packet have its pass.
+    fn enter(&mut self, job: Job, tunnel: Tunnel) {
+        if let Some(job) = self.wrap(job, tunnel) {
+            self.again(job);
+        }
+    }
+
+    /// Puts the outer header on; `None` when the packet had to be dropped.
+    fn wrap(&mut self, mut job: Job, tunnel: Tunnel) -> Option<Job> {
         let Tunnel { source, destination, encapsulation } = tunnel;
         let identification = &mut self.identification;
         let packet = &mut job.packet;
@@ -353,10 +396,12 @@ impl Forwarder {
                 if let Some(stats) = self.output.stats(job.packet.port) {
                     stats.encapsulated.add(1);
                 }
-                let passes = job.passes + 1;
-                self.again(Job { facts, origin: Origin::Own, passes, ..job });
+                Some(Job { facts, origin: Origin::Own, passes: job.passes + 1, ..job })
             }
-            Err(reason) => self.output.drop(job.packet, reason),
+            Err(reason) => {
+                self.output.drop(job.packet, reason);
+                None
+            }
         }
     }
 

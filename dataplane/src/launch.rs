@@ -10,6 +10,7 @@ use homeport_wire::{MacAddress, TenantId};
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::broadcast::ListenerWriter;
 use crate::classify::Tables;
 pub use crate::config::{DataplaneConfig, PollMode, PortSetup};
 use crate::output::{Outlet, Output};
@@ -33,6 +34,9 @@ const TELL_ROUNDS: u32 = 600;
 pub struct Control {
     /// Home agents' bindings.
     pub bindings: Writer<BindingKey, BindingEntry>,
+    /// Which bound nodes get their home link's broadcasts: to be told of each
+    /// binding that is installed or removed.
+    pub listeners: ListenerWriter,
     /// Foreign agents' visitors.
     pub visitors: Writer<VisitorKey, VisitorEntry>,
     /// The addresses of this box. An underlay address that is not here is not ours.
@@ -137,6 +141,7 @@ pub fn build(
     let (injects, inject_receiver) = inject_ring(config.inject_ring)?;
     let control = Control {
         bindings: table(config.bindings, seed),
+        listeners: ListenerWriter::new(outlets.len(), seed),
         visitors: table(config.visitors, seed),
         locals: table(config.locals, seed),
         routes: routes(config.routes, seed),
@@ -147,6 +152,7 @@ pub fn build(
     };
     let tables = Tables {
         bindings: control.bindings.reader(),
+        listeners: control.listeners.reader(),
         visitors: control.visitors.reader(),
         locals: control.locals.reader(),
         routes: control.routes.reader(),

@@ -33,6 +33,7 @@
 
 pub mod adjacency;
 pub mod arp;
+pub mod broadcast;
 pub mod classify;
 pub mod config;
 pub mod decap;

@@ -3,7 +3,6 @@
 //!
 //! **Not done:** more than one worker for a port.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -86,7 +85,7 @@ impl Worker {
         MAX_HELD + MAX_JOBS + BURST * (2 + 4 * ports)
     }
 
-    /// Runs until `stop` is set.
+    /// Runs until `stop` is set, which is seen within a tenth of a second.
     pub fn run(mut self, stop: &AtomicBool) {
         if let Some(core) = self.core {
             self.pin(core);
@@ -104,11 +103,6 @@ impl Worker {
             }
         }
         self.tables.offline();
-    }
-
-    /// The same for a thread that shares `stop` with others.
-    pub fn run_until(self, stop: Arc<AtomicBool>) {
-        self.run(&stop);
     }
 
     /// Does what is waiting at `now`, for tests and simulation: at most one burst

@@ -360,9 +360,18 @@ impl AgentBox {
             ..DataplaneConfig::default()
         };
         let (control, worker) = build(&sizes, setups).expect("a dataplane");
-        let Control { bindings, visitors, locals, routes, neighbors, punts, injects, ports } =
-            control;
-        let tables = Tables { bindings, visitors, locals, routes, neighbors };
+        let Control {
+            bindings,
+            listeners,
+            visitors,
+            locals,
+            routes,
+            neighbors,
+            punts,
+            injects,
+            ports,
+        } = control;
+        let tables = Tables { bindings, listeners, visitors, locals, routes, neighbors };
         let mut installer = Installer::new(tables, vec![TENANT; 2]);
         let config = agent_config(index, plan);
         installer.configure(&config);

@@ -182,7 +182,7 @@ impl ForeignAgent {
         );
         let pending = PendingRegistration {
             station: *station,
-            encapsulating_delivery: encapsulating_delivery(received).is_some(),
+            encapsulating_delivery: asks_encapsulating_delivery(received),
             network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
         };
@@ -565,12 +565,14 @@ fn authorized_len<T>(received: &Received<'_, T>) -> Option<usize> {
     received.extensions().iter().rfind(authorizes).map(|one| one.end)
 }
 
-/// The extension that asks for encapsulating delivery (RFC 3024 §3.3).
-fn encapsulating_delivery<'r, 'a>(
-    received: &'r Received<'a, RegistrationRequest>,
-) -> Option<&'r Located<'a>> {
-    let asks = |one: &&Located<'_>| one.extension == Extension::EncapsulatingDelivery;
-    received.extensions().iter().find(asks)
+/// Whether the extension stands where a foreign agent may consume it: behind the
+/// mobile-home authentication (RFC 3024 §3.3).
+fn asks_encapsulating_delivery(received: &Received<'_, RegistrationRequest>) -> bool {
+    let authorized = authorized_len(received).unwrap_or(0);
+    received
+        .extensions()
+        .iter()
+        .any(|one| one.offset >= authorized && one.extension == Extension::EncapsulatingDelivery)
 }
 
 fn nai_of<'a>(received: &Received<'a, RegistrationRequest>) -> Option<&'a [u8]> {

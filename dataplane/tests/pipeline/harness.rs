@@ -134,6 +134,7 @@ impl Rig {
     pub(crate) fn bind(&mut self, home_address: &str, entry: BindingEntry) {
         let key = BindingKey { tenant: TENANT, home_address: ip(home_address) };
         self.control.bindings.install(key, entry).unwrap();
+        self.control.listeners.update(key, Some(&entry)).unwrap();
     }
 
     pub(crate) fn visit(&mut self, home_address: &str, entry: VisitorEntry) {

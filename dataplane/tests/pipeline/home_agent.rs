@@ -298,3 +298,57 @@ fn the_kernel_reaches_a_node_that_is_away() {
         assert_eq!(rig.sent(), [(1, frame)]);
     }
 }
+
+/// B-06, RFC 5944 §4.3: a co-located node gets the broadcast in one tunnel, a node
+/// behind a foreign agent in two; who did not ask gets none.
+#[test]
+fn broadcasts_of_the_home_link_reach_the_nodes_that_asked() {
+    let mut rig = home_agent();
+    rig.local(
+        "10.1.0.255",
+        homeport_dataplane::table::local::LocalEntry { broadcast: true, ..Default::default() },
+    );
+    let listening = |care_of: &str, co_located: bool| {
+        let mut entry = BindingEntry { home_link: Some(PortId(1)), ..binding(AGENT, &[care_of]) };
+        (entry.tunnels[0].broadcast, entry.tunnels[0].co_located) = (true, co_located);
+        entry
+    };
+    rig.bind("10.1.0.10", listening("10.0.2.2", false));
+    rig.bind("10.1.0.11", listening("10.0.3.3", true));
+    rig.bind("10.1.0.12", with_home_link(1));
+    for destination in ["255.255.255.255", "10.1.0.255"] {
+        let broadcast = Ip::udp("10.1.0.50", destination, (137, 137)).ttl(1);
+        let frame = broadcast.frame(MacAddress::BROADCAST, station(50));
+        let sent = rig.exchange(1, &frame);
+        let outers: Vec<Ip> = sent.iter().map(|(_, frame)| parse(frame).1).collect();
+        assert_eq!(outers.len(), 2);
+        assert_eq!(outers[0].ends(), (AGENT.into(), "10.0.2.2".into()));
+        assert_eq!(outers[0].inner().ends(), (AGENT.into(), "10.1.0.10".into()));
+        assert_eq!(outers[0].inner().inner().bytes(), broadcast.bytes());
+        assert_eq!(outers[1].ends(), (AGENT.into(), "10.0.3.3".into()));
+        assert_eq!(outers[1].inner().bytes(), broadcast.bytes());
+        assert_eq!(rig.to_kernel(1), std::slice::from_ref(&frame));
+        // Not those of another link.
+        assert_eq!(rig.exchange(0, &frame), []);
+        rig.to_kernel(0);
+    }
+    // Signalling, and what has no address yet, stays on the link.
+    for quiet in [
+        Ip::udp("10.1.0.50", "255.255.255.255", (434, 434)),
+        Ip::udp("0.0.0.0", "255.255.255.255", (68, 67)),
+        Ip::icmp("10.1.0.50", "255.255.255.255", 10, b""),
+    ] {
+        let sent = rig.exchange(1, &quiet.frame(MacAddress::BROADCAST, station(50)));
+        assert_eq!(sent, []);
+    }
+    // Home again.
+    let key = homeport_dataplane::table::binding::BindingKey {
+        tenant: TENANT,
+        home_address: ip("10.1.0.10"),
+    };
+    rig.control.bindings.remove(&key);
+    rig.control.listeners.update(key, None).unwrap();
+    let broadcast = Ip::udp("10.1.0.50", "255.255.255.255", (137, 137));
+    let sent = rig.exchange(1, &broadcast.frame(MacAddress::BROADCAST, station(50)));
+    assert_eq!(only(sent, 0, station(ROUTER)).ends().1, "10.0.3.3");
+}

@@ -16,4 +16,6 @@ mod noise;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod threads;
+#[cfg(test)]
 mod walk;

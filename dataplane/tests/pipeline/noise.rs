@@ -48,8 +48,12 @@ fn two_tenants() -> Rig {
         ] {
             let mut entry = binding(&home_agent, &ends);
             entry.home_link = Some(ports[1]);
+            for tunnel in &mut entry.tunnels {
+                (tunnel.broadcast, tunnel.co_located) = (true, node.ends_with('1'));
+            }
             let key = BindingKey { tenant, home_address: ip(node) };
             rig.control.bindings.install(key, entry).unwrap();
+            rig.control.listeners.update(key, Some(&entry)).unwrap();
         }
         for (node, style) in [
             ("10.1.0.12", ReverseTunnel::Direct),
@@ -237,5 +241,34 @@ fn the_tenants_of_the_noise_do_carry_packets() {
             .frame(port_mac(port), station(1));
         let sent = rig.exchange(usize::from(port), &tunnelled);
         assert_eq!(only(sent, usize::from(port), station(1)).ends().1, other);
+    }
+}
+
+/// Two tenants behind one link of the underlay: the outer destination names the
+/// tenant, and what comes out of the tunnel is that tenant's.
+#[test]
+fn a_tunnel_on_a_shared_link_belongs_to_its_agents_tenant() {
+    let mut plan = Plan::ports(3);
+    plan.tenants = vec![TENANT, TenantId(1), TenantId(2)];
+    let mut rig = plan.build();
+    for number in [1u8, 2] {
+        let tenant = TenantId(u32::from(number));
+        let home_agent = format!("10.0.{number}.1");
+        let local = LocalEntry { tenant, home_agent: true, ..LocalEntry::default() };
+        rig.control.locals.install(LocalKey { address: ip(&home_agent) }, local).unwrap();
+        let port = PortId(u16::from(number));
+        let route = RouteEntry::Via { port, gateway: None };
+        rig.control.routes.install(tenant, ip("10.1.0.0"), 24, route).unwrap();
+        let key = NeighborKey { port, address: ip("10.1.0.5") };
+        rig.control.neighbors.install(key, NeighborEntry { mac: station(number) }).unwrap();
+        let key = BindingKey { tenant, home_address: ip("10.1.0.10") };
+        rig.control.bindings.install(key, binding(&home_agent, &["10.0.9.1"])).unwrap();
+    }
+    for number in [1u8, 2] {
+        let frame = Ip::data("10.1.0.10", "10.1.0.5")
+            .tunnelled("10.0.9.1", &format!("10.0.{number}.1"))
+            .frame(port_mac(0), station(7));
+        let sent = rig.exchange(0, &frame);
+        only(sent, usize::from(number), station(number));
     }
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use homeport_dataplane::hold::{MAX_HELD, MAX_HELD_PER_NEXT_HOP, MAX_NEXT_HOPS};
 use homeport_dataplane::punt::PuntHeader;
+use homeport_dataplane::table::neighbor::NeighborKey;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::{DropReason, PuntReason};
@@ -253,6 +254,24 @@ fn a_dead_next_hop_is_asked_for_ten_times_a_second() {
     assert!((29..=31).contains(&asked), "{asked}");
 }
 
+/// A next hop that comes and goes is asked for no more often than a dead one.
+#[test]
+fn a_next_hop_that_was_just_asked_for_is_not_asked_for_again() {
+    let mut rig = home_agent();
+    let key = NeighborKey { port: PortId(1), address: ip(HOST) };
+    rig.exchange(0, &from_core(&Ip::data(FAR, HOST)));
+    assert_eq!(rig.punts().len(), 1);
+    rig.neighbor(1, HOST, station(50));
+    rig.advance(Duration::from_millis(10));
+    assert_eq!(rig.sent().len(), 1);
+    rig.control.neighbors.remove(&key);
+    rig.advance(Duration::from_millis(10));
+    rig.exchange(0, &from_core(&Ip::data(FAR, HOST)));
+    assert_eq!(rig.punts(), []);
+    rig.advance(Duration::from_millis(80));
+    assert_eq!(rig.punts().len(), 1);
+}
+
 #[test]
 fn the_waiting_room_is_bounded_for_each_next_hop_and_in_all() {
     let mut rig = home_agent();
@@ -263,15 +282,20 @@ fn the_waiting_room_is_bounded_for_each_next_hop_and_in_all() {
     rig.assert_drops(0, &from_core(&Ip::data(FAR, HOST)), DropReason::NeighborQueueFull);
     // A scan of the link finds no more room than there is.
     for number in 51..=250 {
-        for _ in 0..5 {
+        rig.push(0, &from_core(&Ip::data(FAR, &format!("10.1.0.{number}"))));
+        rig.run();
+    }
+    let held = |rig: &Rig| usize::try_from(rig.stats(0).held.get()).unwrap();
+    assert_eq!(held(&rig), MAX_HELD_PER_NEXT_HOP + MAX_NEXT_HOPS - 1);
+    for number in 51..=250 {
+        for _ in 0..MAX_HELD_PER_NEXT_HOP {
             rig.push(0, &from_core(&Ip::data(FAR, &format!("10.1.0.{number}"))));
             rig.run();
         }
     }
-    let held = usize::try_from(rig.stats(0).held.get()).unwrap();
-    assert!((MAX_NEXT_HOPS..=MAX_HELD).contains(&held), "{held}");
+    assert_eq!(held(&rig), MAX_HELD);
     rig.advance(Duration::from_secs(1));
-    assert_eq!(rig.stats(0).held.get(), 0);
+    assert_eq!(held(&rig), 0);
     // And there is room again.
     rig.exchange(0, &from_core(&Ip::data(FAR, HOST)));
     assert_eq!(rig.stats(0).held.get(), 1);
@@ -280,10 +304,8 @@ fn the_waiting_room_is_bounded_for_each_next_hop_and_in_all() {
 #[test]
 fn a_tunnel_waits_for_its_next_hop_like_any_packet() {
     let mut rig = home_agent();
-    assert!(rig.control.neighbors.remove(&homeport_dataplane::table::neighbor::NeighborKey {
-        port: PortId(0),
-        address: ip("10.0.1.1"),
-    }));
+    let router = NeighborKey { port: PortId(0), address: ip("10.0.1.1") };
+    assert!(rig.control.neighbors.remove(&router));
     assert_eq!(rig.exchange(0, &from_core(&Ip::data(FAR, NODE))), []);
     assert_eq!(questions(&rig.punts()), [(PortId(0), "10.0.1.1".into())]);
     rig.neighbor(0, "10.0.1.1", station(ROUTER));

@@ -1,6 +1,6 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
-use super::{ForeignAgent, authorized_len, encapsulating_delivery, nai_of};
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
@@ -129,13 +129,8 @@ impl ForeignAgent {
         // A node without home address is told by its NAI (RFC 2794 §2).
         let nameless = request.home_address.is_unspecified() && nai_of(received).is_none();
         let bad_home = !request.home_address.is_unspecified() && !is_host(request.home_address);
-        let authorized = authorized_len(received);
-        // RFC 3024 §3.3: behind the mobile-home authentication, or it could not be
-        // consumed.
-        let misplaced = encapsulating_delivery(received)
-            .is_some_and(|one| authorized.is_some_and(|authorized| one.offset < authorized));
-        let malformed = received.defect().is_some() || misplaced || authorized.is_none();
-        if reserved || nameless || bad_home || malformed {
+        let unauthorized = authorized_len(received).is_none();
+        if reserved || nameless || bad_home || unauthorized || received.defect().is_some() {
             return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
         }
         Ok(())
@@ -148,7 +143,7 @@ impl ForeignAgent {
         received: &Received<'_, RegistrationRequest>,
     ) -> Result<(), Refusal> {
         let request = &received.body;
-        let encapsulating = encapsulating_delivery(received).is_some();
+        let encapsulating = asks_encapsulating_delivery(received);
         if !request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
             // "MUST NOT be included if the T bit is not set."
             if encapsulating {

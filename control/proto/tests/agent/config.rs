@@ -118,17 +118,3 @@ fn identifications_stay_accepted_over_a_new_configuration() {
     apply(&mut world, all());
     assert_eq!(the_code(&world.relay(FOREIGN, &message)), 133);
 }
-
-/// What was asked under the old configuration is granted under the new.
-#[test]
-fn a_lower_maximum_holds_for_a_request_that_is_pending() {
-    let mut world = World::foreign(|_| {});
-    let asked = request(world.timestamp());
-    world.visit(&sign(&asked));
-    let mut foreign_agent = foreign_agent_config();
-    foreign_agent.max_lifetime = Lifetime(30);
-    let foreign_agents = vec![foreign_agent];
-    apply(&mut world, AgentConfig { foreign_agents, ..AgentConfig::default() });
-    world.answer(&reply_to(&asked, ReplyCode::ACCEPTED, 60));
-    assert_eq!(world.agent.visitors().next().unwrap().lifetime, Lifetime(30));
-}

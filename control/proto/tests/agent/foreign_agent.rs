@@ -223,7 +223,7 @@ fn every_denial_of_a_request_has_its_code() {
 /// that nothing authorizes.
 #[test]
 fn a_poorly_formed_request_is_denied_with_70() {
-    let build: [fn(&RegistrationRequest) -> Vec<u8>; 4] = [
+    let build: [fn(&RegistrationRequest) -> Vec<u8>; 3] = [
         |asked| MessageWriter::request(asked).finish(),
         |asked| {
             let mut bytes = sign(asked);
@@ -233,13 +233,6 @@ fn a_poorly_formed_request_is_denied_with_70() {
         |asked| {
             let mut writer = MessageWriter::relay(&sign(asked));
             writer.extension(&Extension::EncapsulatingDelivery).unwrap();
-            writer.finish()
-        },
-        |asked| {
-            let flags = RequestFlags::REVERSE_TUNNEL;
-            let mut writer = MessageWriter::request(&RegistrationRequest { flags, ..*asked });
-            writer.extension(&Extension::EncapsulatingDelivery).unwrap();
-            writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
             writer.finish()
         },
     ];
@@ -654,16 +647,4 @@ fn two_pending_nodes_do_not_overfill_the_visitor_list() {
     assert_eq!(world.agent.visitors().count(), 1);
     // The visitor that is there renews.
     register(&mut world);
-}
-
-/// A group cannot be a visitor's link-layer address: its traffic would go to all.
-#[test]
-fn a_request_from_a_group_station_is_discarded() {
-    let mut world = World::foreign(|_| {});
-    let message = sign(&request(world.timestamp()));
-    for source_mac in [MacAddress::BROADCAST, MacAddress([1, 0, 0x5e, 0, 0, 1])] {
-        let actions = world.send(&Datagram { source_mac, ..visiting(&message) });
-        assert!(transmits(&actions).is_empty());
-    }
-    assert_eq!(world.discarded(DiscardReason::Malformed), 2);
 }
