@@ -245,6 +245,9 @@ impl EventLoop {
                 let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
                 self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
             }
+            Punted::Unreachable { packet, icmp } => {
+                self.agent.handle_unreachable(tenant, packet.source, icmp, now);
+            }
             Punted::ResolveNeighbor(next_hop) => {
                 let Some(index) = self.mirror.index_of(port) else {
                     self.counts.no_twin += 1;

@@ -5,8 +5,9 @@ use std::net::Ipv4Addr;
 
 use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::verdict::PuntReason;
+use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::{
-    EtherType, EthernetHeader, IpProtocol, Ipv4Packet, MacAddress, UdpPacket, WireError,
+    EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, MacAddress, UdpPacket, WireError,
 };
 use zerocopy::FromBytes;
 
@@ -26,6 +27,13 @@ pub enum Punted<'a> {
     },
     /// A router or agent solicitation.
     Solicitation {
+        /// The IPv4 packet around it.
+        packet: Envelope,
+        /// The ICMP message from its type on; its checksum is the agent's to check.
+        icmp: &'a [u8],
+    },
+    /// An ICMP error about a registration that an agent sent.
+    Unreachable {
         /// The IPv4 packet around it.
         packet: Envelope,
         /// The ICMP message from its type on; its checksum is the agent's to check.
@@ -117,7 +125,20 @@ pub fn parse<'a>(header: &PuntHeader, frame: &'a [u8]) -> Result<Punted<'a>, Bad
         PuntReason::Registration => registration(frame),
         PuntReason::Solicitation => solicitation(frame),
         PuntReason::ResolveNeighbor => Ok(Punted::ResolveNeighbor(header.next_hop())),
-        reason @ (PuntReason::Advertisement | PuntReason::TunnelIcmp) => Ok(Punted::Other(reason)),
+        PuntReason::TunnelIcmp => icmp_error(frame),
+        reason @ PuntReason::Advertisement => Ok(Punted::Other(reason)),
+    }
+}
+
+fn icmp_error(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
+    let (packet, icmp) = ipv4(frame, IpProtocol::ICMP)?;
+    let quoted = icmp.get(Icmpv4Header::LEN..).unwrap_or_default();
+    let is_registration = Ipv4Header::ref_from_prefix(quoted)
+        .is_ok_and(|(quoted, _)| quoted.protocol() == IpProtocol::UDP);
+    if is_registration {
+        Ok(Punted::Unreachable { packet, icmp })
+    } else {
+        Ok(Punted::Other(PuntReason::TunnelIcmp))
     }
 }
 
@@ -269,6 +290,25 @@ mod tests {
         let header = PuntHeader::new(TenantId(0), PortId(1), PuntReason::ResolveNeighbor, 0)
             .with_next_hop(next_hop);
         assert_eq!(parse(&header, &[]).unwrap(), Punted::ResolveNeighbor(next_hop));
+    }
+
+    #[test]
+    fn an_icmp_error_is_for_the_agents_when_it_is_about_a_registration() {
+        let quoting = |protocol| {
+            let (ours, theirs) = (Ipv4Addr::new(10, 0, 2, 2), Ipv4Addr::new(10, 0, 1, 2));
+            let mut icmp = vec![3, 1, 0, 0, 0, 0, 0, 0];
+            icmp.extend_from_slice(Ipv4Header::new(ours, theirs, protocol, 64, 60).as_bytes());
+            frame(Payload::Icmp(icmp))
+        };
+        let reason = PuntReason::TunnelIcmp;
+        let bytes = quoting(IpProtocol::UDP);
+        let punted = parse(&header(reason, &bytes), &bytes).unwrap();
+        let Punted::Unreachable { packet, icmp } = punted else { panic!() };
+        assert_eq!((packet.source_mac, &icmp[..2]), (OWN, &[3, 1][..]));
+        let bytes = quoting(IpProtocol::IP_IN_IP);
+        assert_eq!(parse(&header(reason, &bytes), &bytes), Ok(Punted::Other(reason)));
+        let short = frame(Payload::Icmp(vec![3, 1, 0, 0]));
+        assert_eq!(parse(&header(reason, &short), &short), Ok(Punted::Other(reason)));
     }
 
     proptest! {

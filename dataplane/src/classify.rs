@@ -10,7 +10,7 @@ use homeport_wire::icmpv4::{
 };
 use homeport_wire::{
     ArpOperation, ArpPacket, EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress,
-    PortId, TenantId,
+    PortId, TenantId, UdpHeader,
 };
 use zerocopy::FromBytes;
 
@@ -339,7 +339,7 @@ fn classify_local<'t>(
             }
             (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, local.tenant),
             (_, Some(DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM))
-                if ends_tunnels && quotes_our_tunnel(facts, bytes) =>
+                if ends_tunnels && quotes_our_own(facts, bytes) =>
             {
                 Class::Punt(PuntReason::TunnelIcmp, local.tenant)
             }
@@ -348,13 +348,20 @@ fn classify_local<'t>(
     }
 }
 
-/// Whether an ICMP error quotes a tunnelled packet that the address which it came
-/// to had sent (RFC 2003 §4).
-fn quotes_our_tunnel(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
+/// Whether an ICMP error quotes a packet that the address which it came to had
+/// sent as an agent: a tunnelled one (RFC 2003 §4), or a registration (RFC 5944
+/// §3.7.2.3: a home agent that cannot be reached).
+fn quotes_our_own(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
     let at = usize::from(facts.header_len) + Icmpv4Header::LEN;
     let quoted = bytes.get(at..).and_then(|quote| Ipv4Header::ref_from_prefix(quote).ok());
-    quoted.is_some_and(|(quoted, _)| {
-        quoted.protocol() == IpProtocol::IP_IN_IP && quoted.source() == facts.destination
+    quoted.is_some_and(|(quoted, rest)| {
+        let registration = || {
+            quoted.protocol() == IpProtocol::UDP
+                && UdpHeader::ref_from_prefix(rest)
+                    .is_ok_and(|(udp, _)| udp.destination_port() == MOBILE_IP_PORT)
+        };
+        let ours = quoted.source() == facts.destination;
+        ours && (quoted.protocol() == IpProtocol::IP_IN_IP || registration())
     })
 }
 

@@ -78,7 +78,7 @@ reasons! {
         Registration = "registration", "UDP port 434 at an agent's address.";
         Solicitation = "solicitation", "A router or agent solicitation.";
         Advertisement = "advertisement", "A router or agent advertisement of another agent.";
-        TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our tunnels.";
+        TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our tunnels or registrations.";
         ResolveNeighbor = "resolve-neighbor", "A next hop without a neighbour entry: the kernel is asked to resolve it.";
     }
 }

@@ -189,6 +189,11 @@ fn icmp_errors_about_our_tunnels_are_punted_and_others_are_the_kernels() {
         assert_eq!(rig.exchange(0, &from_core(&error)), []);
         assert_eq!(rig.punts()[0].0.reason(), Some(PuntReason::TunnelIcmp));
     }
+    // RFC 5944 §3.7.2.3: one about a registration is for the foreign agent.
+    let request = Ip::udp(AGENT, FAR, (434, 434)).bytes();
+    let error = Ip::icmp("10.0.9.9", AGENT, 3, &request[..28]);
+    assert_eq!(rig.exchange(0, &from_core(&error)), []);
+    assert_eq!(rig.punts()[0].0.reason(), Some(PuntReason::TunnelIcmp));
     let not_ours = Ip::data(FAR, "10.1.0.10").tunnelled("10.0.1.3", "10.0.2.2").bytes();
     let no_tunnel = Ip { protocol: IpProtocol::UDP, ..Ip::data(AGENT, FAR) }.bytes();
     for (kind, quote) in
