@@ -208,3 +208,94 @@ fn interface_name(name: &At<String>, problems: &mut Problems) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeport_proto::ReverseTunnel;
+    use std::os::unix::fs::PermissionsExt;
+
+    const RIGHT: &str = r#"
+[mobile_node]
+interface = "eth0"
+home_address = "10.1.0.10"
+home_prefix = "10.1.0.0/24"
+home_agent = "10.0.1.2"
+lifetime = "60s"
+reverse_tunnel = "encapsulating"
+[[mobile_node.security_association]]
+home_agent = "10.0.1.2"
+spi = 256
+key_file = "mn.key"
+"#;
+
+    /// Checks `text` beside a key file of this mode.
+    fn parse_beside(text: &str, mode: u32) -> Result<Config, ConfigErrors> {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder =
+            std::env::temp_dir().join(format!("homeport-mn-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let key = folder.join("mn.key");
+        std::fs::write(&key, "000102030405060708090a0b0c0d0e0f").unwrap();
+        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
+        let result = Config::parse(text, &folder.join("mn.toml"));
+        std::fs::remove_dir_all(&folder).unwrap();
+        result
+    }
+
+    /// The one error of the file, as `line:column: message; help`.
+    fn error(text: &str) -> String {
+        let errors = parse_beside(text, 0o600).unwrap_err();
+        let [problem] = &errors.problems[..] else { panic!("{errors}") };
+        format!("{}:{}: {}; {}", problem.line, problem.column, problem.message, problem.help)
+    }
+
+    #[test]
+    fn what_is_written_is_what_the_node_is_told_and_the_rest_has_defaults() {
+        let config = parse_beside(RIGHT, 0o600).unwrap();
+        assert_eq!(config.interface, "eth0");
+        assert_eq!(config.tunnel, "hp-mn");
+        assert_eq!(config.admin_socket, Path::new("/run/homeport/mn.sock"));
+        assert_eq!(config.node.lifetime, Lifetime(60));
+        assert_eq!(config.node.reverse_tunnel, ReverseTunnel::Encapsulating);
+        assert!(config.node.co_located);
+        assert_eq!(config.node.security.agents().count(), 1);
+    }
+
+    #[test]
+    fn each_slip_is_named_with_its_place_and_what_to_write() {
+        let slips = [
+            ("lifetime = \"60s\"", "lifetme = \"60s\"", "7:1:", "`lifetime`"),
+            ("\"60s\"", "\"0s\"", "7:12:", "10m"),
+            ("\"60s\"", "60", "7:12:", "\""),
+            ("\"10.1.0.10\"", "\"10.9.0.10\"", "4:16:", "home agent serves"),
+            ("\"10.1.0.10\"", "\"10.1.0.255\"", "4:16:", "home agent serves"),
+            ("\"10.1.0.0/24\"", "\"10.1.0.1/24\"", "5:15:", "10.1.0.0/24"),
+            ("\"eth0\"", "\"a/b\"", "3:13:", "15 characters"),
+            ("\"eth0\"", "\"hp-mn\"", "2:1:", "another"),
+            ("\"encapsulating\"", "\"encapsulated\"", "8:18:", "did you mean"),
+            ("spi = 256", "spi = 255", "11:7:", "256 or more"),
+            ("\"mn.key\"", "\"no.key\"", "12:12:", "make one"),
+            (
+                "[[mobile_node.security_association]]\nhome_agent = \"10.0.1.2\"",
+                "[[mobile_node.security_association]]\nhome_agent = \"10.0.1.3\"",
+                "6:14:",
+                "add [[mobile_node.security_association]]",
+            ),
+        ];
+        for (right, wrong, place, help) in slips {
+            let text = RIGHT.replacen(right, wrong, 1);
+            assert_ne!(text, RIGHT, "{right}");
+            let error = error(&text);
+            assert!(error.starts_with(place) && error.contains(help), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_key_file_that_others_may_read_is_refused() {
+        let errors = parse_beside(RIGHT, 0o640).unwrap_err();
+        assert!(errors.problems[0].help.contains("chmod 600"), "{errors}");
+    }
+}

@@ -1,4 +1,4 @@
-//! `homeportd` under test: started in a namespace, asked over its socket, stopped.
+//! A daemon under test: started in a namespace, asked over its socket, stopped.
 #![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::fs::{self, File};
@@ -47,7 +47,11 @@ impl Drop for Folder {
     }
 }
 
-/// A running `homeportd`.
+/// Where cargo has put the programs.
+pub(crate) const HOMEPORTD: &str = env!("CARGO_BIN_EXE_homeportd");
+pub(crate) const HOMEPORT_MN: &str = env!("CARGO_BIN_EXE_homeport-mn");
+
+/// A running daemon.
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
@@ -55,25 +59,36 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it with `NAME.toml`, and waits until it forwards.
+    /// Starts `homeportd` with `NAME.toml`, and waits until it forwards.
     pub(crate) fn start(namespace: &Namespace, folder: &Folder, name: &str) -> Self {
+        Self::start_program(HOMEPORTD, namespace, folder, name)
+    }
+
+    /// Starts a program with `NAME.toml`, and waits until it says that it is ready.
+    pub(crate) fn start_program(
+        program: &str,
+        namespace: &Namespace,
+        folder: &Folder,
+        name: &str,
+    ) -> Self {
         let (log, ready) =
             (folder.path(&format!("{name}.log")), folder.path(&format!("{name}.out")));
-        let child = spawn(namespace, &folder.path(&format!("{name}.toml")), &log, &ready);
+        let config = folder.path(&format!("{name}.toml"));
+        let child = spawn(program, namespace, &config, &log, &ready);
         let mut daemon = Daemon { child, log, socket: folder.path(&format!("{name}.sock")) };
         wait_for("READY", LIMIT, || {
             let ended = daemon.child.try_wait().unwrap();
-            assert!(ended.is_none(), "homeportd ended: {}", daemon.read_log());
+            assert!(ended.is_none(), "{program} ended: {}", daemon.read_log());
             fs::read_to_string(&ready).unwrap().contains("READY").then_some(())
         });
         daemon
     }
 
-    /// Starts it and wants it to fail; gives what it said.
+    /// Starts `homeportd` and wants it to fail; gives what it said.
     pub(crate) fn fail(namespace: &Namespace, folder: &Folder, name: &str) -> String {
         let log = folder.path(&format!("{name}.log"));
         let config = folder.path(&format!("{name}.toml"));
-        let mut child = spawn(namespace, &config, &log, &folder.path("out"));
+        let mut child = spawn(HOMEPORTD, namespace, &config, &log, &folder.path("out"));
         let status = wait_for("the end", LIMIT, || child.try_wait().unwrap());
         assert_eq!(status.code(), Some(1));
         fs::read_to_string(log).unwrap()
@@ -146,10 +161,10 @@ impl Drop for Daemon {
     }
 }
 
-/// `ip netns exec` becomes the program, so the child is `homeportd` itself.
-fn spawn(namespace: &Namespace, config: &Path, log: &Path, out: &Path) -> Child {
+/// `ip netns exec` becomes the program, so the child is the program itself.
+fn spawn(program: &str, namespace: &Namespace, config: &Path, log: &Path, out: &Path) -> Child {
     namespace
-        .command(env!("CARGO_BIN_EXE_homeportd"))
+        .command(program)
         .arg("--config")
         .arg(config)
         .stdin(Stdio::null())

@@ -133,8 +133,10 @@ impl MobileNode {
         if attached || self.registration.is_some_and(|old| stands_on(old.target)) {
             self.drop_registration();
             self.suspicion = None;
-            self.agent_deadline = Some(now + self.config.agent_wait);
-            self.set_dhcp(true);
+            if self.stopping.is_none() {
+                self.agent_deadline = Some(now + self.config.agent_wait);
+                self.set_dhcp(true);
+            }
         }
     }
 
@@ -209,6 +211,8 @@ impl MobileNode {
         self.pending = None;
         self.stopping = None;
         self.link_up = false;
+        self.agent_deadline = None;
+        self.not_before = None;
         self.search.stop();
         self.agents.clear();
         self.set_dhcp(false);

@@ -282,8 +282,15 @@ fn with_an_association_the_foreign_agent_is_authenticated_both_ways() {
         let accepting = sent.reply(ReplyCode::ACCEPTED, 100);
         world.receive(&signed(&accepting));
         world.receive(&sent.reply(ReplyCode::FA_PROHIBITED, 0).emit());
+        // Nor with that of somebody else.
+        let other_key = Key::new(vec![2; 16]);
+        let impostor = MobilitySecurityAssociation { key: other_key, ..with_foreign_agent() };
+        let mut writer = MessageWriter::reply(&accepting);
+        writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
+        writer.authenticate(AuthenticationKind::MobileForeign, &impostor);
+        world.receive(&writer.finish());
         let bad = DiscardReason::BadMobileForeignAuthenticator;
-        assert_eq!(world.discards(), [bad, bad]);
+        assert_eq!(world.discards(), [bad, bad, bad]);
         let mut writer = MessageWriter::reply(&accepting);
         writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
         writer.authenticate(AuthenticationKind::MobileForeign, &with_foreign_agent());
@@ -594,4 +601,17 @@ fn a_renewed_lease_changes_nothing() {
     world.co_located();
     assert_eq!(world.requests().len(), 1);
     assert_eq!(world.attachments(), [BY_ITSELF]);
+}
+
+#[test]
+fn a_stop_whose_agent_is_lost_meanwhile_ends_all_the_same() {
+    let mut world = World::up(config());
+    world.hear(&Advertised { lifetime: 1, ..Advertised::foreign(FIRST) });
+    world.accept(100);
+    world.input(|node, now| node.handle_stop(now));
+    world.forget();
+    world.pass(2_000);
+    assert_eq!(world.log.last().unwrap().1, MobileNodeAction::Stopped);
+    assert!(!world.did(&MobileNodeAction::StartDhcp));
+    assert_eq!(world.node.poll_timeout(), None);
 }
