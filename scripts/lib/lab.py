@@ -323,7 +323,7 @@ class Lab:
         for node in AGENTS:
             for interface in ("core", "visited" if node != "ha" else "home"):
                 rules = (f"table netdev lab_{interface} {{ chain ingress {{ type filter hook ingress "
-                         f"device {interface} priority -500; policy drop; }} }}\n")
+                         f"device {interface} priority -500; policy drop;\n}}\n}}\n")
                 run(*self.inside(node, "nft", "-f", "-"), stdin=rules)
         for cable in CABLES:
             for node, interface, _ in cable:
