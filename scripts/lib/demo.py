@@ -129,7 +129,7 @@ class Demo:
         self.options = options
         self.screen = Screen()
         self.directory = build_directory() / "demo"
-        self.binaries = Path(options.binaries) if options.binaries else build_directory() / "release"
+        self.binaries = Path(options.binaries).resolve() if options.binaries else build_directory() / "release"
         self.lab = Lab(options.name, self.directory, self.binaries)
         self.moves: list[Move] = []
         self.problems: list[str] = []
