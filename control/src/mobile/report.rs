@@ -59,7 +59,7 @@ impl Report {
         }
     }
 
-    /// Counts one more of what [`COUNTERS`] lists.
+    /// Counts one more of what `COUNTERS` lists.
     pub fn count(&mut self, name: &'static str) {
         *self.counts.entry(name).or_default() += 1;
     }
