@@ -324,8 +324,10 @@ fn through_a_foreign_agent_packets_flow_in_the_delivery_style_that_was_asked_for
     for style in ["direct", "encapsulating"] {
         let pair = Pair::new(style, style);
         let agent = pair.registration_port();
-        // The agent knows its visitor's link-layer address, and asks nobody.
+        // The agent knows its visitor's link-layer address, and asks nobody; and
+        // whoever asks for the agent gets no answer.
         let mac = pair.mac();
+        pair.other.ip("link set visited arp off");
         pair.other.ip(&format!("route add {HOME}/32 dev visited"));
         pair.other.ip(&format!("neigh replace {HOME} lladdr {mac} dev visited nud permanent"));
         let frames =
@@ -392,6 +394,8 @@ fn stopped_it_leaves_the_host_as_it_found_it() {
     let mut mn = pair.start();
     accept(&agent, 60, None);
     wait_for_state(&mn, "registered");
+    // The file is read at the start only; a hang-up is no reason to end.
+    mn.hang_up();
     let meanwhile = pair.host();
     assert!(!meanwhile.contains("172.16"), "{meanwhile}");
     assert!(meanwhile.contains("10.77.0.1/24"), "other interfaces are none of its business");

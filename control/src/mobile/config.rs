@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
@@ -56,7 +57,7 @@ section! {
         /// Whether an address by DHCP is used where no agent answers.
         co_located: At<bool> = true,
         /// How long an agent is waited for before that.
-        agent_wait: At<Span> = Span(std::time::Duration::from_millis(30)),
+        agent_wait: At<Span> = Span(Duration::from_millis(20)),
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }

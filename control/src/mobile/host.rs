@@ -78,12 +78,13 @@ pub struct Host {
 }
 
 impl Host {
-    /// Takes over: puts `home` on the tunnel, removes what a killed program left
-    /// behind and what the interface has of its own, and lets no packet out.
+    /// Looks at the host and writes down what it finds: removes what a killed
+    /// program left behind, and puts `home` on the tunnel. Nothing that is the
+    /// host's own is changed yet.
     ///
     /// # Errors
     /// What the kernel refused, or that the state file cannot be written.
-    pub fn take_over(
+    pub fn open(
         interface: &str,
         tunnel: &str,
         home: Ipv4Addr,
@@ -110,9 +111,26 @@ impl Host {
             None => host.look()?,
         };
         host.save()?;
-        host.clear_interface()?;
-        host.prepare_interface()?;
         Ok(host)
+    }
+
+    /// Takes over: sets aside what the interface has of its own, makes the kernel
+    /// forward as `first` says, and sends everything that way. Whatever comes of
+    /// it, [`restore`](Self::restore) undoes it.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn take_over(&mut self, first: &Forwarding) -> Result<(), KernelError> {
+        self.clear_interface()?;
+        self.prepare_interface()?;
+        // First where packets go, then the rules that send them there.
+        self.apply(first)?;
+        for rule in rules() {
+            let message = RouteNetlinkMessage::NewRule(rule);
+            let added = self.requests.request("adding a rule", message, NLM_F_CREATE);
+            unless(added, Errno::EXIST)?;
+        }
+        Ok(())
     }
 
     /// Index of the interface.
@@ -136,23 +154,6 @@ impl Host {
         if index.is_some() {
             self.clear_interface()?;
             self.prepare_interface()?;
-        }
-        Ok(())
-    }
-
-    /// Puts the rules in force that send everything by the mobile node's table.
-    /// Call it when that table has its routes.
-    ///
-    /// # Errors
-    /// What the kernel refused.
-    pub fn engage(&mut self) -> Result<(), KernelError> {
-        for rule in rules() {
-            let added = self.requests.request(
-                "adding a rule",
-                RouteNetlinkMessage::NewRule(rule),
-                NLM_F_CREATE,
-            );
-            unless(added, Errno::EXIST)?;
         }
         Ok(())
     }

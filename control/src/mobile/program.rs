@@ -9,6 +9,7 @@ use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use homeport_dataplane::port::twin::Tun;
@@ -20,7 +21,7 @@ use homeport_wire::MOBILE_IP_PORT;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::config::Config;
 use super::dhcp::{self, Output};
@@ -63,7 +64,7 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
     host::set_up_tunnel(&config.tunnel)?;
     let home = config.node.home_address;
     let state_file = config.admin_socket.with_extension("found");
-    let host = Host::take_over(&config.interface, &config.tunnel, home, &state_file)?;
+    let host = Host::open(&config.interface, &config.tunnel, home, &state_file)?;
     let now = clock::now();
     let seed = clock::seed().context("drawing a random seed")?;
     let mut program = Program {
@@ -122,9 +123,8 @@ struct Ready {
 
 impl Program {
     fn start(&mut self, ready: impl FnOnce()) -> Result<()> {
-        // First where packets go, then the rules that send them there.
-        self.forward();
-        self.host.engage()?;
+        let nowhere = Forwarding::new(&self.config.node, &self.attachment, None);
+        self.host.take_over(&nowhere)?;
         if let Some(state) = self.watch.look()? {
             self.link_state(Some(state), clock::now());
         } else {
@@ -472,5 +472,7 @@ fn signals() -> io::Result<UnixStream> {
     read.set_nonblocking(true)?;
     signal_hook::low_level::pipe::register(SIGTERM, write.try_clone()?)?;
     signal_hook::low_level::pipe::register(SIGINT, write)?;
+    // The config is read at the start only; by default this signal would kill.
+    signal_hook::flag::register(SIGHUP, Arc::default())?;
     Ok(read)
 }
