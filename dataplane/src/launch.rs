@@ -3,8 +3,8 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use homeport_wire::{MacAddress, TenantId};
 use rustix::event::{EventfdFlags, eventfd};
@@ -15,9 +15,10 @@ use crate::classify::Tables;
 pub use crate::config::{DataplaneConfig, PollMode, PortSetup};
 use crate::output::{Outlet, Output};
 use crate::packet::PacketPool;
+use crate::port::{Port, counters_of};
 use crate::punt::{InjectHeader, PuntHeader};
 use crate::ring::{Consumer, Producer, PushResult, ring};
-use crate::stats::PortStats;
+use crate::stats::{Counter, PortStats};
 use crate::table::binding::{BindingEntry, BindingKey};
 use crate::table::hash::{Writer, table};
 use crate::table::local::{LocalEntry, LocalKey};
@@ -26,9 +27,6 @@ use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::visitor::{VisitorEntry, VisitorKey};
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
-
-/// How many rounds of housekeeping tell a port's counters after somebody asked.
-const TELL_ROUNDS: u32 = 600;
 
 /// The control core's side of a dataplane.
 pub struct Control {
@@ -74,8 +72,7 @@ pub struct PortShared {
     pub stats: PortStats,
     up: AtomicBool,
     address: AtomicU32,
-    counters: Mutex<Vec<(&'static str, u64)>>,
-    counters_wanted: AtomicU32,
+    counters: Box<[(&'static str, Counter)]>,
 }
 
 impl PortShared {
@@ -99,12 +96,9 @@ impl PortShared {
         self.address.store(bits, Ordering::Relaxed);
     }
 
-    /// The port's own counters. They are a tenth of a second old when somebody
-    /// asked within the last minute; else as old as that, and the call starts the
-    /// telling anew.
-    pub fn counters(&self) -> Vec<(&'static str, u64)> {
-        self.counters_wanted.store(TELL_ROUNDS, Ordering::Relaxed);
-        self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The port's own counters, at most a tenth of a second old.
+    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.counters.iter().map(|(name, count)| (*name, count.get()))
     }
 
     /// The worker's side: how the port is.
@@ -112,16 +106,14 @@ impl PortShared {
         self.up.store(up, Ordering::Relaxed);
     }
 
-    /// The worker's side: tells the port's own counters while somebody wants them.
-    /// Only then is memory taken; it never waits for the reader.
-    pub(crate) fn publish(&self, counters: impl FnOnce() -> Vec<(&'static str, u64)>) {
-        let rounds = self.counters_wanted.load(Ordering::Relaxed);
-        if rounds > 0
-            && let Ok(mut published) = self.counters.try_lock()
-        {
-            *published = counters();
-            self.counters_wanted.store(rounds - 1, Ordering::Relaxed);
-        }
+    /// The worker's side: tells the port's own counters.
+    pub(crate) fn publish(&self, port: &dyn Port) {
+        let mut places = self.counters.iter();
+        port.counters(&mut |_, count| {
+            if let Some((_, place)) = places.next() {
+                place.set(count);
+            }
+        });
     }
 }
 
@@ -177,8 +169,10 @@ fn port_shared(setup: &PortSetup) -> PortShared {
         stats: PortStats::default(),
         up: AtomicBool::new(setup.port.is_up()),
         address: AtomicU32::new(0),
-        counters: Mutex::new(setup.port.counters()),
-        counters_wanted: AtomicU32::new(0),
+        counters: counters_of(&*setup.port)
+            .into_iter()
+            .map(|(name, _)| (name, Counter::default()))
+            .collect(),
     }
 }
 

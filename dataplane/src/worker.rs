@@ -218,7 +218,7 @@ impl Worker {
         for (outlet, shared) in outlets.iter_mut().zip(shared.iter()) {
             outlet.up = outlet.port.is_up();
             shared.set_up(outlet.up);
-            shared.publish(|| outlet.port.counters());
+            shared.publish(&*outlet.port);
         }
     }
 

@@ -132,7 +132,6 @@ impl EventLoop {
                     decapsulated: stats.decapsulated.get(),
                     device_counters: shared
                         .counters()
-                        .into_iter()
                         .map(|(name, value)| (name.to_owned(), value))
                         .collect(),
                 }

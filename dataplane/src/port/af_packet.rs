@@ -261,21 +261,19 @@ impl Port for AfPacketPort {
         Some(self.ring.socket.as_fd())
     }
 
-    fn counters(&self) -> Vec<(&'static str, u64)> {
+    fn counters(&self, tell: &mut dyn FnMut(&'static str, u64)) {
         let counts = &self.counts;
         let lost = &counts.rx_ring_full;
         lost.set(lost.get() + self.ring.take_drops());
-        vec![
-            ("rx-ring-full", lost.get()),
-            ("rx-beside-ring-full", counts.rx_beside_ring_full),
-            ("rx-oversize", counts.rx_oversize),
-            ("rx-super-frames", counts.rx_super_frames),
-            ("rx-segments", counts.rx_segments),
-            ("rx-super-frame-refused", counts.rx_super_frame_refused),
-            ("rx-checksum-finished", counts.rx_checksum_finished),
-            ("rx-vlan-restored", counts.rx_vlan_restored),
-            ("tx-refused", counts.tx_refused),
-        ]
+        tell("rx-ring-full", lost.get());
+        tell("rx-beside-ring-full", counts.rx_beside_ring_full);
+        tell("rx-oversize", counts.rx_oversize);
+        tell("rx-super-frames", counts.rx_super_frames);
+        tell("rx-segments", counts.rx_segments);
+        tell("rx-super-frame-refused", counts.rx_super_frame_refused);
+        tell("rx-checksum-finished", counts.rx_checksum_finished);
+        tell("rx-vlan-restored", counts.rx_vlan_restored);
+        tell("tx-refused", counts.tx_refused);
     }
 }
 

@@ -8,12 +8,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::port::counters_of;
 use crate::port::shield::IngressDrop;
 use crate::port::testbed::Host;
 use crate::port::twin::Twin;
 
 fn counter(port: &impl Port, name: &str) -> u64 {
-    let counters = port.counters();
+    let counters = counters_of(port);
     counters.iter().find(|(counter, _)| *counter == name).unwrap_or_else(|| panic!("{name}")).1
 }
 

@@ -53,8 +53,14 @@ pub trait Port: Send {
         None
     }
 
-    /// What the port itself lost or mended, by counter name (kebab-case).
-    fn counters(&self) -> Vec<(&'static str, u64)> {
-        Vec::new()
-    }
+    /// Tells what the port itself lost or mended, by counter name (kebab-case):
+    /// always the same counters in the same order. Never allocates.
+    fn counters(&self, _tell: &mut dyn FnMut(&'static str, u64)) {}
+}
+
+/// The counters of a port, in its order.
+pub fn counters_of(port: &dyn Port) -> Vec<(&'static str, u64)> {
+    let mut counters = Vec::new();
+    port.counters(&mut |name, count| counters.push((name, count)));
+    counters
 }

@@ -1,0 +1,254 @@
+use super::*;
+use homeport_dataplane::table::{hash, lpm};
+use homeport_proto::action::CareOf;
+use homeport_proto::config::{AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig};
+use homeport_proto::{Lifetime, MacAddress};
+
+const SEED: [u64; 2] = [1, 2];
+const TENANT: TenantId = TenantId(3);
+
+fn installer(capacity: usize) -> Installer {
+    let tables = Tables {
+        bindings: hash::table(capacity, SEED),
+        listeners: ListenerWriter::new(4, SEED),
+        visitors: hash::table(capacity, SEED),
+        locals: hash::table(16, SEED),
+        routes: lpm::routes(16, SEED),
+        neighbors: hash::table(16, SEED),
+    };
+    Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)])
+}
+
+fn binding(last: u8, care_of_addresses: &[(u8, homeport_proto::Encapsulation)]) -> BindingState {
+    let care_of = |(address, encapsulation): &(u8, homeport_proto::Encapsulation)| CareOf {
+        address: Ipv4Addr::new(10, 0, 2, *address),
+        encapsulation: *encapsulation,
+        reverse_tunnel: true,
+        co_located: false,
+        broadcast: false,
+        lifetime: Lifetime(300),
+    };
+    BindingState {
+        tenant: TENANT,
+        home_address: Ipv4Addr::new(10, 1, 0, last),
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        care_of_addresses: care_of_addresses.iter().map(care_of).collect(),
+        home_link: Some(PortId(1)),
+    }
+}
+
+fn key(last: u8) -> BindingKey {
+    BindingKey { tenant: TENANT, home_address: Ipv4Addr::new(10, 1, 0, last) }
+}
+
+use homeport_proto::Encapsulation::{Gre, IpInIp};
+
+#[test]
+fn a_binding_is_installed_replaced_and_removed() {
+    let mut installer = installer(4);
+    assert!(installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)]))));
+    let entry = *installer.bindings.writer.get(&key(10)).unwrap();
+    assert_eq!(entry.tunnels().len(), 1);
+    assert_eq!(entry.tunnels()[0].care_of_address, Ipv4Addr::new(10, 0, 2, 2));
+    assert_eq!(entry.home_link, Some(PortId(1)));
+    // More than the dataplane copies to, and one that it cannot make.
+    let many = [(3, IpInIp), (4, Gre), (5, IpInIp), (6, IpInIp), (7, IpInIp), (8, IpInIp)];
+    installer.apply(&Action::InstallBinding(binding(10, &many)));
+    let entry = installer.bindings.writer.get(&key(10)).unwrap();
+    let ends: Vec<u8> = entry.tunnels().iter().map(|end| end.care_of_address.octets()[3]).collect();
+    assert_eq!(ends, [3, 5, 6, 7]);
+    let (tenant, home_address) = (TENANT, key(10).home_address);
+    installer.apply(&Action::RemoveBinding { tenant, home_address });
+    assert!(installer.bindings.writer.is_empty());
+}
+
+/// B-06.
+#[test]
+fn a_node_that_wants_broadcasts_is_listed_while_it_is_bound() {
+    let mut installer = installer(4);
+    let mut wanting = binding(10, &[(2, IpInIp)]);
+    wanting.care_of_addresses[0].broadcast = true;
+    let (tenant, home_address) = (TENANT, wanting.home_address);
+    let steps = [
+        (Action::InstallBinding(wanting.clone()), 1),
+        (Action::RemoveBinding { tenant, home_address }, 0),
+        (Action::InstallBinding(wanting), 1),
+        (Action::InstallBinding(binding(10, &[(3, IpInIp)])), 0),
+    ];
+    for (action, listed) in steps {
+        installer.apply(&action);
+        assert_eq!(installer.listeners.len(PortId(1)), listed, "{action:?}");
+    }
+}
+
+#[test]
+fn a_binding_that_cannot_be_forwarded_leaves_no_old_tunnel() {
+    let mut installer = installer(4);
+    installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
+    installer.apply(&Action::InstallBinding(binding(10, &[(2, Gre)])));
+    assert!(installer.bindings.writer.is_empty());
+    assert_eq!(installer.not_forwardable(), 1);
+}
+
+#[test]
+fn what_finds_no_room_is_installed_when_there_is() {
+    let mut installer = installer(1);
+    installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
+    installer.apply(&Action::InstallBinding(binding(11, &[(2, IpInIp)])));
+    installer.apply(&Action::InstallBinding(binding(12, &[(2, IpInIp)])));
+    assert_eq!(installer.full_counts()[0], ("bindings", 2));
+    assert!(installer.retry());
+    let tenant = TENANT;
+    installer.apply(&Action::RemoveBinding { tenant, home_address: key(10).home_address });
+    // One that is no longer wanted is not brought back.
+    installer.apply(&Action::RemoveBinding { tenant, home_address: key(11).home_address });
+    assert!(!installer.retry());
+    assert!(installer.bindings.writer.get(&key(12)).is_some());
+    assert!(installer.bindings.writer.get(&key(11)).is_none());
+}
+
+#[test]
+fn a_visitor_is_installed_and_removed() {
+    let mut installer = installer(4);
+    let visitor = VisitorState {
+        tenant: TENANT,
+        home_address: Ipv4Addr::new(10, 1, 0, 10),
+        mac: MacAddress([2, 0, 0, 0, 0, 9]),
+        port: PortId(1),
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        care_of_address: Ipv4Addr::new(10, 0, 2, 2),
+        encapsulation: IpInIp,
+        reverse_tunnel: homeport_proto::ReverseTunnel::Encapsulating,
+    };
+    installer.apply(&Action::InstallVisitor(visitor));
+    let (tenant, home_address) = (TENANT, visitor.home_address);
+    let entry = installer.visitors.writer.get(&VisitorKey { tenant, home_address }).unwrap();
+    assert_eq!(entry.reverse_tunnel, ReverseTunnel::Encapsulating);
+    assert_eq!((entry.mac, entry.port), (visitor.mac, visitor.port));
+    installer.apply(&Action::RemoveVisitor { tenant, home_address });
+    assert!(installer.visitors.writer.is_empty());
+}
+
+fn agents() -> AgentConfig {
+    let tenant = TENANT;
+    let home_agent = HomeAgentConfig {
+        tenant,
+        address: Ipv4Addr::new(10, 0, 1, 2),
+        home_networks: Vec::new(),
+        profile: homeport_proto::config::Profile::Rfc5944,
+        max_lifetime: Lifetime(600),
+        max_bindings: 10,
+        max_simultaneous: 1,
+        reverse_tunnel: true,
+        require_reverse_tunnel: false,
+        administratively_prohibited: false,
+        security: Default::default(),
+        require_foreign_home_authentication: false,
+    };
+    let foreign_agent = ForeignAgentConfig {
+        tenant: TenantId(4),
+        care_of_address: Ipv4Addr::new(10, 0, 1, 2),
+        links: vec![(PortId(1), Ipv4Addr::new(10, 2, 0, 1))],
+        profile: homeport_proto::config::Profile::Rfc5944,
+        max_lifetime: Lifetime(600),
+        max_visitors: 10,
+        max_pending_per_node: 5,
+        max_pending: 10,
+        pending_timeout: std::time::Duration::from_secs(7),
+        reverse_tunnel: true,
+        require_reverse_tunnel: false,
+        encapsulating_delivery: true,
+        require_mobile_foreign_authentication: false,
+        administratively_prohibited: false,
+        security: Default::default(),
+    };
+    let advertiser = AdvertiserConfig {
+        tenant,
+        port: PortId(2),
+        address: Ipv4Addr::new(10, 3, 0, 1),
+        prefix_len: 24,
+        home_agent: true,
+        care_of_addresses: Vec::new(),
+        registration_required: false,
+        reverse_tunnel: true,
+        registration_lifetime: Lifetime(600),
+        interval: std::time::Duration::from_secs(1),
+        unsolicited: true,
+    };
+    AgentConfig {
+        home_agents: vec![home_agent],
+        foreign_agents: vec![foreign_agent],
+        advertisers: vec![advertiser],
+    }
+}
+
+#[test]
+fn an_agents_address_stays_one_while_the_kernel_adds_and_removes_it() {
+    let mut installer = installer(4);
+    let local = |installer: &Installer, address: [u8; 4]| {
+        installer.locals.writer.get(&LocalKey { address: address.into() }).copied()
+    };
+    let kernel = Some(KernelLocal { broadcast: false });
+    installer.apply_change(Change::Local(Ipv4Addr::new(10, 2, 0, 1), kernel));
+    let broadcast = Some(KernelLocal { broadcast: true });
+    installer.apply_change(Change::Local(Ipv4Addr::new(10, 2, 0, 255), broadcast));
+    assert_eq!(local(&installer, [10, 2, 0, 1]), Some(LocalEntry::default()));
+
+    installer.configure(&agents());
+    let agent = local(&installer, [10, 2, 0, 1]).unwrap();
+    assert!(agent.agent && !agent.home_agent && !agent.broadcast);
+    assert_eq!(agent.tenant, TenantId(4));
+    let both = local(&installer, [10, 0, 1, 2]).unwrap();
+    assert!(both.home_agent && both.care_of_address);
+    assert!(local(&installer, [10, 3, 0, 1]).unwrap().agent);
+    assert!(local(&installer, [10, 2, 0, 255]).unwrap().broadcast);
+
+    installer.apply_change(Change::Local(Ipv4Addr::new(10, 0, 1, 2), None));
+    assert!(local(&installer, [10, 0, 1, 2]).is_some());
+    installer.configure(&AgentConfig::default());
+    assert_eq!(local(&installer, [10, 0, 1, 2]), None);
+    assert_eq!(local(&installer, [10, 2, 0, 1]), Some(LocalEntry::default()));
+}
+
+#[test]
+fn a_tenant_gets_its_own_routes_and_the_underlays_but_no_other_tenants() {
+    let mut installer = installer(4);
+    let prefix = |second| Prefix::new(Ipv4Addr::new(10, second, 0, 0), 16).unwrap();
+    let via = |port| RouteEntry::Via { port: PortId(port), gateway: None };
+    for port in 0..3 {
+        installer.apply_change(Change::Route(prefix(port as u8), Some(via(port))));
+    }
+    let seen = |installer: &Installer, tenant| -> Vec<bool> {
+        let get =
+            |second| installer.routes.writer.get(tenant, prefix(second).address(), 16).is_some();
+        (0..3).map(get).collect()
+    };
+    assert_eq!(seen(&installer, TENANT), [false, false, false]);
+    installer.configure(&agents());
+    assert_eq!(seen(&installer, UNDERLAY), [true, true, true]);
+    assert_eq!(seen(&installer, TENANT), [true, true, false]);
+    assert_eq!(seen(&installer, TenantId(4)), [true, false, false]);
+    installer.apply_change(Change::Route(prefix(0), None));
+    assert_eq!(seen(&installer, TENANT), [false, true, false]);
+    installer.configure(&AgentConfig::default());
+    assert_eq!(seen(&installer, TENANT), [false, false, false]);
+    assert_eq!(seen(&installer, UNDERLAY), [false, true, true]);
+}
+
+#[test]
+fn routes_and_neighbours_come_and_go_with_the_kernels() {
+    let mut installer = installer(4);
+    let prefix = Prefix::new(Ipv4Addr::new(10, 9, 0, 0), 16).unwrap();
+    let route = RouteEntry::Via { port: PortId(0), gateway: None };
+    installer.apply_change(Change::Route(prefix, Some(route)));
+    assert_eq!(installer.routes(), [(prefix, route)]);
+    let key = NeighborKey { port: PortId(0), address: Ipv4Addr::new(10, 9, 0, 1) };
+    let entry = NeighborEntry { mac: MacAddress([2, 0, 0, 0, 0, 9]) };
+    installer.apply_change(Change::Neighbor(key, Some(entry)));
+    assert_eq!(installer.neighbors(), [(key, entry)]);
+    installer.apply_change(Change::Link(PortId(0), true));
+    assert!(installer.is_link_up(PortId(0)) && !installer.is_link_up(PortId(1)));
+    installer.apply_change(Change::Route(prefix, None));
+    installer.apply_change(Change::Neighbor(key, None));
+    assert!(installer.routes().is_empty() && installer.neighbors().is_empty());
+}
