@@ -12,11 +12,12 @@ use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use dhcproto::v4::{DhcpOption, Message, MessageType, Opcode, OptionCode};
-use dhcproto::{Decodable, Encodable};
+use dhcproto::Encodable;
+use dhcproto::v4::{DhcpOption, Message, MessageType, OptionCode};
 use homeport_proto::mobile_node::CoLocated;
 use homeport_proto::{Instant, MacAddress};
 
+use super::dhcp_reply::{Kind, Reply};
 use super::frame::Station;
 
 /// The client's port.
@@ -83,6 +84,8 @@ pub struct DhcpClient {
     state: State,
     started_at: Instant,
     attempt: u32,
+    /// Refusals since the last lease.
+    refusals: u32,
     next_at: Option<Instant>,
     lease: Option<Lease>,
     outputs: VecDeque<Output>,
@@ -97,6 +100,7 @@ impl DhcpClient {
             state: State::Idle,
             started_at: Instant::default(),
             attempt: 0,
+            refusals: 0,
             next_at: None,
             lease: None,
             outputs: VecDeque::new(),
@@ -127,39 +131,32 @@ impl DhcpClient {
 
     /// A datagram for the client's port.
     pub fn handle_message(&mut self, payload: &[u8], from: Station, now: Instant) {
-        let Ok(message) = Message::from_bytes(payload) else { return };
-        let ours = message.opcode() == Opcode::BootReply
-            && message.xid() == self.transaction
-            && message.chaddr() == self.mac.0
+        let Some(reply) = Reply::parse(payload) else { return };
+        let ours = reply.transaction == self.transaction
+            && reply.client == self.mac
             && self.state != State::Idle;
         if !ours {
             return;
         }
-        match (self.state, message.opts().msg_type()) {
-            (State::Selecting, Some(MessageType::Offer)) => self.take_offer(&message, now),
+        match (self.state, reply.kind) {
+            (State::Selecting, Kind::Offer) => self.take_offer(&reply, now),
             // An answer without an offer is right only as a rapid commit (RFC 4039
             // §3.1).
-            (State::Selecting, Some(MessageType::Ack))
-                if message.opts().contains(OptionCode::RapidCommit) =>
-            {
-                self.take_lease(&message, from, now);
+            (State::Selecting, Kind::Ack) if reply.rapid_commit => {
+                self.take_lease(&reply, from, now);
             }
-            (State::Requesting { address, .. }, Some(MessageType::Ack))
-                if message.yiaddr() == address =>
-            {
-                self.take_lease(&message, from, now);
+            (State::Requesting { address, .. }, Kind::Ack) if reply.address == address => {
+                self.take_lease(&reply, from, now);
             }
-            (State::Renewing | State::Rebinding, Some(MessageType::Ack))
-                if self.lease.is_some_and(|lease| lease.address == message.yiaddr()) =>
+            (State::Renewing | State::Rebinding, Kind::Ack)
+                if self.lease.is_some_and(|lease| lease.address == reply.address) =>
             {
-                self.take_lease(&message, from, now);
+                self.take_lease(&reply, from, now);
             }
-            (State::Requesting { server, .. }, Some(MessageType::Nak))
-                if server_of(&message) == Some(server) =>
-            {
-                self.start_over(now);
+            (State::Requesting { server, .. }, Kind::Nak) if reply.server == Some(server) => {
+                self.refused(now);
             }
-            (State::Renewing | State::Rebinding, Some(MessageType::Nak)) => self.start_over(now),
+            (State::Renewing | State::Rebinding, Kind::Nak) => self.refused(now),
             _ => {}
         }
     }
@@ -203,62 +200,63 @@ impl DhcpClient {
         [self.next_at, change].into_iter().flatten().min()
     }
 
+    /// Starts over, later and later: a server that refuses for ever must not be
+    /// asked as fast as it answers.
+    fn refused(&mut self, now: Instant) {
+        self.lose_lease();
+        self.begin(now);
+        self.attempt = self.refusals;
+        self.wait(now);
+        self.attempt = 0;
+        self.refusals = self.refusals.saturating_add(1);
+    }
+
     fn start_over(&mut self, now: Instant) {
-        if self.lease.take().is_some() {
-            self.outputs.push_back(Output::Lost);
-        }
+        self.lose_lease();
         self.select(now);
     }
 
+    fn lose_lease(&mut self) {
+        if self.lease.take().is_some() {
+            self.outputs.push_back(Output::Lost);
+        }
+    }
+
     fn select(&mut self, now: Instant) {
+        self.begin(now);
+        self.speak(now);
+    }
+
+    fn begin(&mut self, now: Instant) {
         self.state = State::Selecting;
         self.started_at = now;
         self.attempt = 0;
         // Any other number will do; a late answer to the last one must not match.
         self.transaction = self.transaction.wrapping_add(0x9e37_79b9);
-        self.speak(now);
     }
 
-    fn take_offer(&mut self, message: &Message, now: Instant) {
-        let Some(server) = server_of(message) else { return };
-        let address = message.yiaddr();
-        if is_host(address) {
+    fn take_offer(&mut self, reply: &Reply, now: Instant) {
+        if let (Some(server), address) = (reply.server.filter(|a| is_host(*a)), reply.address)
+            && is_host(address)
+        {
             self.state = State::Requesting { address, server };
             self.attempt = 0;
             self.speak(now);
         }
     }
 
-    fn take_lease(&mut self, message: &Message, from: Station, now: Instant) {
-        let options = message.opts();
-        let seconds = |code| match options.get(code) {
-            Some(
-                DhcpOption::AddressLeaseTime(seconds)
-                | DhcpOption::Renewal(seconds)
-                | DhcpOption::Rebinding(seconds),
-            ) => Some(Duration::from_secs(u64::from(*seconds))),
-            _ => None,
-        };
-        let address = message.yiaddr();
-        let (Some(server), Some(lifetime)) =
-            (server_of(message), seconds(OptionCode::AddressLeaseTime))
-        else {
+    fn take_lease(&mut self, reply: &Reply, from: Station, now: Instant) {
+        let address = reply.address;
+        let server = reply.server.filter(|server| is_host(*server));
+        let lifetime = reply.lease.filter(|lease| !lease.is_zero());
+        let (Some(server), Some(lifetime), true) = (server, lifetime, is_host(address)) else {
             return;
         };
-        if !is_host(address) || lifetime.is_zero() {
-            return;
-        }
         // The defaults of RFC 2131 §4.4.5: half, and seven eighths; in order.
-        let rebind = seconds(OptionCode::Rebinding).unwrap_or(lifetime * 7 / 8).min(lifetime);
-        let renew = seconds(OptionCode::Renewal).unwrap_or(lifetime / 2).min(rebind);
-        let prefix_len = match options.get(OptionCode::SubnetMask) {
-            Some(DhcpOption::SubnetMask(mask)) => mask.to_bits().leading_ones() as u8,
-            _ => 32,
-        };
-        let gateway = match options.get(OptionCode::Router) {
-            Some(DhcpOption::Router(routers)) => routers.first().copied().filter(|a| is_host(*a)),
-            _ => None,
-        };
+        let rebind = reply.rebinding.unwrap_or(lifetime * 7 / 8).min(lifetime);
+        let renew = reply.renewal.unwrap_or(lifetime / 2).min(rebind).max(SHORTEST_RENEWAL_WAIT);
+        let prefix_len = reply.prefix_len.unwrap_or(32);
+        let gateway = reply.router.filter(|router| is_host(*router));
         self.lease = Some(Lease {
             address,
             prefix_len,
@@ -270,6 +268,7 @@ impl DhcpClient {
             expires_at: now + lifetime,
         });
         self.state = State::Bound;
+        self.refusals = 0;
         self.next_at = None;
         // All ones is for ever (RFC 2131 §3.3).
         let forever = Duration::from_secs(u64::from(u32::MAX));
@@ -361,13 +360,6 @@ impl DhcpClient {
         if let Ok(payload) = message.to_vec() {
             self.outputs.push_back(Output::Send { source, to, payload });
         }
-    }
-}
-
-fn server_of(message: &Message) -> Option<Ipv4Addr> {
-    match message.opts().get(OptionCode::ServerIdentifier) {
-        Some(DhcpOption::ServerIdentifier(server)) if is_host(*server) => Some(*server),
-        _ => None,
     }
 }
 

@@ -1,4 +1,10 @@
+//! The client against the messages of `dhcproto`, which read and wrote none of
+//! ours.
+
 use super::*;
+use dhcproto::Decodable;
+use dhcproto::v4::Opcode;
+use proptest::prelude::*;
 
 const MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const SERVER: Station =
@@ -122,6 +128,8 @@ fn a_refusal_starts_it_over() {
     let (renewal, _) = sent(&mut client);
     client.handle_message(&answer(&renewal, MessageType::Nak, 80, &[]), SERVER, at(40_003));
     assert_eq!(client.poll_output(), Some(Output::Lost));
+    assert_eq!(client.poll_output(), None, "a little later");
+    client.handle_timeout(client.poll_timeout().unwrap());
     assert_eq!(sent(&mut client).0.opts().msg_type(), Some(MessageType::Discover));
 }
 
@@ -150,4 +158,90 @@ fn a_stop_gives_the_address_back() {
     assert_eq!(release.opts().msg_type(), Some(MessageType::Release));
     assert_eq!((release.ciaddr(), to), (ADDRESS, SERVER));
     assert_eq!(client.poll_timeout(), None);
+}
+
+proptest! {
+    /// B-09
+    #[test]
+    fn noise_in_an_answer_never_panics(
+        at in 28usize..320,
+        noise in proptest::collection::vec(any::<u8>(), 0..80),
+        cut in 0usize..400,
+    ) {
+        let mut client = client();
+        let (discover, _) = sent(&mut client);
+        let mut bytes = answer(&discover, MessageType::Offer, 60, &[]);
+        for (to, from) in bytes.iter_mut().skip(at).zip(&noise) {
+            *to = *from;
+        }
+        bytes.truncate(cut);
+        client.handle_message(&bytes, SERVER, at_once());
+        client.handle_message(&noise, SERVER, at_once());
+        let options = [&bytes[..bytes.len().min(240)], &noise].concat();
+        client.handle_message(&options, SERVER, at_once());
+    }
+}
+
+const fn at_once() -> Instant {
+    at(1)
+}
+
+/// Each of these ends a client that trusts `dhcproto` to read it.
+#[test]
+fn a_hardware_address_too_long_and_an_impossible_route_end_nobody() {
+    for (at, byte) in [(2, 17), (2, 255)] {
+        let mut client = client();
+        let (discover, _) = sent(&mut client);
+        let mut bytes = answer(&discover, MessageType::Offer, 60, &[]);
+        bytes[at] = byte;
+        client.handle_message(&bytes, SERVER, at_once());
+        assert_eq!(client.poll_output(), None);
+    }
+    let mut client = client();
+    let (discover, _) = sent(&mut client);
+    let mut bytes = answer(&discover, MessageType::Offer, 60, &[]);
+    bytes.pop();
+    bytes.extend([121, 5, 33, 1, 1, 1, 1, 255]);
+    client.handle_message(&bytes, SERVER, at_once());
+    let (request, _) = sent(&mut client);
+    assert_eq!(request.opts().msg_type(), Some(MessageType::Request));
+}
+
+#[test]
+fn a_mask_with_a_hole_is_none() {
+    let mut client = client();
+    let (discover, _) = sent(&mut client);
+    let mask = DhcpOption::SubnetMask(Ipv4Addr::new(255, 0, 255, 0));
+    let rapid = answer(&discover, MessageType::Ack, 60, &[DhcpOption::RapidCommit, mask]);
+    client.handle_message(&rapid, SERVER, at(1));
+    let Some(Output::Bound(co_located)) = client.poll_output() else { panic!() };
+    assert_eq!(co_located.prefix_len, 32);
+}
+
+/// B-09
+#[test]
+fn a_server_that_refuses_for_ever_or_renews_at_once_is_not_asked_as_fast_as_it_answers() {
+    let mut client = client();
+    let (mut now, mut asked) = (0, 0);
+    while now < 60_000 {
+        while let Some(output) = client.poll_output() {
+            let Output::Send { payload, .. } = output else { continue };
+            asked += 1;
+            let message = Message::from_bytes(&payload).unwrap();
+            let kind = match message.opts().msg_type() {
+                Some(MessageType::Discover) => MessageType::Offer,
+                _ => MessageType::Nak,
+            };
+            client.handle_message(&answer(&message, kind, 60, &[]), SERVER, at(now));
+        }
+        now = client.poll_timeout().unwrap().0.div_ceil(1_000_000);
+        client.handle_timeout(at(now));
+    }
+    assert!(asked < 30, "{asked}");
+
+    let mut client = self::client();
+    let (discover, _) = sent(&mut client);
+    let at_once = [DhcpOption::RapidCommit, DhcpOption::Renewal(0), DhcpOption::Rebinding(0)];
+    client.handle_message(&answer(&discover, MessageType::Ack, 60, &at_once), SERVER, at(0));
+    assert!(client.poll_timeout() >= Some(at(1_000)));
 }

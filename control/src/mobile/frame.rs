@@ -117,6 +117,7 @@ fn ipv4(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     const US: Station =
         Station { mac: MacAddress([2, 0, 0, 0, 0, 1]), address: Ipv4Addr::new(10, 1, 0, 10) };
@@ -146,6 +147,22 @@ mod tests {
         for len in 0..frame.len() {
             assert_eq!(parse(&frame[..len], false), None, "{len}");
             assert_eq!(parse(&frame[..len], true), None, "{len}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn noise_in_a_frame_never_panics(
+            at in 0usize..60,
+            noise in proptest::collection::vec(any::<u8>(), 0..60),
+            unfinished: bool,
+        ) {
+            let mut frame = udp((THEM, 67), (US, 68), 64, b"offer of an address").unwrap();
+            for (to, from) in frame.iter_mut().skip(at).zip(&noise) {
+                *to = *from;
+            }
+            let _ = parse(&frame, unfinished);
+            let _ = parse(&noise, unfinished);
         }
     }
 }

@@ -6,13 +6,15 @@
 //! * [`forwarding`] says what the kernel must hold for an attachment, as values;
 //!   [`host`] makes the kernel hold it, and leaves it as it was found.
 //! * [`tunnel`] carries packets between the TUN and IP in IP in userspace.
-//! * [`dhcp`] gets a co-located care-of address.
+//! * [`dhcp`] gets a co-located care-of address; [`dhcp_reply`] reads what a
+//!   server says.
 //! * `sockets` are the raw sockets, `frame` what goes through them.
 //!
 //! Applications see one thing: the home address, on the TUN, always there.
 
 pub mod config;
 pub mod dhcp;
+pub mod dhcp_reply;
 pub mod forwarding;
 pub mod frame;
 pub mod host;

@@ -295,7 +295,7 @@ impl Program {
                 Some(Heard::Dhcp { from, payload }) => {
                     link.dhcp.handle_message(payload, from, now.monotonic);
                 }
-                None => {}
+                None => self.report.count("frames_malformed"),
             }
         }
     }

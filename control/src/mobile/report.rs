@@ -22,7 +22,7 @@ use crate::admin::view::{Encapsulation, lifetime_seconds};
 #[derive(Debug)]
 pub struct Report {
     started_at: Instant,
-    /// When the link came up last.
+    /// When the link came up, until the first registration on it.
     link_up_at: Option<Instant>,
     /// When the attachment changed last.
     attached_at: Instant,
@@ -33,7 +33,7 @@ pub struct Report {
 }
 
 /// Names and meanings of what is counted by name.
-const COUNTERS: [(&str, &str); 9] = [
+const COUNTERS: [(&str, &str); 10] = [
     ("links_up", "The link came up."),
     ("solicitations_sent", "Agent solicitations sent."),
     ("agents_heard", "Agents heard for the first time on a link."),
@@ -43,6 +43,7 @@ const COUNTERS: [(&str, &str); 9] = [
     ("deregistrations", "Deregistrations accepted."),
     ("unanswered", "Attachments given up because no reply came."),
     ("expirations", "Registrations that ended without renewal."),
+    ("frames_malformed", "Advertisements and DHCP messages whose lengths or checksums are wrong."),
 ];
 
 impl Report {
@@ -92,18 +93,21 @@ impl Report {
             MobileNodeEvent::Registered { care_of_address, lifetime, after } => {
                 self.count("registrations");
                 self.last_code = Some(0);
-                let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
-                tracing::info!(%care_of_address, %lifetime, after_ms = ms(after), since_link_up_ms = since_link_up, "registered");
+                let after_ms = ms(after);
+                // A renewal changes nothing.
+                if let Some(since) = self.link_up_at.take() {
+                    let since_link_up_ms = ms(now.saturating_since(since));
+                    tracing::info!(%care_of_address, %lifetime, after_ms, since_link_up_ms, "registered");
+                } else {
+                    tracing::debug!(%care_of_address, %lifetime, after_ms, "registered");
+                }
             }
             MobileNodeEvent::Deregistered { after } => {
                 self.count("deregistrations");
                 self.last_code = Some(0);
-                let since_link_up = self.link_up_at.map(|at| ms(now.saturating_since(at)));
-                tracing::info!(
-                    after_ms = ms(after),
-                    since_link_up_ms = since_link_up,
-                    "deregistered"
-                );
+                let since = self.link_up_at.take();
+                let since_link_up_ms = since.map(|since| ms(now.saturating_since(since)));
+                tracing::info!(after_ms = ms(after), since_link_up_ms, "deregistered");
             }
             MobileNodeEvent::Denied { code } => {
                 *self.denials.entry(code.0).or_default() += 1;

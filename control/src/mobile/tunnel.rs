@@ -230,6 +230,7 @@ fn decapsulate(
 mod tests {
     use super::*;
     use homeport_wire::checksum;
+    use proptest::prelude::*;
 
     const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
     const CORRESPONDENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -303,5 +304,23 @@ mod tests {
         assert_eq!(header.tos, CONGESTION_EXPERIENCED);
         let mut incapable = congested(&packet(CORRESPONDENT, HOME, 0));
         assert_eq!(decapsulate(&mut incapable, HOME, Some(ENDS)), Err(Refused::Congestion));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_in_a_tunnelled_packet_never_panics_and_nothing_strange_comes_out(
+            at in 0usize..50,
+            noise in proptest::collection::vec(any::<u8>(), 0..50),
+        ) {
+            let mut packet = tunnelled(&packet(CORRESPONDENT, HOME, 0), BACK);
+            for (to, from) in packet.iter_mut().skip(at).zip(&noise) {
+                *to = *from;
+            }
+            if let Ok(inner) = decapsulate(&mut packet, HOME, Some(ENDS)) {
+                let inner = Ipv4Packet::new_checked(inner).unwrap();
+                prop_assert_eq!(inner.header().destination(), HOME);
+            }
+            let _ = encapsulate(&noise, HOME, ENDS, 0);
+        }
     }
 }
