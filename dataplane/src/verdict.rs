@@ -1,38 +1,6 @@
 //! What becomes of a packet: the enum is the counter is the operator's text.
 
-use homeport_wire::PortId;
-
-macro_rules! reasons {
-    ($(#[$meta:meta])* $name:ident { $($variant:ident = $counter:literal, $text:literal;)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum $name { $(#[doc = $text] $variant,)* }
-
-        impl $name {
-            /// Every reason, in the order of the counters.
-            pub const ALL: &[$name] = &[$($name::$variant,)*];
-
-            /// How many reasons there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name of the counter, in kebab-case.
-            pub const fn counter(self) -> &'static str {
-                match self { $($name::$variant => $counter,)* }
-            }
-
-            /// The sentence for people.
-            pub const fn text(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-
-            /// The reason with this number.
-            pub fn from_u8(number: u8) -> Option<Self> {
-                Self::ALL.get(usize::from(number)).copied()
-            }
-        }
-    };
-}
+use homeport_wire::{PortId, reasons};
 
 reasons! {
     /// Why a packet was dropped.

@@ -2,38 +2,9 @@
 //! registration, with its reason in a form that counters and logs share.
 
 use core::net::Ipv4Addr;
-use homeport_wire::TenantId;
+use homeport_wire::{TenantId, reasons};
 
 use crate::Lifetime;
-
-/// Defines an enum of reasons together with its counter names and the text for
-/// people, in one table.
-macro_rules! reasons {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $counter:literal, $text:literal;)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        #[repr(u8)]
-        pub enum $name { $(#[doc = $text] $(#[$vmeta])* $variant,)* }
-
-        impl $name {
-            /// Every reason, in the order of the counters.
-            pub const ALL: &[$name] = &[$($name::$variant,)*];
-
-            /// How many reasons there are.
-            pub const COUNT: usize = Self::ALL.len();
-
-            /// The name of the counter, in kebab-case.
-            pub const fn counter(self) -> &'static str {
-                match self { $($name::$variant => $counter,)* }
-            }
-
-            /// The sentence for people.
-            pub const fn text(self) -> &'static str {
-                match self { $($name::$variant => $text,)* }
-            }
-        }
-    };
-}
 
 reasons! {
     /// Why a message on UDP 434, or an ICMP message of discovery, was discarded

@@ -26,6 +26,7 @@ pub mod ethernet;
 pub mod icmpv4;
 pub mod id;
 pub mod ipv4;
+pub mod reason;
 pub mod tcp;
 pub mod udp;
 
