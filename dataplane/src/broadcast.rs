@@ -1,11 +1,12 @@
 //! Nodes that are away and asked for the broadcasts of their home link (RFC 5944
-//! §3.3, flag B; §4.3).
+//! §3.3, flag B; §4.3), and with them for its multicast packets (§4.4).
 //!
 //! The binding table finds a node by its address; a broadcast must find the nodes
 //! of a link. So each link has a short list, written by the control core beside
 //! the bindings.
 //!
-//! **Not done:** multicast groups (RFC 5944 §4.4); broadcasts that this box itself
+//! **Not done:** membership: a node that listens gets all groups but those of the
+//! link itself; groups that are not sent on the home link; what this box itself
 //! sends to a home link.
 
 use std::collections::HashMap;

@@ -308,10 +308,17 @@ fn classify_group<'t>(facts: &Ipv4Facts, origin: &Origin, tenant: TenantId) -> C
             Class::Punt(PuntReason::Registration, tenant)
         }
         (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, tenant),
-        // A station without an address has nothing to say beyond its link.
-        _ if facts.destination.is_multicast() || facts.source.is_unspecified() => Class::ToKernel,
+        // A station without an address has nothing to say beyond its link, and
+        // neither have groups of the link itself.
+        _ if is_link_group(facts.destination) || facts.source.is_unspecified() => Class::ToKernel,
         _ => Class::Broadcast,
     }
+}
+
+/// Whether a group is one of the local network control block, 224.0.0.0/24, which
+/// never leaves its link (RFC 5771 §4).
+const fn is_link_group(destination: Ipv4Addr) -> bool {
+    matches!(destination.octets(), [224, 0, 0, _])
 }
 
 /// A packet to an address of ours.

@@ -133,6 +133,8 @@ pub struct Plan {
     pub reverse_tunnel: homeport_proto::ReverseTunnel,
     /// The lifetime that the node asks for.
     pub lifetime: Lifetime,
+    /// Whether the home network has no link.
+    pub virtual_home: bool,
 }
 
 impl Default for Plan {
@@ -143,6 +145,7 @@ impl Default for Plan {
             replay: ReplayProtection::default(),
             reverse_tunnel: homeport_proto::ReverseTunnel::Direct,
             lifetime: Lifetime(60),
+            virtual_home: false,
         }
     }
 }
@@ -565,7 +568,10 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
             let home_agent = HomeAgentConfig {
                 tenant: TENANT,
                 address: HOME_AGENT,
-                home_networks: vec![HomeNetwork { prefix: prefix_of(0), link: Some(ACCESS_PORT) }],
+                home_networks: vec![HomeNetwork {
+                    prefix: prefix_of(0),
+                    link: (!plan.virtual_home).then_some(ACCESS_PORT),
+                }],
                 profile: Profile::Rfc5944,
                 max_lifetime: Lifetime(600),
                 max_bindings: 32,

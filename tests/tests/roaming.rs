@@ -23,7 +23,7 @@ use homeport_tests::world::{
     BOXES, CORE, CORRESPONDENT, CORRESPONDENT_MAC, HOME, HOME_ADDRESS, HOME_AGENT, Plan, VISITED_1,
     VISITED_2, VISITED_3, World, box_mac,
 };
-use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Packet, UdpPacket};
+use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Packet, UdpPacket};
 use zerocopy::FromBytes;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -113,6 +113,30 @@ fn a_visit_of_an_hour_is_one_binding() {
         .iter()
         .filter(|event| matches!(event, Event::HomeRegistration { code: 0, .. }));
     assert!((3600 / 30..=3600 / 5).contains(&renewals.count()));
+}
+
+/// Row B-06: where the home network has no link, a binding is all there is: no ARP
+/// is told or answered, and packets find the node all the same.
+#[test]
+fn a_virtual_home_network_needs_no_link() {
+    let mut world = World::new(Plan { virtual_home: true, ..Plan::default() });
+    world.node.interval = Some(PROBE);
+    world.correspondent.interval = Some(PROBE);
+    world.move_node(VISITED_1);
+    world.run_for(SECOND);
+    let begun = world.elapsed();
+    world.move_node(VISITED_3);
+    world.run_for(SECOND);
+    for arrivals in [&world.node.arrivals, &world.correspondent.arrivals] {
+        let gap = longest_gap(arrivals, begun, world.elapsed());
+        assert!(gap <= Duration::from_millis(60), "{gap:?}");
+    }
+    let is_arp = |frame: &[u8]| {
+        EthernetHeader::ref_from_prefix(frame)
+            .is_ok_and(|(header, _)| header.ether_type() == EtherType::ARP)
+    };
+    assert!(!world.carried.iter().any(|(_, _, frame)| is_arp(frame)));
+    world.assert_conserved();
 }
 
 /// A node that vanishes leaves nothing behind but until its lifetime ends.

@@ -302,7 +302,7 @@ fn the_kernel_reaches_a_node_that_is_away() {
 /// B-06, RFC 5944 §4.3: a co-located node gets the broadcast in one tunnel, a node
 /// behind a foreign agent in two; who did not ask gets none.
 #[test]
-fn broadcasts_of_the_home_link_reach_the_nodes_that_asked() {
+fn broadcasts_and_groups_of_the_home_link_reach_the_nodes_that_asked() {
     let mut rig = home_agent();
     rig.local(
         "10.1.0.255",
@@ -316,7 +316,7 @@ fn broadcasts_of_the_home_link_reach_the_nodes_that_asked() {
     rig.bind("10.1.0.10", listening("10.0.2.2", false));
     rig.bind("10.1.0.11", listening("10.0.3.3", true));
     rig.bind("10.1.0.12", with_home_link(1));
-    for destination in ["255.255.255.255", "10.1.0.255"] {
+    for destination in ["255.255.255.255", "10.1.0.255", "239.1.2.3"] {
         let broadcast = Ip::udp("10.1.0.50", destination, (137, 137)).ttl(1);
         let frame = broadcast.frame(MacAddress::BROADCAST, station(50));
         let sent = rig.exchange(1, &frame);
@@ -337,6 +337,7 @@ fn broadcasts_of_the_home_link_reach_the_nodes_that_asked() {
         Ip::udp("10.1.0.50", "255.255.255.255", (434, 434)),
         Ip::udp("0.0.0.0", "255.255.255.255", (68, 67)),
         Ip::icmp("10.1.0.50", "255.255.255.255", 10, b""),
+        Ip::udp("10.1.0.50", "224.0.0.251", (5353, 5353)),
     ] {
         let sent = rig.exchange(1, &quiet.frame(MacAddress::BROADCAST, station(50)));
         assert_eq!(sent, []);
