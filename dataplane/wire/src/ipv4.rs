@@ -159,6 +159,21 @@ impl Ipv4Header {
         IpProtocol(self.protocol)
     }
 
+    /// Sets the protocol; the checksum is the caller's to mend.
+    pub const fn set_protocol(&mut self, protocol: IpProtocol) {
+        self.protocol = protocol.0;
+    }
+
+    /// Sets where the packet comes from; the checksum is the caller's to mend.
+    pub const fn set_source(&mut self, source: Ipv4Addr) {
+        self.source = source.octets();
+    }
+
+    /// Sets where the packet goes; the checksum is the caller's to mend.
+    pub const fn set_destination(&mut self, destination: Ipv4Addr) {
+        self.destination = destination.octets();
+    }
+
     /// Where the packet comes from.
     pub const fn source(&self) -> Ipv4Addr {
         let [a, b, c, d] = self.source;

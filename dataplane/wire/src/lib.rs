@@ -14,26 +14,29 @@
 //!
 //! Parsing never panics and never allocates. What is malformed is a
 //! [`WireError`] that says which rule it broke.
-//!
-//! **Not done:** minimal encapsulation, GRE and the tunnel data header of
-//! RFC 3519.
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod arp;
 pub mod checksum;
 pub mod ethernet;
+pub mod gre;
 pub mod icmpv4;
 pub mod id;
 pub mod ipv4;
+pub mod minimal;
+pub mod mip_udp;
 pub mod reason;
 pub mod tcp;
 pub mod udp;
 
 pub use arp::{ArpOperation, ArpPacket};
 pub use ethernet::{EtherType, EthernetHeader, MacAddress};
+pub use gre::{GreHeader, GrePacket, KeyedGreHeader};
 pub use id::{PortId, TenantId};
 pub use ipv4::{IpProtocol, Ipv4Header, Ipv4Packet};
+pub use minimal::{MinimalHeader, MinimalPacket, SourcedMinimalHeader};
+pub use mip_udp::{MobileIpPayload, TunnelDataHeader, TunnelDataPacket};
 pub use udp::{UdpHeader, UdpPacket};
 
 /// The UDP port of Mobile IP registration (RFC 5944 §3.3).
@@ -52,8 +55,10 @@ pub enum WireError {
     Length,
     /// A checksum does not match.
     Checksum,
-    /// An address or hardware type that this layout does not describe.
+    /// An address, hardware or message type that this layout does not describe.
     Format,
+    /// Bits are set that a receiver must not read over.
+    Reserved,
 }
 
 impl core::fmt::Display for WireError {
@@ -64,7 +69,8 @@ impl core::fmt::Display for WireError {
             WireError::HeaderLength => "impossible header length",
             WireError::Length => "length field disagrees with the bytes",
             WireError::Checksum => "wrong checksum",
-            WireError::Format => "unknown address format",
+            WireError::Format => "unknown address or message format",
+            WireError::Reserved => "reserved bits are set",
         })
     }
 }

@@ -28,21 +28,28 @@ impl UdpHeader {
         (destination, destination_port): (Ipv4Addr, u16),
         payload: &[u8],
     ) -> Option<Self> {
-        let len = u16::try_from(payload.len() + Self::LEN).ok()?;
-        let mut header = UdpHeader {
-            source_port: U16::new(source_port),
-            destination_port: U16::new(destination_port),
-            len: U16::new(len),
-            checksum: U16::new(0),
-        };
+        let mut header = Self::unsummed(source_port, destination_port, payload.len())?;
         let sum = Sum::new()
-            .add_pseudo_header(source, destination, IpProtocol::UDP.0, len)
+            .add_pseudo_header(source, destination, IpProtocol::UDP.0, header.udp_len())
             .add_bytes(header.as_bytes())
             .add_bytes(payload)
             .checksum();
         // A sum of zero is sent as all ones: zero says "no checksum".
         header.checksum.set(if sum == 0 { 0xffff } else { sum });
         Some(header)
+    }
+
+    /// A header without a checksum (RFC 768: zero says that none was computed), for
+    /// a payload of `payload_len` bytes. `None` when header and payload are longer
+    /// than a UDP length can say.
+    pub fn unsummed(source_port: u16, destination_port: u16, payload_len: usize) -> Option<Self> {
+        let len = u16::try_from(payload_len.checked_add(Self::LEN)?).ok()?;
+        Some(UdpHeader {
+            source_port: U16::new(source_port),
+            destination_port: U16::new(destination_port),
+            len: U16::new(len),
+            checksum: U16::new(0),
+        })
     }
 
     /// The sender's port.
@@ -143,5 +150,7 @@ mod tests {
     fn a_payload_too_long_for_the_length_field_is_refused() {
         assert!(UdpHeader::new(FROM, TO, &alloc::vec![0; 65_528]).is_none());
         assert!(UdpHeader::new(FROM, TO, &alloc::vec![0; 65_527]).is_some());
+        assert!(UdpHeader::unsummed(434, 434, 65_528).is_none());
+        assert!(UdpHeader::unsummed(434, 434, usize::MAX).is_none());
     }
 }
