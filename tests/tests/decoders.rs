@@ -7,7 +7,9 @@ use homeport_proto::Lifetime;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::{
     AgentAdvertisement, AgentSolicitation, AuthenticationKind, Extension, Identification, Message,
-    MessageWriter, MobilityAgent, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    MessageWriter, MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode,
+    MobileNetworkRequest, MobilityAgent, RegistrationReply, RegistrationRequest, ReplyCode,
+    RequestFlags, UdpTunnelReply, UdpTunnelRequest,
 };
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
@@ -202,6 +204,128 @@ fn tshark_reads_every_other_extension_that_it_knows() {
             ("mip.ext.auth.subtype", &["1"]),
         ],
     );
+}
+
+/// Row B-04: what tshark 4.0 knows. It does not know the GRE key extension.
+#[test]
+fn tshark_reads_the_udp_tunnel_request_and_reply() {
+    for (index, (forced, registration_required, encapsulation)) in [
+        (false, false, None),
+        (true, false, Some(IpProtocol::IP_IN_IP)),
+        (false, true, Some(IpProtocol::GRE)),
+        (true, true, Some(IpProtocol::MINIMAL)),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut writer = MessageWriter::request(&request(RequestFlags::CO_LOCATED.0, 600));
+        let asked = UdpTunnelRequest { forced, registration_required, encapsulation, reserved: 0 };
+        writer.extension(&Extension::UdpTunnelRequest(asked)).expect("it fits");
+        let layers = judged(&format!("udp-request-{index}"), on_the_wire(&writer.finish()));
+        let bit = |set| if set { "1" } else { "0" };
+        let protocol = encapsulation.map_or(0, |protocol| protocol.0).to_string();
+        assert_fields(
+            &layers,
+            &[
+                ("mip.ext.type", &["144"]),
+                ("mip.ext.len", &["6"]),
+                ("mip.ext.utrq.subtype", &["0"]),
+                ("mip.ext.utrq.f", &[bit(forced)]),
+                ("mip.ext.utrq.r", &[bit(registration_required)]),
+                ("mip.ext.utrq.encaptype", &[&protocol]),
+                ("mip.ext.utrq.reserved1", &["0x00"]),
+                ("mip.ext.utrq.reserved2", &["0x00"]),
+                ("mip.ext.utrq.reserved3", &["0x0000"]),
+            ],
+        );
+    }
+    for (index, (code, forced, keepalive)) in
+        [(0, false, 110), (0, true, 0), (64, false, 0xffff)].into_iter().enumerate()
+    {
+        let mut writer = MessageWriter::reply(&reply(ReplyCode::ACCEPTED));
+        let answer = UdpTunnelReply { code, forced, keepalive };
+        writer.extension(&Extension::UdpTunnelReply(answer)).expect("it fits");
+        let layers = judged(&format!("udp-reply-{index}"), on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.ext.type", &["44"]),
+                ("mip.ext.utrp.subtype", &["0"]),
+                ("mip.ext.utrp.code", &[&code.to_string()]),
+                ("mip.ext.utrp.f", &[if forced { "1" } else { "0" }]),
+                ("mip.ext.utrp.reserved", &["0x0000"]),
+                ("mip.ext.utrp.keepalive", &[&keepalive.to_string()]),
+            ],
+        );
+    }
+}
+
+/// Row B-10.
+#[test]
+fn tshark_reads_mobile_networks_in_requests_and_replies() {
+    let prefix = Ipv4Addr::new(10, 9, 0, 0);
+    let mut writer = MessageWriter::request(&request(RequestFlags::REVERSE_TUNNEL.0, 65534));
+    for prefix_len in [24, 16] {
+        let asked = MobileNetworkRequest { prefix_len, prefix };
+        writer.extension(&Extension::MobileNetworkRequest(asked)).expect("it fits");
+    }
+    let layers = judged("mobile-network-request", on_the_wire(&writer.finish()));
+    assert_fields(
+        &layers,
+        &[
+            ("mip.ext.type", &["148", "148"]),
+            ("mip.ext.mne.subtype", &["0", "0"]),
+            ("mip.ext.mne.prefix_length", &["24", "16"]),
+            ("mip.ext.mne.prefix", &["10.9.0.0", "10.9.0.0"]),
+        ],
+    );
+    let mut writer = MessageWriter::reply(&reply(ReplyCode::ACCEPTED));
+    for (mode, code) in [
+        (MobileNetworkMode::Explicit, MobileNetworkCode::SUCCESS),
+        (MobileNetworkMode::Implicit, MobileNetworkCode::FORWARDING_SETUP_FAILED),
+    ] {
+        let answer = MobileNetworkAcknowledgement { mode, code, prefix_len: 24, prefix };
+        writer.extension(&Extension::MobileNetworkAcknowledgement(answer)).expect("it fits");
+    }
+    let layers = judged("mobile-network-acknowledgement", on_the_wire(&writer.finish()));
+    assert_fields(
+        &layers,
+        &[
+            ("mip.ext.mne.subtype", &["1", "2"]),
+            ("mip.ext.mne.code", &["0", "3"]),
+            ("mip.ext.mne.prefix_length", &["24", "24"]),
+            ("mip.ext.mne.reserved", &["0x00", "0x00"]),
+            ("mip.ext.mne.prefix", &["10.9.0.0", "10.9.0.0"]),
+        ],
+    );
+}
+
+/// Rows B-03 and B-04: the flags M, G and U, one at a time.
+#[test]
+fn tshark_reads_what_an_agent_offers_to_tunnel_with() {
+    for (flag, name) in [
+        (AgentFlags::MINIMAL, "icmp.mip.m"),
+        (AgentFlags::GRE, "icmp.mip.g"),
+        (AgentFlags::UDP_TUNNEL, "icmp.mip.u"),
+    ] {
+        let advertisement = AgentAdvertisement {
+            code: 16,
+            lifetime: 3,
+            routers: vec![(AGENT, 0)],
+            mobility: Some(MobilityAgent {
+                sequence: 1,
+                registration_lifetime: Lifetime(300),
+                flags: AgentFlags::FOREIGN_AGENT.with(flag),
+                care_of_addresses: vec![CARE_OF],
+            }),
+            prefix_lengths: Vec::new(),
+            challenge: None,
+        };
+        let layers = judged(&format!("offer-{name}"), discovery(&advertisement.emit()));
+        for other in ["icmp.mip.m", "icmp.mip.g", "icmp.mip.u"] {
+            assert_eq!(fields(&layers, other), [if other == name { "1" } else { "0" }], "{name}");
+        }
+    }
 }
 
 /// Row B-03.

@@ -5,6 +5,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
+use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
 use crate::security::{MobilitySecurityAssociation, Spi};
 
@@ -35,11 +37,15 @@ const MOBILE_FOREIGN: u8 = 33;
 const FOREIGN_HOME: u8 = 34;
 const GENERALIZED_AUTHENTICATION: u8 = 36;
 const CRITICAL_VENDOR: u8 = 38;
+const UDP_TUNNEL_REPLY: u8 = 44;
+const GRE_KEY: u8 = 48;
 const ENCAPSULATING_DELIVERY: u8 = 130;
 const NETWORK_ACCESS_IDENTIFIER: u8 = 131;
 const CHALLENGE: u8 = 132;
 const NORMAL_VENDOR: u8 = 134;
+const UDP_TUNNEL_REQUEST: u8 = 144;
 const MESSAGE_STRING: u8 = 145;
+const MOBILE_NETWORK: u8 = 148;
 
 /// An extension's meaning; its bytes stay where they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,7 +99,18 @@ pub enum Extension<'a> {
         /// UTF-8, not checked.
         text: &'a [u8],
     },
-    /// A skippable type, 128 to 255, that is not known here.
+    /// Type 144, subtype 0: asks for a UDP tunnel (RFC 3519 §3.1).
+    UdpTunnelRequest(UdpTunnelRequest),
+    /// Type 44, subtype 0: grants or declines it (RFC 3519 §3.2).
+    UdpTunnelReply(UdpTunnelReply),
+    /// Type 48, subtype 0: asks for a GRE tunnel, or grants it, with this key
+    /// (RFC 6245 §5).
+    GreKey(u32),
+    /// Type 148, subtype 0 (RFC 5177 §4.1).
+    MobileNetworkRequest(MobileNetworkRequest),
+    /// Type 148, subtypes 1 and 2 (RFC 5177 §4.2).
+    MobileNetworkAcknowledgement(MobileNetworkAcknowledgement),
+    /// A skippable type, 128 to 255, or a subtype of one, that is not known here.
     Unknown {
         /// The type.
         extension_type: u8,
@@ -110,12 +127,13 @@ pub enum ExtensionError {
         /// Offset of the extension's type in the message, in bytes.
         offset: usize,
     },
-    /// A length too short for what the type must hold.
+    /// A length that is wrong for what the type must hold.
     Length {
         /// Offset of the extension's type in the message, in bytes.
         offset: usize,
     },
-    /// A type below 128 that is not known: the message must be discarded.
+    /// A type below 128, or a subtype of one, that is not known: the message must
+    /// be discarded.
     Unknown {
         /// The type.
         extension_type: u8,
@@ -131,7 +149,7 @@ impl fmt::Display for ExtensionError {
                 write!(f, "the extension at byte {offset} reaches past the message")
             }
             ExtensionError::Length { offset } => {
-                write!(f, "the extension at byte {offset} is too short for its type")
+                write!(f, "the extension at byte {offset} has a length that is wrong for its type")
             }
             ExtensionError::Unknown { extension_type } => {
                 write!(f, "extension type {extension_type} is unknown and not skippable")
@@ -173,7 +191,7 @@ const SPI: usize = 4;
 /// Whether a type has the long framing. It is a property of the type, not of its
 /// range (RFC 5944 §1.10).
 const fn has_long_framing(extension_type: u8) -> bool {
-    matches!(extension_type, GENERALIZED_AUTHENTICATION | CRITICAL_VENDOR)
+    matches!(extension_type, GENERALIZED_AUTHENTICATION | CRITICAL_VENDOR | GRE_KEY)
 }
 
 /// Reads extensions from `start` to the end of the message or to the first that
@@ -224,6 +242,8 @@ fn interpret(
             .map(|(spi, rest)| (Spi(u32::from_be_bytes(*spi)), rest))
             .ok_or(short)
     };
+    // With the short framing a subtype is the first byte of the data.
+    let first = data.first().copied().unwrap_or(0);
     Ok(match extension_type {
         MOBILE_HOME | MOBILE_FOREIGN | FOREIGN_HOME => {
             let kind = match extension_type {
@@ -260,6 +280,27 @@ fn interpret(
         MESSAGE_STRING => {
             let (subtype, text) = data.split_first().ok_or(short)?;
             Extension::MessageString { subtype: *subtype, text }
+        }
+        UDP_TUNNEL_REQUEST if first == 0 => {
+            Extension::UdpTunnelRequest(UdpTunnelRequest::parse(data).ok_or(short)?)
+        }
+        UDP_TUNNEL_REPLY if first == 0 => {
+            Extension::UdpTunnelReply(UdpTunnelReply::parse(data).ok_or(short)?)
+        }
+        GRE_KEY if subtype == 0 => {
+            let key = <[u8; 4]>::try_from(data).map_err(|_| short)?;
+            Extension::GreKey(u32::from_be_bytes(key))
+        }
+        MOBILE_NETWORK if first == MobileNetworkRequest::SUBTYPE => {
+            Extension::MobileNetworkRequest(MobileNetworkRequest::parse(data).ok_or(short)?)
+        }
+        MOBILE_NETWORK
+            if first == MobileNetworkAcknowledgement::EXPLICIT
+                || first == MobileNetworkAcknowledgement::IMPLICIT =>
+        {
+            Extension::MobileNetworkAcknowledgement(
+                MobileNetworkAcknowledgement::parse(data).ok_or(short)?,
+            )
         }
         128..=255 => Extension::Unknown { extension_type, data },
         _ => return Err(ExtensionError::Unknown { extension_type }),
@@ -318,6 +359,17 @@ impl Extension<'_> {
             ),
             Extension::MessageString { subtype, text } => {
                 short(to, MESSAGE_STRING, &[&[subtype], text])
+            }
+            Extension::UdpTunnelRequest(request) => {
+                short(to, UDP_TUNNEL_REQUEST, &[&request.emit()])
+            }
+            Extension::UdpTunnelReply(reply) => short(to, UDP_TUNNEL_REPLY, &[&reply.emit()]),
+            Extension::GreKey(key) => long(to, GRE_KEY, 0, &[&key.to_be_bytes()]),
+            Extension::MobileNetworkRequest(request) => {
+                short(to, MOBILE_NETWORK, &[&request.emit()])
+            }
+            Extension::MobileNetworkAcknowledgement(acknowledgement) => {
+                short(to, MOBILE_NETWORK, &[&acknowledgement.emit()])
             }
             Extension::Unknown { extension_type, data } => short(to, extension_type, &[data]),
         }

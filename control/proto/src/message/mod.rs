@@ -7,20 +7,29 @@
 //!
 //! Parsing is bounded ([`MAX_MESSAGE_LEN`], [`MAX_EXTENSIONS`]) and never panics.
 //!
-//! **Not done:** tunnel data (RFC 3519), revocation (RFC 3543).
+//! Tunnel data (RFC 3519 §3.3) is not a message in this sense: the dataplane reads
+//! and writes it.
+//!
+//! **Not done:** revocation (RFC 3543).
 
 pub mod advertisement;
 pub mod extension;
+pub mod mobile_network;
 pub mod registration;
+pub mod udp_tunnel;
 
 use alloc::vec::Vec;
 use core::fmt;
 
 pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
 pub use extension::{AuthenticationKind, Extension, Located};
+pub use mobile_network::{
+    MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode, MobileNetworkRequest,
+};
 pub use registration::{
     Identification, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
+pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
 use crate::security::MobilitySecurityAssociation;
 use extension::ExtensionError;

@@ -206,7 +206,8 @@ impl RegistrationReply {
     }
 }
 
-/// What became of a request (RFC 5944 §3.4, RFC 3024 §3.4).
+/// What became of a request (RFC 5944 §3.4, RFC 3024 §3.4, RFC 3519 §3.5, RFC
+/// 5177 §11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(pub u8);
 
@@ -262,6 +263,9 @@ codes! {
     HA_REVERSE_TUNNEL_UNAVAILABLE = 137, "Denied by the home agent: requested reverse tunnel unavailable.";
     HA_REVERSE_TUNNEL_MANDATORY = 138, "Denied by the home agent: reverse tunnel is mandatory and T bit not set.";
     HA_ENCAPSULATION_UNAVAILABLE = 139, "Denied by the home agent: requested encapsulation unavailable.";
+    HA_UDP_ENCAPSULATION_UNAVAILABLE = 142, "Denied by the home agent: requested UDP tunnel encapsulation unavailable.";
+    HA_MOBILE_NETWORK_ERROR = 147, "Denied by the home agent: none of the mobile networks can be forwarded.";
+    HA_MOBILE_NETWORK_DISALLOWED = 148, "Denied by the home agent: the mobile node may not be a mobile router.";
 }
 
 impl ReplyCode {

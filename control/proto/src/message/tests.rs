@@ -4,6 +4,7 @@ use crate::Lifetime;
 use crate::security::{Algorithm, Key, ReplayProtection, Spi};
 use alloc::vec;
 use core::net::Ipv4Addr;
+use homeport_wire::IpProtocol;
 use proptest::prelude::*;
 
 fn association(spi: u32) -> MobilitySecurityAssociation {
@@ -169,6 +170,109 @@ fn long_framing_is_told_by_type() {
     );
 }
 
+fn emitted(extension: &Extension<'_>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    extension.emit(&mut bytes).unwrap();
+    bytes
+}
+
+/// Row B-04.
+#[test]
+fn tunnel_extensions_stand_as_rfc_3519_and_rfc_6245_draw_them() {
+    let request = UdpTunnelRequest {
+        forced: true,
+        registration_required: false,
+        encapsulation: Some(IpProtocol::GRE),
+        reserved: 0x0102,
+    };
+    assert_eq!(
+        emitted(&Extension::UdpTunnelRequest(request)),
+        [144, 6, 0, 0, 0x80, 47, 0x01, 0x02]
+    );
+    let required = UdpTunnelRequest { registration_required: true, ..UdpTunnelRequest::default() };
+    assert_eq!(emitted(&Extension::UdpTunnelRequest(required)), [144, 6, 0, 0, 0x40, 0, 0, 0]);
+    let reply = UdpTunnelReply { code: 64, forced: true, keepalive: 110 };
+    assert_eq!(emitted(&Extension::UdpTunnelReply(reply)), [44, 6, 0, 64, 0x80, 0, 0, 110]);
+    assert!(!reply.assents() && UdpTunnelReply { code: 63, ..reply }.assents());
+    assert_eq!(emitted(&Extension::GreKey(0x0102_0304)), [48, 0, 0, 4, 1, 2, 3, 4]);
+    // Bits that must be ignored on reception.
+    let bytes = [144, 6, 0, 0xff, 0x3f, 4, 0, 0];
+    let mut message = request_with(&bytes);
+    let expected =
+        UdpTunnelRequest { encapsulation: Some(IpProtocol::IP_IN_IP), ..Default::default() };
+    assert_eq!(
+        parse_request(&message).extensions()[0].extension,
+        Extension::UdpTunnelRequest(expected)
+    );
+    message = request_with(&[44, 6, 0, 0, 0x7f, 0xff, 0, 1]);
+    let expected = UdpTunnelReply { keepalive: 1, ..Default::default() };
+    assert_eq!(
+        parse_request(&message).extensions()[0].extension,
+        Extension::UdpTunnelReply(expected)
+    );
+}
+
+/// Row B-10.
+#[test]
+fn mobile_networks_stand_as_rfc_5177_draws_them() {
+    let prefix = Ipv4Addr::new(10, 9, 0, 0);
+    assert_eq!(
+        emitted(&Extension::MobileNetworkRequest(MobileNetworkRequest { prefix_len: 24, prefix })),
+        [148, 6, 0, 24, 10, 9, 0, 0]
+    );
+    let acknowledgement = MobileNetworkAcknowledgement {
+        mode: MobileNetworkMode::Implicit,
+        code: MobileNetworkCode::UNAUTHORIZED,
+        prefix_len: 24,
+        prefix,
+    };
+    assert_eq!(
+        emitted(&Extension::MobileNetworkAcknowledgement(acknowledgement)),
+        [148, 8, 2, 2, 24, 0, 10, 9, 0, 0]
+    );
+}
+
+fn request_with(extension: &[u8]) -> Vec<u8> {
+    let mut bytes = request().emit().to_vec();
+    bytes.extend_from_slice(extension);
+    bytes
+}
+
+#[test]
+fn an_unknown_subtype_is_skipped_or_silences_as_its_type_says() {
+    for (bytes, skippable) in [
+        (&[144, 6, 1, 0, 0, 0, 0, 0][..], true),
+        (&[148, 8, 3, 0, 0, 0, 0, 0, 0, 0][..], true),
+        (&[44, 6, 1, 0, 0, 0, 0, 0][..], false),
+        (&[48, 1, 0, 4, 0, 0, 0, 0][..], false),
+    ] {
+        let message = request_with(bytes);
+        let received = parse_request(&message);
+        let unknown = ExtensionError::Unknown { extension_type: bytes[0] };
+        assert_eq!(received.defect(), (!skippable).then_some(unknown));
+        assert_eq!(received.extensions().len(), usize::from(skippable));
+    }
+}
+
+#[test]
+fn a_length_that_is_wrong_for_its_type_is_a_defect() {
+    for bytes in [
+        &[144, 5, 0, 0, 0, 0, 0][..],
+        &[144, 7, 0, 0, 0, 0, 0, 0, 0][..],
+        &[144, 0][..],
+        &[44, 5, 0, 0, 0, 0, 0][..],
+        &[48, 0, 0, 3, 0, 0, 0][..],
+        &[48, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0][..],
+        &[148, 6, 1, 0, 24, 0, 10, 9][..],
+        &[148, 8, 0, 24, 10, 9, 0, 0, 0, 0][..],
+    ] {
+        let message = request_with(bytes);
+        let offset = RegistrationRequest::LEN;
+        let defect = parse_request(&message).defect();
+        assert_eq!(defect, Some(ExtensionError::Length { offset }), "{bytes:?}");
+    }
+}
+
 #[test]
 fn an_advertisement_has_the_layout_of_rfc_5944() {
     use super::advertisement::AgentFlags;
@@ -203,7 +307,9 @@ fn extension_strategy() -> impl Strategy<Value = (u8, u32, u16, Vec<u8>)> {
 
 fn build(seed: &(u8, u32, u16, Vec<u8>)) -> Extension<'_> {
     let (pick, number, vendor_type, data) = seed;
-    match pick % 8 {
+    let address = Ipv4Addr::from_bits(*number);
+    let [high, low] = vendor_type.to_be_bytes();
+    match pick % 13 {
         0 => Extension::Authentication {
             kind: AuthenticationKind::MobileHome,
             spi: Spi(*number),
@@ -219,6 +325,32 @@ fn build(seed: &(u8, u32, u16, Vec<u8>)) -> Extension<'_> {
         4 => Extension::Challenge(data),
         5 => Extension::NormalVendor { vendor: *number, vendor_type: *vendor_type, value: data },
         6 => Extension::CriticalVendor { vendor: *number, vendor_type: *vendor_type, value: data },
+        7 => Extension::UdpTunnelRequest(UdpTunnelRequest {
+            forced: number % 2 == 0,
+            registration_required: number % 3 == 0,
+            encapsulation: Some(IpProtocol(*pick)).filter(|protocol| protocol.0 != 0),
+            reserved: *vendor_type,
+        }),
+        8 => Extension::UdpTunnelReply(UdpTunnelReply {
+            code: *pick,
+            forced: number % 2 == 0,
+            keepalive: *vendor_type,
+        }),
+        9 => Extension::GreKey(*number),
+        10 => Extension::MobileNetworkRequest(MobileNetworkRequest {
+            prefix_len: high,
+            prefix: address,
+        }),
+        11 => Extension::MobileNetworkAcknowledgement(MobileNetworkAcknowledgement {
+            mode: if number % 2 == 0 {
+                MobileNetworkMode::Explicit
+            } else {
+                MobileNetworkMode::Implicit
+            },
+            code: MobileNetworkCode(high),
+            prefix_len: low,
+            prefix: address,
+        }),
         _ => Extension::MessageString { subtype: 1, text: data },
     }
 }
