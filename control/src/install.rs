@@ -19,7 +19,7 @@ use std::net::Ipv4Addr;
 use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::classify::UNDERLAY;
 use homeport_dataplane::table::binding::{
-    BindingEntry, BindingKey, Encapsulation, MAX_TUNNELS, TunnelEnd,
+    BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
 };
 use homeport_dataplane::table::hash::{TableFull, Writer};
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
@@ -63,7 +63,6 @@ pub struct Installer {
     kernel_locals: BTreeMap<Ipv4Addr, KernelLocal>,
     kernel_routes: BTreeMap<Prefix, RouteEntry>,
     links: BTreeMap<PortId, bool>,
-    not_forwardable: u64,
 }
 
 impl Installer {
@@ -83,7 +82,6 @@ impl Installer {
             kernel_locals: BTreeMap::new(),
             kernel_routes: BTreeMap::new(),
             links: BTreeMap::new(),
-            not_forwardable: 0,
         }
     }
 
@@ -182,11 +180,6 @@ impl Installer {
         ]
     }
 
-    /// Bindings and visitors whose encapsulation the dataplane does not have.
-    pub fn not_forwardable(&self) -> u64 {
-        self.not_forwardable
-    }
-
     /// Whether the kernel twin of a port is up, as far as the kernel told.
     pub fn is_link_up(&self, port: PortId) -> bool {
         self.links.get(&port).copied().unwrap_or(false)
@@ -230,26 +223,19 @@ impl Installer {
 
     fn install_binding(&mut self, binding: &BindingState) {
         let key = BindingKey { tenant: binding.tenant, home_address: binding.home_address };
-        match binding_entry(binding) {
-            Some(entry) => {
-                // A renewal is no change of state.
-                if self.bindings.writer.get(&key) != Some(&entry) {
-                    let home_address = binding.home_address;
-                    let care_of_address: Vec<_> =
-                        entry.tunnels().iter().map(|tunnel| tunnel.care_of_address).collect();
-                    tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
-                }
-                self.bindings.install(key, entry);
-                self.listen(key, Some(&entry));
-            }
-            // No agent grants what the dataplane does not have; if one did, packets
-            // must not take the old way.
-            None => {
-                self.not_forwardable += 1;
-                self.bindings.remove(&key);
-                self.listen(key, None);
-            }
+        let Some(entry) = binding_entry(binding) else {
+            self.bindings.remove(&key);
+            return self.listen(key, None);
+        };
+        // A renewal is no change of state.
+        if self.bindings.writer.get(&key) != Some(&entry) {
+            let home_address = binding.home_address;
+            let care_of_address: Vec<_> =
+                entry.tunnels().iter().map(TunnelEnd::care_of_address).collect();
+            tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
         }
+        self.bindings.install(key, entry);
+        self.listen(key, Some(&entry));
     }
 
     /// Lists a node for its home link's broadcasts if its binding asks for them
@@ -263,20 +249,12 @@ impl Installer {
 
     fn install_visitor(&mut self, visitor: &VisitorState) {
         let key = VisitorKey { tenant: visitor.tenant, home_address: visitor.home_address };
-        match encapsulation(visitor.encapsulation) {
-            Some(encapsulation) => {
-                let entry = visitor_entry(visitor, encapsulation);
-                if self.visitors.writer.get(&key) != Some(&entry) {
-                    let (home_address, home_agent) = (visitor.home_address, visitor.home_agent);
-                    tracing::info!(tenant = %visitor.tenant, %home_address, %home_agent, "visitor installed");
-                }
-                self.visitors.install(key, entry);
-            }
-            None => {
-                self.not_forwardable += 1;
-                self.visitors.remove(&key);
-            }
+        let entry = visitor_entry(visitor);
+        if self.visitors.writer.get(&key) != Some(&entry) {
+            let (home_address, home_agent) = (visitor.home_address, visitor.home_agent);
+            tracing::info!(tenant = %visitor.tenant, %home_address, %home_agent, "visitor installed");
         }
+        self.visitors.install(key, entry);
     }
 
     fn configure_tenants(&mut self, config: &AgentConfig) {
@@ -300,7 +278,7 @@ impl Installer {
                 let owner = owner.unwrap_or(UNDERLAY);
                 tenant == UNDERLAY || owner == UNDERLAY || owner == tenant
             }
-            RouteEntry::Unreachable => true,
+            RouteEntry::MobileRouter { .. } | RouteEntry::Unreachable => true,
         });
         match entry.filter(|_| self.tenants.contains(&tenant)) {
             Some(entry) => self.routes.install((tenant, prefix), entry),
@@ -355,51 +333,51 @@ fn configured_addresses(config: &AgentConfig) -> BTreeMap<Ipv4Addr, LocalEntry> 
     addresses
 }
 
-fn encapsulation(from: homeport_proto::Encapsulation) -> Option<Encapsulation> {
+const fn encapsulation(from: homeport_proto::Encapsulation) -> Encapsulation {
     match from {
-        homeport_proto::Encapsulation::IpInIp => Some(Encapsulation::IpInIp),
-        homeport_proto::Encapsulation::Minimal | homeport_proto::Encapsulation::Gre => None,
+        homeport_proto::Encapsulation::IpInIp => Encapsulation::IpInIp,
+        homeport_proto::Encapsulation::Minimal => Encapsulation::Minimal,
+        homeport_proto::Encapsulation::Gre { key } => Encapsulation::Gre { key },
+        homeport_proto::Encapsulation::Udp { peer_port } => Encapsulation::Udp { peer_port },
+        homeport_proto::Encapsulation::PlainUdp { peer_port } => {
+            Encapsulation::PlainUdp { peer_port }
+        }
     }
 }
 
-/// The table's entry of a binding; `None` when no tunnel of it can be made. The
-/// dataplane copies to [`MAX_TUNNELS`] care-of addresses: the first ones count.
+/// The table's entry of a binding; `None` without a care-of address. The
+/// dataplane copies to as many care-of addresses as an entry holds: the first ones
+/// count.
 fn binding_entry(binding: &BindingState) -> Option<BindingEntry> {
-    let mut tunnels = binding.care_of_addresses.iter().filter_map(|care_of| {
-        Some(TunnelEnd {
-            care_of_address: care_of.address,
-            encapsulation: encapsulation(care_of.encapsulation)?,
-            reverse: care_of.reverse_tunnel,
-            co_located: care_of.co_located,
-            broadcast: care_of.broadcast,
-        })
+    let ends = binding.care_of_addresses.iter().map(|care_of| {
+        let flags = TunnelFlags::default()
+            .with(TunnelFlags::REVERSE, care_of.reverse_tunnel)
+            .with(TunnelFlags::CO_LOCATED, care_of.co_located)
+            .with(TunnelFlags::BROADCAST, care_of.broadcast)
+            .with(TunnelFlags::UNPROVEN, care_of.unproven);
+        TunnelEnd::new(care_of.address, encapsulation(care_of.encapsulation), flags)
     });
-    let first = tunnels.next()?;
-    let mut entry = BindingEntry {
-        home_agent: binding.home_agent,
-        tunnels: [first; MAX_TUNNELS],
-        tunnel_count: 1,
-        home_link: binding.home_link,
-    };
-    for (slot, tunnel) in entry.tunnels.iter_mut().skip(1).zip(tunnels) {
-        *slot = tunnel;
-        entry.tunnel_count += 1;
-    }
-    Some(entry)
+    let flags = entry_flags(binding.set_df, binding.clamp_mss);
+    BindingEntry::new(binding.home_agent, ends, binding.home_link, flags)
 }
 
-fn visitor_entry(visitor: &VisitorState, encapsulation: Encapsulation) -> VisitorEntry {
+fn entry_flags(set_df: bool, clamp_mss: bool) -> EntryFlags {
+    EntryFlags::default().with(EntryFlags::SET_DF, set_df).with(EntryFlags::CLAMP_MSS, clamp_mss)
+}
+
+fn visitor_entry(visitor: &VisitorState) -> VisitorEntry {
     VisitorEntry {
         mac: visitor.mac,
         port: visitor.port,
         home_agent: visitor.home_agent,
         care_of_address: visitor.care_of_address,
-        encapsulation,
+        encapsulation: encapsulation(visitor.encapsulation),
         reverse_tunnel: match visitor.reverse_tunnel {
             homeport_proto::ReverseTunnel::None => ReverseTunnel::None,
             homeport_proto::ReverseTunnel::Direct => ReverseTunnel::Direct,
             homeport_proto::ReverseTunnel::Encapsulating => ReverseTunnel::Encapsulating,
         },
+        flags: entry_flags(visitor.set_df, visitor.clamp_mss),
     }
 }
 

@@ -126,7 +126,10 @@ pub fn parse<'a>(header: &PuntHeader, frame: &'a [u8]) -> Result<Punted<'a>, Bad
         PuntReason::Solicitation => solicitation(frame),
         PuntReason::ResolveNeighbor => Ok(Punted::ResolveNeighbor(header.next_hop())),
         PuntReason::TunnelIcmp => icmp_error(frame),
-        reason @ PuntReason::Advertisement => Ok(Punted::Other(reason)),
+        reason @ (PuntReason::Advertisement
+        | PuntReason::TunnelKeepalive
+        | PuntReason::TunnelRebound
+        | PuntReason::NatLog) => Ok(Punted::Other(reason)),
     }
 }
 

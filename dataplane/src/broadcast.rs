@@ -13,7 +13,7 @@ use std::collections::HashMap;
 
 use homeport_wire::PortId;
 
-use crate::table::binding::{BindingEntry, BindingKey};
+use crate::table::binding::{BindingEntry, BindingKey, TunnelFlags};
 use crate::table::hash::{Reader, TableFull, Writer, table};
 
 /// The most nodes of one link that get its broadcasts: what one frame may cost.
@@ -59,8 +59,10 @@ impl ListenerWriter {
         key: BindingKey,
         entry: Option<&BindingEntry>,
     ) -> Result<(), TableFull> {
-        let wants = |entry: &&BindingEntry| entry.tunnels().iter().any(|tunnel| tunnel.broadcast);
-        let link = entry.filter(wants).and_then(|entry| entry.home_link);
+        let wants = |entry: &&BindingEntry| {
+            entry.tunnels().iter().any(|tunnel| tunnel.is(TunnelFlags::BROADCAST))
+        };
+        let link = entry.filter(wants).and_then(BindingEntry::home_link);
         let listed = self.places.get(&key).copied();
         if listed == link {
             return Ok(());
@@ -114,26 +116,18 @@ impl std::fmt::Debug for ListenerWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::binding::{Encapsulation, MAX_TUNNELS, TunnelEnd};
+    use crate::table::binding::{Encapsulation, EntryFlags, TunnelEnd};
     use homeport_wire::TenantId;
     use proptest::prelude::*;
     use std::collections::HashSet;
     use std::net::Ipv4Addr;
 
     fn entry(home_link: Option<u16>, broadcast: bool) -> BindingEntry {
-        let tunnel = TunnelEnd {
-            care_of_address: Ipv4Addr::new(10, 0, 2, 2),
-            encapsulation: Encapsulation::IpInIp,
-            reverse: true,
-            co_located: false,
-            broadcast,
-        };
-        BindingEntry {
-            home_agent: Ipv4Addr::new(10, 0, 1, 2),
-            tunnels: [tunnel; MAX_TUNNELS],
-            tunnel_count: 1,
-            home_link: home_link.map(PortId),
-        }
+        let flags = TunnelFlags::REVERSE.with(TunnelFlags::BROADCAST, broadcast);
+        let tunnel = TunnelEnd::new(Ipv4Addr::new(10, 0, 2, 2), Encapsulation::IpInIp, flags);
+        let home_agent = Ipv4Addr::new(10, 0, 1, 2);
+        let link = home_link.map(PortId);
+        BindingEntry::new(home_agent, [tunnel], link, EntryFlags::default()).unwrap()
     }
 
     fn key(node: u8) -> BindingKey {

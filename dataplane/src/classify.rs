@@ -16,7 +16,7 @@ use zerocopy::FromBytes;
 
 use crate::broadcast::{ListenerKey, MAX_LISTENERS};
 use crate::parse::Ipv4Facts;
-use crate::table::binding::{BindingEntry, BindingKey, Encapsulation};
+use crate::table::binding::{BindingEntry, BindingKey, Encapsulation, TunnelFlags};
 use crate::table::hash::Reader;
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
@@ -203,7 +203,7 @@ pub fn classify_arp(arp: &ArpPacket, port: PortId, tenant: TenantId, tables: &Ta
     // RFC 5227 §2.1.1: a probe's sender is zero).
     let by_the_node = sender == target || sender.is_unspecified();
     let has_an_address = arp.sender_mac.is_unicast();
-    let home_link = || tables.binding(tenant, target).and_then(|binding| binding.home_link);
+    let home_link = || tables.binding(tenant, target).and_then(|binding| binding.home_link());
     if arp.operation() == ArpOperation::REQUEST
         && !by_the_node
         && has_an_address
@@ -376,7 +376,7 @@ fn quotes_our_own(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
 /// that would carry it.
 fn loops(facts: &Ipv4Facts, bytes: &[u8], is_own: bool, binding: &BindingEntry) -> bool {
     let from_its_end =
-        || binding.tunnels().iter().any(|tunnel| tunnel.care_of_address == facts.source);
+        || binding.tunnels().iter().any(|tunnel| tunnel.care_of_address() == facts.source);
     // RFC 2003 §3.2: the source must be neither the tunnel's exit nor ourselves.
     // What this box itself sends has its address rightly.
     if !is_own && (from_its_end() || facts.source == binding.home_agent) {
@@ -472,12 +472,13 @@ fn from_bound_node<'t>(
     let tunnel = binding
         .tunnels()
         .iter()
-        .find(|tunnel| tunnel.care_of_address == outer.source)
+        .find(|tunnel| tunnel.care_of_address() == outer.source)
         .ok_or(DropReason::OuterSourceMismatch)?;
-    if !tunnel.reverse {
+    if !tunnel.is(TunnelFlags::REVERSE) {
         return Err(DropReason::ReverseTunnelNotGranted);
     }
-    match tunnel.encapsulation {
+    match tunnel.encapsulation() {
         Encapsulation::IpInIp => Ok(TunnelClass::Home),
+        _ => Err(DropReason::EncapsulationMismatch),
     }
 }

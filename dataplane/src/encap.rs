@@ -25,6 +25,11 @@ pub const MAX_NESTING: u8 = 4;
 pub const fn overhead(encapsulation: Encapsulation) -> usize {
     match encapsulation {
         Encapsulation::IpInIp => Ipv4Header::LEN,
+        Encapsulation::Minimal => 12,
+        Encapsulation::Gre { key: None } => Ipv4Header::LEN + 4,
+        Encapsulation::Gre { key: Some(_) } => Ipv4Header::LEN + 8,
+        Encapsulation::Udp { .. } => Ipv4Header::LEN + 12,
+        Encapsulation::PlainUdp { .. } => Ipv4Header::LEN + 8,
     }
 }
 
@@ -66,6 +71,7 @@ pub fn encapsulate(
             outer.fill_checksum();
             if packet.prepend(outer.as_bytes()) { Ok(()) } else { Err(DropReason::NoHeadroom) }
         }
+        _ => Err(DropReason::EncapsulationMismatch),
     }
 }
 

@@ -25,7 +25,7 @@ use crate::icmp_error::{IcmpError, MIN_MTU, TokenBucket};
 use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
-use crate::table::binding::{BindingEntry, Encapsulation, MAX_TUNNELS, TunnelEnd};
+use crate::table::binding::{BindingEntry, Encapsulation, MAX_TUNNELS, TunnelEnd, TunnelFlags};
 use crate::table::local::LocalEntry;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
@@ -61,8 +61,8 @@ impl Tunnel {
     const fn to_node(binding: &BindingEntry, end: &TunnelEnd) -> Self {
         Tunnel {
             source: binding.home_agent,
-            destination: end.care_of_address,
-            encapsulation: end.encapsulation,
+            destination: end.care_of_address(),
+            encapsulation: end.encapsulation(),
         }
     }
 
@@ -320,14 +320,16 @@ impl Forwarder {
     /// forwarded, but as if the node were on its link: the TTL stays.
     fn broadcast(&mut self, tables: &Tables, job: Job) {
         for (key, binding) in tables.listeners(job.packet.port) {
-            let wants = |end: &&TunnelEnd| end.broadcast && end.care_of_address != job.facts.source;
+            let wants = |end: &&TunnelEnd| {
+                end.is(TunnelFlags::BROADCAST) && end.care_of_address() != job.facts.source
+            };
             for end in binding.tunnels().iter().filter(wants) {
                 let Some(packet) = self.copy(&job.packet) else { continue };
                 let copy = Job { packet, origin: Origin::Own, ..job };
                 let tunnel = Tunnel::to_node(binding, end);
                 // A foreign agent would not know whom a broadcast is for: it is put
                 // into a packet for the node first (RFC 5944 §4.3).
-                let copy = if end.co_located {
+                let copy = if end.is(TunnelFlags::CO_LOCATED) {
                     Some(copy)
                 } else {
                     self.wrap(copy, Tunnel { destination: key.home_address, ..tunnel })

@@ -41,6 +41,16 @@ impl Counter {
     }
 }
 
+/// A counter for each reason.
+#[derive(Debug)]
+struct PerReason<const COUNT: usize>([Counter; COUNT]);
+
+impl<const COUNT: usize> Default for PerReason<COUNT> {
+    fn default() -> Self {
+        PerReason(std::array::from_fn(|_| Counter::default()))
+    }
+}
+
 /// Everything that is counted for one port on one RX core.
 #[derive(Debug, Default)]
 pub struct PortStats {
@@ -69,21 +79,21 @@ pub struct PortStats {
     pub encapsulated: Counter,
     /// Packets taken out of a tunnel.
     pub decapsulated: Counter,
-    punted: [Counter; PuntReason::COUNT],
-    dropped: [Counter; DropReason::COUNT],
+    punted: PerReason<{ PuntReason::COUNT }>,
+    dropped: PerReason<{ DropReason::COUNT }>,
 }
 
 impl PortStats {
     #[expect(clippy::indexing_slicing, reason = "the array has a place for every reason")]
     /// The counter of packets punted for `reason`.
     pub fn punted(&self, reason: PuntReason) -> &Counter {
-        &self.punted[reason as usize]
+        &self.punted.0[reason as usize]
     }
 
     #[expect(clippy::indexing_slicing, reason = "the array has a place for every reason")]
     /// The counter of packets dropped for `reason`.
     pub fn dropped(&self, reason: DropReason) -> &Counter {
-        &self.dropped[reason as usize]
+        &self.dropped.0[reason as usize]
     }
 
     /// All that was handed to the dataplane at this port.
@@ -103,11 +113,11 @@ impl PortStats {
 
     /// Punted for any reason.
     pub fn total_punted(&self) -> u64 {
-        self.punted.iter().map(Counter::get).sum()
+        self.punted.0.iter().map(Counter::get).sum()
     }
 
     /// Dropped for any reason.
     pub fn total_dropped(&self) -> u64 {
-        self.dropped.iter().map(Counter::get).sum()
+        self.dropped.0.iter().map(Counter::get).sum()
     }
 }

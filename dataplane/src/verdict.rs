@@ -29,7 +29,21 @@ reasons! {
         ReverseTunnelNotGranted = "reverse-tunnel-not-granted", "A reverse-tunnelled packet of a node that registered without one.";
         TunnelLoop = "tunnel-loop", "Encapsulation would loop: the packet comes from the tunnel's own end (RFC 2003 3.2, RFC 5944 4.2.3).";
         NestedTunnel = "nested-tunnel", "Tunnels inside tunnels beyond the limit.";
+        MalformedTunnel = "malformed-tunnel", "A tunnel header that does not parse, or whose reserved bits or next header are wrong.";
+        TunnelPortMismatch = "tunnel-port-mismatch", "A tunnelled packet from the right address and another UDP port: a NAT changed it and the node has not registered since (RFC 3519 4.3).";
+        HalfBoundTunnel = "half-bound-tunnel", "For a node whose UDP port is not known until its first keepalive (RFC 3519 4.11).";
+        UnprovenAddress = "unproven-address", "For an address that has not answered yet: it gets at most three times what it sent.";
         FragmentedTunnel = "fragmented-tunnel", "A fragment of a tunnelled packet: tunnels are not reassembled.";
+        FragmentOverlap = "fragment-overlap", "Fragments of a tunnelled packet that overlap: the whole packet is refused.";
+        FragmentTooMany = "fragment-too-many", "More fragments than one packet, one source or all together may have waiting: the oldest are given up.";
+        FragmentTimeout = "fragment-timeout", "Fragments of a tunnelled packet whose others did not come in time.";
+        FragmentTooLong = "fragment-too-long", "Fragments of a packet that would be longer than any buffer, or that are cut wrongly.";
+        TunnelIcmpUnmatched = "tunnel-icmp-unmatched", "An ICMP error about a tunnel that does not exist, or one that must not be believed or relayed.";
+        NatNoMapping = "nat-no-mapping", "For a translated address and port that nobody inside uses.";
+        NatFiltered = "nat-filtered", "For a translated port, from somebody that the host inside has not sent to (RFC 4787 5).";
+        NatHostLimit = "nat-host-limit", "One host inside has all the ports or sessions that one host may have.";
+        NatExhausted = "nat-exhausted", "All external ports, or all entries of the translation table, are in use.";
+        NatUnsupported = "nat-unsupported", "A protocol or ICMP message that cannot be translated.";
         EcnMismatch = "ecn-mismatch", "Congestion was marked on the tunnel, and the packet inside cannot carry the mark (RFC 6040 4.2).";
         UnknownTunnel = "unknown-tunnel", "A tunnel packet for an address that ends no tunnel.";
         PuntQueueFull = "punt-queue-full", "The control core is behind; this reason's budget is used up.";
@@ -47,6 +61,9 @@ reasons! {
         Solicitation = "solicitation", "A router or agent solicitation.";
         Advertisement = "advertisement", "A router or agent advertisement of another agent.";
         TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our tunnels or registrations.";
+        TunnelKeepalive = "tunnel-keepalive", "An echo request or reply between a node and its home agent, out of a UDP tunnel whose other end is not known or not proven yet.";
+        TunnelRebound = "tunnel-rebound", "Tunnelled data from the right address and another UDP port: a NAT changed it.";
+        NatLog = "nat-log", "A block of external ports was given to a host inside, or taken back.";
         ResolveNeighbor = "resolve-neighbor", "A next hop without a neighbour entry: the kernel is asked to resolve it.";
     }
 }

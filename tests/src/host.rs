@@ -66,6 +66,8 @@ impl NodeHost {
             reverse_tunnel: plan.reverse_tunnel,
             co_located: true,
             agent_wait: Duration::from_millis(50),
+            encapsulation: homeport_proto::config::PreferredEncapsulation::IpInIp,
+            nat_traversal: false,
             security,
         };
         let mut seed = [7; 32];

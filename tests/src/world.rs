@@ -554,6 +554,8 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
         home_agent: index == 0,
         care_of_addresses: if index == 0 { Vec::new() } else { vec![core_address(index)] },
         registration_required: false,
+        encapsulations: homeport_proto::config::EncapsulationSet::ALL,
+        udp_tunnel: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -581,6 +583,9 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 administratively_prohibited: false,
                 security,
                 require_foreign_home_authentication: false,
+                tunnels: homeport_proto::config::TunnelPolicy::default(),
+                nat: homeport_proto::config::NatPolicy::default(),
+                mobile_networks: Vec::new(),
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -604,6 +609,8 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 require_reverse_tunnel: false,
                 encapsulating_delivery: true,
                 require_mobile_foreign_authentication: false,
+                tunnels: homeport_proto::config::TunnelPolicy::default(),
+                udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 administratively_prohibited: false,
                 security,
             };

@@ -8,6 +8,7 @@ use core::net::Ipv4Addr;
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 use crate::Lifetime;
+use crate::config::Prefix;
 
 /// A tunnel's encapsulation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,7 +19,21 @@ pub enum Encapsulation {
     /// Minimal encapsulation, protocol 55 (RFC 2004).
     Minimal,
     /// Generic routing encapsulation, protocol 47 (RFC 2784).
-    Gre,
+    Gre {
+        /// The key (RFC 2890, RFC 6245), if one was agreed.
+        key: Option<u32>,
+    },
+    /// IP in UDP with a tunnel data header, our own port 434 (RFC 3519).
+    Udp {
+        /// The other end's port; zero while the tunnel is half-bound: it is not
+        /// known before the first keepalive (RFC 3519 §4.11).
+        peer_port: u16,
+    },
+    /// IP in UDP without a header between, our own port 434.
+    PlainUdp {
+        /// The other end's port.
+        peer_port: u16,
+    },
 }
 
 /// How a node's packets go back to its home agent (RFC 3024).
@@ -48,13 +63,22 @@ pub struct BindingState {
     pub care_of_addresses: Vec<CareOf>,
     /// The home link to answer ARP on; `None` on a virtual home network.
     pub home_link: Option<PortId>,
+    /// The networks behind the node, if it is a mobile router (RFC 5177).
+    pub mobile_networks: Vec<Prefix>,
+    /// Whether outer headers always have DF; else it is copied.
+    pub set_df: bool,
+    /// Whether TCP is told of the tunnel's MTU.
+    pub clamp_mss: bool,
 }
 
 /// One tunnel of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CareOf {
-    /// Where the tunnel ends.
+    /// Where the tunnel ends: the outer address that packets go to and come from.
+    /// Behind a NAT it is the NAT's (RFC 3519 §4.6).
     pub address: Ipv4Addr,
+    /// The care-of address that was registered: what the node itself calls it.
+    pub registered: Ipv4Addr,
     /// How it encapsulates.
     pub encapsulation: Encapsulation,
     /// Whether reverse tunnelling was granted (flag T).
@@ -63,6 +87,9 @@ pub struct CareOf {
     pub co_located: bool,
     /// Whether the home network's broadcasts are wanted (flag B).
     pub broadcast: bool,
+    /// Whether nobody has shown yet that the node is at `address`: what is sent
+    /// there is limited until somebody has.
+    pub unproven: bool,
     /// The lifetime granted with it.
     pub lifetime: Lifetime,
 }
@@ -86,6 +113,10 @@ pub struct VisitorState {
     pub encapsulation: Encapsulation,
     /// How its own packets go back.
     pub reverse_tunnel: ReverseTunnel,
+    /// Whether outer headers always have DF; else it is copied.
+    pub set_df: bool,
+    /// Whether TCP is told of the tunnel's MTU.
+    pub clamp_mss: bool,
 }
 
 /// What follows the IPv4 header of a [`Transmit`].

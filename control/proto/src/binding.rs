@@ -68,6 +68,9 @@ impl MobilityBinding {
             home_agent: self.home_agent,
             care_of_addresses: self.registrations.iter().map(|one| one.care_of).collect(),
             home_link: self.home_link,
+            mobile_networks: Vec::new(),
+            set_df: false,
+            clamp_mss: false,
         }
     }
 

@@ -64,6 +64,129 @@ impl core::fmt::Display for Prefix {
     }
 }
 
+/// A set of encapsulations. IP in IP is always in it: every agent must support
+/// it (RFC 5944 §1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EncapsulationSet(u8);
+
+impl EncapsulationSet {
+    /// IP in IP alone.
+    pub const IP_IN_IP: EncapsulationSet = EncapsulationSet(0);
+    /// Minimal encapsulation (RFC 2004).
+    pub const MINIMAL: EncapsulationSet = EncapsulationSet(1);
+    /// Generic routing encapsulation (RFC 2784).
+    pub const GRE: EncapsulationSet = EncapsulationSet(2);
+    /// UDP (RFC 3519).
+    pub const UDP: EncapsulationSet = EncapsulationSet(4);
+    /// Every one.
+    pub const ALL: EncapsulationSet = EncapsulationSet(7);
+
+    /// These and those.
+    #[must_use]
+    pub const fn with(self, others: EncapsulationSet) -> Self {
+        EncapsulationSet(self.0 | others.0)
+    }
+
+    /// Whether all of `others` are in it.
+    pub const fn contains(self, others: EncapsulationSet) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
+
+/// How an agent's tunnels are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelPolicy {
+    /// What may be asked for.
+    pub encapsulations: EncapsulationSet,
+    /// Whether outer headers always have DF; else it is copied (RFC 2003 §3.1).
+    pub set_df: bool,
+    /// Whether TCP is told of a tunnel's MTU by its segment size.
+    pub clamp_mss: bool,
+}
+
+impl Default for TunnelPolicy {
+    fn default() -> Self {
+        let encapsulations = EncapsulationSet::ALL;
+        TunnelPolicy { encapsulations, set_df: false, clamp_mss: false }
+    }
+}
+
+/// What a home agent does when a request comes from another address than its
+/// care-of address: through a NAT.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatTraversal {
+    /// It is no reason for anything.
+    Off,
+    /// UDP tunnelling, for those who ask for it (RFC 3519).
+    #[default]
+    Rfc3519,
+    /// The request is denied with 131 and a challenge; who answers it gets a
+    /// tunnel of plain UDP.
+    Challenge,
+}
+
+/// A home agent's dealings with nodes behind NATs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NatPolicy {
+    /// How NATs are traversed.
+    pub traversal: NatTraversal,
+    /// Whether a node may have a UDP tunnel where there is no NAT (flag F of
+    /// RFC 3519 §3.1); else 129.
+    pub forced_udp: bool,
+    /// The keepalive interval told to nodes (RFC 3519 §3.2), whole seconds.
+    pub keepalive: Duration,
+    /// Whether an outer address that no signature covers must be shown to be the
+    /// node's before it gets more than three times what came from it.
+    pub path_validation: bool,
+}
+
+impl Default for NatPolicy {
+    fn default() -> Self {
+        NatPolicy {
+            traversal: NatTraversal::Rfc3519,
+            forced_udp: false,
+            // RFC 3519 §4.9.
+            keepalive: Duration::from_secs(110),
+            path_validation: true,
+        }
+    }
+}
+
+/// A network behind a mobile router (RFC 5177).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MobileNetwork {
+    /// The router's home address.
+    pub mobile_router: Ipv4Addr,
+    /// The network.
+    pub prefix: Prefix,
+}
+
+/// Whether a foreign agent asks home agents for UDP tunnels (RFC 3519 §4.5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UdpTunnelling {
+    /// It does not.
+    #[default]
+    Off,
+    /// It does: there may be a NAT.
+    On,
+    /// It insists, NAT or not (flag F).
+    Forced,
+}
+
+/// What a mobile node asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PreferredEncapsulation {
+    /// IP in IP.
+    #[default]
+    IpInIp,
+    /// Minimal encapsulation (flag M).
+    Minimal,
+    /// Generic routing encapsulation (flag G).
+    Gre,
+    /// UDP, NAT or not (flag F of RFC 3519 §3.1).
+    Udp,
+}
+
 /// Which text decides where RFC 2002 and RFC 5944 differ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Profile {
@@ -72,6 +195,8 @@ pub enum Profile {
     Rfc5944,
     /// RFC 2002: it is denied with code 131, and keyed MD5 is the default.
     Rfc2002,
+    /// RFC 5944 as today's mobile routers speak it: lifetimes up to 65,534 s.
+    Dmnr,
 }
 
 /// A network whose addresses a home agent serves.
@@ -113,6 +238,12 @@ pub struct HomeAgentConfig {
     /// Whether a request through a foreign agent must carry a valid foreign-home
     /// authentication; else 132.
     pub require_foreign_home_authentication: bool,
+    /// How its tunnels are made; what it does not have gets 139 or 142.
+    pub tunnels: TunnelPolicy,
+    /// Nodes behind NATs.
+    pub nat: NatPolicy,
+    /// The networks behind mobile routers.
+    pub mobile_networks: Vec<MobileNetwork>,
 }
 
 /// One foreign agent.
@@ -148,6 +279,10 @@ pub struct ForeignAgentConfig {
     pub administratively_prohibited: bool,
     /// Mobile nodes by (home address, SPI), home agents by (address, SPI).
     pub security: SecurityAssociations,
+    /// How its tunnels are made; what it does not have gets 72.
+    pub tunnels: TunnelPolicy,
+    /// Whether it is behind a NAT.
+    pub udp_tunnel: UdpTunnelling,
 }
 
 /// Agent advertisements on one link (RFC 5944 §2.1).
@@ -170,6 +305,10 @@ pub struct AdvertiserConfig {
     pub registration_required: bool,
     /// Whether reverse tunnels are offered (flag T).
     pub reverse_tunnel: bool,
+    /// Which encapsulations are offered (flags M and G).
+    pub encapsulations: EncapsulationSet,
+    /// Whether it is behind a NAT and has UDP tunnels (flag U, RFC 3519 §3.4).
+    pub udp_tunnel: bool,
     /// The longest registration lifetime that is accepted.
     pub registration_lifetime: Lifetime,
     /// Time between unsolicited advertisements; the lifetime of an advertisement
@@ -208,6 +347,10 @@ pub struct MobileNodeConfig {
     /// How long after the first solicitation a co-located care-of address is
     /// preferred over waiting for an agent.
     pub agent_wait: Duration,
+    /// How it wants its packets encapsulated.
+    pub encapsulation: PreferredEncapsulation,
+    /// Whether it asks for a UDP tunnel should a NAT be in the way (RFC 3519).
+    pub nat_traversal: bool,
     /// Its home agent by (home agent address, SPI), foreign agents by (address,
     /// SPI).
     pub security: SecurityAssociations,

@@ -339,6 +339,8 @@ impl ForeignAgent {
             care_of_address,
             encapsulation: Encapsulation::IpInIp,
             reverse_tunnel,
+            set_df: self.config.tunnels.set_df,
+            clamp_mss: self.config.tunnels.clamp_mss,
         };
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);

@@ -318,10 +318,12 @@ impl HomeAgent {
         let registration = Registration {
             care_of: CareOf {
                 address: request.care_of_address,
+                registered: request.care_of_address,
                 encapsulation: Encapsulation::IpInIp,
                 reverse_tunnel: has(RequestFlags::REVERSE_TUNNEL),
                 co_located: has(RequestFlags::CO_LOCATED),
                 broadcast: has(RequestFlags::BROADCAST),
+                unproven: false,
                 lifetime: granted,
             },
             flags: request.flags,

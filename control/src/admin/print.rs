@@ -27,6 +27,8 @@ fn encapsulation(value: Encapsulation) -> String {
         Encapsulation::IpInIp => "IP-in-IP",
         Encapsulation::Minimal => "minimal",
         Encapsulation::Gre => "GRE",
+        Encapsulation::Udp => "UDP",
+        Encapsulation::PlainUdp => "plain UDP",
     }
     .into()
 }

@@ -26,6 +26,23 @@ pub enum Encapsulation {
     Minimal,
     /// GRE, protocol 47 (RFC 2784).
     Gre,
+    /// IP in UDP with a tunnel data header (RFC 3519).
+    Udp,
+    /// IP in UDP without a header between.
+    PlainUdp,
+}
+
+impl From<homeport_dataplane::table::binding::Encapsulation> for Encapsulation {
+    fn from(from: homeport_dataplane::table::binding::Encapsulation) -> Self {
+        use homeport_dataplane::table::binding::Encapsulation as Table;
+        match from {
+            Table::IpInIp => Encapsulation::IpInIp,
+            Table::Minimal => Encapsulation::Minimal,
+            Table::Gre { .. } => Encapsulation::Gre,
+            Table::Udp { .. } => Encapsulation::Udp,
+            Table::PlainUdp { .. } => Encapsulation::PlainUdp,
+        }
+    }
 }
 
 impl From<homeport_proto::Encapsulation> for Encapsulation {
@@ -33,7 +50,9 @@ impl From<homeport_proto::Encapsulation> for Encapsulation {
         match from {
             homeport_proto::Encapsulation::IpInIp => Encapsulation::IpInIp,
             homeport_proto::Encapsulation::Minimal => Encapsulation::Minimal,
-            homeport_proto::Encapsulation::Gre => Encapsulation::Gre,
+            homeport_proto::Encapsulation::Gre { .. } => Encapsulation::Gre,
+            homeport_proto::Encapsulation::Udp { .. } => Encapsulation::Udp,
+            homeport_proto::Encapsulation::PlainUdp { .. } => Encapsulation::PlainUdp,
         }
     }
 }

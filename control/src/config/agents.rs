@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use homeport_dataplane::table::binding::MAX_TUNNELS;
 use homeport_proto::config::{
-    AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Prefix,
+    AdvertiserConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig, HomeNetwork,
+    NatPolicy, Prefix, TunnelPolicy, UdpTunnelling,
 };
 use homeport_proto::{Lifetime, PortId, TenantId};
 
@@ -111,6 +112,9 @@ impl Checker<'_> {
             administratively_prohibited: *section.administratively_prohibited,
             security,
             require_foreign_home_authentication: *section.require_foreign_home_authentication,
+            tunnels: TunnelPolicy::default(),
+            nat: NatPolicy::default(),
+            mobile_networks: Vec::new(),
         };
         Some(Named { name, config })
     }
@@ -198,6 +202,8 @@ impl Checker<'_> {
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             administratively_prohibited: *section.administratively_prohibited,
             security,
+            tunnels: TunnelPolicy::default(),
+            udp_tunnel: UdpTunnelling::Off,
         };
         Some(Named { name, config })
     }
@@ -278,6 +284,8 @@ impl Checker<'_> {
                 .map(|agent| agent.reverse_tunnel)
                 .or(home.map(|agent| agent.reverse_tunnel))
                 .unwrap_or(false),
+            encapsulations: EncapsulationSet::IP_IN_IP,
+            udp_tunnel: false,
             registration_lifetime: section
                 .registration_lifetime
                 .as_ref()

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use homeport_dataplane::table::binding::TunnelFlags;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::{DropReason, PuntReason};
@@ -272,7 +273,7 @@ impl EventLoop {
     }
 
     fn tunnel_views(&self) -> Vec<TunnelView> {
-        type Ends = (TenantId, Role, Ipv4Addr, Ipv4Addr);
+        type Ends = (TenantId, Role, Ipv4Addr, Ipv4Addr, Encapsulation);
         let mut tunnels: BTreeMap<Ends, (u64, u64)> = BTreeMap::new();
         let mut add = |ends: Ends, reverse: bool| {
             let (nodes, reversed) = tunnels.entry(ends).or_default();
@@ -281,24 +282,22 @@ impl EventLoop {
         };
         for (key, entry) in self.installer.bindings() {
             for end in entry.tunnels() {
-                let ends = (key.tenant, Role::HomeAgent, entry.home_agent, end.care_of_address);
-                add(ends, end.reverse);
+                let (local, remote) = (entry.home_agent, end.care_of_address());
+                let how = end.encapsulation().into();
+                let ends = (key.tenant, Role::HomeAgent, local, remote, how);
+                add(ends, end.is(TunnelFlags::REVERSE));
             }
         }
         for (key, entry) in self.installer.visitors() {
-            let ends = (key.tenant, Role::ForeignAgent, entry.care_of_address, entry.home_agent);
+            let (local, remote) = (entry.care_of_address, entry.home_agent);
+            let how = entry.encapsulation.into();
+            let ends = (key.tenant, Role::ForeignAgent, local, remote, how);
             add(ends, entry.reverse_tunnel != ReverseTunnel::None);
         }
-        let view =
-            |((tenant, role, local, remote), (nodes, reverse)): (Ends, (u64, u64))| TunnelView {
-                tenant: tenant.0,
-                role,
-                local,
-                remote,
-                encapsulation: Encapsulation::IpInIp,
-                nodes,
-                reverse,
-            };
+        let view = |(ends, (nodes, reverse)): (Ends, (u64, u64))| {
+            let (tenant, role, local, remote, encapsulation) = ends;
+            TunnelView { tenant: tenant.0, role, local, remote, encapsulation, nodes, reverse }
+        };
         tunnels.into_iter().map(view).collect()
     }
 
@@ -312,7 +311,8 @@ impl EventLoop {
                     gateway,
                     unreachable: false,
                 },
-                RouteEntry::Unreachable => {
+                // Mobile networks are their home agent's business, not the underlay's.
+                RouteEntry::MobileRouter { .. } | RouteEntry::Unreachable => {
                     RouteView { destination, port: None, gateway: None, unreachable: true }
                 }
             }
@@ -389,11 +389,6 @@ impl EventLoop {
             "Agents' packets lost because the dataplane was behind.",
         );
         add("inject_errors", counts.inject_errors, "Agents' packets that could not be made.");
-        add(
-            "not_forwardable",
-            self.installer.not_forwardable(),
-            "Bindings and visitors whose encapsulation the dataplane does not have.",
-        );
         for (table, value) in self.installer.full_counts() {
             counters.push(CounterView {
                 name: "table_full".into(),

@@ -22,10 +22,12 @@ fn installer(capacity: usize) -> Installer {
 fn binding(last: u8, care_of_addresses: &[(u8, homeport_proto::Encapsulation)]) -> BindingState {
     let care_of = |(address, encapsulation): &(u8, homeport_proto::Encapsulation)| CareOf {
         address: Ipv4Addr::new(10, 0, 2, *address),
+        registered: Ipv4Addr::new(10, 0, 2, *address),
         encapsulation: *encapsulation,
         reverse_tunnel: true,
         co_located: false,
         broadcast: false,
+        unproven: false,
         lifetime: Lifetime(300),
     };
     BindingState {
@@ -34,6 +36,9 @@ fn binding(last: u8, care_of_addresses: &[(u8, homeport_proto::Encapsulation)]) 
         home_agent: Ipv4Addr::new(10, 0, 1, 2),
         care_of_addresses: care_of_addresses.iter().map(care_of).collect(),
         home_link: Some(PortId(1)),
+        mobile_networks: Vec::new(),
+        set_df: true,
+        clamp_mss: false,
     }
 }
 
@@ -49,14 +54,18 @@ fn a_binding_is_installed_replaced_and_removed() {
     assert!(installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)]))));
     let entry = *installer.bindings.writer.get(&key(10)).unwrap();
     assert_eq!(entry.tunnels().len(), 1);
-    assert_eq!(entry.tunnels()[0].care_of_address, Ipv4Addr::new(10, 0, 2, 2));
-    assert_eq!(entry.home_link, Some(PortId(1)));
-    // More than the dataplane copies to, and one that it cannot make.
-    let many = [(3, IpInIp), (4, Gre), (5, IpInIp), (6, IpInIp), (7, IpInIp), (8, IpInIp)];
+    assert_eq!(entry.tunnels()[0].care_of_address(), Ipv4Addr::new(10, 0, 2, 2));
+    assert_eq!(entry.home_link(), Some(PortId(1)));
+    assert!(entry.flags.contains(EntryFlags::SET_DF));
+    // More than the dataplane copies to.
+    let keyed = Gre { key: Some(7) };
+    let many = [(3, IpInIp), (4, keyed), (5, IpInIp), (6, IpInIp), (7, IpInIp), (8, IpInIp)];
     installer.apply(&Action::InstallBinding(binding(10, &many)));
     let entry = installer.bindings.writer.get(&key(10)).unwrap();
-    let ends: Vec<u8> = entry.tunnels().iter().map(|end| end.care_of_address.octets()[3]).collect();
-    assert_eq!(ends, [3, 5, 6, 7]);
+    let ends: Vec<u8> =
+        entry.tunnels().iter().map(|end| end.care_of_address().octets()[3]).collect();
+    assert_eq!(ends, [3, 4, 5, 6]);
+    assert_eq!(entry.tunnels()[1].encapsulation(), Encapsulation::Gre { key: Some(7) });
     let (tenant, home_address) = (TENANT, key(10).home_address);
     installer.apply(&Action::RemoveBinding { tenant, home_address });
     assert!(installer.bindings.writer.is_empty());
@@ -82,12 +91,11 @@ fn a_node_that_wants_broadcasts_is_listed_while_it_is_bound() {
 }
 
 #[test]
-fn a_binding_that_cannot_be_forwarded_leaves_no_old_tunnel() {
+fn a_binding_without_a_care_of_address_leaves_no_old_tunnel() {
     let mut installer = installer(4);
     installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
-    installer.apply(&Action::InstallBinding(binding(10, &[(2, Gre)])));
+    installer.apply(&Action::InstallBinding(binding(10, &[])));
     assert!(installer.bindings.writer.is_empty());
-    assert_eq!(installer.not_forwardable(), 1);
 }
 
 #[test]
@@ -119,6 +127,8 @@ fn a_visitor_is_installed_and_removed() {
         care_of_address: Ipv4Addr::new(10, 0, 2, 2),
         encapsulation: IpInIp,
         reverse_tunnel: homeport_proto::ReverseTunnel::Encapsulating,
+        set_df: false,
+        clamp_mss: true,
     };
     installer.apply(&Action::InstallVisitor(visitor));
     let (tenant, home_address) = (TENANT, visitor.home_address);
@@ -144,6 +154,9 @@ fn agents() -> AgentConfig {
         administratively_prohibited: false,
         security: Default::default(),
         require_foreign_home_authentication: false,
+        tunnels: homeport_proto::config::TunnelPolicy::default(),
+        nat: homeport_proto::config::NatPolicy::default(),
+        mobile_networks: Vec::new(),
     };
     let foreign_agent = ForeignAgentConfig {
         tenant: TenantId(4),
@@ -159,6 +172,8 @@ fn agents() -> AgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
+        tunnels: homeport_proto::config::TunnelPolicy::default(),
+        udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,
         security: Default::default(),
     };
@@ -170,6 +185,8 @@ fn agents() -> AgentConfig {
         home_agent: true,
         care_of_addresses: Vec::new(),
         registration_required: false,
+        encapsulations: homeport_proto::config::EncapsulationSet::ALL,
+        udp_tunnel: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(600),
         interval: std::time::Duration::from_secs(1),

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
-use homeport_proto::config::MobileNodeConfig;
+use homeport_proto::config::{MobileNodeConfig, PreferredEncapsulation};
 use toml::de::DeTable;
 
 use crate::config::ConfigErrors;
@@ -194,6 +194,8 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             reverse_tunnel: (*node.reverse_tunnel).into(),
             co_located: *node.co_located,
             agent_wait: node.agent_wait.0,
+            encapsulation: PreferredEncapsulation::IpInIp,
+            nat_traversal: false,
             security,
         },
     })

@@ -14,6 +14,12 @@ pub enum RouteEntry {
         /// The gateway; `None` when the destination is on the link.
         gateway: Option<Ipv4Addr>,
     },
+    /// Behind a mobile router (RFC 5177): where that router's binding leads, home
+    /// when it has none.
+    MobileRouter {
+        /// The router's home address.
+        home_address: Ipv4Addr,
+    },
     /// Nowhere: dropped as `NoRoute` (blackhole, unreachable, prohibit).
     Unreachable,
 }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::{MacAddress, PortId, TenantId};
 
-use super::binding::Encapsulation;
+use super::binding::{Encapsulation, EntryFlags};
 
 /// What a visitor is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -44,4 +44,6 @@ pub struct VisitorEntry {
     pub encapsulation: Encapsulation,
     /// How its packets go back.
     pub reverse_tunnel: ReverseTunnel,
+    /// How its tunnel treats packets.
+    pub flags: EntryFlags,
 }

@@ -8,7 +8,7 @@ use homeport_dataplane::port::mem::{MemLink, MemPort};
 use homeport_dataplane::punt::{InjectHeader, InjectKind, PuntHeader};
 use homeport_dataplane::stats::PortStats;
 use homeport_dataplane::table::binding::{
-    BindingEntry, BindingKey, Encapsulation, MAX_TUNNELS, TunnelEnd,
+    BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
 };
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
@@ -238,23 +238,24 @@ impl Rig {
 
 /// A binding with tunnels to these care-of addresses, reverse tunnels granted.
 pub(crate) fn binding(home_agent: &str, care_of_addresses: &[&str]) -> BindingEntry {
-    let end = |address: &str| TunnelEnd {
-        care_of_address: ip(address),
-        encapsulation: Encapsulation::IpInIp,
-        reverse: true,
-        co_located: false,
-        broadcast: false,
-    };
-    let mut tunnels = [end("0.0.0.0"); MAX_TUNNELS];
-    for (tunnel, address) in tunnels.iter_mut().zip(care_of_addresses) {
-        *tunnel = end(address);
-    }
-    BindingEntry {
-        home_agent: ip(home_agent),
-        tunnels,
-        tunnel_count: care_of_addresses.len() as u8,
-        home_link: None,
-    }
+    let ends: Vec<_> = care_of_addresses
+        .iter()
+        .map(|address| (*address, Encapsulation::IpInIp, TunnelFlags::REVERSE))
+        .collect();
+    binding_of(home_agent, None, &ends)
+}
+
+/// A binding with these tunnels, and the home link to answer ARP on.
+pub(crate) fn binding_of(
+    home_agent: &str,
+    home_link: Option<u16>,
+    tunnels: &[(&str, Encapsulation, TunnelFlags)],
+) -> BindingEntry {
+    let ends = tunnels
+        .iter()
+        .map(|(address, encapsulation, flags)| TunnelEnd::new(ip(address), *encapsulation, *flags));
+    let link = home_link.map(PortId);
+    BindingEntry::new(ip(home_agent), ends, link, EntryFlags::default()).unwrap()
 }
 
 /// A visitor at `mac` on `port`.
@@ -272,6 +273,7 @@ pub(crate) fn visitor(
         care_of_address: ip(care_of_address),
         encapsulation: Encapsulation::IpInIp,
         reverse_tunnel,
+        flags: EntryFlags::default(),
     }
 }
 

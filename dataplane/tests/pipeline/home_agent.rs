@@ -1,7 +1,6 @@
 //! The home agent's side: tunnels to nodes that are away, and what comes back.
 
-use homeport_dataplane::PortId;
-use homeport_dataplane::table::binding::BindingEntry;
+use homeport_dataplane::table::binding::{BindingEntry, Encapsulation, TunnelFlags};
 use homeport_dataplane::verdict::DropReason;
 use homeport_wire::{ArpOperation, ArpPacket, EtherType, EthernetHeader, IpProtocol, MacAddress};
 use zerocopy::FromBytes;
@@ -117,9 +116,8 @@ fn only_the_bound_node_comes_out_of_its_reverse_tunnel() {
 #[test]
 fn a_reverse_tunnel_that_was_not_granted_is_closed() {
     let mut rig = home_agent();
-    let mut entry = binding(AGENT, &[CARE_OF]);
-    entry.tunnels[0].reverse = false;
-    rig.bind(NODE, entry);
+    let tunnel = (CARE_OF, Encapsulation::IpInIp, TunnelFlags::default());
+    rig.bind(NODE, binding_of(AGENT, None, &[tunnel]));
     let frame = from_core(&Ip::data(NODE, FAR).tunnelled(CARE_OF, AGENT));
     rig.assert_drops(0, &frame, DropReason::ReverseTunnelNotGranted);
 }
@@ -197,7 +195,8 @@ fn what_a_node_sends_through_its_tunnel_to_the_agent_goes_to_the_kernel() {
 }
 
 fn with_home_link(port: u16) -> BindingEntry {
-    BindingEntry { home_link: Some(PortId(port)), ..binding(AGENT, &[CARE_OF]) }
+    let tunnel = (CARE_OF, Encapsulation::IpInIp, TunnelFlags::REVERSE);
+    binding_of(AGENT, Some(port), &[tunnel])
 }
 
 fn who_has(sender: &str, target: &str) -> ArpPacket {
@@ -309,9 +308,8 @@ fn broadcasts_and_groups_of_the_home_link_reach_the_nodes_that_asked() {
         homeport_dataplane::table::local::LocalEntry { broadcast: true, ..Default::default() },
     );
     let listening = |care_of: &str, co_located: bool| {
-        let mut entry = BindingEntry { home_link: Some(PortId(1)), ..binding(AGENT, &[care_of]) };
-        (entry.tunnels[0].broadcast, entry.tunnels[0].co_located) = (true, co_located);
-        entry
+        let flags = TunnelFlags::BROADCAST.with(TunnelFlags::CO_LOCATED, co_located);
+        binding_of(AGENT, Some(1), &[(care_of, Encapsulation::IpInIp, flags)])
     };
     rig.bind("10.1.0.10", listening("10.0.2.2", false));
     rig.bind("10.1.0.11", listening("10.0.3.3", true));

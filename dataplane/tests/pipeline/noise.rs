@@ -1,6 +1,6 @@
 //! Noise: frames that nobody meant, into tables that are full of entries.
 
-use homeport_dataplane::table::binding::BindingKey;
+use homeport_dataplane::table::binding::{BindingKey, Encapsulation, TunnelFlags};
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
@@ -46,11 +46,12 @@ fn two_tenants() -> Rig {
             ("10.1.0.13", vec!["10.1.0.14"]),
             ("10.1.0.14", vec!["10.1.0.13"]),
         ] {
-            let mut entry = binding(&home_agent, &ends);
-            entry.home_link = Some(ports[1]);
-            for tunnel in &mut entry.tunnels {
-                (tunnel.broadcast, tunnel.co_located) = (true, node.ends_with('1'));
-            }
+            let flags = TunnelFlags::REVERSE
+                .with(TunnelFlags::BROADCAST, true)
+                .with(TunnelFlags::CO_LOCATED, node.ends_with('1'));
+            let tunnels: Vec<_> =
+                ends.iter().map(|end| (*end, Encapsulation::IpInIp, flags)).collect();
+            let entry = binding_of(&home_agent, Some(ports[1].0), &tunnels);
             let key = BindingKey { tenant, home_address: ip(node) };
             rig.control.bindings.install(key, entry).unwrap();
             rig.control.listeners.update(key, Some(&entry)).unwrap();

@@ -119,7 +119,7 @@ impl ForeignAgent {
     ) -> Result<(), Refusal> {
         let request = &received.body;
         let reserved = match self.config.profile {
-            Profile::Rfc5944 => request.flags.has_reserved(),
+            Profile::Rfc5944 | Profile::Dmnr => request.flags.has_reserved(),
             // RFC 2002 §3.3: the bit was V, Van Jacobson header compression.
             Profile::Rfc2002 if request.flags.contains(RequestFlags::RESERVED_R) => {
                 return Err(ReplyCode::FA_HEADER_COMPRESSION_UNAVAILABLE.into());

@@ -63,13 +63,13 @@ impl HomeAgent {
                 .ok_or(DiscardReason::NoSecurityAssociation)?;
             authentic &= received.verify(extension, association);
             // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
-            authentic &= chosen.is_none() || self.config.profile == Profile::Rfc5944;
+            authentic &= chosen.is_none() || self.config.profile != Profile::Rfc2002;
             chosen.get_or_insert(association);
         }
         match (chosen, self.config.profile) {
             (Some(association), _) => Ok((Arc::clone(association), authentic)),
             (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
-            (None, Profile::Rfc5944) => Err(DiscardReason::NoAuthentication),
+            (None, Profile::Rfc5944 | Profile::Dmnr) => Err(DiscardReason::NoAuthentication),
             // RFC 2002 §3.8.2.1: a request without is denied too.
             (None, Profile::Rfc2002) => {
                 let association = security.first_mobile_node(home_address);
@@ -115,7 +115,7 @@ impl HomeAgent {
         // §3.8.2.3. In RFC 2002 one of the two bits asks for header compression
         // on the foreign agent's link, which is not the home agent's business.
         let reserved = match self.config.profile {
-            Profile::Rfc5944 => request.flags.has_reserved(),
+            Profile::Rfc5944 | Profile::Dmnr => request.flags.has_reserved(),
             Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
         };
         if reserved || asked.received.defect().is_some() {

@@ -38,7 +38,7 @@ impl HomeAgent {
                 let from_server = datagram.source_port == MOBILE_IP_PORT
                     && datagram.source != asked.request.care_of_address;
                 let amplifies =
-                    reply_len > datagram.payload.len() && self.config.profile == Profile::Rfc5944;
+                    reply_len > datagram.payload.len() && self.config.profile != Profile::Rfc2002;
                 !from_server && !amplifies
             }
         };

@@ -95,6 +95,9 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         administratively_prohibited: false,
         security,
         require_foreign_home_authentication: false,
+        tunnels: homeport_proto::config::TunnelPolicy::default(),
+        nat: homeport_proto::config::NatPolicy::default(),
+        mobile_networks: Vec::new(),
     }
 }
 
@@ -113,6 +116,8 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
+        tunnels: homeport_proto::config::TunnelPolicy::default(),
+        udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,
         security: SecurityAssociations::default(),
     }
@@ -127,6 +132,8 @@ pub(crate) fn advertiser_config() -> AdvertiserConfig {
         home_agent: false,
         care_of_addresses: vec![FOREIGN],
         registration_required: false,
+        encapsulations: homeport_proto::config::EncapsulationSet::ALL,
+        udp_tunnel: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -389,10 +396,12 @@ pub(crate) fn installed(actions: &[Action]) -> Vec<CareOf> {
 pub(crate) fn care_of(address: Ipv4Addr, lifetime: u16) -> CareOf {
     CareOf {
         address,
+        registered: address,
         encapsulation: Encapsulation::IpInIp,
         reverse_tunnel: false,
         co_located: false,
         broadcast: false,
+        unproven: false,
         lifetime: Lifetime(lifetime),
     }
 }
@@ -407,5 +416,7 @@ pub(crate) fn visitor(reverse_tunnel: ReverseTunnel) -> VisitorState {
         care_of_address: FOREIGN,
         encapsulation: Encapsulation::IpInIp,
         reverse_tunnel,
+        set_df: false,
+        clamp_mss: false,
     }
 }

@@ -62,6 +62,8 @@ fn config() -> MobileNodeConfig {
         reverse_tunnel: ReverseTunnel::Direct,
         co_located: true,
         agent_wait: Duration::from_millis(30),
+        encapsulation: crate::config::PreferredEncapsulation::IpInIp,
+        nat_traversal: false,
         security,
     }
 }

@@ -43,6 +43,8 @@ fn advertiser(address: Ipv4Addr, home_agent: bool) -> AdvertiserConfig {
         home_agent,
         care_of_addresses: if home_agent { vec![] } else { vec![care_of(address)] },
         registration_required: false,
+        encapsulations: crate::config::EncapsulationSet::ALL,
+        udp_tunnel: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -69,6 +71,9 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         administratively_prohibited: false,
         security,
         require_foreign_home_authentication: false,
+        tunnels: crate::config::TunnelPolicy::default(),
+        nat: crate::config::NatPolicy::default(),
+        mobile_networks: Vec::new(),
     };
     AgentConfig {
         home_agents: vec![home_agent],
@@ -94,6 +99,8 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: true,
+        tunnels: crate::config::TunnelPolicy::default(),
+        udp_tunnel: crate::config::UdpTunnelling::Off,
         administratively_prohibited: false,
         security,
     };
