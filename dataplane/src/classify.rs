@@ -16,13 +16,17 @@ use zerocopy::FromBytes;
 
 use crate::broadcast::{ListenerKey, MAX_LISTENERS};
 use crate::parse::Ipv4Facts;
-use crate::table::binding::{BindingEntry, BindingKey, Encapsulation, TunnelFlags};
+use crate::table::binding::{BindingEntry, BindingKey};
 use crate::table::hash::Reader;
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
 use crate::verdict::{DropReason, PuntReason};
+
+mod tunnelled;
+
+pub use tunnelled::{TunnelClass, classify_tunnelled};
 
 /// ICMP parameter problem (RFC 792).
 const PARAMETER_PROBLEM: u8 = 12;
@@ -181,18 +185,6 @@ pub enum Class<'t> {
     Deliver(&'t VisitorEntry),
     /// To be routed by its destination.
     Forward,
-}
-
-/// Where a packet goes that leaves a tunnel here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TunnelClass<'t> {
-    /// To the visitor that it is for (foreign agent, forward tunnel).
-    Visitor(&'t VisitorEntry),
-    /// On to the home agent of the visitor that sent it (foreign agent,
-    /// encapsulating delivery, RFC 3024 §5.2).
-    ReverseTunnel(&'t VisitorEntry),
-    /// Wherever its destination says (home agent, reverse tunnel).
-    Home,
 }
 
 /// What an ARP packet that came in on `port`, or from its kernel twin, is (B-06).
@@ -390,95 +382,4 @@ fn loops(facts: &Ipv4Facts, bytes: &[u8], is_own: bool, binding: &BindingEntry) 
             .get(usize::from(facts.header_len)..)
             .and_then(|inner| Ipv4Header::ref_from_prefix(inner).ok())
             .is_some_and(|(inner, _)| inner.destination() == facts.destination)
-}
-
-/// Whether a tunnelled packet may leave its tunnel at the address `local`, and
-/// where it goes then (RFC 3024 §4.3.2, RFC 5944 §3.7.3, §4.2.2).
-///
-/// # Errors
-/// The reason to drop the packet. Nothing is reported to the sender: a foreign
-/// agent drops what is for no visitor in silence (RFC 5944 §4.2.2).
-pub fn classify_tunnelled<'t>(
-    outer: &Ipv4Facts,
-    inner: &Ipv4Facts,
-    origin: &Origin,
-    local: &LocalEntry,
-    tables: &'t Tables,
-) -> Result<TunnelClass<'t>, DropReason> {
-    let tenant = local.tenant;
-    if (local.care_of_address || local.agent)
-        && let Some(visitor) = tables.visitor(tenant, outer.source)
-    {
-        return from_visitor(outer, inner, origin, visitor);
-    }
-    if local.care_of_address
-        && let Some(visitor) = tables.visitor(tenant, inner.destination)
-    {
-        return if outer.source == visitor.home_agent {
-            Ok(TunnelClass::Visitor(visitor))
-        } else {
-            Err(DropReason::OuterSourceMismatch)
-        };
-    }
-    if local.home_agent {
-        from_bound_node(outer, inner, tenant, tables)
-    } else {
-        Err(DropReason::NoVisitor)
-    }
-}
-
-/// Encapsulating delivery: the visitor tunnels to its foreign agent what shall go
-/// on to its home agent.
-fn from_visitor<'t>(
-    outer: &Ipv4Facts,
-    inner: &Ipv4Facts,
-    origin: &Origin,
-    visitor: &'t VisitorEntry,
-) -> Result<TunnelClass<'t>, DropReason> {
-    let on_its_link = matches!(
-        origin,
-        Origin::Link { port, ethernet } if *port == visitor.port && ethernet.source == visitor.mac
-    );
-    if !on_its_link {
-        return Err(DropReason::VisitorLinkMismatch);
-    }
-    if inner.source != outer.source {
-        return Err(DropReason::InnerSourceMismatch);
-    }
-    match visitor.reverse_tunnel {
-        ReverseTunnel::Encapsulating => Ok(TunnelClass::ReverseTunnel(visitor)),
-        ReverseTunnel::None | ReverseTunnel::Direct => Err(DropReason::ReverseTunnelNotGranted),
-    }
-}
-
-/// The reverse tunnel's end at the home agent: the inner source must be bound to
-/// the outer one (RFC 3024 §4.3.2).
-fn from_bound_node<'t>(
-    outer: &Ipv4Facts,
-    inner: &Ipv4Facts,
-    tenant: TenantId,
-    tables: &Tables,
-) -> Result<TunnelClass<'t>, DropReason> {
-    let source = inner.source;
-    let is_martian = source.is_multicast()
-        || source.is_broadcast()
-        || source.is_loopback()
-        || source.is_unspecified()
-        || tables.locals.lookup(&LocalKey { address: source }).is_some();
-    if is_martian {
-        return Err(DropReason::MartianSource);
-    }
-    let binding = tables.binding(tenant, source).ok_or(DropReason::NoBinding)?;
-    let tunnel = binding
-        .tunnels()
-        .iter()
-        .find(|tunnel| tunnel.care_of_address() == outer.source)
-        .ok_or(DropReason::OuterSourceMismatch)?;
-    if !tunnel.is(TunnelFlags::REVERSE) {
-        return Err(DropReason::ReverseTunnelNotGranted);
-    }
-    match tunnel.encapsulation() {
-        Encapsulation::IpInIp => Ok(TunnelClass::Home),
-        _ => Err(DropReason::EncapsulationMismatch),
-    }
 }
