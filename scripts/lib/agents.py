@@ -4,9 +4,12 @@ One file per agent, plus the key files that they name: random, hex, mode 0600.
 """
 
 import os
+import re
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
 
+CORRESPONDENT = "192.0.2.2"
 HOME_ADDRESS = "10.1.0.10"
 HOME_PREFIX = "10.1.0.0/24"
 HOME_AGENT = "10.0.1.2"
@@ -18,6 +21,13 @@ MOBILE_FOREIGN_SPI = 257
 FOREIGN_HOME_SPI = 300
 
 KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What may differ between two runs of one topology."""
+
+    ports: str = "af_packet"
 
 
 def port(number: int, name: str, ports: str, address: str) -> str:
@@ -52,31 +62,31 @@ def association(table: str, peer: str, address: str, spi: int, algorithm: str, k
     return text + "\n"
 
 
-def home_agent(run: Path, ports: str) -> str:
+def home_agent(run: Path, choices: Choices, foreign_agents: dict[str, str]) -> str:
     """`ha.toml`: the home agent with its home link."""
     text = "# The home agent of the lab.\n" + daemon(run, "ha")
     text += '[dataplane]\npoll = "adaptive"\n\n'
-    text += port(0, "core", ports, "10.0.1.2/24")
-    text += port(1, "home", ports, "10.1.0.1/24")
+    text += port(0, "core", choices.ports, "10.0.1.2/24")
+    text += port(1, "home", choices.ports, "10.1.0.1/24")
     text += default_route("10.0.1.1")
     text += (f'[[home_agent]]\nname = "ha"\naddress = "{HOME_AGENT}"\nmax_lifetime = "600s"\n'
              'max_bindings = 1000\nmax_simultaneous = 4\nreverse_tunnel = true\n\n'
              f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\nport = "home"\n\n')
     text += association("home_agent", "mobile_node", HOME_ADDRESS, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
-    for name, care_of in CARE_OF_ADDRESSES.items():
+    for name, care_of in foreign_agents.items():
         text += association("home_agent", "foreign_agent", care_of, FOREIGN_HOME_SPI, "hmac-sha1",
                             f"{name}-ha", timestamps=False)
     return text + '[[advertiser]]\nport = "home"\nhome_agent = "ha"\ninterval = "1s"\n'
 
 
-def foreign_agent(run: Path, ports: str, number: int) -> str:
+def foreign_agent(run: Path, choices: Choices, number: int) -> str:
     """`fa1.toml`, `fa2.toml`: a foreign agent with its visited link."""
     name = f"fa{number}"
     core = f"10.0.{number + 1}"
     text = f"# Foreign agent {number} of the lab.\n" + daemon(run, name)
     text += '[dataplane]\npoll = "adaptive"\n\n'
-    text += port(0, "core", ports, f"{core}.2/24")
-    text += port(1, "visited", ports, f"10.2.{number}.1/24")
+    text += port(0, "core", choices.ports, f"{core}.2/24")
+    text += port(1, "visited", choices.ports, f"10.2.{number}.1/24")
     text += default_route(f"{core}.1")
     text += (f'[[foreign_agent]]\nname = "{name}"\ncare_of_address = "{CARE_OF_ADDRESSES[name]}"\n'
              'ports = ["visited"]\nmax_lifetime = "300s"\nreverse_tunnel = true\n'
@@ -88,31 +98,45 @@ def foreign_agent(run: Path, ports: str, number: int) -> str:
     return text + f'[[advertiser]]\nport = "visited"\nforeign_agent = "{name}"\ninterval = "1s"\n'
 
 
-def mobile_node(run: Path) -> str:
+def mobile_node(run: Path, choices: Choices, foreign_agents: dict[str, str]) -> str:
     """`mn.toml`: the mobile node."""
     text = "# The mobile node of the lab.\n" + daemon(run, "mn", metrics=False)
     text += (f'[mobile_node]\ninterface = "eth0"\ntunnel = "hp-mn"\nhome_address = "{HOME_ADDRESS}"\n'
              f'home_prefix = "{HOME_PREFIX}"\nhome_agent = "{HOME_AGENT}"\nlifetime = "60s"\n'
              'reverse_tunnel = "direct"\nco_located = true\n\n')
     text += association("mobile_node", "home_agent", HOME_AGENT, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
-    for name, care_of in CARE_OF_ADDRESSES.items():
+    for name, care_of in foreign_agents.items():
         text += association("mobile_node", "foreign_agent", care_of, MOBILE_FOREIGN_SPI, "hmac-md5",
                             f"mn-{name}", timestamps=False)
     return text.rstrip() + "\n"
 
 
-def write(directory: Path, run: Path, ports: str) -> dict[str, Path]:
-    """Writes all files and new keys into `directory`; returns the config of each node."""
+def roam(run: Path, choices: Choices) -> dict[str, str]:
+    """The files of the topology `roam`."""
+    return {"ha": home_agent(run, choices, CARE_OF_ADDRESSES), "fa1": foreign_agent(run, choices, 1),
+            "fa2": foreign_agent(run, choices, 2), "mn": mobile_node(run, choices, CARE_OF_ADDRESSES)}
+
+
+def nat(run: Path, choices: Choices) -> dict[str, str]:
+    """The files of the topology `nat`."""
+    return {"ha": home_agent(run, choices, {}), "mn": mobile_node(run, choices, {})}
+
+
+def interop(run: Path, choices: Choices) -> dict[str, str]:
+    """The file of the home agent of scripts/interop."""
+    return {"ha": home_agent(run, choices, {})}
+
+
+def write(directory: Path, texts: dict[str, str]) -> dict[str, Path]:
+    """Writes these files, and new keys wherever they name one; returns the path of each."""
     keys = directory / "keys"
     keys.mkdir(parents=True, exist_ok=True)
     keys.chmod(0o700)
-    for name in ["mn-ha"] + [f"{fa}-ha" for fa in CARE_OF_ADDRESSES] + [f"mn-{fa}" for fa in CARE_OF_ADDRESSES]:
-        path = keys / f"{name}.key"
+    for name in sorted(set(re.findall(r'key_file = "keys/([^"]+)"', "".join(texts.values())))):
+        path = keys / name
         path.unlink(missing_ok=True)
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
             file.write(secrets.token_hex(KEY_BYTES) + "\n")
-    texts = {"ha": home_agent(run, ports), "fa1": foreign_agent(run, ports, 1),
-             "fa2": foreign_agent(run, ports, 2), "mn": mobile_node(run)}
     paths = {}
     for node, text in texts.items():
         paths[node] = directory / f"{node}.toml"

@@ -25,7 +25,8 @@ from pathlib import Path
 
 import agents
 import plot
-from lab import AGENTS, CORRESPONDENT, Lab, LabError, build_directory, run, wait_until
+from agents import CORRESPONDENT, Choices
+from lab import Lab, LabError, build_directory, run, wait_until
 from measure import Flow, Move, bins, read_line
 from screen import BOLD, CYAN, DIM, GREEN, RED, YELLOW, Screen, bar, sparkline
 
@@ -134,6 +135,7 @@ class Demo:
         self.screen = Screen()
         self.directory = build_directory() / "demo"
         self.binaries = Path(options.binaries).resolve() if options.binaries else build_directory() / "release"
+        self.choices = Choices(ports=options.ports)
         self.lab = Lab(options.name, self.directory, self.binaries)
         self.moves: list[Move] = []
         self.problems: list[str] = []
@@ -166,9 +168,9 @@ class Demo:
             if old.is_file():
                 old.unlink()
         self.up = True
-        self.lab.up(ports=self.options.ports)
+        self.lab.up(self.choices)
         step("the lab is laid: correspondent, router, home agent, two foreign agents, DHCP network, mobile node")
-        self.lab.start_agents(self.options.ports)
+        self.lab.start_agents(self.choices)
         step(f"the agents run, on {self.options.ports} ports")
         reached = wait_until(
             lambda: "1 received" in self.lab.exec("mn", "ping", "-n", "-c1", "-W1", "-I", agents.HOME_ADDRESS,
@@ -282,7 +284,7 @@ class Demo:
             if now >= give_up:
                 self.problems.append(f"the download did not end within {PATIENCE_SECONDS} s of its time")
                 break
-            for name in (*AGENTS, "mn"):
+            for name in (*self.lab.topology.agents, "mn"):
                 if self.lab.dead(name):
                     raise LabError(f"{name} ended while the demo ran")
             self.draw(download, probes)
@@ -332,10 +334,10 @@ class Demo:
     def cpu_at_rest(self, seconds: float) -> dict[str, float]:
         """Percent of a core that each agent uses while nothing flows."""
         time.sleep(0.5)
-        before, start = {node: self.cpu(node) for node in AGENTS}, time.monotonic()
+        before, start = {node: self.cpu(node) for node in self.lab.topology.agents}, time.monotonic()
         time.sleep(seconds)
         elapsed = time.monotonic() - start
-        return {node: (self.cpu(node) - before[node]) / elapsed * 100 for node in AGENTS}
+        return {node: (self.cpu(node) - before[node]) / elapsed * 100 for node in self.lab.topology.agents}
 
     def cpu(self, node: str) -> float:
         """CPU seconds of an agent so far."""
@@ -351,7 +353,7 @@ class Demo:
         def conserved(totals: dict) -> bool:
             return totals["rx"] == sum(totals[key] for key in keys[1:5]) and totals["held"] == 0
 
-        for node in AGENTS:
+        for node in self.lab.topology.agents:
             totals: dict = {}
 
             # The counters are read one after the other while RX cores count on, so a

@@ -1,75 +1,30 @@
-"""The lab: a mobile node, its agents and a correspondent, in network namespaces.
+"""A lab: mobile nodes, their agents and a correspondent, in network namespaces.
 
-    cn ──────── r ──┬──────── ha ──────── home      ┐
- 192.0.2.2          ├──────── fa1 ─────── visited1  │  bridges in `sw`;
-                    ├──────── fa2 ─────── visited2  ├─ `mn` hangs on one of them
-                    └──────── gw ──────── visited3  ┘  and is moved to another
-
-cn    correspondent node, a plain Linux host, 192.0.2.2
-r     plain Linux router: 192.0.2.1, 10.0.1.1, 10.0.2.1, 10.0.3.1, 10.0.4.1
-ha    homeportd, home agent: core 10.0.1.2, home link 10.1.0.1/24
-fa1   homeportd, foreign agent: core 10.0.2.2 (its care-of address), link 10.2.1.1/24
-fa2   homeportd, foreign agent: core 10.0.3.2 (its care-of address), link 10.2.2.1/24
-gw    plain Linux router with DHCP and no agent: core 10.0.4.2, link 10.2.3.1/24
-sw    a switch per access network: the bridges home, visited1, visited2, visited3
-mn    homeport-mn: eth0, whose other end is a port of one bridge; home address 10.1.0.10
-
-Moving the mobile node takes the link down, puts its far end on another bridge and
-takes it up again: its carrier really goes and comes back.
+Moving the mobile node takes its link down, puts the far end on another bridge and takes
+it up again: its carrier really goes and comes back.
 """
 
-import argparse
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import agents
+from agents import Choices
+from topologies import ROAM, TOPOLOGIES, Topology
 
 ROOT = Path(__file__).resolve().parents[2]
-NETWORKS = ("home", "visited1", "visited2", "visited3")
-NODES = ("cn", "r", "ha", "fa1", "fa2", "gw", "sw", "mn")
-AGENTS = ("ha", "fa1", "fa2")
-CORRESPONDENT = "192.0.2.2"
-
-# (node, interface, its IPv4 address or none) at both ends of each cable. An agent's
-# interfaces carry no address: its dataplane takes them, and homeportd puts the
-# addresses on the ports' kernel twins.
-CABLES = (
-    (("cn", "eth0", f"{CORRESPONDENT}/24"), ("r", "cn", "192.0.2.1/24")),
-    (("r", "ha", "10.0.1.1/24"), ("ha", "core", None)),
-    (("r", "fa1", "10.0.2.1/24"), ("fa1", "core", None)),
-    (("r", "fa2", "10.0.3.1/24"), ("fa2", "core", None)),
-    (("r", "gw", "10.0.4.1/24"), ("gw", "core", "10.0.4.2/24")),
-    (("ha", "home", None), ("sw", "home", None)),
-    (("fa1", "visited", None), ("sw", "visited1", None)),
-    (("fa2", "visited", None), ("sw", "visited2", None)),
-    (("gw", "visited", "10.2.3.1/24"), ("sw", "visited3", None)),
-    (("mn", "eth0", None), ("sw", "mn", None)),
-)
-ROUTES = {
-    "cn": ("default via 192.0.2.1",),
-    "r": ("10.1.0.0/24 via 10.0.1.2", "10.2.1.0/24 via 10.0.2.2", "10.2.2.0/24 via 10.0.3.2",
-          "10.2.3.0/24 via 10.0.4.2"),
-    "gw": ("default via 10.0.4.1",),
-}
-# `--plain`: the agents are plain routers, and the mobile node takes another address
-# on each link, without mobility.
-PLAIN_ADDRESSES = {
-    "ha": (("core", "10.0.1.2/24"), ("home", "10.1.0.1/24"), "10.0.1.1"),
-    "fa1": (("core", "10.0.2.2/24"), ("visited", "10.2.1.1/24"), "10.0.2.1"),
-    "fa2": (("core", "10.0.3.2/24"), ("visited", "10.2.2.1/24"), "10.0.3.1"),
-}
-PLAIN_MOBILE_NODE = {"home": ("10.1.0.10/24", "10.1.0.1"), "visited1": ("10.2.1.10/24", "10.2.1.1"),
-                     "visited2": ("10.2.2.10/24", "10.2.2.1"), "visited3": ("10.2.3.10/24", "10.2.3.1")}
-
+NAMESPACES = Path("/run/netns")
 READY_SECONDS = 20
 STOP_SECONDS = 5
+MASQUERADE = """table ip outside {{
+    chain post {{ type nat hook postrouting priority srcnat; oifname "{outside}" masquerade; }}
+}}
+"""
 
 
 class LabError(Exception):
@@ -92,6 +47,11 @@ def run(*command: object, stdin: str | None = None, check: bool = True) -> str:
     return done.stdout
 
 
+def build_directory() -> Path:
+    """Cargo's target directory."""
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+
+
 def wait_until(condition, seconds: float, step: float = 0.05) -> bool:
     """Polls `condition` until it holds; whether it did in time."""
     end = time.monotonic() + seconds
@@ -103,11 +63,26 @@ def wait_until(condition, seconds: float, step: float = 0.05) -> bool:
         time.sleep(step)
 
 
+def processes_in(namespaces: list[str]) -> set[int]:
+    """Who runs in these network namespaces, this process excepted. (`ip netns pids` reads
+    all of /proc once for each.)"""
+    wanted = {(NAMESPACES / name).stat().st_ino for name in namespaces if (NAMESPACES / name).exists()}
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "ns" / "net").stat().st_ino in wanted:
+                found.add(int(entry.name))
+        except OSError:
+            continue
+    return found - {os.getpid()}
+
+
 class Lab:
     """The namespaces called `NAME-cn`, `NAME-r`, … and what runs in them."""
 
-    def __init__(self, name: str, directory: Path, binaries: Path):
+    def __init__(self, name: str, directory: Path, binaries: Path, topology: Topology = ROAM):
         self.name = name
+        self.topology = topology
         self.directory = directory
         self.binaries = binaries
         self.run = Path("/run/homeport-lab") / name
@@ -129,46 +104,59 @@ class Lab:
 
     def kept(self) -> dict | None:
         """What `scripts/lab up` (or `scripts/demo --keep`) left up on purpose."""
+        state = self._state()
+        return state if state and state.get("keep") else None
+
+    def resume(self, state: dict) -> None:
+        """Becomes the lab that is up already."""
+        self.directory, self.binaries = Path(state["directory"]), Path(state["binaries"])
+        self.topology = TOPOLOGIES[state["topology"]]
+
+    def _state(self) -> dict | None:
         try:
-            state = json.loads((self.run / "state.json").read_text(encoding="utf-8"))
+            return json.loads((self.run / "state.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
-        return state if state.get("keep") else None
 
     def save(self, keep: bool, **more: object) -> None:
         """Writes down what this lab is, for later calls."""
         self.run.mkdir(parents=True, exist_ok=True)
-        state = {"keep": keep, "directory": str(self.directory), "binaries": str(self.binaries),
+        state = {"keep": keep, "topology": self.topology.name, "nodes": self.topology.nodes,
+                 "directory": str(self.directory), "binaries": str(self.binaries),
                  "since": time.strftime("%F %T"), **more}
         (self.run / "state.json").write_text(json.dumps(state), encoding="utf-8")
 
     # Up and down.
 
-    def up(self, ports: str = "af_packet", plain: bool = False) -> None:
-        """Lays the cables. Nothing runs yet, except the DHCP server."""
+    def up(self, choices: Choices = Choices(), plain: bool = False) -> None:
+        """Lays the cables. Nothing runs yet, except the DHCP servers."""
         if os.geteuid() != 0:
             raise LabError("network namespaces need root: run it with sudo")
         self.down()
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.run.mkdir(parents=True, exist_ok=True)
-        for node in NODES:
+        self.save(keep=False)
+        for node in self.topology.nodes:
             run("ip", "netns", "add", self.namespace(node))
         self._tune()
         self._lay_cables()
-        if ports == "dpdk" and not plain:
+        if choices.ports == "dpdk" and not plain:
             self._without_offloads()
         if plain:
             self._plain_routers()
-        self.move("home")
+        for node, outside in self.topology.masquerades.items():
+            run(*self.inside(node, "nft", "-f", "-"), stdin=MASQUERADE.format(outside=outside))
+        if "mn" in self.topology.nodes:
+            self.move(self.topology.networks[0])
         self._start_dhcp()
 
     def down(self) -> None:
         """Ends what runs in the namespaces and removes them, whoever made them."""
-        present = set(run("ip", "netns", "list").split())
-        mine = [self.namespace(node) for node in NODES if self.namespace(node) in present]
-        # The mobile node first, so that it can still deregister; then the rest.
-        for group in ([self.namespace("mn")], mine):
-            self._end_processes([name for name in group if name in present])
+        nodes = {node for topology in TOPOLOGIES.values() for node in topology.nodes}
+        nodes.update(self.topology.nodes, (self._state() or {}).get("nodes", ()))
+        mine = [name for name in map(self.namespace, sorted(nodes)) if (NAMESPACES / name).exists()]
+        # The mobile nodes first, so that they can still deregister; then the rest.
+        self._end_processes([name for name in mine if name.startswith(self.namespace("mn"))])
+        self._end_processes(mine)
         for name in mine:
             run("ip", "netns", "delete", name)
         self._children.clear()
@@ -180,8 +168,7 @@ class Lab:
 
     def is_up(self) -> bool:
         """Whether all its namespaces are there."""
-        present = set(run("ip", "netns", "list").split())
-        return all(self.namespace(node) in present for node in NODES)
+        return all((NAMESPACES / self.namespace(node)).exists() for node in self.topology.nodes)
 
     # What people and programs do with it.
 
@@ -210,15 +197,16 @@ class Lab:
         self._children[name] = child
         return child
 
-    def start_agents(self, ports: str) -> None:
-        """Starts the three homeportd and homeport-mn, and waits until each answers."""
-        paths = agents.write(self.directory / "etc", self.run, ports)
-        for node in (*AGENTS, "mn"):
-            program = self.binaries / ("homeport-mn" if node == "mn" else "homeportd")
+    def start_agents(self, choices: Choices = Choices()) -> None:
+        """Starts every homeportd and homeport-mn, and waits until each answers."""
+        paths = agents.write(self.directory / "etc", self.topology.configs(self.run, choices))
+        nodes = (*self.topology.agents, *self.topology.mobile_nodes)
+        for node in nodes:
+            program = self.binaries / ("homeportd" if node in self.topology.agents else "homeport-mn")
             if not program.exists():
                 raise LabError(f"{program} is not built: cargo build --release")
             self.start(node, node, program, "--config", paths[node])
-        for node in (*AGENTS, "mn"):
+        for node in nodes:
             if not wait_until(lambda node=node: self.dead(node) or self.answers(node), READY_SECONDS):
                 raise LabError(f"{node} did not answer on its admin socket within {READY_SECONDS} s")
             if self.dead(node):
@@ -243,8 +231,8 @@ class Lab:
 
     def move(self, network: str) -> None:
         """Takes the mobile node's link down, and up again on another network."""
-        if network not in NETWORKS:
-            raise LabError(f"no network `{network}`: it is one of {', '.join(NETWORKS)}")
+        if network not in self.topology.networks:
+            raise LabError(f"no network `{network}`: it is one of {', '.join(self.topology.networks) or 'none'}")
         run("ip", "-n", self.namespace("sw"), "-batch", "-",
             stdin=f"link set mn down\nlink set mn master br-{network}\nlink set mn up\n")
         (self.run / "network").write_text(network, encoding="ascii")
@@ -252,7 +240,7 @@ class Lab:
     def move_plain(self, network: str) -> None:
         """A move without mobility: the node takes an address of the new link."""
         self.move(network)
-        address, gateway = PLAIN_MOBILE_NODE[network]
+        address, gateway = self.topology.plain_mobile_node[network]
         run("ip", "-n", self.namespace("mn"), "-batch", "-",
             stdin=f"address flush dev eth0\naddress add {address} dev eth0\nroute add default via {gateway}\n")
 
@@ -264,7 +252,7 @@ class Lab:
     def tails(self, lines: int = 15) -> str:
         """The last lines of every program's log, for a failure."""
         text = ""
-        for name in (*AGENTS, "mn", "dnsmasq", *self._children):
+        for name in (*self.topology.agents, *self.topology.mobile_nodes, *self._children):
             path = self.directory / f"{name}.log"
             if f"── {path}" in text or not path.exists():
                 continue
@@ -277,40 +265,42 @@ class Lab:
     def _tune(self) -> None:
         """IPv6 off everywhere (its chatter only blurs the captures); forwarding on in the
         plain routers; no reverse-path filter, which would refuse what a tunnel brings."""
-        for node in NODES:
+        for node in self.topology.nodes:
             conf = "/proc/sys/net/ipv4/conf"
             script = ("for f in /proc/sys/net/ipv6/conf/*/disable_ipv6; do [ -e $f ] && echo 1 >$f; done; "
                       f"echo 0 >{conf}/all/rp_filter; echo 0 >{conf}/default/rp_filter; ")
-            if node in ("r", "gw"):
+            if node in self.topology.routers:
                 script += "echo 1 >/proc/sys/net/ipv4/ip_forward; "
             self.exec(node, "sh", "-c", script + "ip link set lo up")
 
     def _lay_cables(self) -> None:
+        networks, nodes = self.topology.networks, self.topology.nodes
         bridges = "".join(f"link add br-{network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
-                          f"link set br-{network} up\n" for network in NETWORKS)
-        run("ip", "-n", self.namespace("sw"), "-batch", "-", stdin=bridges)
-        for number, (near, far) in enumerate(CABLES):
+                          f"link set br-{network} up\n" for network in networks)
+        if bridges:
+            run("ip", "-n", self.namespace("sw"), "-batch", "-", stdin=bridges)
+        for number, cable in enumerate(self.topology.cables):
             # The two ends get different indexes: where a veth's own index equals its
             # peer's, Linux takes it for a device of its own and may report its carrier
             # up to a second late (net/core/link_watch.c, linkwatch_urgent_event).
             index = 100 + 2 * number
-            ends = []
-            for offset, (node, interface, _) in enumerate((near, far)):
-                mac = f"02:48:50:00:{NODES.index(node):02x}:{index + offset:02x}"
-                ends.append((self.namespace(node), interface, index + offset, mac))
-            (ns1, if1, index1, mac1), (ns2, if2, index2, mac2) = ends
-            run("ip", "-n", ns1, "link", "add", if1, "index", index1, "address", mac1, "type", "veth",
-                "peer", "name", if2, "index", index2, "address", mac2, "netns", ns2)
-            for node, interface, address in (near, far):
+            words = []
+            for offset, end in enumerate((cable.near, cable.far)):
+                mac = f"02:48:50:{nodes.index(end.node):02x}:{index + offset >> 8:02x}:{index + offset & 0xff:02x}"
+                words.append((end.interface, "index", index + offset, "mtu", cable.mtu, "address", mac))
+            run("ip", "-n", self.namespace(cable.near.node), "link", "add", *words[0], "type", "veth",
+                "peer", "name", *words[1], "netns", self.namespace(cable.far.node))
+            for node, interface, address in (cable.near, cable.far):
                 lines = ""
-                if node == "sw" and interface in NETWORKS:
+                if node == "sw" and interface in networks:
                     lines += f"link set {interface} master br-{interface}\n"
                 if address:
                     lines += f"address add {address} dev {interface}\n"
                 if (node, interface) != ("sw", "mn"):
                     lines += f"link set {interface} up\n"
-                run("ip", "-n", self.namespace(node), "-batch", "-", stdin=lines)
-        for node, routes in ROUTES.items():
+                if lines:
+                    run("ip", "-n", self.namespace(node), "-batch", "-", stdin=lines)
+        for node, routes in self.topology.routes.items():
             run("ip", "-n", self.namespace(node), "-batch", "-",
                 stdin="".join(f"route add {route}\n" for route in routes))
 
@@ -318,42 +308,43 @@ class Lab:
         """Nobody leaves checksums or segments to the NIC: DPDK's net_af_packet neither
         finishes checksums nor splits super-frames. (A real NIC under DPDK needs none of
         this, nor do AF_PACKET ports.)"""
-        for cable in CABLES:
-            for node, interface, _ in cable:
+        for cable in self.topology.cables:
+            for node, interface, _ in (cable.near, cable.far):
                 self.exec(node, "ethtool", "-K", interface, "tx", "off", "rx", "off", "sg", "off", "tso", "off",
                           "gso", "off", "gro", "off")
 
     def _plain_routers(self) -> None:
-        for node, ((if1, address1), (if2, address2), gateway) in PLAIN_ADDRESSES.items():
+        for node, ((if1, address1), (if2, address2), gateway) in self.topology.plain_routers.items():
             self.exec(node, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
             run("ip", "-n", self.namespace(node), "-batch", "-",
                 stdin=f"address add {address1} dev {if1}\naddress add {address2} dev {if2}\n"
                       f"route add default via {gateway}\n")
-        address, gateway = PLAIN_MOBILE_NODE["home"]
+        address, gateway = self.topology.plain_mobile_node["home"]
         run("ip", "-n", self.namespace("mn"), "-batch", "-",
             stdin=f"address add {address} dev eth0\nroute add default via {gateway}\n")
 
     def _start_dhcp(self) -> None:
-        # --no-ping: else it pings an address for three seconds before it offers it.
-        self.start("gw", "dnsmasq", "dnsmasq", "--keep-in-foreground", "--log-facility=-", "--conf-file=/dev/null",
-                   "--port=0", "--interface=visited", "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
-                   "--dhcp-rapid-commit", "--dhcp-range=10.2.3.100,10.2.3.200,255.255.255.0,1h",
-                   "--dhcp-option=option:router,10.2.3.1", "--user=root", "--log-dhcp",
-                   f"--dhcp-leasefile={self.run}/leases", f"--pid-file={self.run}/dnsmasq.own.pid")
-        log = self.directory / "dnsmasq.log"
-        if not wait_until(lambda: "DHCP, IP range" in log.read_text(errors="replace") or self.dead("dnsmasq"), 5) \
-                or self.dead("dnsmasq"):
-            raise LabError(f"dnsmasq did not start: {log.read_text(errors='replace').strip()}")
+        for server in self.topology.dhcp:
+            # --no-ping: else it pings an address for three seconds before it offers it.
+            self.start(server.node, f"dnsmasq-{server.node}", "dnsmasq", "--keep-in-foreground", "--log-facility=-",
+                       "--conf-file=/dev/null", "--port=0", f"--interface={server.interface}", "--bind-interfaces",
+                       "--no-ping", "--dhcp-authoritative", "--dhcp-rapid-commit",
+                       f"--dhcp-range={server.first},{server.last},255.255.255.0,1h",
+                       f"--dhcp-option=option:router,{server.router}", "--user=root", "--log-dhcp",
+                       f"--dhcp-leasefile={self.run}/leases-{server.node}",
+                       f"--pid-file={self.run}/dnsmasq-{server.node}.own.pid")
+        for server in self.topology.dhcp:
+            name = f"dnsmasq-{server.node}"
+            log = self.directory / f"{name}.log"
+            if not wait_until(lambda: "DHCP, IP range" in log.read_text(errors="replace") or self.dead(name), 5) \
+                    or self.dead(name):
+                raise LabError(f"dnsmasq did not start: {log.read_text(errors='replace').strip()}")
 
     def _end_processes(self, namespaces: list[str]) -> None:
         def running() -> set[int]:
-            pids: set[int] = set()
-            for name in namespaces:
-                pids.update(int(pid) for pid in run("ip", "netns", "pids", name, check=False).split())
-            pids.discard(os.getpid())
             for child in self._children.values():
                 child.poll()
-            return pids
+            return processes_in(namespaces)
 
         def send(number: signal.Signals) -> None:
             for pid in running():
@@ -368,112 +359,3 @@ class Lab:
         if not wait_until(lambda: not running(), STOP_SECONDS):
             send(signal.SIGKILL)
             wait_until(lambda: not running(), STOP_SECONDS)
-
-
-# The command line.
-
-def build_directory() -> Path:
-    """Cargo's target directory."""
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-
-
-def arguments() -> argparse.ArgumentParser:
-    """`scripts/lab`'s arguments."""
-    parser = argparse.ArgumentParser(prog="scripts/lab", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", default=os.environ.get("HOMEPORT_LAB", "hp"),
-                        help="prefix of the namespaces, so that several labs can be up (default: hp, "
-                             "or $HOMEPORT_LAB)")
-    parser.add_argument("--binaries", type=Path, default=build_directory() / "release",
-                        help="where the programs are (default: the release build)")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    up = commands.add_parser("up", help="lay the lab, start the agents and leave it up")
-    up.add_argument("--ports", choices=("af_packet", "dpdk"), default="af_packet",
-                    help="what the agents read their interfaces with (default: %(default)s)")
-    up.add_argument("--plain", action="store_true",
-                    help="no Homeport: the agents are plain routers, the node has no mobility")
-    up.add_argument("--no-agents", action="store_true", help="lay the cables only; start the agents yourself")
-    commands.add_parser("down", help="end everything and remove it")
-    commands.add_parser("status", help="what is up and where the mobile node is")
-    move = commands.add_parser("move", help="take the mobile node to another network")
-    move.add_argument("network", choices=NETWORKS)
-    show = commands.add_parser("show", help="`homeport show …` of an agent")
-    show.add_argument("node", choices=(*AGENTS, "mn"))
-    show.add_argument("what", nargs=argparse.REMAINDER, help="status, bindings, visitors, …")
-    execute = commands.add_parser("exec", help="run a command in a node")
-    execute.add_argument("node", choices=NODES)
-    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="CMD …")
-    return parser
-
-
-def print_status(lab: Lab) -> None:
-    """One line per node."""
-    state = lab.kept() or {}
-    print(f"lab `{lab.name}`, up since {state.get('since', 'just now')}, logs in {lab.directory}")
-    for node in NODES:
-        addresses = json.loads(run("ip", "-n", lab.namespace(node), "-json", "-4", "address"))
-        listed = [f"{entry['ifname']} {address['local']}/{address['prefixlen']}" for entry in addresses
-                  for address in entry["addr_info"] if entry["ifname"] != "lo"]
-        programs = []
-        for pid in run("ip", "netns", "pids", lab.namespace(node)).split():
-            try:
-                programs.append(f"{Path(f'/proc/{pid}/comm').read_text().strip()}[{pid}]")
-            except OSError:
-                continue
-        where = f"on {lab.network()}" if node == "mn" else ""
-        print(f"  {node:4} {' '.join(programs + [where] if where else programs):32} {', '.join(listed)}")
-
-
-def main() -> int:
-    """`scripts/lab`."""
-    options = arguments().parse_args()
-    lab = Lab(options.name, build_directory() / "lab", options.binaries.resolve())
-    kept = lab.kept()
-    if kept and options.command != "up":
-        lab.directory, lab.binaries = Path(kept["directory"]), Path(kept["binaries"])
-    if options.command in ("up", "down"):
-        lab.lock()
-    elif not lab.is_up():
-        raise LabError(f"the lab `{options.name}` is not up: scripts/lab up")
-    if options.command == "up":
-        try:
-            lab.up(ports=options.ports, plain=options.plain)
-            if not (options.plain or options.no_agents):
-                lab.start_agents(options.ports)
-        except BaseException as error:
-            if not isinstance(error, KeyboardInterrupt):
-                print(lab.tails(), file=sys.stderr)
-            lab.down()
-            raise
-        lab.save(keep=True, plain=options.plain, ports=options.ports)
-        print_status(lab)
-    elif options.command == "down":
-        lab.down()
-    elif options.command == "status":
-        print_status(lab)
-    elif options.command == "move":
-        (lab.move_plain if (kept or {}).get("plain") else lab.move)(options.network)
-    elif options.command == "show":
-        command = [str(lab.binaries / "homeport"), "--socket", str(lab.run / f"{options.node}.sock"), "show"]
-        os.execv(command[0], command + (options.what or ["status"]))
-    elif options.command == "exec":
-        words = options.words or [os.environ.get("SHELL", "sh")]
-        os.execvp("ip", lab.inside(options.node, *words))
-    return 0
-
-
-def on_signal(number, _frame):
-    """Unwinds, so that what was begun is undone; also where ^C came in ignored."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
-
-
-if __name__ == "__main__":
-    signal.signal(signal.SIGINT, on_signal)
-    signal.signal(signal.SIGTERM, on_signal)
-    signal.signal(signal.SIGHUP, on_signal)
-    try:
-        sys.exit(main())
-    except LabError as problem:
-        sys.exit(f"lab: {problem}")
-    except KeyboardInterrupt:
-        sys.exit(130)
