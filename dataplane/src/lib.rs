@@ -43,15 +43,18 @@ pub mod fragment;
 pub mod hold;
 pub mod icmp_error;
 pub mod launch;
+pub mod mss;
 mod output;
 pub mod packet;
 pub mod parse;
 pub mod port;
 pub mod punt;
+pub mod reassembly;
 pub mod ring;
 pub mod stats;
 mod sync;
 pub mod table;
+pub mod tunnel_mtu;
 pub mod verdict;
 pub mod worker;
 

@@ -10,16 +10,25 @@ use homeport_wire::{PortId, TenantId};
 /// UDP and tunnel headers, and a link header.
 pub const HEADROOM: usize = 128;
 
-/// Bytes of a buffer behind its headroom: the longest frame that is handled.
+/// Bytes of a buffer behind its headroom: the longest frame that a port hands over.
 pub const DATA_ROOM: usize = 2048;
+
+/// The same of a large buffer: the longest packet that is put together from
+/// fragments. Ports never see one: it is cut before it leaves.
+pub const LARGE_DATA_ROOM: usize = 16 * 1024;
 
 /// The most packets in one burst.
 pub const BURST: usize = 32;
 
+type Buffer = [u8; HEADROOM + DATA_ROOM];
+type LargeBuffer = [u8; HEADROOM + LARGE_DATA_ROOM];
+
 /// Where a packet's bytes are.
 enum Storage {
     /// In memory of a [`PacketPool`].
-    Heap(Box<[u8; HEADROOM + DATA_ROOM]>),
+    Heap(Box<Buffer>),
+    /// In one of its large buffers.
+    Large(Box<LargeBuffer>),
     /// In an mbuf of DPDK, owned; dropping it frees it.
     #[cfg(feature = "dpdk")]
     Mbuf(homeport_dpdk_sys::Mbuf),
@@ -29,6 +38,7 @@ impl Storage {
     fn bytes(&self) -> &[u8] {
         match self {
             Storage::Heap(buffer) => buffer.as_slice(),
+            Storage::Large(buffer) => buffer.as_slice(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.buffer(),
         }
@@ -37,6 +47,7 @@ impl Storage {
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Storage::Heap(buffer) => buffer.as_mut_slice(),
+            Storage::Large(buffer) => buffer.as_mut_slice(),
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.buffer_mut(),
         }
@@ -58,6 +69,11 @@ pub struct Packet {
 }
 
 impl Packet {
+    fn empty(storage: Storage) -> Self {
+        let (port, tenant) = (PortId::default(), TenantId::default());
+        Packet { storage, head: HEADROOM as u16, len: 0, port, tenant }
+    }
+
     /// The frame's bytes.
     pub fn bytes(&self) -> &[u8] {
         let head = usize::from(self.head);
@@ -118,6 +134,23 @@ impl Packet {
         self.len = u16::try_from(len).unwrap_or(u16::MAX).min(self.len);
     }
 
+    /// Puts `bytes` behind the frame. `false`, and nothing changed, when the buffer
+    /// is too small.
+    #[must_use]
+    pub fn append(&mut self, bytes: &[u8]) -> bool {
+        let end = usize::from(self.head) + usize::from(self.len);
+        let Some(len) = u16::try_from(bytes.len()).ok().and_then(|n| self.len.checked_add(n))
+        else {
+            return false;
+        };
+        let Some(room) = self.storage.bytes_mut().get_mut(end..end + bytes.len()) else {
+            return false;
+        };
+        room.copy_from_slice(bytes);
+        self.len = len;
+        true
+    }
+
     /// Makes the frame these bytes, with the usual headroom. `false`, and the
     /// frame empty, when they are longer than the buffer.
     #[must_use]
@@ -158,7 +191,7 @@ impl Packet {
                 mbuf.set_data(self.head, self.len);
                 Ok(mbuf)
             }
-            storage @ Storage::Heap(_) => Err(Packet { storage, ..self }),
+            storage @ (Storage::Heap(_) | Storage::Large(_)) => Err(Packet { storage, ..self }),
         }
     }
 }
@@ -172,27 +205,41 @@ impl std::fmt::Debug for Packet {
 /// The buffers of one worker.
 pub struct PacketPool {
     #[expect(clippy::vec_box, reason = "a packet takes a buffer along without copying it")]
-    free: Vec<Box<[u8; HEADROOM + DATA_ROOM]>>,
+    free: Vec<Box<Buffer>>,
     capacity: usize,
+    large: Vec<Box<LargeBuffer>>,
+    large_capacity: usize,
 }
 
 impl PacketPool {
-    /// A pool of `capacity` buffers, all made now.
+    /// A pool of `capacity` buffers, all made now, and no large one.
     pub fn new(capacity: usize) -> Self {
-        let free = (0..capacity).map(|_| Box::new([0; HEADROOM + DATA_ROOM])).collect();
-        PacketPool { free, capacity }
+        PacketPool::with_large(capacity, 0)
+    }
+
+    /// A pool of `capacity` buffers and `large` large ones, all made now.
+    pub fn with_large(capacity: usize, large: usize) -> Self {
+        PacketPool {
+            free: (0..capacity).map(|_| Box::new([0; HEADROOM + DATA_ROOM])).collect(),
+            capacity,
+            large: (0..large).map(|_| Box::new([0; HEADROOM + LARGE_DATA_ROOM])).collect(),
+            large_capacity: large,
+        }
     }
 
     /// An empty packet, or `None` when all buffers are in use.
     pub fn take(&mut self) -> Option<Packet> {
-        let buffer = self.free.pop()?;
-        Some(Packet {
-            storage: Storage::Heap(buffer),
-            head: HEADROOM as u16,
-            len: 0,
-            port: PortId::default(),
-            tenant: TenantId::default(),
-        })
+        self.free.pop().map(|buffer| Packet::empty(Storage::Heap(buffer)))
+    }
+
+    /// An empty packet that `len` bytes will fit into, in a large buffer when they
+    /// must. `None` when all buffers of that size are in use, or none is of it.
+    pub fn take_for(&mut self, len: usize) -> Option<Packet> {
+        if len <= DATA_ROOM {
+            return self.take();
+        }
+        let fits = len <= LARGE_DATA_ROOM;
+        self.large.pop_if(|_| fits).map(|buffer| Packet::empty(Storage::Large(buffer)))
     }
 
     /// Takes a packet's buffer back.
@@ -201,13 +248,16 @@ impl PacketPool {
             // A buffer of another pool beyond this one's size is let go, so that
             // the vector never grows.
             Storage::Heap(buffer) if self.free.len() < self.capacity => self.free.push(buffer),
+            Storage::Large(buffer) if self.large.len() < self.large_capacity => {
+                self.large.push(buffer);
+            }
             _ => {}
         }
     }
 
     /// A second packet with the bytes and the marks of `packet`.
     pub fn copy(&mut self, packet: &Packet) -> Option<Packet> {
-        let mut copy = self.take()?;
+        let mut copy = self.take_for(packet.len())?;
         (copy.port, copy.tenant) = (packet.port, packet.tenant);
         if copy.set_bytes(packet.bytes()) {
             Some(copy)
@@ -217,9 +267,14 @@ impl PacketPool {
         }
     }
 
-    /// How many buffers are free.
+    /// How many buffers are free, large ones not counted.
     pub fn available(&self) -> usize {
         self.free.len()
+    }
+
+    /// How many large buffers are free.
+    pub fn available_large(&self) -> usize {
+        self.large.len()
     }
 }
 
@@ -312,6 +367,24 @@ mod tests {
         assert!(packet.set_bytes(&[1; DATA_ROOM]));
         assert!(!packet.set_bytes(&[1; DATA_ROOM + 1]));
         assert_eq!(packet.len(), 0);
+    }
+
+    #[test]
+    fn what_is_longer_than_a_buffer_gets_a_large_one_and_gives_it_back() {
+        let mut pool = PacketPool::with_large(2, 1);
+        let mut packet = pool.take_for(DATA_ROOM + 1).unwrap();
+        assert!(packet.set_bytes(&[1; DATA_ROOM]) && packet.append(&[2; 100]));
+        assert!(packet.prepend(&[3; HEADROOM]));
+        assert_eq!(packet.bytes()[HEADROOM + DATA_ROOM - 1..][..2], [1, 2]);
+        assert!(!packet.append(&[4; LARGE_DATA_ROOM]));
+        assert_eq!((pool.available(), pool.available_large()), (2, 0));
+        assert!(pool.take_for(DATA_ROOM + 1).is_none() && pool.copy(&packet).is_none());
+        pool.give(packet);
+        let mut packet = pool.take_for(DATA_ROOM).unwrap();
+        assert!(packet.append(&[1; DATA_ROOM]) && !packet.append(&[1]));
+        pool.give(packet);
+        assert!(pool.take_for(LARGE_DATA_ROOM + 1).is_none());
+        assert_eq!((pool.available(), pool.available_large()), (2, 1));
     }
 
     #[test]

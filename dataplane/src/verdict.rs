@@ -35,9 +35,13 @@ reasons! {
         UnprovenAddress = "unproven-address", "For an address that has not answered yet: it gets at most three times what it sent.";
         FragmentedTunnel = "fragmented-tunnel", "A fragment of a tunnelled packet: tunnels are not reassembled.";
         FragmentOverlap = "fragment-overlap", "Fragments of a tunnelled packet that overlap: the whole packet is refused.";
-        FragmentTooMany = "fragment-too-many", "More fragments than one packet, one source or all together may have waiting: the oldest are given up.";
+        FragmentDuplicate = "fragment-duplicate", "A fragment of a tunnelled packet that was here already, byte for byte.";
+        FragmentMalformed = "fragment-malformed", "A fragment that carries nothing, or is not the last and no multiple of eight bytes long.";
+        FragmentTiny = "fragment-tiny", "A first fragment that any link would have carried more of.";
+        FragmentTooMany = "fragment-too-many", "A tunnelled packet in more fragments than are put together.";
+        FragmentTooLong = "fragment-too-long", "Fragments of a packet that is longer than what is put together.";
+        FragmentEvicted = "fragment-evicted", "Too many fragments wait, of one source or of all: the oldest packet's were given up.";
         FragmentTimeout = "fragment-timeout", "Fragments of a tunnelled packet whose others did not come in time.";
-        FragmentTooLong = "fragment-too-long", "Fragments of a packet that would be longer than any buffer, or that are cut wrongly.";
         TunnelIcmpUnmatched = "tunnel-icmp-unmatched", "An ICMP error about a tunnel that does not exist, or one that must not be believed or relayed.";
         NatNoMapping = "nat-no-mapping", "For a translated address and port that nobody inside uses.";
         NatFiltered = "nat-filtered", "For a translated port, from somebody that the host inside has not sent to (RFC 4787 5).";

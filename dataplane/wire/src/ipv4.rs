@@ -100,6 +100,13 @@ impl Ipv4Header {
         ((self.version_ihl & 0x0f) as usize) * 4
     }
 
+    /// Sets the length of header and options, in bytes: a multiple of four, at most
+    /// 60; the checksum is the caller's to mend.
+    pub const fn set_header_len(&mut self, len: usize) {
+        // Four bits.
+        self.version_ihl = 0x40 | (len / 4) as u8 & 0x0f;
+    }
+
     /// Bytes of header and payload, as the header says.
     pub fn total_len(&self) -> u16 {
         self.total_len.get()

@@ -34,6 +34,8 @@ impl TcpHeader {
     pub const LEN: usize = 20;
     /// Last segment of the sender's data.
     pub const FIN: u8 = 0x01;
+    /// First segment of a connection.
+    pub const SYN: u8 = 0x02;
     /// Deliver at once.
     pub const PSH: u8 = 0x08;
     /// Congestion window reduced.
