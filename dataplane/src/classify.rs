@@ -1,7 +1,5 @@
 //! The second stage: names each packet. Pure functions from bytes and table
 //! readers to a class; nothing here changes a packet or a counter.
-//!
-//! **Not done:** tunnels other than IP in IP.
 
 use std::net::Ipv4Addr;
 
@@ -15,18 +13,20 @@ use homeport_wire::{
 use zerocopy::FromBytes;
 
 use crate::broadcast::{ListenerKey, MAX_LISTENERS};
+use crate::decap;
 use crate::parse::Ipv4Facts;
-use crate::table::binding::{BindingEntry, BindingKey};
+use crate::table::binding::{BindingEntry, BindingKey, Encapsulation, TunnelEnd};
 use crate::table::hash::Reader;
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
+use crate::table::route::RouteEntry;
 use crate::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
 use crate::verdict::{DropReason, PuntReason};
 
 mod tunnelled;
 
-pub use tunnelled::{TunnelClass, classify_tunnelled};
+pub use tunnelled::{ReverseEnd, TunnelClass, classify_tunnelled};
 
 /// ICMP parameter problem (RFC 792).
 const PARAMETER_PROBLEM: u8 = 12;
@@ -68,6 +68,21 @@ impl Tables {
     /// The binding of a home address.
     pub fn binding(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&BindingEntry> {
         self.bindings.lookup(&BindingKey { tenant, home_address })
+    }
+
+    /// The binding that an address is reached by: its own, or that of the mobile
+    /// router which it is behind (RFC 5177).
+    pub fn bound(&self, tenant: TenantId, address: Ipv4Addr) -> Option<Bound<'_>> {
+        if let Some(entry) = self.binding(tenant, address) {
+            return Some(Bound { home_address: address, entry });
+        }
+        match self.routes.lookup(tenant, address)? {
+            RouteEntry::MobileRouter { home_address } => {
+                let entry = self.binding(tenant, home_address)?;
+                Some(Bound { home_address, entry })
+            }
+            RouteEntry::Via { .. } | RouteEntry::Unreachable => None,
+        }
     }
 
     /// The bindings that get the broadcasts of a link, with their home addresses.
@@ -125,6 +140,16 @@ impl Tables {
     }
 }
 
+/// A binding, and the home address that it is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound<'t> {
+    /// The node's home address: what the packet is for, or the mobile router's that
+    /// this is behind.
+    pub home_address: Ipv4Addr,
+    /// The binding.
+    pub entry: &'t BindingEntry,
+}
+
 /// How a packet came to be where it is.
 #[derive(Clone, Copy, Debug)]
 pub enum Origin {
@@ -180,7 +205,7 @@ pub enum Class<'t> {
     /// From a visitor whose packets go back to its home agent.
     ReverseTunnel(&'t VisitorEntry),
     /// For a node that is away from home.
-    Tunnel(&'t BindingEntry),
+    Tunnel(Bound<'t>),
     /// For a visitor: no route is asked, and no ARP.
     Deliver(&'t VisitorEntry),
     /// To be routed by its destination.
@@ -245,11 +270,19 @@ pub fn classify<'t>(
             return Class::ReverseTunnel(visitor);
         }
     }
-    // Our own signalling is never tunnelled (RFC 3519 §4.6): it goes to where the
+    // Our own signalling is never tunnelled (RFC 3519 §4.7): it goes to where the
     // node's request came from.
     let is_own = matches!(origin, Origin::Own);
     if is_own && facts.is_signalling() {
         return Class::Forward;
+    }
+    // The foreign agent keeps a visitor's UDP tunnel alive on its behalf (RFC 3519
+    // §4.9: the end of the tunnel that is not the home agent sends keepalives).
+    if is_own
+        && let Some(visitor) = tables.visitor(tenant, facts.source)
+        && facts.destination == visitor.home_agent
+    {
+        return Class::ReverseTunnel(visitor);
     }
     // A visitor is reached directly by what was decapsulated or made here. What
     // others send to its home address on a link goes the road to its home network.
@@ -259,10 +292,8 @@ pub fn classify<'t>(
         return Class::Deliver(visitor);
     }
     match tables.binding(tenant, facts.destination) {
-        Some(binding) if loops(facts, bytes, is_own, binding) => {
-            Class::Drop(DropReason::TunnelLoop)
-        }
-        Some(binding) => Class::Tunnel(binding),
+        Some(entry) if loops(facts, bytes, is_own, entry) => Class::Drop(DropReason::TunnelLoop),
+        Some(entry) => Class::Tunnel(Bound { home_address: facts.destination, entry }),
         None => Class::Forward,
     }
 }
@@ -296,6 +327,9 @@ fn classify_group<'t>(facts: &Ipv4Facts, origin: &Origin, tenant: TenantId) -> C
     }
     let to_agents = !facts.destination.is_multicast() || facts.destination == ALL_MOBILITY_AGENTS;
     match (facts.udp_ports, facts.icmp_type) {
+        (Some((_, MOBILE_IP_PORT)), _) if to_agents && facts.is_tunnel_data() => {
+            Class::Drop(DropReason::NotForwarded)
+        }
         (Some((_, MOBILE_IP_PORT)), _) if to_agents => {
             Class::Punt(PuntReason::Registration, tenant)
         }
@@ -322,28 +356,35 @@ fn classify_local<'t>(
 ) -> Class<'t> {
     let ends_tunnels = local.home_agent || local.care_of_address;
     let serves = ends_tunnels || local.agent;
-    match facts.protocol {
-        // The agent's address on the visited link ends the tunnels of
-        // encapsulating delivery (RFC 3024 §5.2).
-        IpProtocol::IP_IN_IP if !serves => Class::Drop(DropReason::UnknownTunnel),
-        IpProtocol::IP_IN_IP if origin.is_link_group() => Class::Drop(DropReason::NotForwarded),
-        IpProtocol::IP_IN_IP if facts.fragment => Class::Drop(DropReason::FragmentedTunnel),
-        IpProtocol::IP_IN_IP => Class::Decapsulate(local),
-        IpProtocol::MINIMAL | IpProtocol::GRE if ends_tunnels => {
-            Class::Drop(DropReason::EncapsulationMismatch)
+    let to_our_port = facts.udp_ports.is_some_and(|(_, to)| to == MOBILE_IP_PORT);
+    let is_tunnelled = match facts.protocol {
+        IpProtocol::IP_IN_IP => true,
+        // Where no agent is, they may be the kernel's.
+        IpProtocol::MINIMAL | IpProtocol::GRE => ends_tunnels,
+        _ => serves && to_our_port && facts.is_tunnel_data(),
+    };
+    if is_tunnelled {
+        // The agent's address on the visited link ends the tunnels of encapsulating
+        // delivery (RFC 3024 §5.2), which are IP in IP.
+        let ends_here = ends_tunnels || (local.agent && facts.protocol == IpProtocol::IP_IN_IP);
+        return match () {
+            () if !ends_here => Class::Drop(DropReason::UnknownTunnel),
+            () if origin.is_link_group() => Class::Drop(DropReason::NotForwarded),
+            () if facts.fragment => Class::Drop(DropReason::FragmentedTunnel),
+            () => Class::Decapsulate(local),
+        };
+    }
+    match (facts.udp_ports, facts.icmp_type) {
+        (Some((_, MOBILE_IP_PORT)), _) if serves => {
+            Class::Punt(PuntReason::Registration, local.tenant)
         }
-        _ => match (facts.udp_ports, facts.icmp_type) {
-            (Some((_, MOBILE_IP_PORT)), _) if serves => {
-                Class::Punt(PuntReason::Registration, local.tenant)
-            }
-            (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, local.tenant),
-            (_, Some(DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM))
-                if ends_tunnels && quotes_our_own(facts, bytes) =>
-            {
-                Class::Punt(PuntReason::TunnelIcmp, local.tenant)
-            }
-            _ => Class::ToKernel,
-        },
+        (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, local.tenant),
+        (_, Some(DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM))
+            if ends_tunnels && quotes_our_own(facts, bytes) =>
+        {
+            Class::Punt(PuntReason::TunnelIcmp, local.tenant)
+        }
+        _ => Class::ToKernel,
     }
 }
 
@@ -364,22 +405,33 @@ fn quotes_our_own(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
     })
 }
 
-/// Whether a packet for a node that is away comes from the very end of the tunnel
+/// Whether a packet that `entry` would lead away comes from the very end of the tunnel
 /// that would carry it.
-fn loops(facts: &Ipv4Facts, bytes: &[u8], is_own: bool, binding: &BindingEntry) -> bool {
-    let from_its_end =
-        || binding.tunnels().iter().any(|tunnel| tunnel.care_of_address() == facts.source);
+pub(crate) fn loops(facts: &Ipv4Facts, bytes: &[u8], is_own: bool, entry: &BindingEntry) -> bool {
+    let from_its_end = || entry.tunnels().iter().any(|end| is_end(facts, end));
     // RFC 2003 §3.2: the source must be neither the tunnel's exit nor ourselves.
     // What this box itself sends has its address rightly.
-    if !is_own && (from_its_end() || facts.source == binding.home_agent) {
+    if !is_own && (from_its_end() || facts.source == entry.home_agent) {
         return true;
     }
     // RFC 5944 §4.2.3: already encapsulated, for the node itself, by its current
     // care-of address: it was there and came back.
-    facts.protocol == IpProtocol::IP_IN_IP
+    facts.may_be_tunnelled()
         && from_its_end()
         && bytes
             .get(usize::from(facts.header_len)..)
-            .and_then(|inner| Ipv4Header::ref_from_prefix(inner).ok())
-            .is_some_and(|(inner, _)| inner.destination() == facts.destination)
+            .and_then(|payload| decap::open(facts, payload).ok())
+            .is_some_and(|(opened, _)| opened.inner.destination == facts.destination)
+}
+
+/// Whether a packet was sent by the other end of a tunnel. The address of a NAT is
+/// that of many: only with the port it is one.
+fn is_end(facts: &Ipv4Facts, end: &TunnelEnd) -> bool {
+    let same_port = match end.encapsulation() {
+        Encapsulation::Udp { peer_port } | Encapsulation::PlainUdp { peer_port } => {
+            facts.udp_ports.is_some_and(|(from, _)| from == peer_port)
+        }
+        Encapsulation::IpInIp | Encapsulation::Minimal | Encapsulation::Gre { .. } => true,
+    };
+    end.care_of_address() == facts.source && same_port
 }

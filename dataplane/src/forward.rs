@@ -13,8 +13,10 @@ use homeport_wire::{EtherType, EthernetHeader, Ipv4Header, MacAddress, PortId, T
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::adjacency::{NextHop, Station, put_link_header};
+use crate::allowance::Allowances;
 use crate::broadcast::MAX_LISTENERS;
-use crate::classify::{ArpClass, Class, Origin, Tables, classify, classify_arp};
+use crate::classify::{self, ArpClass, Bound, Class, Origin, Tables, classify, classify_arp};
+use crate::config::DataplaneConfig;
 use crate::hold::Hold;
 use crate::icmp_error::{IcmpError, TokenBucket};
 use crate::output::Output;
@@ -28,7 +30,7 @@ use crate::{arp, fragment, icmp_error};
 
 mod tunnel;
 
-use tunnel::Tunnel;
+use tunnel::Entrance;
 
 /// How often one packet may enter or leave a tunnel here.
 const MAX_PASSES: u8 = 8;
@@ -36,6 +38,10 @@ const MAX_PASSES: u8 = 8;
 /// How many packets may wait for their next pass: as many as one packet makes (a
 /// copy for each listener and each of its bindings, fragments, an ICMP error).
 pub(crate) const MAX_JOBS: usize = MAX_LISTENERS as usize * MAX_TUNNELS;
+
+/// How many packets with a changed port are shown to the control core in a second: an
+/// event for people, which more of them would not make clearer.
+const REBOUNDS_PER_SECOND: u32 = 10;
 
 /// An IPv4 packet on its way, its link header taken off.
 struct Job {
@@ -56,10 +62,14 @@ pub(crate) struct Forwarder {
     pieces: Burst,
     identification: u16,
     errors: TokenBucket,
+    /// How often the control core is told of a NAT that changed a port.
+    rebounds: TokenBucket,
+    allowances: Allowances,
 }
 
 impl Forwarder {
-    pub(crate) fn new(output: Output, errors_per_second: u32) -> Self {
+    pub(crate) fn new(output: Output, config: &DataplaneConfig) -> Self {
+        let errors_per_second = config.icmp_errors_per_second;
         Forwarder {
             output,
             hold: Hold::new(),
@@ -68,6 +78,8 @@ impl Forwarder {
             pieces: Burst::new(),
             identification: 0,
             errors: TokenBucket::new(errors_per_second, (errors_per_second / 10).max(10)),
+            rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
+            allowances: Allowances::new(config.hash_seed),
         }
     }
 
@@ -205,10 +217,10 @@ impl Forwarder {
             Class::Decapsulate(local) => self.decapsulate(tables, job, local),
             Class::ReverseTunnel(visitor) => {
                 if let Some(job) = self.hop(job) {
-                    self.encapsulate(tables, job, Tunnel::to_home_agent(visitor));
+                    self.encapsulate(tables, job, Entrance::to_home_agent(visitor));
                 }
             }
-            Class::Tunnel(binding) => self.tunnel_to_node(tables, job, binding),
+            Class::Tunnel(bound) => self.tunnel_to_node(tables, job, &bound),
             Class::Deliver(visitor) => self.deliver(tables, job, visitor),
             Class::Forward => self.forward(tables, job),
         }
@@ -251,8 +263,23 @@ impl Forwarder {
 
     /// By its destination.
     fn forward(&mut self, tables: &Tables, job: Job) {
-        let destination = job.facts.destination;
+        let mut destination = job.facts.destination;
         let route = job.route.or_else(|| tables.routes.lookup(job.packet.tenant, destination));
+        let route = match route {
+            Some(RouteEntry::MobileRouter { home_address }) => {
+                if let Some(entry) = tables.binding(job.packet.tenant, home_address) {
+                    return self.tunnel_to_mobile_network(
+                        tables,
+                        job,
+                        &Bound { home_address, entry },
+                    );
+                }
+                // The router is at home: the next hop.
+                destination = home_address;
+                tables.routes.lookup(job.packet.tenant, home_address)
+            }
+            route => route,
+        };
         let Some(RouteEntry::Via { port, gateway }) = route else {
             if !job.origin.is_link_group() {
                 self.report(&job.packet, IcmpError::HostUnreachable, None);
@@ -262,6 +289,15 @@ impl Forwarder {
         if let Some(job) = self.hop(job) {
             self.emit(tables, job, port, Station::NextHop(gateway.unwrap_or(destination)));
         }
+    }
+
+    /// To what is behind a mobile router that is away (RFC 5177 §7).
+    fn tunnel_to_mobile_network(&mut self, tables: &Tables, job: Job, bound: &Bound<'_>) {
+        let is_own = matches!(job.origin, Origin::Own);
+        if classify::loops(&job.facts, job.packet.bytes(), is_own, bound.entry) {
+            return self.output.drop(job.packet, DropReason::TunnelLoop);
+        }
+        self.tunnel_to_node(tables, job, bound);
     }
 
     /// Costs a forwarded packet one of its TTL (RFC 1812 §5.3.1); `None` when that
@@ -386,6 +422,6 @@ impl Forwarder {
 /// to: one that is away from home, or a visitor. Signalling is never tunnelled.
 fn is_for_a_mobile_node(facts: &Ipv4Facts, tenant: TenantId, tables: &Tables) -> bool {
     !facts.is_signalling()
-        && (tables.binding(tenant, facts.destination).is_some()
+        && (tables.bound(tenant, facts.destination).is_some()
             || tables.visitor(tenant, facts.destination).is_some())
 }

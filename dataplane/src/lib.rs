@@ -32,6 +32,7 @@
 //! what becomes of a packet · [`punt`] the rings to and from the control core.
 
 pub mod adjacency;
+pub mod allowance;
 pub mod arp;
 pub mod broadcast;
 pub mod classify;
@@ -42,6 +43,7 @@ mod forward;
 pub mod fragment;
 pub mod hold;
 pub mod icmp_error;
+pub mod keepalive;
 pub mod launch;
 pub mod mss;
 mod output;

@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 
 use homeport_wire::{
-    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Packet, UdpHeader, WireError,
+    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Packet, MOBILE_IP_PORT, MobileIpPayload,
+    UdpHeader, WireError,
 };
 use zerocopy::FromBytes;
 
@@ -40,16 +41,54 @@ pub struct Ipv4Facts {
     pub fragment: bool,
     /// Source and destination port, if it is UDP and no fragment.
     pub udp_ports: Option<(u16, u16)>,
+    /// What it carries, if it is UDP from or to the port of Mobile IP and no
+    /// fragment.
+    pub mobile_ip: Option<MobileIpPayload>,
     /// Type, if it is ICMP and no fragment.
     pub icmp_type: Option<u8>,
 }
 
 impl Ipv4Facts {
     /// Whether it is signalling of Mobile IP, which no tunnel carries
-    /// (RFC 5944 §3.8.3, RFC 3519 §4.6).
+    /// (RFC 5944 §3.8.3, RFC 3519 §4.7). Tunnelled data on the same port is none.
     pub fn is_signalling(&self) -> bool {
-        let port = homeport_wire::MOBILE_IP_PORT;
-        self.udp_ports.is_some_and(|(source, destination)| source == port || destination == port)
+        self.mobile_ip == Some(MobileIpPayload::Signalling)
+    }
+
+    /// Whether it may be a packet in a tunnel, of whatever kind.
+    pub const fn may_be_tunnelled(&self) -> bool {
+        match self.protocol {
+            IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => true,
+            _ => self.is_tunnel_data(),
+        }
+    }
+
+    /// Whether it is tunnelled data in UDP.
+    pub const fn is_tunnel_data(&self) -> bool {
+        matches!(
+            self.mobile_ip,
+            Some(MobileIpPayload::TunnelData | MobileIpPayload::PlainTunnelData)
+        )
+    }
+
+    /// The same, of a packet with this protocol and payload.
+    pub(crate) fn with_payload(self, protocol: IpProtocol, payload: &[u8]) -> Self {
+        let facts =
+            Ipv4Facts { protocol, udp_ports: None, mobile_ip: None, icmp_type: None, ..self };
+        if self.fragment {
+            return facts;
+        }
+        match protocol {
+            IpProtocol::UDP => {
+                let Ok((udp, rest)) = UdpHeader::ref_from_prefix(payload) else { return facts };
+                let ports = (udp.source_port(), udp.destination_port());
+                let mobile_ip = (ports.0 == MOBILE_IP_PORT || ports.1 == MOBILE_IP_PORT)
+                    .then(|| MobileIpPayload::of(rest));
+                Ipv4Facts { udp_ports: Some(ports), mobile_ip, ..facts }
+            }
+            IpProtocol::ICMP => Ipv4Facts { icmp_type: payload.first().copied(), ..facts },
+            _ => facts,
+        }
     }
 }
 
@@ -80,20 +119,7 @@ pub fn ipv4(bytes: &[u8]) -> Result<Ipv4Facts, DropReason> {
         _ => DropReason::MalformedIpv4,
     })?;
     let header = packet.header();
-    let fragment = header.is_fragment();
-    let udp = |payload| {
-        let (udp, _) = UdpHeader::ref_from_prefix(payload).ok()?;
-        Some((udp.source_port(), udp.destination_port()))
-    };
-    let udp_ports = match header.protocol() {
-        IpProtocol::UDP if !fragment => udp(packet.payload()),
-        _ => None,
-    };
-    let icmp_type = match header.protocol() {
-        IpProtocol::ICMP if !fragment => packet.payload().first().copied(),
-        _ => None,
-    };
-    Ok(Ipv4Facts {
+    let facts = Ipv4Facts {
         source: header.source(),
         destination: header.destination(),
         protocol: header.protocol(),
@@ -101,10 +127,12 @@ pub fn ipv4(bytes: &[u8]) -> Result<Ipv4Facts, DropReason> {
         header_len: header.header_len() as u16,
         total_len: header.total_len(),
         dont_fragment: header.dont_fragment(),
-        fragment,
-        udp_ports,
-        icmp_type,
-    })
+        fragment: header.is_fragment(),
+        udp_ports: None,
+        mobile_ip: None,
+        icmp_type: None,
+    };
+    Ok(facts.with_payload(header.protocol(), packet.payload()))
 }
 
 #[cfg(test)]
@@ -146,6 +174,32 @@ mod tests {
             let facts = ipv4(&bytes).unwrap();
             assert!(facts.fragment && !facts.is_signalling());
         }
+    }
+
+    /// Our own tunnelled data to a peer's port 434 is no signalling.
+    #[test]
+    fn data_and_signalling_on_one_port_are_told_apart() {
+        let ends = (Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(5, 6, 7, 8));
+        let facts = |ports: (u16, u16), payload: &[u8]| {
+            let udp = UdpHeader::unsummed(ports.0, ports.1, payload.len()).unwrap();
+            let len = 28 + payload.len() as u16;
+            let header = Ipv4Header::new(ends.0, ends.1, IpProtocol::UDP, 64, len);
+            ipv4(&[header.as_bytes(), udp.as_bytes(), payload].concat()).unwrap()
+        };
+        let plain = [&[0x45][..], &[0; 19]].concat();
+        for ports in [(434, 434), (434, 4711), (4711, 434)] {
+            assert!(facts(ports, &[1; 28]).is_signalling());
+            assert!(facts(ports, &[3; 28]).is_signalling());
+            assert!(facts(ports, &[]).is_signalling());
+            assert!(facts(ports, &plain[..19]).is_signalling());
+            for data in [&[4, 4, 0, 0][..], &plain] {
+                let facts = facts(ports, data);
+                assert!(facts.is_tunnel_data() && facts.may_be_tunnelled());
+                assert!(!facts.is_signalling());
+            }
+        }
+        let elsewhere = facts((4711, 435), &[4, 4, 0, 0]);
+        assert!(!elsewhere.is_tunnel_data() && !elsewhere.is_signalling());
     }
 
     proptest! {

@@ -79,6 +79,11 @@ pub struct PortStats {
     pub encapsulated: Counter,
     /// Packets taken out of a tunnel.
     pub decapsulated: Counter,
+    /// Keepalives of UDP tunnels that were answered.
+    pub keepalives: Counter,
+    /// Packets out of UDP tunnels whose header had reserved bits set, which a receiver
+    /// ignores (RFC 3519 §3.3).
+    pub reserved_bits: Counter,
     punted: PerReason<{ PuntReason::COUNT }>,
     dropped: PerReason<{ DropReason::COUNT }>,
 }

@@ -22,6 +22,7 @@ reasons! {
         NoBuffer = "no-buffer", "All packet buffers are in use.";
         NoBinding = "no-binding", "A tunnelled packet whose inner source has no binding here.";
         OuterSourceMismatch = "outer-source-mismatch", "The outer source is not the care-of address or home agent of the entry (RFC 3024 4.3.2).";
+        OuterDestinationMismatch = "outer-destination-mismatch", "A tunnelled packet to an address of ours that is not its tunnel's end.";
         InnerSourceMismatch = "inner-source-mismatch", "The inner source is not the address that the tunnel is for.";
         EncapsulationMismatch = "encapsulation-mismatch", "The encapsulation is not the one that was negotiated.";
         NoVisitor = "no-visitor", "A tunnelled packet for an address that is not visiting.";
@@ -29,7 +30,10 @@ reasons! {
         ReverseTunnelNotGranted = "reverse-tunnel-not-granted", "A reverse-tunnelled packet of a node that registered without one.";
         TunnelLoop = "tunnel-loop", "Encapsulation would loop: the packet comes from the tunnel's own end (RFC 2003 3.2, RFC 5944 4.2.3).";
         NestedTunnel = "nested-tunnel", "Tunnels inside tunnels beyond the limit.";
-        MalformedTunnel = "malformed-tunnel", "A tunnel header that does not parse, or whose reserved bits or next header are wrong.";
+        MalformedTunnel = "malformed-tunnel", "A tunnel header that does not parse: cut off, of an unknown version, or with bits that a receiver must not ignore (RFC 2784 2.3).";
+        BadTunnelChecksum = "bad-tunnel-checksum", "The checksum of a tunnel's UDP, GRE or minimal header is wrong.";
+        TunnelNextHeader = "tunnel-next-header", "A tunnel carries something else than the IPv4 packets that were agreed on (RFC 3519 3.3).";
+        GreKeyMismatch = "gre-key-mismatch", "A GRE packet without the key that was negotiated, or with another one.";
         TunnelPortMismatch = "tunnel-port-mismatch", "A tunnelled packet from the right address and another UDP port: a NAT changed it and the node has not registered since (RFC 3519 4.3).";
         HalfBoundTunnel = "half-bound-tunnel", "For a node whose UDP port is not known until its first keepalive (RFC 3519 4.11).";
         UnprovenAddress = "unproven-address", "For an address that has not answered yet: it gets at most three times what it sent.";

@@ -70,7 +70,7 @@ impl Worker {
         Worker {
             poll: config.poll,
             core: config.core,
-            forwarder: Forwarder::new(output, config.icmp_errors_per_second),
+            forwarder: Forwarder::new(output, config),
             tables,
             injects,
             received: Burst::new(),

@@ -2,168 +2,285 @@
 
 use std::net::Ipv4Addr;
 
+use homeport_wire::TenantId;
+
 use super::{Forwarder, Job, MAX_PASSES};
-use crate::classify::{Origin, Tables, TunnelClass, classify_tunnelled};
-use crate::encap::MAX_NESTING;
+use crate::allowance::AllowanceKey;
+use crate::classify::{Bound, Origin, ReverseEnd, Tables, TunnelClass, classify_tunnelled};
+use crate::encap::{MAX_NESTING, Tunnel};
 use crate::icmp_error::MIN_MTU;
-use crate::table::binding::{BindingEntry, Encapsulation, TunnelEnd, TunnelFlags};
+use crate::table::binding::{Encapsulation, EntryFlags, TunnelEnd, TunnelFlags};
 use crate::table::local::LocalEntry;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
-use crate::verdict::{DropReason, Verdict};
-use crate::{decap, encap, parse};
-use homeport_wire::IpProtocol;
+use crate::verdict::{DropReason, PuntReason, Verdict};
+use crate::{decap, encap, keepalive, parse};
 
-/// A tunnel to put a packet into.
+/// How a packet enters a tunnel of ours.
 #[derive(Clone, Copy)]
-pub(super) struct Tunnel {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
-    encapsulation: Encapsulation,
+pub(super) struct Entrance {
+    tunnel: Tunnel,
+    /// For an address that is not proven: the node that is reached there.
+    unproven: Option<Ipv4Addr>,
 }
 
-impl Tunnel {
-    pub(super) const fn to_node(binding: &BindingEntry, end: &TunnelEnd) -> Self {
-        Tunnel {
-            source: binding.home_agent,
+impl Entrance {
+    fn to_node(bound: &Bound<'_>, end: &TunnelEnd) -> Self {
+        let tunnel = Tunnel {
+            source: bound.entry.home_agent,
             destination: end.care_of_address(),
             encapsulation: end.encapsulation(),
-        }
+            set_dont_fragment: bound.entry.flags.contains(EntryFlags::SET_DF),
+        };
+        let unproven = end.is(TunnelFlags::UNPROVEN).then_some(bound.home_address);
+        Entrance { tunnel, unproven }
     }
 
     pub(super) const fn to_home_agent(visitor: &VisitorEntry) -> Self {
-        Tunnel {
+        let tunnel = Tunnel {
             source: visitor.care_of_address,
             destination: visitor.home_agent,
             encapsulation: visitor.encapsulation,
-        }
+            set_dont_fragment: visitor.flags.contains(EntryFlags::SET_DF),
+        };
+        Entrance { tunnel, unproven: None }
     }
+
+    /// The tunnel in which a mobile router or a listening node gets what its foreign
+    /// agent could not deliver: to its home address, inside the tunnel `self`. Every
+    /// node can undo IP in IP.
+    const fn inside(&self, home_address: Ipv4Addr) -> Self {
+        let encapsulation = Encapsulation::IpInIp;
+        let tunnel = Tunnel { destination: home_address, encapsulation, ..self.tunnel };
+        Entrance { tunnel, unproven: None }
+    }
+
+    /// Whose allowance pays for what enters here.
+    fn allowance(&self, tenant: TenantId) -> Option<AllowanceKey> {
+        let Tunnel { destination, encapsulation, .. } = self.tunnel;
+        let home_address = self.unproven?;
+        Some(allowance_key(tenant, home_address, destination, encapsulation))
+    }
+}
+
+fn allowance_key(
+    tenant: TenantId,
+    home_address: Ipv4Addr,
+    care_of_address: Ipv4Addr,
+    encapsulation: Encapsulation,
+) -> AllowanceKey {
+    let port = match encapsulation {
+        Encapsulation::Udp { peer_port } | Encapsulation::PlainUdp { peer_port } => peer_port,
+        Encapsulation::IpInIp | Encapsulation::Minimal | Encapsulation::Gre { .. } => 0,
+    };
+    AllowanceKey { tenant, home_address, care_of_address, port }
 }
 
 impl Forwarder {
     /// The end of a tunnel.
     pub(super) fn decapsulate(&mut self, tables: &Tables, mut job: Job, local: &LocalEntry) {
         let payload = job.packet.bytes().get(usize::from(job.facts.header_len)..);
-        let payload = payload.unwrap_or_default();
-        let Ok(inner) = parse::ipv4(payload) else {
-            return self.output.drop(job.packet, DropReason::MalformedInner);
+        let opened = match decap::open(&job.facts, payload.unwrap_or_default()) {
+            Ok((opened, _)) => opened,
+            Err(reason) => return self.output.drop(job.packet, reason),
         };
-        let too_deep = inner.protocol == IpProtocol::IP_IN_IP
-            && encap::nesting(job.packet.bytes()) > MAX_NESTING;
+        let too_deep =
+            opened.inner.may_be_tunnelled() && encap::nesting(job.packet.bytes()) > MAX_NESTING;
         if too_deep || job.passes >= MAX_PASSES {
             return self.output.drop(job.packet, DropReason::NestedTunnel);
         }
-        let class = classify_tunnelled(&job.facts, &inner, &job.origin, local, tables);
-        let class = match class {
+        let class = match classify_tunnelled(&job.facts, &opened, &job.origin, local, tables) {
             Ok(class) => class,
             Err(reason) => return self.output.drop(job.packet, reason),
         };
-        if let Err(reason) = decap::decapsulate(&mut job.packet) {
+        job.packet.tenant = local.tenant;
+        match class {
+            TunnelClass::Home(Some(from))
+            | TunnelClass::Keepalive(from)
+            | TunnelClass::Proof(from) => self.credit(&job, &from),
+            _ => {}
+        }
+        match class {
+            TunnelClass::FirstKeepalive | TunnelClass::Proof(_) => {
+                return self.local(job, Verdict::Punt(PuntReason::TunnelKeepalive));
+            }
+            TunnelClass::Rebound if self.rebounds.take(self.now) => {
+                return self.local(job, Verdict::Punt(PuntReason::TunnelRebound));
+            }
+            TunnelClass::Rebound => {
+                return self.output.drop(job.packet, DropReason::TunnelPortMismatch);
+            }
+            _ => {}
+        }
+        if let Err(reason) = decap::decapsulate(&mut job.packet, &job.facts, &opened) {
             return self.output.drop(job.packet, reason);
         }
         if let Some(stats) = self.output.stats(job.packet.port) {
             stats.decapsulated.add(1);
+            stats.reserved_bits.add(u64::from(opened.reserved_bits));
         }
-        job.packet.tenant = local.tenant;
-        (job.facts, job.origin, job.route) = (inner, Origin::Tunnel, None);
+        (job.facts, job.origin, job.route) = (opened.inner, Origin::Tunnel, None);
         job.passes += 1;
         match class {
             TunnelClass::Visitor(visitor) => self.deliver(tables, job, visitor),
             TunnelClass::ReverseTunnel(visitor) => {
                 // What is for a group is carried to the home network with its TTL
                 // (RFC 3024 §5.4.2); the rest is forwarded.
-                let to = inner.destination;
+                let to = job.facts.destination;
                 let job =
                     if to.is_multicast() || to.is_broadcast() { Some(job) } else { self.hop(job) };
                 if let Some(job) = job {
-                    self.encapsulate(tables, job, Tunnel::to_home_agent(visitor));
+                    self.encapsulate(tables, job, Entrance::to_home_agent(visitor));
                 }
             }
-            TunnelClass::Home => self.again(job),
+            TunnelClass::Keepalive(from) => self.answer(tables, job, &from),
+            _ => self.again(job),
+        }
+    }
+
+    /// What came from an address that is not proven lets more be sent to it.
+    fn credit(&mut self, job: &Job, from: &ReverseEnd<'_>) {
+        if from.end.is(TunnelFlags::UNPROVEN) {
+            let ReverseEnd { bound, end } = from;
+            let key = allowance_key(
+                job.packet.tenant,
+                bound.home_address,
+                end.care_of_address(),
+                end.encapsulation(),
+            );
+            self.allowances.receive(key, job.facts.total_len, self.now);
+        }
+    }
+
+    /// A keepalive, back through the tunnel that it came out of (RFC 3519 §4.9).
+    fn answer(&mut self, tables: &Tables, mut job: Job, from: &ReverseEnd<'_>) {
+        let answered =
+            keepalive::answer(&mut job.packet).and_then(|()| parse::ipv4(job.packet.bytes()));
+        match answered {
+            Ok(facts) => {
+                if let Some(stats) = self.output.stats(job.packet.port) {
+                    stats.keepalives.add(1);
+                }
+                let job = Job { facts, origin: Origin::Own, ..job };
+                self.encapsulate(tables, job, Entrance::to_node(&from.bound, from.end));
+            }
+            Err(reason) => self.output.drop(job.packet, reason),
         }
     }
 
     /// To a node that is away, by each of its tunnels.
-    pub(super) fn tunnel_to_node(&mut self, tables: &Tables, job: Job, binding: &BindingEntry) {
+    pub(super) fn tunnel_to_node(&mut self, tables: &Tables, job: Job, bound: &Bound<'_>) {
         let Some(job) = self.hop(job) else { return };
-        let Some((first, others)) = binding.tunnels().split_first() else {
+        let Some((first, others)) = bound.entry.tunnels().split_first() else {
             return self.output.drop(job.packet, DropReason::NoBinding);
         };
         for end in others {
             let Some(packet) = self.copy(&job.packet) else { continue };
-            let copy = Job { packet, ..job };
-            self.encapsulate(tables, copy, Tunnel::to_node(binding, end));
+            self.tunnel_by(tables, Job { packet, ..job }, bound, end);
         }
-        self.encapsulate(tables, job, Tunnel::to_node(binding, first));
+        self.tunnel_by(tables, job, bound, first);
+    }
+
+    /// By one tunnel of a node, or of the router that the destination is behind.
+    fn tunnel_by(&mut self, tables: &Tables, job: Job, bound: &Bound<'_>, end: &TunnelEnd) {
+        let entrance = Entrance::to_node(bound, end);
+        let is_behind = job.facts.destination != bound.home_address;
+        // A foreign agent would not know whom it is for: it is put into a packet for
+        // the router first (RFC 5177 §7).
+        if is_behind && !end.is(TunnelFlags::CO_LOCATED) {
+            self.encapsulate_twice(tables, job, entrance, bound.home_address);
+        } else {
+            self.encapsulate(tables, job, entrance);
+        }
     }
 
     /// To the kernel, and a copy to each node that is away and wants it. It is not
     /// forwarded, but as if the node were on its link: the TTL stays.
     pub(super) fn broadcast(&mut self, tables: &Tables, job: Job) {
-        for (key, binding) in tables.listeners(job.packet.port) {
+        for (key, entry) in tables.listeners(job.packet.port) {
+            let bound = Bound { home_address: key.home_address, entry };
             let wants = |end: &&TunnelEnd| {
                 end.is(TunnelFlags::BROADCAST) && end.care_of_address() != job.facts.source
             };
-            for end in binding.tunnels().iter().filter(wants) {
+            for end in entry.tunnels().iter().filter(wants) {
                 let Some(packet) = self.copy(&job.packet) else { continue };
                 let copy = Job { packet, origin: Origin::Own, ..job };
-                let tunnel = Tunnel::to_node(binding, end);
-                // A foreign agent would not know whom a broadcast is for: it is put
-                // into a packet for the node first (RFC 5944 §4.3).
-                let copy = if end.is(TunnelFlags::CO_LOCATED) {
-                    Some(copy)
+                let entrance = Entrance::to_node(&bound, end);
+                // A foreign agent would not know whom a broadcast is for either
+                // (RFC 5944 §4.3).
+                if end.is(TunnelFlags::CO_LOCATED) {
+                    self.encapsulate(tables, copy, entrance);
                 } else {
-                    self.wrap(copy, Tunnel { destination: key.home_address, ..tunnel })
-                };
-                if let Some(copy) = copy {
-                    self.encapsulate(tables, copy, tunnel);
+                    self.encapsulate_twice(tables, copy, entrance, key.home_address);
                 }
             }
         }
         self.local(job, Verdict::ToKernel);
     }
 
+    /// Into a tunnel to the node itself, and with that into its foreign agent's.
+    fn encapsulate_twice(
+        &mut self,
+        tables: &Tables,
+        job: Job,
+        outer: Entrance,
+        home_address: Ipv4Addr,
+    ) {
+        if let Some(job) = self.wrap(job, outer.inside(home_address)) {
+            self.encapsulate(tables, job, outer);
+        }
+    }
+
     /// Into a tunnel: whole, or in fragments that fit it.
-    pub(super) fn encapsulate(&mut self, tables: &Tables, mut job: Job, tunnel: Tunnel) {
-        let too_deep = job.facts.protocol == IpProtocol::IP_IN_IP
-            && encap::nesting(job.packet.bytes()) >= MAX_NESTING;
+    pub(super) fn encapsulate(&mut self, tables: &Tables, mut job: Job, entrance: Entrance) {
+        let Tunnel { source, destination, encapsulation, .. } = entrance.tunnel;
+        let too_deep =
+            job.facts.may_be_tunnelled() && encap::nesting(job.packet.bytes()) >= MAX_NESTING;
         if too_deep || job.passes >= MAX_PASSES {
             return self.output.drop(job.packet, DropReason::NestedTunnel);
         }
-        job.route = tables.routes.lookup(job.packet.tenant, tunnel.destination);
+        job.route = tables.routes.lookup(job.packet.tenant, destination);
         let mtu = match job.route {
             Some(RouteEntry::Via { port, .. }) => self.output.outlet(port).map(|out| out.mtu),
             _ => None,
         };
-        let overhead = encap::overhead(tunnel.encapsulation);
-        let room = mtu.map_or(usize::from(u16::MAX), usize::from).saturating_sub(overhead);
-        if usize::from(job.facts.total_len) <= room {
-            return self.enter(job, tunnel);
+        let mtu = mtu.map_or(usize::from(u16::MAX), usize::from);
+        let room = |is_fragment| {
+            mtu.saturating_sub(encap::overhead(encap::carrier(encapsulation, is_fragment)))
+        };
+        if usize::from(job.facts.total_len) <= room(job.facts.fragment) {
+            return self.enter(job, entrance);
         }
-        // Fragments are cut before the tunnel: its end need not put them together.
+        // Fragments are cut before the tunnel: its end need not put them together,
+        // and a NAT on the way could not tell whose they are (RFC 3519 §4.8).
+        let room = room(job.facts.fragment || !job.facts.dont_fragment);
         let room = u16::try_from(room).unwrap_or(u16::MAX).max(MIN_MTU);
         let Job { facts, origin, passes, route, .. } = job;
-        let Some(mut pieces) = self.cut(job, room, Some(tunnel.source)) else { return };
+        let Some(mut pieces) = self.cut(job, room, Some(source)) else { return };
         for packet in pieces.drain() {
-            self.enter(Job { packet, facts, origin, passes, route }, tunnel);
+            self.enter(Job { packet, facts, origin, passes, route }, entrance);
         }
         self.pieces = pieces;
     }
 
     /// Puts the outer header on and lets the outer packet have its pass.
-    fn enter(&mut self, job: Job, tunnel: Tunnel) {
-        if let Some(job) = self.wrap(job, tunnel) {
+    fn enter(&mut self, job: Job, entrance: Entrance) {
+        if let Some(job) = self.wrap(job, entrance) {
             self.again(job);
         }
     }
 
     /// Puts the outer header on; `None` when the packet had to be dropped.
-    fn wrap(&mut self, mut job: Job, tunnel: Tunnel) -> Option<Job> {
-        let Tunnel { source, destination, encapsulation } = tunnel;
-        let identification = &mut self.identification;
+    fn wrap(&mut self, mut job: Job, entrance: Entrance) -> Option<Job> {
         let packet = &mut job.packet;
-        let done = encap::encapsulate(packet, encapsulation, source, destination, identification)
-            .and_then(|()| parse::ipv4(packet.bytes()));
+        let done = encap::encapsulate(packet, &entrance.tunnel, &mut self.identification)
+            .and_then(|()| parse::ipv4(packet.bytes()))
+            .and_then(|facts| match entrance.allowance(packet.tenant) {
+                Some(key) if !self.allowances.spend(key, facts.total_len, self.now) => {
+                    Err(DropReason::UnprovenAddress)
+                }
+                _ => Ok(facts),
+            });
         match done {
             Ok(facts) => {
                 if let Some(stats) = self.output.stats(job.packet.port) {

@@ -19,7 +19,8 @@ use homeport_dataplane::worker::Worker;
 use homeport_dataplane::{MacAddress, PortId, TenantId};
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::{
-    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader,
+    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, SourcedMinimalHeader,
+    UdpHeader,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -258,6 +259,16 @@ pub(crate) fn binding_of(
     BindingEntry::new(ip(home_agent), ends, link, EntryFlags::default()).unwrap()
 }
 
+/// Every encapsulation, with a port behind a NAT.
+pub(crate) const EVERY: [Encapsulation; 6] = [
+    Encapsulation::IpInIp,
+    Encapsulation::Minimal,
+    Encapsulation::Gre { key: None },
+    Encapsulation::Gre { key: Some(0xdead_beef) },
+    Encapsulation::Udp { peer_port: 4711 },
+    Encapsulation::PlainUdp { peer_port: 4711 },
+];
+
 /// A visitor at `mac` on `port`.
 pub(crate) fn visitor(
     mac: MacAddress,
@@ -323,6 +334,51 @@ impl Ip {
     pub(crate) fn tunnelled(&self, source: &str, destination: &str) -> Self {
         let tunnel = IpProtocol::IP_IN_IP;
         Ip { protocol: tunnel, payload: self.bytes(), ..Ip::data(source, destination) }
+    }
+
+    /// This packet as it arrives here by a tunnel of this kind, byte by byte; the port
+    /// of the kind is the other end's, ours is 434.
+    pub(crate) fn arriving(&self, how: Encapsulation, source: &str, destination: &str) -> Self {
+        self.in_tunnel(how, source, destination, |port| (port, 434))
+    }
+
+    /// This packet as it leaves here by a tunnel of this kind.
+    pub(crate) fn leaving(&self, how: Encapsulation, source: &str, destination: &str) -> Self {
+        self.in_tunnel(how, source, destination, |port| (434, port))
+    }
+
+    fn in_tunnel(
+        &self,
+        how: Encapsulation,
+        source: &str,
+        destination: &str,
+        ports: impl Fn(u16) -> (u16, u16),
+    ) -> Self {
+        let udp = |port: u16, header: &[u8]| {
+            let (from, to) = ports(port);
+            let bytes = [header, &self.bytes()].concat();
+            let len = u16::try_from(bytes.len() + 8).unwrap();
+            [from, to, len, 0].map(u16::to_be_bytes).concat().into_iter().chain(bytes).collect()
+        };
+        let gre = |header: &[u8]| [header, &self.bytes()].concat();
+        let (protocol, payload) = match how {
+            Encapsulation::IpInIp => (4, self.bytes()),
+            Encapsulation::Gre { key: None } => (47, gre(&[0, 0, 8, 0])),
+            Encapsulation::Gre { key: Some(key) } => {
+                (47, gre(&[&[0x20, 0, 8, 0][..], &key.to_be_bytes()].concat()))
+            }
+            Encapsulation::Udp { peer_port } => (17, udp(peer_port, &[4, 4, 0, 0])),
+            Encapsulation::PlainUdp { peer_port } => (17, udp(peer_port, &[])),
+            Encapsulation::Minimal => {
+                let (from, to) = (self.source, self.destination);
+                let header = SourcedMinimalHeader::new(self.protocol, from, to);
+                let payload = [header.as_bytes(), &self.payload].concat();
+                let protocol = IpProtocol::MINIMAL;
+                let (source, destination) = (ip(source), ip(destination));
+                return Ip { protocol, payload, source, destination, ..self.clone() };
+            }
+        };
+        Ip { protocol: IpProtocol(protocol), payload, ..Ip::data(source, destination) }
     }
 
     pub(crate) fn ttl(self, ttl: u8) -> Self {
