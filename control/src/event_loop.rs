@@ -126,7 +126,7 @@ pub struct EventLoop {
     started: Instant,
     counts: Counts,
     bound_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
-    visiting_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
+    visiting_since: BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), Instant>,
 }
 
 /// What the loop itself counts.
@@ -350,11 +350,11 @@ impl EventLoop {
                 self.bound_since.remove(&(tenant, home_address));
             }
             Action::InstallVisitor(ref visitor) => {
-                let key = (visitor.tenant, visitor.home_address);
+                let key = (visitor.tenant, visitor.home_address, visitor.home_agent);
                 self.visiting_since.entry(key).or_insert(now);
             }
-            Action::RemoveVisitor { tenant, home_address } => {
-                self.visiting_since.remove(&(tenant, home_address));
+            Action::RemoveVisitor { tenant, home_address, home_agent } => {
+                self.visiting_since.remove(&(tenant, home_address, home_agent));
             }
             Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => {}
         }

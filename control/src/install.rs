@@ -26,7 +26,7 @@ use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::lpm::RouteWriter;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
-use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
+use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey, VisitorWriter};
 use homeport_proto::action::{BindingState, VisitorState};
 use homeport_proto::config::{AgentConfig, Prefix};
 use homeport_proto::{Action, PortId, TenantId};
@@ -40,7 +40,7 @@ pub struct Tables {
     /// Bound nodes that get their home link's broadcasts.
     pub listeners: ListenerWriter,
     /// Visitors of foreign agents.
-    pub visitors: Writer<VisitorKey, VisitorEntry>,
+    pub visitors: VisitorWriter,
     /// Addresses of this box.
     pub locals: Writer<LocalKey, LocalEntry>,
     /// Routes.
@@ -53,7 +53,7 @@ pub struct Tables {
 pub struct Installer {
     bindings: Kept<Writer<BindingKey, BindingEntry>>,
     listeners: ListenerWriter,
-    visitors: Kept<Writer<VisitorKey, VisitorEntry>>,
+    visitors: Kept<VisitorWriter>,
     locals: Kept<Writer<LocalKey, LocalEntry>>,
     routes: Kept<RouteWriter>,
     neighbors: Kept<Writer<NeighborKey, NeighborEntry>>,
@@ -98,10 +98,10 @@ impl Installer {
                 self.listen(key, None);
             }
             Action::InstallVisitor(visitor) => self.install_visitor(visitor),
-            Action::RemoveVisitor { tenant, home_address } => {
-                tracing::info!(%tenant, %home_address, "visitor removed");
-                let (tenant, home_address) = (*tenant, *home_address);
-                self.visitors.remove(&VisitorKey { tenant, home_address });
+            Action::RemoveVisitor { tenant, home_address, home_agent } => {
+                tracing::info!(%tenant, %home_address, %home_agent, "visitor removed");
+                let (tenant, home_address, home_agent) = (*tenant, *home_address, *home_agent);
+                self.visitors.remove(&VisitorKey { tenant, home_address, home_agent });
             }
             Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => return false,
         }
@@ -203,7 +203,7 @@ impl Installer {
         self.bindings.writer.iter()
     }
 
-    /// The visitors in force, in no order.
+    /// The visitors in force, ordered by tenant, home address and home agent.
     pub fn visitors(&self) -> impl Iterator<Item = (&VisitorKey, &VisitorEntry)> {
         self.visitors.writer.iter()
     }
@@ -248,11 +248,11 @@ impl Installer {
     }
 
     fn install_visitor(&mut self, visitor: &VisitorState) {
-        let key = VisitorKey { tenant: visitor.tenant, home_address: visitor.home_address };
+        let &VisitorState { tenant, home_address, home_agent, .. } = visitor;
+        let key = VisitorKey { tenant, home_address, home_agent };
         let entry = visitor_entry(visitor);
         if self.visitors.writer.get(&key) != Some(&entry) {
-            let (home_address, home_agent) = (visitor.home_address, visitor.home_agent);
-            tracing::info!(tenant = %visitor.tenant, %home_address, %home_agent, "visitor installed");
+            tracing::info!(%tenant, %home_address, %home_agent, "visitor installed");
         }
         self.visitors.install(key, entry);
     }
@@ -378,6 +378,7 @@ fn visitor_entry(visitor: &VisitorState) -> VisitorEntry {
             homeport_proto::ReverseTunnel::Encapsulating => ReverseTunnel::Encapsulating,
         },
         flags: entry_flags(visitor.set_df, visitor.clamp_mss),
+        overlapping: visitor.overlapping,
     }
 }
 
@@ -404,6 +405,19 @@ where
 
     fn remove(&mut self, key: &K) {
         Writer::remove(self, key);
+    }
+}
+
+impl Table for VisitorWriter {
+    type Key = VisitorKey;
+    type Value = VisitorEntry;
+
+    fn install(&mut self, key: VisitorKey, entry: VisitorEntry) -> Result<(), TableFull> {
+        VisitorWriter::install(self, key, entry)
+    }
+
+    fn remove(&mut self, key: &VisitorKey) {
+        VisitorWriter::remove(self, key);
     }
 }
 

@@ -21,7 +21,7 @@ use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::route::RouteEntry;
-use crate::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
+use crate::table::visitor::{Found, ReverseTunnel, VisitorEntry, VisitorReader};
 use crate::verdict::{DropReason, PuntReason};
 
 mod tunnelled;
@@ -50,7 +50,7 @@ pub struct Tables {
     /// Bound nodes that get their home link's broadcasts.
     pub listeners: Reader<ListenerKey, BindingKey>,
     /// Foreign agents' visitors.
-    pub visitors: Reader<VisitorKey, VisitorEntry>,
+    pub visitors: VisitorReader,
     /// Addresses of this box.
     pub locals: Reader<LocalKey, LocalEntry>,
     /// Routes.
@@ -90,11 +90,6 @@ impl Tables {
         (0..MAX_LISTENERS)
             .map_while(move |slot| self.listeners.lookup(&ListenerKey { port, slot }))
             .filter_map(|key| Some((key, self.bindings.lookup(key)?)))
-    }
-
-    /// The visitor with a home address.
-    pub fn visitor(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&VisitorEntry> {
-        self.visitors.lookup(&VisitorKey { tenant, home_address })
     }
 
     /// The address of ours, if packets of `tenant` may reach it: its own tenant's
@@ -250,7 +245,13 @@ pub fn classify<'t>(
         return classify_group(facts, origin, tenant);
     }
     if let Some(local) = local {
-        return classify_local(facts, bytes, origin, local);
+        return match classify_local(facts, bytes, origin, local) {
+            // The kernel answers to an address, and that is another's too.
+            Class::ToKernel if may_be_anothers(facts.source, origin, tenant, tables) => {
+                Class::Drop(DropReason::OverlappingVisitor)
+            }
+            class => class,
+        };
     }
     // What was sent to a group of stations is not forwarded (RFC 1812 §5.3.4),
     // nor is what has no meaning beyond a link.
@@ -260,15 +261,12 @@ pub fn classify<'t>(
     if origin.is_link_group() || link_only(facts.destination) || link_only(facts.source) {
         return Class::Drop(DropReason::NotForwarded);
     }
-    if let Origin::Link { port, ethernet } = origin
-        && let Some(visitor) = tables.visitor(tenant, facts.source)
-    {
-        if visitor.mac != ethernet.source || visitor.port != *port {
-            return Class::Drop(DropReason::VisitorLinkMismatch);
-        }
-        if visitor.reverse_tunnel == ReverseTunnel::Direct {
+    match sender(facts.source, origin, tenant, tables) {
+        Err(reason) => return Class::Drop(reason),
+        Ok(Some(visitor)) if visitor.reverse_tunnel == ReverseTunnel::Direct => {
             return Class::ReverseTunnel(visitor);
         }
+        Ok(_) => {}
     }
     // Our own signalling is never tunnelled (RFC 3519 §4.7): it goes to where the
     // node's request came from.
@@ -279,15 +277,17 @@ pub fn classify<'t>(
     // The foreign agent keeps a visitor's UDP tunnel alive on its behalf (RFC 3519
     // §4.9: the end of the tunnel that is not the home agent sends keepalives).
     if is_own
-        && let Some(visitor) = tables.visitor(tenant, facts.source)
-        && facts.destination == visitor.home_agent
+        && let Found::Visitor(visitor) =
+            tables.visitors.of_home_agent(tenant, facts.source, facts.destination)
     {
         return Class::ReverseTunnel(visitor);
     }
     // A visitor is reached directly by what was decapsulated or made here. What
     // others send to its home address on a link goes the road to its home network.
+    // So does all that is for an address which another may have too: only the home
+    // agent's tunnel says which of them is meant.
     if !matches!(origin, Origin::Link { .. })
-        && let Some(visitor) = tables.visitor(tenant, facts.destination)
+        && let Some(visitor) = tables.visitors.alone_at(tenant, facts.destination)
     {
         return Class::Deliver(visitor);
     }
@@ -318,6 +318,32 @@ fn martian(
         return matches!(origin, Origin::Tunnel).then_some(DropReason::MartianSource);
     }
     tables.local(tenant, source).map(|_| DropReason::MartianSource)
+}
+
+/// The visitor that sent a packet, if it was one.
+///
+/// # Errors
+/// [`DropReason::VisitorLinkMismatch`] where the source is a visitor's and the
+/// station is not. Where addresses overlap, such a station is a host of the visited
+/// network, unless it has the visitor's link-layer address on another link.
+fn sender<'t>(
+    source: Ipv4Addr,
+    origin: &Origin,
+    tenant: TenantId,
+    tables: &'t Tables,
+) -> Result<Option<&'t VisitorEntry>, DropReason> {
+    let Origin::Link { port, ethernet } = origin else { return Ok(None) };
+    match tables.visitors.at_station(tenant, source, ethernet.source) {
+        Found::Visitor(visitor) if visitor.port == *port => Ok(Some(visitor)),
+        Found::Other(other) if other.overlapping => Ok(None),
+        Found::Visitor(_) | Found::Other(_) => Err(DropReason::VisitorLinkMismatch),
+        Found::Nobody => Ok(None),
+    }
+}
+
+/// Whether a packet is of a visitor whose home address may be another's as well.
+fn may_be_anothers(source: Ipv4Addr, origin: &Origin, tenant: TenantId, tables: &Tables) -> bool {
+    matches!(sender(source, origin, tenant, tables), Ok(Some(visitor)) if visitor.overlapping)
 }
 
 /// A broadcast or multicast packet: for the agents, or for the kernel.

@@ -423,5 +423,5 @@ impl Forwarder {
 fn is_for_a_mobile_node(facts: &Ipv4Facts, tenant: TenantId, tables: &Tables) -> bool {
     !facts.is_signalling()
         && (tables.bound(tenant, facts.destination).is_some()
-            || tables.visitor(tenant, facts.destination).is_some())
+            || tables.visitors.alone_at(tenant, facts.destination).is_some())
 }

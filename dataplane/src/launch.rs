@@ -24,7 +24,7 @@ use crate::table::hash::{Writer, table};
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::{RouteWriter, routes};
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
-use crate::table::visitor::{VisitorEntry, VisitorKey};
+use crate::table::visitor::{VisitorWriter, visitors};
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
 
@@ -36,7 +36,7 @@ pub struct Control {
     /// binding that is installed or removed.
     pub listeners: ListenerWriter,
     /// Foreign agents' visitors.
-    pub visitors: Writer<VisitorKey, VisitorEntry>,
+    pub visitors: VisitorWriter,
     /// The addresses of this box. An underlay address that is not here is not ours.
     pub locals: Writer<LocalKey, LocalEntry>,
     /// The kernel's routes.
@@ -134,7 +134,7 @@ pub fn build(
     let control = Control {
         bindings: table(config.bindings, seed),
         listeners: ListenerWriter::new(outlets.len(), seed),
-        visitors: table(config.visitors, seed),
+        visitors: visitors(config.visitors, seed),
         locals: table(config.locals, seed),
         routes: routes(config.routes, seed),
         neighbors: table(config.neighbors, seed),

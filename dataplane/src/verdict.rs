@@ -27,6 +27,7 @@ reasons! {
         EncapsulationMismatch = "encapsulation-mismatch", "The encapsulation is not the one that was negotiated.";
         NoVisitor = "no-visitor", "A tunnelled packet for an address that is not visiting.";
         VisitorLinkMismatch = "visitor-link-mismatch", "A visitor's address used by another station or on another link.";
+        OverlappingVisitor = "overlapping-visitor", "A visitor's packet for this box itself, where its address may be another's too: the answer could go astray.";
         ReverseTunnelNotGranted = "reverse-tunnel-not-granted", "A reverse-tunnelled packet of a node that registered without one.";
         TunnelLoop = "tunnel-loop", "Encapsulation would loop: the packet comes from the tunnel's own end (RFC 2003 3.2, RFC 5944 4.2.3).";
         NestedTunnel = "nested-tunnel", "Tunnels inside tunnels beyond the limit.";

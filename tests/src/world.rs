@@ -609,6 +609,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 require_reverse_tunnel: false,
                 encapsulating_delivery: true,
                 require_mobile_foreign_authentication: false,
+                overlapping_addresses: false,
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 administratively_prohibited: false,

@@ -113,6 +113,9 @@ pub struct VisitorState {
     pub encapsulation: Encapsulation,
     /// How its own packets go back.
     pub reverse_tunnel: ReverseTunnel,
+    /// Whether its home address may be another's as well, visitor or host of the
+    /// visited network.
+    pub overlapping: bool,
     /// Whether outer headers always have DF; else it is copied.
     pub set_df: bool,
     /// Whether TCP is told of the tunnel's MTU.
@@ -173,6 +176,8 @@ pub enum Action {
         tenant: TenantId,
         /// The visitor's home address.
         home_address: Ipv4Addr,
+        /// Its home agent.
+        home_agent: Ipv4Addr,
     },
     /// Tell a link that `address` is now at `mac` (RFC 5944 §4.6). The agent
     /// itself repeats it on its schedule.

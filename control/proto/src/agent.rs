@@ -17,7 +17,7 @@ use crate::home_agent::HomeAgent;
 use crate::limits::SourceBudgets;
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
 use crate::timer::Timers;
-use crate::visitor::{PendingKey, Visitor};
+use crate::visitor::{PendingKey, Visitor, VisitorKey};
 use crate::{Action, Instant, Now};
 
 /// A UDP datagram to port 434, its checksum found right.
@@ -56,7 +56,7 @@ pub(crate) enum Token {
     /// The next gratuitous ARP for the home address is due.
     Announcement(AgentKey, Ipv4Addr),
     /// The visitor expires.
-    Visitor(AgentKey, Ipv4Addr),
+    Visitor(AgentKey, VisitorKey),
     /// The pending request is given up.
     Pending(AgentKey, PendingKey),
     /// The next unasked advertisement is due.
@@ -389,9 +389,9 @@ impl Agent {
                         agent.handle_announcement(address, &mut self.shared.context(key.0, now));
                     }
                 }
-                Token::Visitor(key, home_address) => {
+                Token::Visitor(key, visitor) => {
                     if let Some(agent) = self.foreign_agents.get_mut(&key) {
-                        agent.handle_expiry(home_address, &mut self.shared.context(key.0, now));
+                        agent.handle_expiry(visitor, &mut self.shared.context(key.0, now));
                     }
                 }
                 Token::Pending(key, pending) => {
@@ -435,7 +435,7 @@ impl Agent {
         self.home_agents().flat_map(HomeAgent::bindings)
     }
 
-    /// Every visitor, ordered by tenant, care-of address and home address.
+    /// Every visitor, ordered by tenant, care-of address, home address and home agent.
     pub fn visitors(&self) -> impl Iterator<Item = &Visitor> {
         self.foreign_agents().flat_map(ForeignAgent::visitors)
     }

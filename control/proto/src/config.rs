@@ -277,6 +277,10 @@ pub struct ForeignAgentConfig {
     pub require_mobile_foreign_authentication: bool,
     /// Whether nodes are refused with 65: the off switch.
     pub administratively_prohibited: bool,
+    /// Whether two nodes of different home agents may visit with one home address,
+    /// told apart by their link-layer addresses, and a host of the visited network
+    /// may have it too. Else the second gets 65.
+    pub overlapping_addresses: bool,
     /// Mobile nodes by (home address, SPI), home agents by (address, SPI).
     pub security: SecurityAssociations,
     /// How its tunnels are made; what it does not have gets 72.

@@ -76,6 +76,8 @@ pub enum Event {
         tenant: TenantId,
         /// The node.
         home_address: Ipv4Addr,
+        /// Its home agent.
+        home_agent: Ipv4Addr,
     },
     /// A message was discarded.
     Discarded {

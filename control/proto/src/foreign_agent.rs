@@ -2,9 +2,9 @@
 //!
 //! A request from a visited link is judged, remembered as pending and relayed
 //! from the care-of address, unchanged up to the mobile-home authentication. The
-//! home agent's reply is matched to it by home address and the low half of the
-//! identification, and relayed to the station that asked. A visitor appears, or
-//! moves to another station, only with an accepting reply.
+//! home agent's reply is matched to it by home address, home agent and the low half
+//! of the identification, and relayed to the station that asked. A visitor appears,
+//! or moves to another station, only with an accepting reply.
 //!
 //! Codes given: 65 to 82 without 73, 88 and 194; 73 with RFC 2002 only (it was
 //! header compression). Code 64 ("reason unspecified") is given for nothing.
@@ -14,6 +14,12 @@
 //!   another station's forgeries cannot use up a node's share.
 //! * An accepted deregistration of a care-of address that is another agent's
 //!   leaves the visitor as it is.
+//! * A visitor is its home address and its home agent. While one visits, a request
+//!   for its address with another home agent, from another station, is denied with
+//!   65: nothing would tell the two apart. With overlapping addresses the station
+//!   does, and only one that has the visitor's link-layer address on another link is
+//!   denied. From the visitor's own station it is the same node, with a new home
+//!   agent: it replaces what was there.
 //! * A node with a co-located care-of address is relayed for, but is no visitor:
 //!   nothing is forwarded for it here.
 //! * Foreign-home authentication of a reply may be missing only where request
@@ -26,12 +32,13 @@
 //! another address than was asked, and is discarded.
 
 mod judge;
+mod visiting;
 
 use self::judge::Refusal;
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
-use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
 use homeport_wire::{IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress, PortId, UdpHeader};
 use zerocopy::FromBytes;
@@ -79,14 +86,14 @@ impl ForeignAgent {
         &self.config
     }
 
-    /// Its visitors, ordered by home address.
+    /// Its visitors, ordered by home address and home agent.
     pub fn visitors(&self) -> impl ExactSizeIterator<Item = &Visitor> {
         self.visitors.values()
     }
 
-    /// The visitor of a home address.
-    pub fn visitor(&self, home_address: Ipv4Addr) -> Option<&Visitor> {
-        self.visitors.get(&home_address)
+    /// The visitor of a home address and home agent.
+    pub fn visitor(&self, home_address: Ipv4Addr, home_agent: Ipv4Addr) -> Option<&Visitor> {
+        self.visitors.get(&(home_address, home_agent))
     }
 
     /// Requests that were relayed and not answered yet, ordered by home address.
@@ -150,9 +157,9 @@ impl ForeignAgent {
         home_address: Ipv4Addr,
         low: u32,
     ) -> impl Iterator<Item = (&PendingKey, &PendingRegistration)> {
-        let all =
-            (home_address, MacAddress([0; 6]), 0)..=(home_address, MacAddress::BROADCAST, u32::MAX);
-        self.pending.range(all).filter(move |((_, _, of), _)| *of == low)
+        self.pending
+            .range(pending_range(home_address, MacAddress([0; 6]), MacAddress::BROADCAST))
+            .filter(move |((_, _, of, _), _)| *of == low)
     }
 
     /// RFC 5944 §3.7.2.2.
@@ -215,16 +222,10 @@ impl ForeignAgent {
         received: &Received<'_, RegistrationReply>,
         context: &mut Context<'_>,
     ) {
-        let Some(key) = self.find_pending(received) else {
-            context.discard(datagram, DiscardReason::NotPending);
-            return;
+        let key = match self.find_pending(datagram.source, received) {
+            Ok(key) => key,
+            Err(reason) => return context.discard(datagram, reason),
         };
-        let Some(pending) = self.pending.get(&key) else { return };
-        let asked = pending.station.request;
-        if datagram.source != asked.home_agent || received.body.home_agent != asked.home_agent {
-            context.discard(datagram, DiscardReason::WrongHomeAgent);
-            return;
-        }
         // RFC 5944 §1.8: as if it had never come.
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
             context.discard(datagram, DiscardReason::UnknownExtension);
@@ -242,26 +243,37 @@ impl ForeignAgent {
             self.deny(&pending.station, code, context);
             return;
         }
-        if received.body.code.is_accepted() && !self.accept(&pending, received, context) {
-            self.deny(&pending.station, ReplyCode::FA_INSUFFICIENT_RESOURCES, context);
+        if received.body.code.is_accepted()
+            && let Err(code) = self.accept(&pending, received, context)
+        {
+            self.deny(&pending.station, code, context);
             return;
         }
         self.relay_reply(&pending, received, context);
     }
 
     /// The pending request that a reply answers: of its home address, else of a
-    /// node without one and with the same NAI (RFC 5944 §3.7.3.1).
-    fn find_pending(&self, received: &Received<'_, RegistrationReply>) -> Option<PendingKey> {
+    /// node without one and with the same NAI (RFC 5944 §3.7.3.1). It is the home
+    /// agent's that was asked: both its source and what it says of itself.
+    fn find_pending(
+        &self,
+        source: Ipv4Addr,
+        received: &Received<'_, RegistrationReply>,
+    ) -> Result<PendingKey, DiscardReason> {
         let reply = &received.body;
         let nai = received.extensions().iter().find_map(nai);
-        [reply.home_address, Ipv4Addr::UNSPECIFIED].into_iter().find_map(|home_address| {
-            self.pending_of(home_address, reply.identification.low())
-                .find(|(_, pending)| match (&pending.network_access_identifier, nai) {
-                    (Some(asked), Some(answered)) => asked == answered,
-                    _ => true,
-                })
-                .map(|(key, _)| *key)
-        })
+        let mut reason = DiscardReason::NotPending;
+        for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
+            for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
+                let asked = pending.station.request.home_agent;
+                match (&pending.network_access_identifier, nai) {
+                    (Some(asked), Some(answered)) if asked != answered => {}
+                    _ if source == asked && reply.home_agent == asked => return Ok(*key),
+                    _ => reason = DiscardReason::WrongHomeAgent,
+                }
+            }
+        }
+        Err(reason)
     }
 
     /// RFC 5944 §3.7.3.1.
@@ -297,31 +309,48 @@ impl ForeignAgent {
     }
 
     /// Brings the visitor list in line with an accepting reply (RFC 5944
-    /// §3.7.3.2). False when there is no room for another visitor.
+    /// §3.7.3.2).
+    ///
+    /// # Errors
+    /// The code to deny it with, when there is no room for another visitor, or none
+    /// with this address.
     fn accept(
         &mut self,
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
         context: &mut Context<'_>,
-    ) -> bool {
+    ) -> Result<(), ReplyCode> {
         let station = &pending.station;
         let asked = &station.request;
         let home_address = received.body.home_address;
+        let key = (home_address, asked.home_agent);
         let care_of_address = self.config.care_of_address;
         if received.body.lifetime.is_zero() || asked.lifetime.is_zero() {
             let concerns_us = asked.care_of_address == care_of_address
                 || asked.care_of_address == asked.home_address;
             if concerns_us {
-                self.remove_visitor(home_address, context);
+                self.remove_visitor(key, context);
             }
-            return true;
+            return Ok(());
         }
         if asked.flags.contains(RequestFlags::CO_LOCATED) {
-            return true;
+            return Ok(());
         }
-        let is_new = !self.visitors.contains_key(&home_address);
+        // Another may have come while this was pending.
+        if self.is_taken(home_address, station) {
+            return Err(ReplyCode::FA_PROHIBITED);
+        }
+        // The same node with another home agent.
+        let replaced = self.visitors_of(home_address).find(|(of, visitor)| {
+            let state = &visitor.state;
+            **of != key && (state.mac, state.port) == (station.mac, station.port)
+        });
+        if let Some(replaced) = replaced.map(|(key, _)| *key) {
+            self.remove_visitor(replaced, context);
+        }
+        let is_new = !self.visitors.contains_key(&key);
         if is_new && self.visitors.len() >= self.config.max_visitors {
-            return false;
+            return Err(ReplyCode::FA_INSUFFICIENT_RESOURCES);
         }
         // Never longer than what was asked for: a home agent must not increase it.
         let lifetime = received.body.lifetime.min(asked.lifetime).min(self.config.max_lifetime);
@@ -339,6 +368,7 @@ impl ForeignAgent {
             care_of_address,
             encapsulation: Encapsulation::IpInIp,
             reverse_tunnel,
+            overlapping: self.config.overlapping_addresses,
             set_df: self.config.tunnels.set_df,
             clamp_mss: self.config.tunnels.clamp_mss,
         };
@@ -346,10 +376,10 @@ impl ForeignAgent {
         let expires = lifetime.duration().map(|duration| now + duration);
         let identification = asked.identification;
         let visitor = Visitor { state, lifetime, identification, registered_at: now, expires };
-        self.visitors.insert(home_address, visitor);
-        context.timers.set(Token::Visitor(self.key(), home_address), expires);
+        self.visitors.insert(key, visitor);
+        context.timers.set(Token::Visitor(self.key(), key), expires);
         context.push(Action::InstallVisitor(state));
-        true
+        Ok(())
     }
 
     /// RFC 5944 §3.7.3.2: unchanged up to the mobile-home authentication.
@@ -481,52 +511,6 @@ impl ForeignAgent {
         }
     }
 
-    /// A visitor's lifetime has ended. Nobody is told (RFC 5944 §3.7).
-    pub(crate) fn handle_expiry(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
-        if self.remove_visitor(home_address, context) {
-            context.counters.visitors_expired += 1;
-            let tenant = self.config.tenant;
-            context.push(Action::Event(Event::VisitorExpired { tenant, home_address }));
-        }
-    }
-
-    /// Takes a new configuration for the same tenant and care-of address. What
-    /// came in by a link that is no longer served goes.
-    pub(crate) fn reconfigure(&mut self, config: ForeignAgentConfig, context: &mut Context<'_>) {
-        self.config = config;
-        self.drop_unless(context, |agent, port| agent.link_address(port).is_some());
-    }
-
-    /// Leaves nothing behind.
-    pub(crate) fn close(&mut self, context: &mut Context<'_>) {
-        self.drop_unless(context, |_, _| false);
-    }
-
-    fn drop_unless(
-        &mut self,
-        context: &mut Context<'_>,
-        keep: impl Fn(&ForeignAgent, PortId) -> bool,
-    ) {
-        let visitors: Vec<Ipv4Addr> = self
-            .visitors
-            .iter()
-            .filter(|(_, visitor)| !keep(self, visitor.state.port))
-            .map(|(home_address, _)| *home_address)
-            .collect();
-        for home_address in visitors {
-            self.remove_visitor(home_address, context);
-        }
-        let pending: Vec<PendingKey> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| !keep(self, pending.station.port))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in pending {
-            self.take_pending(key, context);
-        }
-    }
-
     fn take_pending(
         &mut self,
         key: PendingKey,
@@ -536,16 +520,6 @@ impl ForeignAgent {
         self.pending.remove(&key)
     }
 
-    fn remove_visitor(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) -> bool {
-        let removed = self.visitors.remove(&home_address).is_some();
-        if removed {
-            context.timers.stop(Token::Visitor(self.key(), home_address));
-            let tenant = self.config.tenant;
-            context.push(Action::RemoveVisitor { tenant, home_address });
-        }
-        removed
-    }
-
     const fn key(&self) -> AgentKey {
         (self.config.tenant, self.config.care_of_address)
     }
@@ -553,7 +527,19 @@ impl ForeignAgent {
 
 const fn key_of(station: &Station) -> PendingKey {
     let request = &station.request;
-    (request.home_address, station.mac, request.identification.low())
+    (request.home_address, station.mac, request.identification.low(), request.home_agent)
+}
+
+/// The keys of all pending requests for a home address from a range of stations.
+const fn pending_range(
+    home_address: Ipv4Addr,
+    first: MacAddress,
+    last: MacAddress,
+) -> RangeInclusive<PendingKey> {
+    RangeInclusive::new(
+        (home_address, first, 0, Ipv4Addr::UNSPECIFIED),
+        (home_address, last, u32::MAX, Ipv4Addr::BROADCAST),
+    )
 }
 
 /// Bytes of a message up to the end of its last authorization-enabling extension:

@@ -57,11 +57,15 @@ pub struct PendingRegistration {
     pub(crate) relayed: (u16, u16),
 }
 
-/// Home address, link-layer address, low half of the identification.
-pub(crate) type PendingKey = (Ipv4Addr, MacAddress, u32);
+/// Home address, link-layer address, low half of the identification, home agent.
+pub(crate) type PendingKey = (Ipv4Addr, MacAddress, u32, Ipv4Addr);
 
 /// Pending registrations. All of one node stand together.
 pub(crate) type PendingList = BTreeMap<PendingKey, PendingRegistration>;
 
-/// The visitor list: visitors by home address.
-pub(crate) type VisitorList = BTreeMap<Ipv4Addr, Visitor>;
+/// Home address and home agent: two nodes may have one home address, if they are of
+/// different home networks.
+pub(crate) type VisitorKey = (Ipv4Addr, Ipv4Addr);
+
+/// The visitor list. All visitors of one home address stand together.
+pub(crate) type VisitorList = BTreeMap<VisitorKey, Visitor>;

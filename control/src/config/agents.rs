@@ -201,6 +201,7 @@ impl Checker<'_> {
             encapsulating_delivery: *section.encapsulating_delivery,
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             administratively_prohibited: *section.administratively_prohibited,
+            overlapping_addresses: *section.overlapping_addresses,
             security,
             tunnels: TunnelPolicy::default(),
             udp_tunnel: UdpTunnelling::Off,

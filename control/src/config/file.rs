@@ -184,6 +184,8 @@ section! {
         require_mobile_foreign_authentication: At<bool> = false,
         /// Whether everybody is refused: the off switch.
         administratively_prohibited: At<bool> = false,
+        /// Whether two visitors may have one home address.
+        overlapping_addresses: At<bool> = false,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }

@@ -172,7 +172,8 @@ impl EventLoop {
     fn visitor_views(&self, now: Instant) -> Vec<VisitorView> {
         let registered = self.agent.visitors().map(|visitor| {
             let state = &visitor.state;
-            let since = self.visiting_since.get(&(state.tenant, state.home_address));
+            let key = (state.tenant, state.home_address, state.home_agent);
+            let since = self.visiting_since.get(&key);
             let remaining = visitor.expires.map(|expires| expires.saturating_since(now).as_secs());
             VisitorView {
                 tenant: state.tenant.0,
@@ -193,7 +194,7 @@ impl EventLoop {
             agent.pending().map(|pending| self.pending_view(agent.config(), pending))
         });
         let mut views: Vec<VisitorView> = registered.chain(pending).collect();
-        views.sort_by_key(|view| (view.tenant, view.home_address));
+        views.sort_by_key(|view| (view.tenant, view.home_address, view.home_agent));
         views
     }
 

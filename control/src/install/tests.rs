@@ -1,5 +1,5 @@
 use super::*;
-use homeport_dataplane::table::{hash, lpm};
+use homeport_dataplane::table::{hash, lpm, visitor};
 use homeport_proto::action::CareOf;
 use homeport_proto::config::{AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig};
 use homeport_proto::{Lifetime, MacAddress};
@@ -11,7 +11,7 @@ fn installer(capacity: usize) -> Installer {
     let tables = Tables {
         bindings: hash::table(capacity, SEED),
         listeners: ListenerWriter::new(4, SEED),
-        visitors: hash::table(capacity, SEED),
+        visitors: visitor::visitors(capacity, SEED),
         locals: hash::table(16, SEED),
         routes: lpm::routes(16, SEED),
         neighbors: hash::table(16, SEED),
@@ -127,15 +127,17 @@ fn a_visitor_is_installed_and_removed() {
         care_of_address: Ipv4Addr::new(10, 0, 2, 2),
         encapsulation: IpInIp,
         reverse_tunnel: homeport_proto::ReverseTunnel::Encapsulating,
+        overlapping: false,
         set_df: false,
         clamp_mss: true,
     };
     installer.apply(&Action::InstallVisitor(visitor));
-    let (tenant, home_address) = (TENANT, visitor.home_address);
-    let entry = installer.visitors.writer.get(&VisitorKey { tenant, home_address }).unwrap();
+    let VisitorState { tenant, home_address, home_agent, .. } = visitor;
+    let key = VisitorKey { tenant, home_address, home_agent };
+    let entry = installer.visitors.writer.get(&key).unwrap();
     assert_eq!(entry.reverse_tunnel, ReverseTunnel::Encapsulating);
     assert_eq!((entry.mac, entry.port), (visitor.mac, visitor.port));
-    installer.apply(&Action::RemoveVisitor { tenant, home_address });
+    installer.apply(&Action::RemoveVisitor { tenant, home_address, home_agent });
     assert!(installer.visitors.writer.is_empty());
 }
 
@@ -172,6 +174,7 @@ fn agents() -> AgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
+        overlapping_addresses: false,
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,

@@ -5,12 +5,12 @@ use std::net::Ipv4Addr;
 use homeport_wire::TenantId;
 use homeport_wire::icmpv4::{ECHO_REPLY, ECHO_REQUEST};
 
-use super::{Bound, Origin, Tables};
+use super::{Bound, Origin, Tables, sender};
 use crate::decap::Opened;
 use crate::parse::Ipv4Facts;
 use crate::table::binding::{Encapsulation, TunnelEnd, TunnelFlags};
 use crate::table::local::{LocalEntry, LocalKey};
-use crate::table::visitor::{ReverseTunnel, VisitorEntry};
+use crate::table::visitor::{Found, ReverseTunnel, VisitorEntry};
 use crate::verdict::DropReason;
 
 /// Where a packet goes that leaves a tunnel here.
@@ -61,14 +61,16 @@ pub fn classify_tunnelled<'t>(
 ) -> Result<TunnelClass<'t>, DropReason> {
     let tenant = local.tenant;
     if (local.care_of_address || local.agent)
-        && let Some(visitor) = tables.visitor(tenant, outer.source)
+        && let Some(visitor) = sender(outer.source, origin, tenant, tables)?
     {
-        return from_visitor(outer, opened, origin, visitor);
+        return from_visitor(outer, opened, visitor);
     }
-    if local.care_of_address
-        && let Some(visitor) = tables.visitor(tenant, opened.inner.destination)
-    {
-        return to_visitor(outer, opened, visitor);
+    if local.care_of_address {
+        match tables.visitors.of_home_agent(tenant, opened.inner.destination, outer.source) {
+            Found::Visitor(visitor) => return to_visitor(outer, opened, visitor),
+            Found::Other(_) => return Err(DropReason::OuterSourceMismatch),
+            Found::Nobody => {}
+        }
     }
     if local.home_agent {
         from_bound_node(outer, opened, origin, tenant, tables)
@@ -82,16 +84,8 @@ pub fn classify_tunnelled<'t>(
 fn from_visitor<'t>(
     outer: &Ipv4Facts,
     opened: &Opened,
-    origin: &Origin,
     visitor: &'t VisitorEntry,
 ) -> Result<TunnelClass<'t>, DropReason> {
-    let on_its_link = matches!(
-        origin,
-        Origin::Link { port, ethernet } if *port == visitor.port && ethernet.source == visitor.mac
-    );
-    if !on_its_link {
-        return Err(DropReason::VisitorLinkMismatch);
-    }
     if opened.inner.source != outer.source {
         return Err(DropReason::InnerSourceMismatch);
     }
@@ -105,15 +99,13 @@ fn from_visitor<'t>(
     Ok(TunnelClass::ReverseTunnel(visitor))
 }
 
-/// The forward tunnel's end at the foreign agent.
+/// The forward tunnel's end at the foreign agent: it comes from the visitor's home
+/// agent.
 fn to_visitor<'t>(
     outer: &Ipv4Facts,
     opened: &Opened,
     visitor: &'t VisitorEntry,
 ) -> Result<TunnelClass<'t>, DropReason> {
-    if outer.source != visitor.home_agent {
-        return Err(DropReason::OuterSourceMismatch);
-    }
     if outer.destination != visitor.care_of_address {
         return Err(DropReason::OuterDestinationMismatch);
     }

@@ -139,7 +139,8 @@ impl Rig {
     }
 
     pub(crate) fn visit(&mut self, home_address: &str, entry: VisitorEntry) {
-        let key = VisitorKey { tenant: TENANT, home_address: ip(home_address) };
+        let home_agent = entry.home_agent;
+        let key = VisitorKey { tenant: TENANT, home_address: ip(home_address), home_agent };
         self.control.visitors.install(key, entry).unwrap();
     }
 
@@ -285,6 +286,7 @@ pub(crate) fn visitor(
         encapsulation: Encapsulation::IpInIp,
         reverse_tunnel,
         flags: EntryFlags::default(),
+        overlapping: false,
     }
 }
 

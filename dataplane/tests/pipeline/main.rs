@@ -14,6 +14,8 @@ mod links;
 #[cfg(test)]
 mod noise;
 #[cfg(test)]
+mod realms;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod threads;

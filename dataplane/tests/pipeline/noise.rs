@@ -64,7 +64,8 @@ fn two_tenants() -> Rig {
         ] {
             let port = ports[1].0;
             let entry = visitor(station(9), port, "10.0.9.1", &care_of, style);
-            let key = VisitorKey { tenant, home_address: ip(node) };
+            let home_agent = entry.home_agent;
+            let key = VisitorKey { tenant, home_address: ip(node), home_agent };
             rig.control.visitors.install(key, entry).unwrap();
         }
     }

@@ -1,6 +1,6 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of, pending_range};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
@@ -64,20 +64,24 @@ impl ForeignAgent {
             return Err(ReplyCode::FA_ENCAPSULATION_UNAVAILABLE.into());
         }
         self.validate_reverse_tunnel(datagram.ttl, received)?;
+        if !deregisters && !co_located && self.is_taken(request.home_address, station) {
+            return Err(ReplyCode::FA_PROHIBITED.into());
+        }
         self.validate_capacity(station)
     }
 
-    /// Whether the request is pending already. From another station, the same
-    /// home address and low half would steal the reply of the one that asked.
+    /// Whether the request is pending already. From another station, the same home
+    /// address, home agent and low half would steal the reply of the one that asked.
     pub(super) fn is_pending(
         &self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
     ) -> bool {
         let low = station.request.identification.low();
-        self.pending_of(station.request.home_address, low).any(|(_, pending)| {
+        self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
                 || pending.station.mac != station.mac
+                    && key.3 == station.request.home_agent
                     && pending.network_access_identifier.as_deref() == nai_of(received)
         })
     }
@@ -170,9 +174,8 @@ impl ForeignAgent {
 
     pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Refusal> {
         let request = &station.request;
-        let node =
-            (request.home_address, station.mac, 0)..=(request.home_address, station.mac, u32::MAX);
-        let is_visitor = self.visitors.contains_key(&request.home_address);
+        let node = pending_range(request.home_address, station.mac, station.mac);
+        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors
             && !is_visitor
             && !request.lifetime.is_zero();

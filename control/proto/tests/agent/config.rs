@@ -68,7 +68,7 @@ fn what_is_no_longer_allowed_is_removed_and_the_rest_stays() {
         apply(&mut world, config),
         [
             Action::RemoveBinding { tenant: TENANT, home_address: NODE },
-            Action::RemoveVisitor { tenant: TENANT, home_address: NODE },
+            Action::RemoveVisitor { tenant: TENANT, home_address: NODE, home_agent: ELSEWHERE },
         ]
     );
     let left: Vec<_> = world.agent.bindings().map(|binding| binding.home_address).collect();

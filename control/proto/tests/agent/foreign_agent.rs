@@ -67,8 +67,12 @@ fn a_registration_is_relayed_both_ways_and_the_visitor_installed_first() {
     assert_eq!(
         expired,
         [
-            Action::RemoveVisitor { tenant: TENANT, home_address: NODE },
-            Action::Event(Event::VisitorExpired { tenant: TENANT, home_address: NODE }),
+            the_visitor_is_removed(),
+            Action::Event(Event::VisitorExpired {
+                tenant: TENANT,
+                home_address: NODE,
+                home_agent: HOME_AGENT,
+            }),
         ]
     );
 }
@@ -99,7 +103,7 @@ fn an_accepted_deregistration_removes_the_visitor_before_the_reply() {
         relayed_bytes(&world.visit(&sign(&away)));
         assert_eq!(world.agent.visitors().count(), 1, "until the home agent says so");
         let actions = world.answer(&reply_to(&away, ReplyCode::ACCEPTED, 0));
-        assert_eq!(actions[0], Action::RemoveVisitor { tenant: TENANT, home_address: NODE });
+        assert_eq!(actions[0], the_visitor_is_removed());
         assert_eq!(the_code(&actions), 0);
         assert_eq!(world.agent.visitors().count(), 0);
         register(&mut world);

@@ -17,4 +17,6 @@ mod pair;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod realms;
+#[cfg(test)]
 mod support;

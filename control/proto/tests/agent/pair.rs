@@ -81,7 +81,7 @@ fn a_node_registers_renews_and_deregisters_through_both_agents() {
     away.lifetime = Lifetime::ZERO;
     let (at_home, back) = pair.register(&away);
     assert_eq!(at_home[0], Action::RemoveBinding { tenant: TENANT, home_address: NODE });
-    assert_eq!(back[0], Action::RemoveVisitor { tenant: TENANT, home_address: NODE });
+    assert_eq!(back[0], the_visitor_is_removed());
     assert_eq!(the_code(&back), 0);
 }
 

@@ -78,7 +78,7 @@ fn configuration(full: bool) -> AgentConfig {
 #[derive(Default)]
 struct Tables {
     bindings: BTreeMap<Ipv4Addr, Vec<Ipv4Addr>>,
-    visitors: BTreeMap<Ipv4Addr, MacAddress>,
+    visitors: BTreeMap<(Ipv4Addr, Ipv4Addr), MacAddress>,
 }
 
 impl Tables {
@@ -95,10 +95,11 @@ impl Tables {
                 assert!(self.bindings.remove(home_address).is_some(), "removed but not there");
             }
             Action::InstallVisitor(state) => {
-                self.visitors.insert(state.home_address, state.mac);
+                self.visitors.insert((state.home_address, state.home_agent), state.mac);
             }
-            Action::RemoveVisitor { home_address, .. } => {
-                assert!(self.visitors.remove(home_address).is_some(), "removed but not there");
+            Action::RemoveVisitor { home_address, home_agent, .. } => {
+                let key = (*home_address, *home_agent);
+                assert!(self.visitors.remove(&key).is_some(), "removed but not there");
             }
             Action::Transmit(transmit) => {
                 if let Payload::Udp { data, .. } = &transmit.payload
@@ -125,7 +126,8 @@ impl Tables {
             let (_, mac) = transmit.link.expect("a station");
             let forwarded = !asked.flags.contains(RequestFlags::CO_LOCATED);
             if forwarded && !reply.lifetime.is_zero() && !asked.lifetime.is_zero() {
-                assert_eq!(self.visitors.get(&reply.home_address), Some(&mac));
+                let key = (reply.home_address, reply.home_agent);
+                assert_eq!(self.visitors.get(&key), Some(&mac));
             }
         } else {
             let bound = self.bindings.get(&reply.home_address);
@@ -260,7 +262,10 @@ impl Run {
             .world
             .agent
             .visitors()
-            .map(|visitor| (visitor.state.home_address, visitor.state.mac))
+            .map(|visitor| {
+                let state = &visitor.state;
+                ((state.home_address, state.home_agent), state.mac)
+            })
             .collect();
         assert_eq!(visitors, self.tables.visitors);
         assert!(bindings.values().all(|addresses| addresses.len() <= 4));

@@ -116,6 +116,7 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
+        overlapping_addresses: false,
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,
@@ -416,7 +417,13 @@ pub(crate) fn visitor(reverse_tunnel: ReverseTunnel) -> VisitorState {
         care_of_address: FOREIGN,
         encapsulation: Encapsulation::IpInIp,
         reverse_tunnel,
+        overlapping: false,
         set_df: false,
         clamp_mss: false,
     }
+}
+
+/// The action that takes the visitor of [`visitor`] away.
+pub(crate) fn the_visitor_is_removed() -> Action {
+    Action::RemoveVisitor { tenant: TENANT, home_address: NODE, home_agent: HOME_AGENT }
 }

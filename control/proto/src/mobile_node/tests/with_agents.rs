@@ -99,6 +99,7 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         require_reverse_tunnel: false,
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: true,
+        overlapping_addresses: false,
         tunnels: crate::config::TunnelPolicy::default(),
         udp_tunnel: crate::config::UdpTunnelling::Off,
         administratively_prohibited: false,
