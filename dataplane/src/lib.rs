@@ -46,6 +46,7 @@ pub mod icmp_error;
 pub mod keepalive;
 pub mod launch;
 pub mod mss;
+pub mod napt;
 mod output;
 pub mod packet;
 pub mod parse;

@@ -17,6 +17,16 @@ pub const ROUTER_ADVERTISEMENT: u8 = 9;
 pub const ROUTER_SOLICITATION: u8 = 10;
 /// Time exceeded.
 pub const TIME_EXCEEDED: u8 = 11;
+/// Parameter problem.
+pub const PARAMETER_PROBLEM: u8 = 12;
+/// Timestamp.
+pub const TIMESTAMP: u8 = 13;
+/// Timestamp reply.
+pub const TIMESTAMP_REPLY: u8 = 14;
+/// Address mask request (RFC 950).
+pub const ADDRESS_MASK_REQUEST: u8 = 17;
+/// Address mask reply (RFC 950).
+pub const ADDRESS_MASK_REPLY: u8 = 18;
 
 /// Code of [`DESTINATION_UNREACHABLE`]: a packet with DF needs fragmentation.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
@@ -47,6 +57,27 @@ impl Icmpv4Header {
         let sum = checksum::Sum::new().add_bytes(header.as_bytes()).add_bytes(body).checksum();
         header.checksum.set(sum);
         header
+    }
+
+    /// The identifier of a query or its reply (RFC 792).
+    pub const fn identifier(&self) -> u16 {
+        let [high, low, ..] = self.rest;
+        u16::from_be_bytes([high, low])
+    }
+
+    /// Puts another identifier in and mends the checksum (RFC 1624).
+    pub fn replace_identifier(&mut self, identifier: u16) {
+        let sum = checksum::update(self.checksum.get(), self.identifier(), identifier);
+        self.checksum.set(sum);
+        let [high, low, ..] = &mut self.rest;
+        [*high, *low] = identifier.to_be_bytes();
+    }
+
+    /// Computes the checksum of the message anew; `body` is what follows the header.
+    pub fn fill_checksum(&mut self, body: &[u8]) {
+        self.checksum.set(0);
+        let sum = checksum::Sum::new().add_bytes(self.as_bytes()).add_bytes(body).checksum();
+        self.checksum.set(sum);
     }
 }
 

@@ -193,6 +193,27 @@ impl Ipv4Header {
         Ipv4Addr::new(a, b, c, d)
     }
 
+    /// Puts another source in and mends the checksum (RFC 1624).
+    pub fn replace_source(&mut self, source: Ipv4Addr) {
+        let sum = checksum::update_address(self.checksum.get(), self.source(), source);
+        self.checksum.set(sum);
+        self.source = source.octets();
+    }
+
+    /// Puts another destination in and mends the checksum (RFC 1624).
+    pub fn replace_destination(&mut self, destination: Ipv4Addr) {
+        let sum = checksum::update_address(self.checksum.get(), self.destination(), destination);
+        self.checksum.set(sum);
+        self.destination = destination.octets();
+    }
+
+    /// Puts another identification in and mends the checksum (RFC 1624).
+    pub fn replace_identification(&mut self, identification: u16) {
+        let sum = checksum::update(self.checksum.get(), self.identification(), identification);
+        self.checksum.set(sum);
+        self.identification.set(identification);
+    }
+
     /// The checksum field.
     pub fn checksum(&self) -> u16 {
         self.checksum.get()
@@ -335,6 +356,21 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_replaced_keeps_the_checksum_right(
+            source: [u8; 4], destination: [u8; 4], id: u16,
+        ) {
+            let mut bytes = sample(b"");
+            let (header, _) = Ipv4Header::mut_from_prefix(&mut bytes).unwrap();
+            header.replace_source(source.into());
+            header.replace_destination(destination.into());
+            header.replace_identification(id);
+            let packet = Ipv4Packet::new_checked(&bytes).unwrap();
+            prop_assert_eq!(packet.header().source().octets(), source);
+            prop_assert_eq!(packet.header().destination().octets(), destination);
+            prop_assert_eq!(packet.header().identification(), id);
+        }
+
         #[test]
         fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..100)) {
             if let Ok(packet) = Ipv4Packet::new_checked(&bytes) {

@@ -34,10 +34,14 @@ impl TcpHeader {
     pub const LEN: usize = 20;
     /// Last segment of the sender's data.
     pub const FIN: u8 = 0x01;
-    /// First segment of a connection.
+    /// First segment: its sequence number is the initial one.
     pub const SYN: u8 = 0x02;
+    /// The connection is gone.
+    pub const RST: u8 = 0x04;
     /// Deliver at once.
     pub const PSH: u8 = 0x08;
+    /// The acknowledgment number counts.
+    pub const ACK: u8 = 0x10;
     /// Congestion window reduced.
     pub const CWR: u8 = 0x80;
 

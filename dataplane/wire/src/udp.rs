@@ -62,6 +62,21 @@ impl UdpHeader {
         self.destination_port.get()
     }
 
+    /// Sets the sender's port; the checksum is the caller's to mend.
+    pub fn set_source_port(&mut self, port: u16) {
+        self.source_port.set(port);
+    }
+
+    /// Sets the receiver's port; the checksum is the caller's to mend.
+    pub fn set_destination_port(&mut self, port: u16) {
+        self.destination_port.set(port);
+    }
+
+    /// Sets the checksum field.
+    pub fn set_checksum(&mut self, checksum: u16) {
+        self.checksum.set(checksum);
+    }
+
     /// Bytes of header and payload, as the header says.
     pub fn udp_len(&self) -> u16 {
         self.len.get()

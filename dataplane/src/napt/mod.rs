@@ -1,0 +1,292 @@
+//! Network address and port translation (RFC 2663, RFC 4787, RFC 5382, RFC 5508,
+//! RFC 6888, RFC 7857).
+//!
+//! A [`Napt`] is the state of one NAPT on one RX core: which inside endpoints are
+//! tied to which external ones, and the sessions over them. It translates IPv4
+//! packets in place and knows no ports of the box, no routes and no links: where a
+//! packet goes is its caller's business. All its memory is taken when it is made,
+//! and everything in it is bounded.
+//!
+//! * [`config`] what it is made from, `blocks` whose external ports are whose,
+//!   `flows` mappings and sessions, `tcp` how far a connection is, `segment` what is
+//!   read and written in packets, `errors` ICMP errors, `fragments` fragments,
+//!   [`log`] the records of blocks, [`counters`] what it counts.
+//!
+//! A packet that could be translated but must not be has a
+//! [`DropReason`](crate::verdict::DropReason). Nothing that comes from outside ends
+//! a mapping or a session before its time, and no ICMP message does.
+//!
+//! **Not done:** application-level gateways, on purpose (RFC 4787 REQ-10); port
+//! control (RFC 6888 REQ-9); transports other than TCP, UDP and ICMP queries;
+//! handing a packet to the core that owns its port ([`Napt::owner`] names it),
+//! which more than one worker needs.
+
+mod blocks;
+mod clock;
+pub mod config;
+pub mod counters;
+mod errors;
+mod flows;
+mod fragments;
+pub mod log;
+mod segment;
+mod session;
+mod slab;
+mod sweep;
+mod tcp;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use homeport_wire::{MacAddress, PortId, TenantId};
+
+use self::blocks::PortBlocks;
+use self::clock::{Clock, Tick};
+pub use self::config::{Dependence, NaptConfig, Timeouts};
+pub use self::counters::NaptCounters;
+use self::flows::FlowTable;
+use self::fragments::{Decision, Fragments};
+pub use self::fragments::{Early, FragmentKey, MAX_EARLY};
+use self::log::{LogQueue, NatLogRecord};
+pub use self::segment::{Endpoint, Transport};
+use self::segment::{Look, Side, look, replace, replace_identification};
+use crate::verdict::DropReason;
+
+/// Who an inside endpoint belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct InsideHost {
+    /// Whose packets they are.
+    pub tenant: TenantId,
+    /// The host's address.
+    pub address: Ipv4Addr,
+    /// The link and the station on it: what tells two visitors with one home
+    /// address apart. `None` for a host that is reached by its address.
+    pub station: Option<(PortId, MacAddress)>,
+}
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It was translated in place.
+    Translated(T),
+    /// It is none of the NAPT's; it is as it was.
+    Unclaimed,
+    /// A fragment that came before the one that has its ports; it is as it was.
+    Early(FragmentKey),
+    /// It must not go on.
+    Refused(DropReason),
+}
+
+/// One NAPT on one core.
+pub struct Napt {
+    config: NaptConfig,
+    number: u16,
+    blocks: PortBlocks,
+    flows: FlowTable,
+    fragments: Fragments,
+    log: LogQueue,
+    counters: Arc<NaptCounters>,
+    clock: Clock,
+    /// The next identification of what an external address sends (RFC 6864 §5.3.1).
+    identifications: Box<[u16]>,
+    swept_at: Tick,
+    cursor: usize,
+}
+
+impl std::fmt::Debug for Napt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Napt").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Napt {
+    /// The state on `core`, one of `cores`, of the NAPT with this place in the
+    /// configuration. `seed` is secret: what outsiders choose is hashed with it.
+    pub fn new(config: NaptConfig, number: u16, seed: [u64; 2], (core, cores): (u32, u32)) -> Self {
+        let [k0, k1] = seed;
+        let random = k0.rotate_left(32) ^ k1 ^ (u64::from(number) << 8);
+        let blocks = PortBlocks::new(&config, core, cores, random);
+        Napt {
+            number,
+            flows: FlowTable::new(blocks.capacity(), config.max_sessions, seed),
+            fragments: Fragments::new(seed),
+            log: LogQueue::new(),
+            counters: Arc::default(),
+            clock: Clock::default(),
+            identifications: vec![random as u16; config.addresses.len()].into_boxed_slice(),
+            swept_at: Tick(0),
+            cursor: 0,
+            blocks,
+            config,
+        }
+    }
+
+    /// What it was made from.
+    pub const fn config(&self) -> &NaptConfig {
+        &self.config
+    }
+
+    /// Its counters, for who shows them.
+    pub fn counters(&self) -> Arc<NaptCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// Whether an address is one of its external ones.
+    pub fn is_external(&self, address: Ipv4Addr) -> bool {
+        self.blocks.place_of(address).is_some()
+    }
+
+    /// The core that owns a port of its external addresses: the number of the
+    /// port's block modulo the number of cores. `None`: no port of the NAPT.
+    pub fn owner(&self, port: u16) -> Option<u32> {
+        self.blocks.owner(port)
+    }
+
+    /// Translates a packet of an inside host that goes to the outside: its source
+    /// becomes the host's external endpoint. `packet` is an IPv4 packet whose
+    /// header was found right, and nothing behind it.
+    ///
+    /// The caller says who sent it and that it goes outside: by which port is
+    /// nothing to the NAPT. So a host may be given a temporary endpoint towards
+    /// any link.
+    pub fn outbound(&mut self, packet: &mut [u8], host: &InsideHost, now: Instant) -> Outcome<()> {
+        let tick = self.clock.tick(now);
+        let Some(facts) = look(packet) else {
+            return Outcome::Refused(DropReason::MalformedIpv4);
+        };
+        if self.is_untranslated(facts.destination) {
+            return Outcome::Unclaimed;
+        }
+        let key = FragmentKey::new(&facts, Some(*host));
+        let decision = match facts.look {
+            Look::Error(about) => return self.outbound_error(packet, &about, host),
+            Look::Unsupported => Decision::Refused(DropReason::NatUnsupported),
+            Look::Later => match self.fragments.decided(&key, tick) {
+                Some(decision) => decision,
+                None => return Outcome::Early(key),
+            },
+            Look::Session(segment) => self.decide_outbound(&facts, &segment, host, (now, tick)),
+        };
+        if facts.fragment && facts.look.has_ports() {
+            self.fragments.decide(key, decision, tick);
+        }
+        let (source, identification) = match decision {
+            Decision::Outbound { source, identification } => (source, identification),
+            Decision::Refused(reason) => return Outcome::Refused(reason),
+            Decision::Inbound(_) | Decision::Unclaimed => return Outcome::Unclaimed,
+        };
+        let transport = match facts.look {
+            Look::Session(segment) => Some(segment.transport),
+            _ => None,
+        };
+        replace(packet, Side::Source, source, transport);
+        if let Some(identification) = identification {
+            replace_identification(packet, identification);
+        }
+        self.counters.translated_out.add(1);
+        Outcome::Translated(())
+    }
+
+    /// Translates a packet that came to an external endpoint: its destination
+    /// becomes the inside one. The host that it is for, if there is one.
+    ///
+    /// What is for no port of the NAPT is unclaimed: it is for the box itself.
+    pub fn inbound(&mut self, packet: &mut [u8], now: Instant) -> Outcome<InsideHost> {
+        let tick = self.clock.tick(now);
+        let Some(facts) = look(packet) else {
+            return Outcome::Refused(DropReason::MalformedIpv4);
+        };
+        let Some(place) = self.blocks.place_of(facts.destination) else {
+            return Outcome::Unclaimed;
+        };
+        let key = FragmentKey::new(&facts, None);
+        let decision = match facts.look {
+            Look::Error(about) => return self.inbound_error(packet, &about, facts.destination),
+            // Another protocol is for the box itself: a tunnel, say.
+            Look::Unsupported => Decision::Unclaimed,
+            Look::Later => match self.fragments.decided(&key, tick) {
+                Some(decision) => decision,
+                None => return Outcome::Early(key),
+            },
+            Look::Session(segment) => self.decide_inbound(place, &segment, (now, tick)),
+        };
+        if facts.fragment && facts.look.has_ports() {
+            self.fragments.decide(key, decision, tick);
+        }
+        let (host, port) = match decision {
+            Decision::Inbound((host, port)) => (host, port),
+            Decision::Refused(reason) => return Outcome::Refused(reason),
+            Decision::Outbound { .. } | Decision::Unclaimed => return Outcome::Unclaimed,
+        };
+        let transport = match facts.look {
+            Look::Session(segment) => Some(segment.transport),
+            _ => None,
+        };
+        let inside = Endpoint { address: host.address, port };
+        replace(packet, Side::Destination, inside, transport);
+        self.counters.translated_in.add(1);
+        Outcome::Translated(host)
+    }
+
+    /// Translates a packet between two inside hosts that know each other by their
+    /// external endpoints (RFC 4787 REQ-9): both its ends. The host that it is for.
+    pub fn hairpin(
+        &mut self,
+        packet: &mut [u8],
+        host: &InsideHost,
+        now: Instant,
+    ) -> Outcome<InsideHost> {
+        let Some(facts) = look(packet) else {
+            return Outcome::Refused(DropReason::MalformedIpv4);
+        };
+        let claimed = match facts.look {
+            Look::Session(segment) => self.blocks.contains(segment.destination.port),
+            Look::Error(about) => self.blocks.contains(about.source.port),
+            Look::Later => true,
+            Look::Unsupported => false,
+        };
+        let decision = match (claimed, facts.look) {
+            // It is for the box itself.
+            (false, _) => Some(Decision::Unclaimed),
+            (true, Look::Later) => None,
+            (true, _) if self.config.hairpinning => None,
+            (true, _) => Some(Decision::Refused(DropReason::NatFiltered)),
+        };
+        if let Some(decision) = decision {
+            if facts.fragment {
+                let tick = self.clock.tick(now);
+                self.fragments.decide(FragmentKey::new(&facts, Some(*host)), decision, tick);
+            }
+            return match decision {
+                Decision::Refused(reason) => Outcome::Refused(reason),
+                _ => Outcome::Unclaimed,
+            };
+        }
+        match self.outbound(packet, host, now) {
+            Outcome::Translated(()) => self.inbound(packet, now),
+            Outcome::Unclaimed => Outcome::Unclaimed,
+            Outcome::Early(key) => Outcome::Early(key),
+            Outcome::Refused(reason) => Outcome::Refused(reason),
+        }
+    }
+
+    /// Hands the records of blocks to `send`, until it takes no more.
+    pub fn drain_log(&mut self, send: impl FnMut(&NatLogRecord) -> bool) {
+        self.log.drain(send);
+    }
+
+    /// RFC 6888 REQ-6.
+    fn is_untranslated(&self, destination: Ipv4Addr) -> bool {
+        self.config.untranslated.iter().any(|(prefix, len)| {
+            let mask = u32::MAX.checked_shl(32 - u32::from(*len).min(32)).unwrap_or(0);
+            (prefix.to_bits() ^ destination.to_bits()) & mask == 0
+        })
+    }
+}
+
+impl Look {
+    const fn has_ports(&self) -> bool {
+        matches!(self, Look::Session(_) | Look::Unsupported)
+    }
+}

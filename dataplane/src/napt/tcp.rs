@@ -1,0 +1,202 @@
+//! The state of a TCP connection as a NAPT between its ends sees it (RFC 7857 §2,
+//! RFC 5382 REQ-2, REQ-5).
+//!
+//! A FIN or RST takes effect only when it lies inside the window that its receiver
+//! has announced: what somebody off the path has guessed changes nothing. And even
+//! then nothing ends at once: the session goes on for the transitory timeout, and
+//! after a RST the next packet of data brings it back.
+
+use homeport_wire::tcp::TcpHeader;
+
+use super::config::Timeouts;
+
+/// The highest window scale (RFC 7323 §2.3).
+const MAX_SCALE: u8 = 14;
+
+/// TCP options (RFC 9293 §3.1, RFC 7323 §2.2).
+const END_OF_OPTIONS: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const WINDOW_SCALE: u8 = 3;
+
+/// What a segment says that a connection's state depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TcpSegment {
+    flags: u8,
+    sequence: u32,
+    acknowledgment: u32,
+    window: u16,
+    /// Shift of later windows, in a SYN.
+    scale: Option<u8>,
+}
+
+impl TcpSegment {
+    /// Reads a header and its options, which `rest` starts with.
+    pub(super) fn read(tcp: &TcpHeader, rest: &[u8]) -> Self {
+        let options = rest.get(..tcp.header_len().saturating_sub(TcpHeader::LEN));
+        let options = options.filter(|_| tcp.flags & TcpHeader::SYN != 0);
+        TcpSegment {
+            flags: tcp.flags,
+            sequence: tcp.sequence.get(),
+            acknowledgment: tcp.acknowledgment.get(),
+            window: tcp.window.get(),
+            scale: options.and_then(window_scale),
+        }
+    }
+
+    const fn has(&self, flag: u8) -> bool {
+        self.flags & flag != 0
+    }
+
+    /// Whether it opens a connection.
+    pub(super) const fn opens(&self) -> bool {
+        self.has(TcpHeader::SYN) && !self.has(TcpHeader::RST) && !self.has(TcpHeader::FIN)
+    }
+
+    /// Whether it is the first of a connection that nobody has answered yet.
+    pub(super) const fn is_first(&self) -> bool {
+        self.opens() && !self.has(TcpHeader::ACK)
+    }
+
+    /// Whether it says that there is no connection.
+    pub(super) const fn resets(&self) -> bool {
+        self.has(TcpHeader::RST)
+    }
+}
+
+/// The shift of the window scale option.
+fn window_scale(mut options: &[u8]) -> Option<u8> {
+    loop {
+        match options {
+            [] | [END_OF_OPTIONS, ..] => return None,
+            [NO_OPERATION, rest @ ..] => options = rest,
+            [WINDOW_SCALE, 3, scale, ..] => return Some((*scale).min(MAX_SCALE)),
+            [_, len, ..] => options = options.get(usize::from(*len).max(2)..)?,
+            [_] => return None,
+        }
+    }
+}
+
+/// How far a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// A side has sent its SYN.
+    Opening,
+    /// Both have.
+    Established,
+    /// Both have sent their FIN.
+    Closing,
+    /// A side has reset it.
+    Reset,
+}
+
+/// What one side has said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Side {
+    syn: bool,
+    fin: bool,
+    /// What it has acknowledged and how much it takes beyond it, once it has.
+    window: Option<(u32, u16)>,
+    /// Shift of that window, if it offered one.
+    scale: Option<u8>,
+}
+
+/// Which side sent a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum From {
+    Inside,
+    Outside,
+}
+
+/// A connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Connection {
+    phase: Phase,
+    inside: Side,
+    outside: Side,
+}
+
+impl Connection {
+    /// One that nobody has said anything about.
+    pub(super) fn new() -> Self {
+        Connection { phase: Phase::Opening, inside: Side::default(), outside: Side::default() }
+    }
+
+    /// A segment was sent. Whether the session's timer starts anew.
+    pub(super) fn saw(&mut self, segment: &TcpSegment, from: From) -> bool {
+        let over = matches!(self.phase, Phase::Closing | Phase::Reset);
+        if over && segment.is_first() {
+            // The ports are used again.
+            *self = Connection::new();
+        }
+        let (sender, receiver) = match from {
+            From::Inside => (&mut self.inside, &self.outside),
+            From::Outside => (&mut self.outside, &self.inside),
+        };
+        let in_window = receiver.expects(segment, sender.scale.is_some());
+        if segment.resets() {
+            // RFC 7857 §2.2: it is checked to belong to the connection, and then
+            // the session lasts for four minutes more.
+            let counts = in_window && self.phase != Phase::Closing;
+            let restart = counts && self.phase == Phase::Established;
+            if counts {
+                self.phase = Phase::Reset;
+            }
+            return restart;
+        }
+        sender.said(segment);
+        sender.fin |= segment.has(TcpHeader::FIN) && in_window;
+        let before = self.phase;
+        let both_open = self.inside.syn && self.outside.syn;
+        self.phase = match self.phase {
+            _ if self.inside.fin && self.outside.fin => Phase::Closing,
+            Phase::Opening if both_open => Phase::Established,
+            Phase::Reset if both_open && in_window && !segment.opens() => Phase::Established,
+            phase => phase,
+        };
+        // What follows the second FIN does not keep the session (RFC 6146
+        // §3.5.2.2), nor does what is said to a connection that was reset.
+        match self.phase {
+            Phase::Closing => before != Phase::Closing,
+            Phase::Reset => false,
+            Phase::Opening | Phase::Established => true,
+        }
+    }
+
+    /// How long it lasts without a packet.
+    pub(super) const fn timeout(&self, timeouts: &Timeouts) -> std::time::Duration {
+        match self.phase {
+            Phase::Established => timeouts.tcp_established,
+            Phase::Opening | Phase::Closing | Phase::Reset => timeouts.tcp_transitory,
+        }
+    }
+}
+
+impl Side {
+    /// Whether a segment's sequence number is one that this side may take now: in
+    /// its window (RFC 9293 §3.10.7.4), which is scaled if both sides offered it
+    /// (RFC 7323 §2.2).
+    fn expects(&self, segment: &TcpSegment, sender_scales: bool) -> bool {
+        let Some((acknowledged, window)) = self.window else {
+            // It has acknowledged nothing yet: there is nothing to check against
+            // but that its SYN is answered.
+            return self.syn && segment.has(TcpHeader::ACK);
+        };
+        let scale = self.scale.filter(|_| sender_scales).unwrap_or(0);
+        // The edge itself counts: a FIN or RST may follow a full window.
+        segment.sequence.wrapping_sub(acknowledged) <= u32::from(window) << scale
+    }
+
+    fn said(&mut self, segment: &TcpSegment) {
+        if segment.has(TcpHeader::SYN) {
+            (self.syn, self.scale) = (true, segment.scale);
+        }
+        if segment.has(TcpHeader::ACK) {
+            let newer = self.window.is_none_or(|(acknowledged, _)| {
+                segment.acknowledgment.wrapping_sub(acknowledged) < 1 << 31
+            });
+            if newer {
+                self.window = Some((segment.acknowledgment, segment.window));
+            }
+        }
+    }
+}
