@@ -22,12 +22,20 @@ FOREIGN_HOME_SPI = 300
 
 KEY_BYTES = 16
 
+# What a mobile node may ask for; beside these there is "plain-udp", by a challenge.
+ENCAPSULATIONS = ("ip-in-ip", "minimal", "gre", "udp")
+
 
 @dataclass(frozen=True)
 class Choices:
     """What may differ between two runs of one topology."""
 
     ports: str = "af_packet"
+    # The encapsulation that the mobile node asks for.
+    encap: str = "ip-in-ip"
+    # How the home agent detects a NAT.
+    nat_traversal: str | None = None
+    mss_clamp: bool = False
 
 
 def port(number: int, name: str, ports: str, address: str) -> str:
@@ -62,16 +70,35 @@ def association(table: str, peer: str, address: str, spi: int, algorithm: str, k
     return text + "\n"
 
 
+def encapsulations(choices: Choices) -> str:
+    """What an agent allows."""
+    if choices == Choices(ports=choices.ports):
+        return ""
+    return f'encapsulations = [{", ".join(f"{chr(34)}{name}{chr(34)}" for name in ENCAPSULATIONS)}]\n'
+
+
+def home_agent_table(choices: Choices) -> str:
+    """The `[[home_agent]]` itself."""
+    text = (f'[[home_agent]]\nname = "ha"\naddress = "{HOME_AGENT}"\nmax_lifetime = "600s"\n'
+            'max_bindings = 1000\nmax_simultaneous = 4\nreverse_tunnel = true\n')
+    text += encapsulations(choices)
+    if choices.nat_traversal:
+        text += f'nat_traversal = "{choices.nat_traversal}"\n'
+    if choices.encap == "udp":
+        text += "forced_udp = true\n"
+    if choices.mss_clamp:
+        text += "mss_clamp = true\n"
+    return text + "\n"
+
+
 def home_agent(run: Path, choices: Choices, foreign_agents: dict[str, str]) -> str:
     """`ha.toml`: the home agent with its home link."""
     text = "# The home agent of the lab.\n" + daemon(run, "ha")
     text += '[dataplane]\npoll = "adaptive"\n\n'
     text += port(0, "core", choices.ports, "10.0.1.2/24")
     text += port(1, "home", choices.ports, "10.1.0.1/24")
-    text += default_route("10.0.1.1")
-    text += (f'[[home_agent]]\nname = "ha"\naddress = "{HOME_AGENT}"\nmax_lifetime = "600s"\n'
-             'max_bindings = 1000\nmax_simultaneous = 4\nreverse_tunnel = true\n\n'
-             f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\nport = "home"\n\n')
+    text += default_route("10.0.1.1") + home_agent_table(choices)
+    text += f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\nport = "home"\n\n'
     text += association("home_agent", "mobile_node", HOME_ADDRESS, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
     for name, care_of in foreign_agents.items():
         text += association("home_agent", "foreign_agent", care_of, FOREIGN_HOME_SPI, "hmac-sha1",
@@ -90,7 +117,12 @@ def foreign_agent(run: Path, choices: Choices, number: int) -> str:
     text += default_route(f"{core}.1")
     text += (f'[[foreign_agent]]\nname = "{name}"\ncare_of_address = "{CARE_OF_ADDRESSES[name]}"\n'
              'ports = ["visited"]\nmax_lifetime = "300s"\nreverse_tunnel = true\n'
-             'encapsulating_delivery = true\n\n')
+             'encapsulating_delivery = true\n' + encapsulations(choices))
+    if choices.encap == "udp":
+        text += 'udp_tunnel = "forced"\n'
+    if choices.mss_clamp:
+        text += "mss_clamp = true\n"
+    text += "\n"
     text += association("foreign_agent", "home_agent", HOME_AGENT, FOREIGN_HOME_SPI, "hmac-sha1",
                         f"{name}-ha", timestamps=False)
     text += association("foreign_agent", "mobile_node", HOME_ADDRESS, MOBILE_FOREIGN_SPI, "hmac-md5",
@@ -98,16 +130,23 @@ def foreign_agent(run: Path, choices: Choices, number: int) -> str:
     return text + f'[[advertiser]]\nport = "visited"\nforeign_agent = "{name}"\ninterval = "1s"\n'
 
 
-def mobile_node(run: Path, choices: Choices, foreign_agents: dict[str, str]) -> str:
+def mobile_node(run: Path, choices: Choices, foreign_agents: dict[str, str], name: str = "mn",
+                home_address: str = HOME_ADDRESS) -> str:
     """`mn.toml`: the mobile node."""
-    text = "# The mobile node of the lab.\n" + daemon(run, "mn", metrics=False)
-    text += (f'[mobile_node]\ninterface = "eth0"\ntunnel = "hp-mn"\nhome_address = "{HOME_ADDRESS}"\n'
+    text = "# The mobile node of the lab.\n" + daemon(run, name, metrics=False)
+    text += (f'[mobile_node]\ninterface = "eth0"\ntunnel = "hp-mn"\nhome_address = "{home_address}"\n'
              f'home_prefix = "{HOME_PREFIX}"\nhome_agent = "{HOME_AGENT}"\nlifetime = "60s"\n'
-             'reverse_tunnel = "direct"\nco_located = true\n\n')
-    text += association("mobile_node", "home_agent", HOME_AGENT, MOBILE_HOME_SPI, "hmac-md5", "mn-ha")
-    for name, care_of in foreign_agents.items():
+             'reverse_tunnel = "direct"\nco_located = true\n')
+    if choices.nat_traversal:
+        text += "nat_traversal = true\n"
+    if choices.encap != "ip-in-ip":
+        text += f'encapsulation = "{choices.encap}"\n'
+    if choices.mss_clamp:
+        text += "mss_clamp = true\n"
+    text += "\n" + association("mobile_node", "home_agent", HOME_AGENT, MOBILE_HOME_SPI, "hmac-md5", f"{name}-ha")
+    for agent, care_of in foreign_agents.items():
         text += association("mobile_node", "foreign_agent", care_of, MOBILE_FOREIGN_SPI, "hmac-md5",
-                            f"mn-{name}", timestamps=False)
+                            f"mn-{agent}", timestamps=False)
     return text.rstrip() + "\n"
 
 
@@ -120,6 +159,25 @@ def roam(run: Path, choices: Choices) -> dict[str, str]:
 def nat(run: Path, choices: Choices) -> dict[str, str]:
     """The files of the topology `nat`."""
     return {"ha": home_agent(run, choices, {}), "mn": mobile_node(run, choices, {})}
+
+
+def hundred_home_address(number: int) -> str:
+    """The home address of `mn1`, `mn2`, ..."""
+    return f"10.1.0.{10 + number}"
+
+
+def hundred(run: Path, choices: Choices, count: int) -> dict[str, str]:
+    """The files of the topology `hundred`."""
+    text = "# The home agent of the lab.\n" + daemon(run, "ha") + '[dataplane]\npoll = "adaptive"\n\n'
+    text += port(0, "core", choices.ports, "10.0.1.2/24") + default_route("10.0.1.1") + home_agent_table(choices)
+    # Nobody is ever at home: the network is virtual.
+    text += f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\n\n'
+    texts = {}
+    for number in range(1, count + 1):
+        name, address = f"mn{number}", hundred_home_address(number)
+        text += association("home_agent", "mobile_node", address, MOBILE_HOME_SPI, "hmac-md5", f"{name}-ha")
+        texts[name] = mobile_node(run, choices, {}, name, address)
+    return {"ha": text, **texts}
 
 
 def interop(run: Path, choices: Choices) -> dict[str, str]:

@@ -26,10 +26,8 @@ import argparse
 import base64
 import hashlib
 import json
-import os
 import re
 import secrets
-import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -38,10 +36,11 @@ from pathlib import Path
 import agents
 from agents import CORRESPONDENT, Choices
 from guest import Guest, Kernel
-from lab import Lab, LabError, build_directory, run, wait_until
+from lab import LabError, build_directory, run, wait_until
 from registration import (ACCEPTED, CO_LOCATED, GRE, GRE_KEY, REVERSE_TUNNEL, Association, RegistrationError, Reply,
                           Request)
-from screen import GREEN, RED, Screen
+from runs import Run, common_arguments, guarded
+from screen import GREEN, RED
 from topologies import CORRESPONDENT_CABLE, HOME_CABLES, Cable, End, Topology
 
 INTEROP = Topology(
@@ -96,55 +95,37 @@ CASES = (
 )
 
 
-class Interop:
+class Interop(Run):
     """One run."""
 
     def __init__(self, options: argparse.Namespace):
-        self.options = options
-        self.screen = Screen()
-        self.directory = build_directory() / "interop"
-        self.binaries = Path(options.binaries).resolve() if options.binaries else build_directory() / "release"
-        self.lab = Lab(options.name, self.directory, self.binaries, INTEROP)
-        self.up = False
-        self.guest: Guest | None = None
-        self.association: Association | None = None
+        super().__init__(options, INTEROP, build_directory() / "interop")
+        self.path = self.directory / "served.bin"
 
     def main(self) -> int:
         """Everything, from the first namespace to the last."""
-        self.lab.lock()
-        if kept := self.lab.kept():
-            raise LabError(f"the lab `{self.options.name}` was left up on purpose at {kept['since']}: "
-                           "take it down first with `scripts/lab down`")
         results = []
-        try:
+        with self.alone():
             self.prepare()
             for case in CASES:
                 if case.name in (self.options.only or [case.name]):
                     results.append(self.perform(case))
-        finally:
-            self.clean()
         report = {"guest": self.kernel, "accelerator": self.guest.accelerator, "cases": results}
         (self.directory / "interop.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-        failed = [result["name"] for result in results if not result["ok"]]
         print(f"\n  guest   Linux {self.kernel} ({report['accelerator']})")
         print(f"  files   {self.directory}: interop.json, *.pcap, *.log, etc/")
-        if failed:
-            print(self.screen.color(f"\nFAILED: {', '.join(failed)}", RED), file=sys.stderr)
-        return 1 if failed else 0
+        self.problems = [f"{result['name']}: {name}: {text}" for result in results
+                         for name, text in result["checks"].items() if text.startswith("WRONG")]
+        return self.verdict()
 
     # Before.
 
     def prepare(self) -> None:
         """Lays the lab, starts the home agent, boots the guest."""
         step = self.screen.step
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for old in self.directory.glob("*"):
-            if old.is_file():
-                old.unlink()
         kernel = Kernel(self.directory / "kernel")
-        step("Debian's cloud kernel is fetched, if it is not there")
+        step("Debian's cloud kernel is fetched, unless it is there")
         kernel.fetch()
-        self.up = True
         choices = Choices(ports=self.options.ports)
         self.lab.up(choices)
         run("ip", "-n", self.lab.namespace("sw"), "tuntap", "add", "guest", "mode", "tap")
@@ -156,7 +137,6 @@ class Interop:
         step("the guest boots: some seconds by KVM, half a minute by emulation")
         self.kernel = self.guest.boot()
         step(f"the guest runs Linux {self.kernel} by {'KVM' if self.guest.accelerator == 'kvm' else 'emulation'}")
-        self.path = self.directory / "served.bin"
         self.path.write_bytes(secrets.token_bytes(self.options.bytes))
         self.lab.start("cn", "http", sys.executable, "-B", Path(__file__).with_name("serve.py"), self.path,
                        CORRESPONDENT, HTTP_PORT, 1 << 30)
@@ -233,10 +213,8 @@ class Interop:
         link = case.link.format(care_of=care_of, home_agent=agents.HOME_AGENT, port=port)
         self.guest.run(f"ip link add tun0 {link} && ip address add {agents.HOME_ADDRESS}/32 dev tun0 && "
                        f"ip link set tun0 up && ip route add 192.0.2.0/24 dev tun0 src {agents.HOME_ADDRESS}")
-        binding = self.lab.show("ha", "bindings")
-        shown = json.dumps(binding)
-        if case.encapsulation not in shown:
-            raise LabError(f"the home agent shows another encapsulation: {shown}")
+        if (shown := self.lab.encapsulations("ha")) != [case.encapsulation]:
+            raise LabError(f"the home agent shows {shown}, not {case.encapsulation}")
 
     def check(self, case: Case, checks: dict[str, str]) -> None:
         """Ping and TCP, both ways."""
@@ -301,19 +279,8 @@ class Interop:
 
     def clean(self) -> None:
         """Ends and removes all that the run made outside of target/."""
-        if not self.up:
-            return
-        # From here on ^C is not heard: it would leave the very things behind that it
-        # shall remove. Every wait in here is bounded.
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)
-        (self.directory / "served.bin").unlink(missing_ok=True)
-        self.lab.down()
-
-
-def on_signal(number, _frame):
-    """Unwinds, so that what was begun is undone; also where ^C came in ignored."""
-    raise KeyboardInterrupt(signal.Signals(number).name)
+        self.path.unlink(missing_ok=True)
+        super().clean()
 
 
 def arguments() -> argparse.Namespace:
@@ -322,29 +289,10 @@ def arguments() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("only", nargs="*", choices=[case.name for case in CASES] + [[]], metavar="CASE",
                         help="ipip, gre, gre-key, fou (default: all)")
-    parser.add_argument("--ports", choices=("af_packet", "dpdk"), default="af_packet",
-                        help="what the home agent reads its interfaces with (default: %(default)s)")
+    common_arguments(parser)
     parser.add_argument("--bytes", type=int, default=20_000_000, help="size of each TCP transfer (default: 20 MB)")
-    parser.add_argument("--name", default=os.environ.get("HOMEPORT_LAB", "hp"),
-                        help="prefix of the namespaces (default: hp, or $HOMEPORT_LAB)")
-    parser.add_argument("--binaries", help="where the programs are, instead of building them")
     return parser.parse_args()
 
 
-def main() -> int:
-    """`scripts/interop`, after the build."""
-    interop = Interop(arguments())
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, on_signal)
-    try:
-        return interop.main()
-    except KeyboardInterrupt as stop:
-        print(f"\nstopped by {stop}; everything is cleaned up", file=sys.stderr)
-        return 130
-    except (LabError, OSError, subprocess.SubprocessError) as problem:
-        print(f"\nFAILED: {problem}\n{interop.lab.tails()}", file=sys.stderr)
-        return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(lambda: Interop(arguments()).main()))

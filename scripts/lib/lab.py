@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = Path("/run/netns")
 READY_SECONDS = 20
 STOP_SECONDS = 5
+MOST_TAILS = 8
 MASQUERADE = """table ip outside {{
     chain post {{ type nat hook postrouting priority srcnat; oifname "{outside}" masquerade; }}
 }}
@@ -101,6 +102,12 @@ class Lab:
             raise LabError(f"another run uses the lab `{self.name}` now; wait for it, or choose "
                            "another name with --name") from error
         self._lock = lock
+
+    def unlock(self) -> None:
+        """Gives the name back."""
+        if self._lock:
+            self._lock.close()
+            self._lock = None
 
     def kept(self) -> dict | None:
         """What `scripts/lab up` (or `scripts/demo --keep`) left up on purpose."""
@@ -229,6 +236,19 @@ class Lab:
         return json.loads(run(self.binaries / "homeport", "--socket", self.run / f"{node}.sock", "--json",
                               "show", *what.split()))
 
+    def show_list(self, node: str, what: str) -> list[dict]:
+        """What `show` lists under the noun itself."""
+        return self.show(node, what)[what]
+
+    def encapsulations(self, node: str) -> list[str]:
+        """How a home agent reaches its nodes."""
+        return [care_of["encapsulation"] for binding in self.show_list(node, "bindings")
+                for care_of in binding["care_of_addresses"]]
+
+    def pid(self, name: str) -> int:
+        """The process of a program that was started."""
+        return int((self.run / f"{name}.pid").read_text())
+
     def move(self, network: str) -> None:
         """Takes the mobile node's link down, and up again on another network."""
         if network not in self.topology.networks:
@@ -252,7 +272,7 @@ class Lab:
     def tails(self, lines: int = 15) -> str:
         """The last lines of every program's log, for a failure."""
         text = ""
-        for name in (*self.topology.agents, *self.topology.mobile_nodes, *self._children):
+        for name in [*self.topology.agents, *self.topology.mobile_nodes, *self._children][:MOST_TAILS]:
             path = self.directory / f"{name}.log"
             if f"── {path}" in text or not path.exists():
                 continue
@@ -275,6 +295,7 @@ class Lab:
 
     def _lay_cables(self) -> None:
         networks, nodes = self.topology.networks, self.topology.nodes
+        switch_ports = {**{network: network for network in networks}, **self.topology.switch_ports}
         bridges = "".join(f"link add br-{network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
                           f"link set br-{network} up\n" for network in networks)
         if bridges:
@@ -286,18 +307,19 @@ class Lab:
             index = 100 + 2 * number
             words = []
             for offset, end in enumerate((cable.near, cable.far)):
-                mac = f"02:48:50:{nodes.index(end.node):02x}:{index + offset >> 8:02x}:{index + offset & 0xff:02x}"
+                who = nodes.index(end.node) << 16 | index + offset
+                mac = "02:48:" + who.to_bytes(4, "big").hex(":")
                 words.append((end.interface, "index", index + offset, "mtu", cable.mtu, "address", mac))
-            run("ip", "-n", self.namespace(cable.near.node), "link", "add", *words[0], "type", "veth",
+            run("ip", "-n", self.namespace(cable.near.node), "link", "add", "name", *words[0], "type", "veth",
                 "peer", "name", *words[1], "netns", self.namespace(cable.far.node))
             for node, interface, address in (cable.near, cable.far):
                 lines = ""
-                if node == "sw" and interface in networks:
-                    lines += f"link set {interface} master br-{interface}\n"
+                if node == "sw" and interface in switch_ports:
+                    lines += f"link set dev {interface} master br-{switch_ports[interface]}\n"
                 if address:
                     lines += f"address add {address} dev {interface}\n"
                 if (node, interface) != ("sw", "mn"):
-                    lines += f"link set {interface} up\n"
+                    lines += f"link set dev {interface} up\n"
                 if lines:
                     run("ip", "-n", self.namespace(node), "-batch", "-", stdin=lines)
         for node, routes in self.topology.routes.items():

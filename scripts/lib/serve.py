@@ -1,6 +1,7 @@
-"""Serves one file over HTTP/1.1 until it is told to stop.
+"""Serves files over HTTP/1.1 until it is told to stop.
 
-`serve.py FILE ADDRESS PORT BYTES_PER_SECOND`: the kernel paces each connection to the
+`serve.py PATH ADDRESS PORT BYTES_PER_SECOND`: of a folder, the files in it by their names;
+of a file, that one under any name. The kernel paces each connection to the
 given rate. (curl's --limit-rate lets the data come in one burst a second, in which no
 outage would show.)
 """
@@ -16,8 +17,8 @@ from pathlib import Path
 SO_MAX_PACING_RATE = 47
 
 
-class OneFile(http.server.BaseHTTPRequestHandler):
-    """Any path gets the file, by sendfile(2)."""
+class Files(http.server.BaseHTTPRequestHandler):
+    """Any path gets its file, by sendfile(2)."""
 
     protocol_version = "HTTP/1.1"
     path_served: Path
@@ -25,7 +26,13 @@ class OneFile(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The whole file."""
-        with open(self.path_served, "rb") as file:
+        path = self.path_served
+        if path.is_dir():
+            path = path / Path(self.path).name
+            if not path.is_file():
+                self.send_error(404)
+                return
+        with open(path, "rb") as file:
             self.send_response(200)
             self.send_header("Content-Type", "application/octet-stream")
             self.send_header("Content-Length", str(os.fstat(file.fileno()).st_size))
@@ -45,8 +52,8 @@ class OneFile(http.server.BaseHTTPRequestHandler):
 def main() -> None:
     """Serves until SIGTERM."""
     path, address, port, pace = sys.argv[1:]
-    OneFile.path_served, OneFile.pace = Path(path), int(pace)
-    server = http.server.ThreadingHTTPServer((address, int(port)), OneFile)
+    Files.path_served, Files.pace = Path(path), int(pace)
+    server = http.server.ThreadingHTTPServer((address, int(port)), Files)
     print(f"serving {path} at {address}:{port}", flush=True)
     server.serve_forever()
 

@@ -3,11 +3,10 @@
 import shutil
 import struct
 import tempfile
-import types
 import unittest
 from pathlib import Path
 
-import demo
+import captures
 
 
 def packet(payload: bytes, tunnel: bool) -> bytes:
@@ -32,14 +31,7 @@ class Judge(unittest.TestCase):
                 file.write(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 1))
                 for frame in frames:
                     file.write(struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame)
-            run = types.SimpleNamespace(directory=Path(directory), problems=[],
-                                        screen=types.SimpleNamespace(step=lambda _: None))
-            captures, demo.CAPTURES = demo.CAPTURES, (("node", "interface", "one"),)
-            try:
-                malformed = demo.Demo.judge_captures(run)
-            finally:
-                demo.CAPTURES = captures
-            return run.messages, malformed
+            return captures.judge([Path(directory) / "one.pcap"])
 
     def test_a_whole_request_is_found_and_is_not_malformed(self):
         self.assertEqual(self.judge(packet(REQUEST, False), packet(REQUEST, True)), (2, 0))

@@ -51,13 +51,16 @@ class Topology:
     # Who runs homeportd, and who homeport-mn.
     agents: tuple[str, ...]
     mobile_nodes: tuple[str, ...]
-    # The access networks: a bridge each in `sw`, on one of which `mn` hangs.
+    # The access networks: a bridge each in `sw`, on one of which `mn` hangs. The bridge's
+    # own port to its router has its name.
     networks: tuple[str, ...]
     cables: tuple[Cable, ...]
     routes: dict[str, tuple[str, ...]]
     # Plain Linux routers, and which of them masquerade out of which interface.
     routers: tuple[str, ...]
     masquerades: dict[str, str] = field(default_factory=dict)
+    # Further interfaces of `sw`, and which network each belongs to.
+    switch_ports: dict[str, str] = field(default_factory=dict)
     dhcp: tuple[Dhcp, ...] = ()
     # The agents' configuration files, by node.
     configs: Callable[[Path, Choices], dict[str, str]] = lambda run, choices: {}
@@ -189,4 +192,58 @@ mn    homeport-mn: eth0, whose other end is a port of one bridge; home address 1
     configs=agents.nat,
 )
 
-TOPOLOGIES = {topology.name: topology for topology in (ROAM, NAT)}
+# Home addresses end at 10.1.0.254.
+MOST_NODES = 200
+
+
+def hundred(count: int) -> Topology:
+    """So many mobile nodes, each behind a router of its own, all behind a carrier's NAT."""
+    numbers = range(1, count + 1)
+    cables = [
+        CORRESPONDENT_CABLE,
+        HOME_CABLES[0],
+        Cable(End("r", "carrier", "10.0.9.1/24"), End("carrier", "core", "10.0.9.2/24")),
+        Cable(End("carrier", "inside", "100.64.0.1/16"), End("sw", "carrier")),
+    ]
+    for number in numbers:
+        cables.append(Cable(End(f"home{number}", "core", f"100.64.1.{number}/16"), End("sw", f"home{number}")))
+        cables.append(Cable(End(f"home{number}", "inside", "192.168.7.1/24"), End(f"mn{number}", "eth0")))
+    homes = [f"home{number}" for number in numbers]
+    return Topology(
+        name="hundred",
+        summary=f"{count} nodes with one private care-of address behind one carrier's NAT",
+        picture=f"""\
+    cn ──── r ──── ha
+ 192.0.2.2  └───── carrier ────┬──── home1 ──── mn1    each at 192.168.7.100
+                  masquerades  ├──── home2 ──── mn2    by DHCP, each home router
+                               │      …          …     with masquerade, too
+                               └──── home{count} ── mn{count}
+
+cn       correspondent node, a plain Linux host, 192.0.2.2
+r        plain Linux router
+ha       homeportd, home agent: core 10.0.1.2; the home network 10.1.0.0/24 is virtual
+carrier  Linux router that masquerades: outside 10.0.9.2, inside 100.64.0.1/16
+homeN    Linux router that masquerades: outside 100.64.1.N, inside 192.168.7.1/24, DHCP
+mnN      homeport-mn, care-of address 192.168.7.100; home addresses from 10.1.0.11 on""",
+        hints=(
+            ("scripts/lab show ha bindings", "one outer address, and a port for each node"),
+            ("scripts/lab exec mn7 ping 192.0.2.2", "from the seventh node"),
+            ("scripts/lab exec cn ping 10.1.0.17", "to it, at its home address"),
+            ("scripts/lab show mn7 mobile-node", "where it sees itself"),
+        ),
+        nodes=("cn", "r", "ha", "carrier", "sw", *homes, *(f"mn{number}" for number in numbers)),
+        agents=("ha",),
+        mobile_nodes=tuple(f"mn{number}" for number in numbers),
+        networks=("carrier",),
+        cables=tuple(cables),
+        switch_ports={home: "carrier" for home in homes},
+        routes={"cn": ("default via 192.0.2.1",), "r": ("10.1.0.0/24 via 10.0.1.2",),
+                "carrier": ("default via 10.0.9.1",), **{home: ("default via 100.64.0.1",) for home in homes}},
+        routers=("r", "carrier", *homes),
+        masquerades={"carrier": "core", **{home: "core" for home in homes}},
+        dhcp=tuple(Dhcp(home, "inside", "192.168.7.100", "192.168.7.100", "192.168.7.1") for home in homes),
+        configs=lambda run, choices: agents.hundred(run, choices, count),
+    )
+
+
+TOPOLOGIES = {topology.name: topology for topology in (ROAM, NAT, hundred(100))}
