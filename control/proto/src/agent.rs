@@ -14,6 +14,7 @@ use crate::counters::Counters;
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
+use crate::keepalive::TunnelledEcho;
 use crate::limits::SourceBudgets;
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
 use crate::timer::Timers;
@@ -53,6 +54,8 @@ pub(crate) type AgentKey = (TenantId, Ipv4Addr);
 pub(crate) enum Token {
     /// A care-of address of the binding expires.
     Binding(AgentKey, Ipv4Addr),
+    /// A question whether the node is where its tunnel goes is due, or given up.
+    Proof(AgentKey, Ipv4Addr),
     /// The next gratuitous ARP for the home address is due.
     Announcement(AgentKey, Ipv4Addr),
     /// The visitor expires.
@@ -68,6 +71,8 @@ pub(crate) enum Token {
 /// * Inputs: [`handle_datagram`](Self::handle_datagram),
 ///   [`handle_solicitation`](Self::handle_solicitation),
 ///   [`handle_unreachable`](Self::handle_unreachable),
+///   [`handle_keepalive`](Self::handle_keepalive),
+///   [`handle_rebound`](Self::handle_rebound),
 ///   [`handle_config`](Self::handle_config),
 ///   [`clear_binding`](Self::clear_binding),
 ///   [`handle_timeout`](Self::handle_timeout).
@@ -297,6 +302,53 @@ impl Agent {
         }
     }
 
+    /// An echo message came out of a UDP tunnel that is half-bound or unproven
+    /// (RFC 3519 §4.6).
+    pub fn handle_keepalive(&mut self, echo: &TunnelledEcho<'_>, now: Now) {
+        let TunnelledEcho { tenant, source, destination, .. } = *echo;
+        let mut context = self.shared.context(tenant, now);
+        let result = if !self.budgets.take(source, now.monotonic) {
+            Err(DiscardReason::RateLimited)
+        } else {
+            match self.home_agents.get_mut(&(tenant, destination)) {
+                Some(agent) => agent.handle_keepalive(echo, &mut context),
+                None => Err(DiscardReason::WrongDestination),
+            }
+        };
+        if let Err(reason) = result {
+            context.discard_from(tenant, source, reason);
+        }
+    }
+
+    /// Data came out of a UDP tunnel of this home address, from the right outer
+    /// address and the wrong port.
+    pub fn handle_rebound(
+        &mut self,
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+        source: Ipv4Addr,
+        source_port: u16,
+        now: Now,
+    ) {
+        let mut context = self.shared.context(tenant, now);
+        let result = if !self.budgets.take(source, now.monotonic) {
+            Err(DiscardReason::RateLimited)
+        } else {
+            self.home_agents
+                .values_mut()
+                .find(|agent| {
+                    agent.config().tenant == tenant && agent.binding(home_address).is_some()
+                })
+                .ok_or(DiscardReason::StrayKeepalive)
+                .and_then(|agent| {
+                    agent.handle_rebound(home_address, source, source_port, &mut context)
+                })
+        };
+        if let Err(reason) = result {
+            context.discard_from(tenant, source, reason);
+        }
+    }
+
     /// Takes a new configuration. Bindings and visitors that it still allows
     /// stay; the others are removed, with actions.
     pub fn handle_config(&mut self, config: AgentConfig, now: Now) {
@@ -382,6 +434,11 @@ impl Agent {
                 Token::Binding(key, home_address) => {
                     if let Some(agent) = self.home_agents.get_mut(&key) {
                         agent.handle_expiry(home_address, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::Proof(key, home_address) => {
+                    if let Some(agent) = self.home_agents.get_mut(&key) {
+                        agent.ask(home_address, &mut self.shared.context(key.0, now));
                     }
                 }
                 Token::Announcement(key, address) => {

@@ -4,9 +4,11 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
 
 use crate::action::{BindingState, CareOf};
+use crate::config::Prefix;
 use crate::message::{Identification, RequestFlags};
 use crate::{Instant, Lifetime};
 
@@ -21,6 +23,12 @@ pub struct MobilityBinding {
     pub home_agent: Ipv4Addr,
     /// The link of its home network; `None` on a virtual one.
     pub home_link: Option<PortId>,
+    /// The networks behind it, if it is a mobile router (RFC 5177 §6.2.1).
+    pub mobile_networks: Vec<Prefix>,
+    /// Whether outer headers always have DF; else it is copied.
+    pub set_df: bool,
+    /// Whether TCP is told of the tunnel's MTU.
+    pub clamp_mss: bool,
     /// Its care-of addresses, the one registered first in front. Never empty.
     pub registrations: Vec<Registration>,
 }
@@ -40,6 +48,24 @@ pub struct Registration {
     pub expires: Option<Instant>,
     /// The foreign agent that relayed the request, if one did.
     pub foreign_agent: Option<Ipv4Addr>,
+    /// The keepalive interval that the other end of a UDP tunnel was told.
+    pub keepalive: Option<Duration>,
+    /// How far the question stands whether the node is where its tunnel goes.
+    pub(crate) proof: Option<PathProof>,
+}
+
+/// The question whether the node is where its tunnel goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PathProof {
+    /// What only who receives our question can know.
+    pub(crate) nonce: u64,
+    /// When it was asked first; the answer is waited for from then on.
+    pub(crate) begun: Instant,
+    /// How often it has been asked.
+    pub(crate) asked: usize,
+    /// Bytes that may still be sent there: three times what came from there, less
+    /// what was sent.
+    pub(crate) allowance: usize,
 }
 
 impl Registration {
@@ -53,11 +79,12 @@ impl Registration {
 }
 
 impl MobilityBinding {
-    /// The registration of a care-of address.
+    /// The registration of a care-of address, by the address that the node itself
+    /// knows: behind a NAT, the one that no other node need be alone with.
     pub fn registration(&self, care_of_address: Ipv4Addr) -> Option<&Registration> {
         self.registrations
             .iter()
-            .find(|registration| registration.care_of.address == care_of_address)
+            .find(|registration| registration.care_of.registered == care_of_address)
     }
 
     /// The forwarding state.
@@ -68,9 +95,9 @@ impl MobilityBinding {
             home_agent: self.home_agent,
             care_of_addresses: self.registrations.iter().map(|one| one.care_of).collect(),
             home_link: self.home_link,
-            mobile_networks: Vec::new(),
-            set_df: false,
-            clamp_mss: false,
+            mobile_networks: self.mobile_networks.clone(),
+            set_df: self.set_df,
+            clamp_mss: self.clamp_mss,
         }
     }
 
@@ -81,8 +108,8 @@ impl MobilityBinding {
 
     /// Adds a registration, or renews that of the same care-of address.
     pub(crate) fn put(&mut self, registration: Registration) {
-        let address = registration.care_of.address;
-        match self.registrations.iter_mut().find(|one| one.care_of.address == address) {
+        let address = registration.care_of.registered;
+        match self.registrations.iter_mut().find(|one| one.care_of.registered == address) {
             Some(before) => *before = registration,
             None => self.registrations.push(registration),
         }

@@ -26,6 +26,22 @@ pub struct Counters {
     pub denials_suppressed: u64,
     /// Bindings whose lifetime ended.
     pub bindings_expired: u64,
+    /// Challenges given to nodes behind NATs.
+    pub challenges_sent: u64,
+    /// Half-bound UDP tunnels whose first keepalive came.
+    pub tunnels_bound: u64,
+    /// Outer addresses of UDP tunnels that were shown to be their nodes'.
+    pub paths_proven: u64,
+    /// Registrations removed because nobody answered at their outer address.
+    pub paths_unproven: u64,
+    /// Packets of UDP tunnels from another port than the tunnel's, as far as the
+    /// dataplane tells.
+    pub rebounds: u64,
+    /// Keepalives of UDP tunnels that were answered here; the dataplane answers
+    /// the others.
+    pub keepalives_answered: u64,
+    /// Keepalives that a foreign agent sent for its visitors.
+    pub keepalives_sent: u64,
     /// Visitors whose lifetime ended.
     pub visitors_expired: u64,
     /// Agent solicitations that could be parsed.

@@ -29,6 +29,7 @@ reasons! {
         Replay = "replay", "A stale identification where no reply is owed.";
         BadTtl = "bad-ttl", "The TTL is not what the protocol demands.";
         NotServed = "not-served", "No agent here serves this link.";
+        StrayKeepalive = "stray-keepalive", "An echo message or data out of a UDP tunnel that nobody asked for (RFC 3519 4.6).";
     }
 }
 
@@ -78,6 +79,49 @@ pub enum Event {
         home_address: Ipv4Addr,
         /// Its home agent.
         home_agent: Ipv4Addr,
+    },
+    /// The first keepalive of a half-bound tunnel said which port it has (RFC
+    /// 3519 §4.11).
+    TunnelBound {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// What it calls its care-of address.
+        care_of_address: Ipv4Addr,
+        /// Where its tunnel goes.
+        address: Ipv4Addr,
+        /// The port there.
+        port: u16,
+    },
+    /// Nobody answered at the outer address that a registration came from: it has
+    /// been removed.
+    PathUnproven {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// What it calls its care-of address.
+        care_of_address: Ipv4Addr,
+        /// Where its tunnel went.
+        address: Ipv4Addr,
+        /// The port there.
+        port: u16,
+    },
+    /// A node's data comes from another port than its tunnel's: a NAT on the way
+    /// has forgotten its mapping, and nothing is forwarded before the node
+    /// registers anew.
+    Rebound {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// The outer address of its tunnel.
+        address: Ipv4Addr,
+        /// The port of its tunnel.
+        port: u16,
+        /// The port that its data came from.
+        seen_port: u16,
     },
     /// A message was discarded.
     Discarded {

@@ -6,7 +6,7 @@
 //! authenticators, identification, foreign-home result, validity. Only then the
 //! binding changes; the forwarding state is asked for before the reply.
 //!
-//! Codes given: 0, 1, 129 to 139. Code 128 ("reason unspecified") is given for
+//! Codes given: 0, 1, 129 to 139, 142, 147 and 148. Code 128 ("reason unspecified") is given for
 //! nothing: every denial here has a reason.
 //!
 //! Decisions where the text leaves a choice:
@@ -23,45 +23,44 @@
 //!   an association is shared with (§3.8.3.3).
 //!
 //! **Not done:** home addresses assigned by NAI (RFC 2794): a home address of
-//! zero has no association. Generalized authentication (RFC 4721). Minimal and
-//! GRE encapsulation are denied with 139. A reply to a foreign agent whose
+//! zero has no association. Generalized authentication (RFC 4721). A reply to a foreign agent whose
 //! care-of address another one deregistered (a MAY). A foreign agent of this
 //! very process cannot be the care-of address (129).
 
+mod announce;
+mod bindings;
+mod extra;
 mod judge;
+mod mobile_network;
+mod path;
 mod reply;
+mod tunnel;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::time::Duration;
-use homeport_wire::{MacAddress, PortId};
+use homeport_wire::{Ipv4Header, MacAddress, PortId, UdpHeader};
 
-use crate::action::CareOf;
-use crate::agent::{AgentKey, Context, Datagram, Token};
-use crate::binding::{BindingList, MobilityBinding, Registration};
-use crate::config::{HomeAgentConfig, HomeNetwork};
-use crate::event::{DiscardReason, Event};
+use self::announce::Announcement;
+use self::extra::{Extra, Extras, Writer};
+use self::path::{Challenge, ProvenPath};
+use self::tunnel::{Tunnel, TunnelWish};
+use crate::agent::{AgentKey, Context, Datagram};
+use crate::binding::{BindingList, MobilityBinding};
+use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
+use crate::event::DiscardReason;
 use crate::identification::{Freshness, NonceHistory, TimestampHistory};
-use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, TokenBucket};
+use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing, TokenBucket};
 use crate::message::extension::ExtensionError;
 use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
-use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
+use crate::{Action, Instant, Lifetime, NtpTime};
+
+/// Bytes of IPv4 and UDP headers around a message.
+const PACKET_HEADERS: usize = Ipv4Header::LEN + UdpHeader::LEN;
 
 type Association = Arc<MobilitySecurityAssociation>;
-
-/// When a gratuitous ARP is sent, from the change on. Past one second, because
-/// neighbours ignore a change to an entry that is younger than their locktime.
-const ANNOUNCEMENT_SCHEDULE: [Duration; 6] = [
-    Duration::ZERO,
-    Duration::from_millis(50),
-    Duration::from_millis(200),
-    Duration::from_millis(1_100),
-    Duration::from_secs(2),
-    Duration::from_secs(5),
-];
 
 /// One virtual home agent.
 #[derive(Debug)]
@@ -71,6 +70,8 @@ pub struct HomeAgent {
     /// What is remembered of nodes with an association; bounded by their number.
     nodes: BTreeMap<Ipv4Addr, Node>,
     announcements: BTreeMap<Ipv4Addr, Announcement>,
+    /// Spaces the news that a NAT has forgotten a node's mapping.
+    rebounds: Spacing<Ipv4Addr>,
     /// No timestamp before it is fresh: when this agent started.
     started: NtpTime,
 }
@@ -81,19 +82,13 @@ struct Node {
     timestamps: TimestampHistory,
     nonces: BTreeMap<Spi, NonceHistory>,
     /// The last request that was fresh, and its answer.
-    answered: Option<(Identification, ReplyCode)>,
+    answered: Option<Answered>,
+    challenge: Option<Challenge>,
+    /// Where it was, the last place in front; at most `PROVEN_PATHS`
+    /// places.
+    proven: VecDeque<ProvenPath>,
     last_failed_authentication: Option<Instant>,
     denials: TokenBucket,
-}
-
-/// A gratuitous ARP that is being repeated.
-#[derive(Debug)]
-struct Announcement {
-    port: PortId,
-    mac: Option<MacAddress>,
-    begun: Instant,
-    /// The next step of the schedule.
-    step: usize,
 }
 
 /// The foreign-home authentication of a request, with the association for the
@@ -123,6 +118,22 @@ struct Asked<'a, 'b> {
     request: RegistrationRequest,
     association: Association,
     foreign_home: ForeignHome,
+    wish: TunnelWish,
+}
+
+/// What a registration gets.
+#[derive(Clone, Debug)]
+struct Grant {
+    tunnel: Tunnel,
+    mobile_networks: Vec<Prefix>,
+}
+
+/// How a request was answered, to answer it once more in the same way.
+#[derive(Clone, Debug)]
+struct Answered {
+    identification: Identification,
+    code: ReplyCode,
+    extras: Extras,
 }
 
 impl HomeAgent {
@@ -132,6 +143,7 @@ impl HomeAgent {
             bindings: BindingList::new(),
             nodes: BTreeMap::new(),
             announcements: BTreeMap::new(),
+            rebounds: Spacing::new(REBOUND_SPACING),
             started,
         }
     }
@@ -185,47 +197,62 @@ impl HomeAgent {
         let foreign_home = self.foreign_home(datagram, received)?;
         let (association, authentic) = self.authenticate(received)?;
         let request = received.body;
-        let asked = Asked { datagram, received, request, association, foreign_home };
+        let wish = TunnelWish::of(received);
+        let asked = Asked { datagram, received, request, association, foreign_home, wish };
         if !authentic {
             self.deny_failed_authentication(&asked, context);
             return Err(DiscardReason::BadMobileHomeAuthenticator);
         }
-        let code = match self.judge_identification(&asked, context) {
-            Freshness::Fresh => {
-                // RFC 5944 §3.8.2.1 c. The identification is accepted only behind
-                // it: else a forger between could burn a node's timestamp.
-                if let Err(code) = self.check_foreign_home(&asked) {
-                    self.deny(&asked, Freshness::Fresh, code, context);
-                    return Ok(());
-                }
-                self.accept_identification(&asked, context);
-                let verdict = self.validate(&asked, context);
-                let code = verdict.err().unwrap_or_else(|| self.accepting_code(&request));
-                let answered = Some((request.identification, code));
-                self.node(request.home_address, context).answered = answered;
-                if verdict.is_ok() {
-                    let lifetime = self.apply(&asked, context);
-                    self.reply(&asked, Freshness::Fresh, code, lifetime, context);
-                    return Ok(());
-                }
-                code
-            }
+        match self.judge_identification(&asked, context) {
+            Freshness::Fresh => self.answer_fresh(&asked, context),
             Freshness::Repeated => match self.granted_before(&asked, context) {
-                Ok((code, lifetime)) => {
-                    self.reply(&asked, Freshness::Repeated, code, lifetime, context);
-                    return Ok(());
+                Ok((answered, lifetime)) => {
+                    let Answered { code, extras, .. } = answered;
+                    self.reply(&asked, Freshness::Repeated, code, lifetime, &extras, context);
                 }
-                Err(code) => code,
+                Err((code, extras)) => self.deny(&asked, code, &extras, context),
             },
-            Freshness::Mismatch => ReplyCode::IDENTIFICATION_MISMATCH,
-        };
-        let freshness = if code == ReplyCode::IDENTIFICATION_MISMATCH {
-            Freshness::Mismatch
-        } else {
-            Freshness::Fresh
-        };
-        self.deny(&asked, freshness, code, context);
+            Freshness::Mismatch => {
+                let code = ReplyCode::IDENTIFICATION_MISMATCH;
+                self.deny(&asked, code, &Extras::default(), context);
+            }
+        }
         Ok(())
+    }
+
+    /// Judges and answers what has never been seen before.
+    fn answer_fresh(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+        // RFC 5944 §3.8.2.1 c. The identification is accepted only behind it: else a
+        // forger between could burn a node's timestamp.
+        if let Err(code) = self.check_foreign_home(asked) {
+            self.deny(asked, code, &Extras::default(), context);
+            return;
+        }
+        self.accept_identification(asked, context);
+        let mut extras = Extras::default();
+        let verdict = self.validate(asked, &mut extras, context);
+        self.spend_challenge(asked, context);
+        if let Err(ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION) = verdict {
+            let challenge = self.challenge(asked, context);
+            extras.add(Writer::MobileNode, Extra::Challenge(challenge));
+        }
+        let code = match &verdict {
+            Ok(_) => self.accepting_code(&asked.request),
+            Err(code) => *code,
+        };
+        let request = &asked.request;
+        let answered =
+            Answered { identification: request.identification, code, extras: extras.clone() };
+        self.node(request.home_address, context).answered = Some(answered);
+        match verdict {
+            Ok(grant) => {
+                let lifetime = self.apply(asked, grant, context);
+                let sent = self.reply(asked, Freshness::Fresh, code, lifetime, &extras, context);
+                let bytes = (PACKET_HEADERS + asked.datagram.payload.len(), sent);
+                self.question(request.home_address, request.care_of_address, bytes, context);
+            }
+            Err(code) => self.deny(asked, code, &extras, context),
+        }
     }
 
     fn judge_identification(&mut self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Freshness {
@@ -279,122 +306,25 @@ impl HomeAgent {
         &mut self,
         asked: &Asked<'_, '_>,
         context: &Context<'_>,
-    ) -> Result<(ReplyCode, Lifetime), ReplyCode> {
+    ) -> Result<(Answered, Lifetime), (ReplyCode, Extras)> {
         let request = &asked.request;
+        let stale = || (ReplyCode::IDENTIFICATION_MISMATCH, Extras::default());
         // Under another SPI a later request may have been answered since.
-        let answered = self.node(request.home_address, context).answered;
-        let code = answered
-            .filter(|(identification, _)| *identification == request.identification)
-            .map_or(ReplyCode::IDENTIFICATION_MISMATCH, |(_, code)| code);
-        if !code.is_accepted() {
-            return Err(code);
+        let answered = self.node(request.home_address, context).answered.clone();
+        let answered = answered
+            .filter(|answered| answered.identification == request.identification)
+            .ok_or_else(stale)?;
+        if !answered.code.is_accepted() {
+            return Err((answered.code, answered.extras));
         }
         if request.lifetime.is_zero() {
-            return Ok((code, Lifetime::ZERO));
+            return Ok((answered, Lifetime::ZERO));
         }
         self.bindings
             .get(&request.home_address)
             .and_then(|binding| binding.registration(request.care_of_address))
-            .map(|registration| (code, registration.remaining(context.now.monotonic)))
-            .ok_or(ReplyCode::IDENTIFICATION_MISMATCH)
-    }
-
-    /// Changes the binding as §3.8.2.2 says and gives the lifetime granted.
-    fn apply(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) -> Lifetime {
-        if asked.request.lifetime.is_zero() {
-            self.deregister(asked, context);
-            Lifetime::ZERO
-        } else {
-            self.register(asked, context)
-        }
-    }
-
-    fn register(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) -> Lifetime {
-        let request = &asked.request;
-        let home_address = request.home_address;
-        let now = context.now.monotonic;
-        let granted = request.lifetime.min(self.config.max_lifetime);
-        let has = |flag| request.flags.contains(flag);
-        let registration = Registration {
-            care_of: CareOf {
-                address: request.care_of_address,
-                registered: request.care_of_address,
-                encapsulation: Encapsulation::IpInIp,
-                reverse_tunnel: has(RequestFlags::REVERSE_TUNNEL),
-                co_located: has(RequestFlags::CO_LOCATED),
-                broadcast: has(RequestFlags::BROADCAST),
-                unproven: false,
-                lifetime: granted,
-            },
-            flags: request.flags,
-            identification: request.identification,
-            registered_at: now,
-            expires: granted.duration().map(|duration| now + duration),
-            foreign_agent: foreign_agent(asked.datagram, request),
-        };
-        let keeps_earlier = self.keeps_earlier(request);
-        let home_link = self.home_network(home_address).and_then(|network| network.link);
-        let was_home = !self.bindings.contains_key(&home_address);
-        let (tenant, home_agent) = self.key();
-        let binding = self.bindings.entry(home_address).or_insert_with(|| MobilityBinding {
-            tenant,
-            home_address,
-            home_agent,
-            home_link,
-            registrations: Vec::new(),
-        });
-        if !keeps_earlier {
-            binding.registrations.retain(|one| one.care_of.address == request.care_of_address);
-        }
-        binding.put(registration);
-        let token = Token::Binding((tenant, home_agent), home_address);
-        context.timers.set(token, binding.next_expiry());
-        context.push(Action::InstallBinding(binding.state()));
-        // RFC 5944 §4.6: a node that was at home until now.
-        if let (true, Some(port)) = (was_home, home_link) {
-            self.announce(home_address, port, None, context);
-        }
-        granted
-    }
-
-    fn deregister(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
-        let request = &asked.request;
-        let home_address = request.home_address;
-        let all = request.care_of_address == home_address;
-        self.retain_registrations(home_address, context, |registration| {
-            !all && registration.care_of.address != request.care_of_address
-        });
-        // RFC 5944 §4.6: the node is home again.
-        if let (true, Some((port, mac))) = (all, self.home_station(asked)) {
-            self.announce(home_address, port, Some(mac), context);
-        }
-    }
-
-    /// Keeps what `keep` wants of a node's registrations and brings forwarding
-    /// state and timer in line. Whether something went.
-    fn retain_registrations(
-        &mut self,
-        home_address: Ipv4Addr,
-        context: &mut Context<'_>,
-        keep: impl FnMut(&Registration) -> bool,
-    ) -> bool {
-        let key = self.key();
-        let Some(binding) = self.bindings.get_mut(&home_address) else { return false };
-        let before = binding.registrations.len();
-        binding.registrations.retain(keep);
-        let token = Token::Binding(key, home_address);
-        context.timers.set(token, binding.next_expiry());
-        if binding.registrations.is_empty() {
-            self.bindings.remove(&home_address);
-            self.stop_announcing(home_address, context);
-            context.push(Action::RemoveBinding { tenant: key.0, home_address });
-            return true;
-        }
-        if binding.registrations.len() == before {
-            return false;
-        }
-        context.push(Action::InstallBinding(binding.state()));
-        true
+            .map(|registration| (answered, registration.remaining(context.now.monotonic)))
+            .ok_or_else(stale)
     }
 
     /// The node's station on its home link, when the request came from there
@@ -409,67 +339,9 @@ impl HomeAgent {
             .then_some((datagram.port, datagram.source_mac))
     }
 
-    fn announce(
-        &mut self,
-        address: Ipv4Addr,
-        port: PortId,
-        mac: Option<MacAddress>,
-        context: &mut Context<'_>,
-    ) {
-        let begun = context.now.monotonic;
-        self.announcements.insert(address, Announcement { port, mac, begun, step: 0 });
-        self.handle_announcement(address, context);
-    }
-
-    fn stop_announcing(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
-        self.announcements.remove(&home_address);
-        context.timers.stop(Token::Announcement(self.key(), home_address));
-    }
-
-    /// The next gratuitous ARP of a node's schedule is due.
-    pub(crate) fn handle_announcement(&mut self, address: Ipv4Addr, context: &mut Context<'_>) {
-        let key = self.key();
-        let Some(announcement) = self.announcements.get_mut(&address) else { return };
-        let (port, mac) = (announcement.port, announcement.mac);
-        context.push(Action::GratuitousArp { port, address, mac });
-        announcement.step += 1;
-        match ANNOUNCEMENT_SCHEDULE.get(announcement.step) {
-            Some(after) => {
-                let token = Token::Announcement(key, address);
-                context.timers.arm(token, announcement.begun + *after);
-            }
-            None => {
-                self.announcements.remove(&address);
-            }
-        }
-    }
-
-    /// A care-of address of the binding has reached its end.
-    pub(crate) fn handle_expiry(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
-        let now = context.now.monotonic;
-        let tenant = self.config.tenant;
-        let mut expired = Vec::new();
-        self.retain_registrations(home_address, context, |registration| {
-            let ended = registration.expires.is_some_and(|expires| expires <= now);
-            if ended {
-                expired.push(registration.care_of.address);
-            }
-            !ended
-        });
-        for care_of_address in expired {
-            context.counters.bindings_expired += 1;
-            let event = Event::BindingExpired { tenant, home_address, care_of_address };
-            context.push(Action::Event(event));
-        }
-    }
-
-    /// Forgets a node's binding, but not its identifications. Whether it had one.
-    pub(crate) fn clear(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) -> bool {
-        self.retain_registrations(home_address, context, |_| false)
-    }
-
     /// Takes a new configuration for the same tenant and address. Bindings whose
-    /// node and home network are still served stay.
+    /// node and home network are still served stay, with the encapsulation that
+    /// they were granted, and without mobile networks that they may not have.
     pub(crate) fn reconfigure(&mut self, config: HomeAgentConfig, context: &mut Context<'_>) {
         self.config = config;
         let home_addresses: Vec<Ipv4Addr> = self.bindings.keys().copied().collect();
@@ -480,10 +352,19 @@ impl HomeAgent {
                 continue;
             };
             let home_link = network.link;
+            let allowed = self.prefix_table(home_address);
+            let TunnelPolicy { set_df, clamp_mss, .. } = self.config.tunnels;
             let Some(binding) = self.bindings.get_mut(&home_address) else { continue };
-            if binding.home_link != home_link {
-                binding.home_link = home_link;
-                context.push(Action::InstallBinding(binding.state()));
+            let before = binding.state();
+            let moved = binding.home_link != home_link;
+            binding.home_link = home_link;
+            binding.mobile_networks.retain(|prefix| allowed.contains(prefix));
+            (binding.set_df, binding.clamp_mss) = (set_df, clamp_mss);
+            let after = binding.state();
+            if after != before {
+                context.push(Action::InstallBinding(after));
+            }
+            if moved {
                 self.stop_announcing(home_address, context);
                 if let Some(port) = home_link {
                     self.announce(home_address, port, None, context);
@@ -518,17 +399,10 @@ impl HomeAgent {
             timestamps: TimestampHistory::default(),
             nonces: BTreeMap::new(),
             answered: None,
+            challenge: None,
+            proven: VecDeque::new(),
             last_failed_authentication: None,
             denials: TokenBucket::full(DENIALS_PER_SECOND, context.now.monotonic),
         })
     }
-}
-
-/// The foreign agent that relayed a request: its source, unless that is the node
-/// itself, at home or at its co-located care-of address.
-fn foreign_agent(datagram: &Datagram<'_>, request: &RegistrationRequest) -> Option<Ipv4Addr> {
-    let co_located = request.flags.contains(RequestFlags::CO_LOCATED)
-        && datagram.source == request.care_of_address;
-    let at_home = datagram.source == request.home_address;
-    (!co_located && !at_home).then_some(datagram.source)
 }

@@ -16,6 +16,10 @@
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |
 //! | pending requests of a node | `ForeignAgentConfig::max_pending_per_node` | 66 | `denied` by code |
 //! | accepted identifications remembered | [`REMEMBERED_IDENTIFICATIONS`] | older ones by order alone | |
+//! | challenges of a node | one, for [`CHALLENGE_LIFETIME`] | the one before is void | `challenges_sent` |
+//! | places of a node that are remembered | [`PROVEN_PATHS`], for [`PROVEN_TIME`] | proven again | |
+//! | bytes to an unproven address | three times those from there, in [`PROOF_TIME`] | not sent; removed | `paths_unproven` |
+//! | news that a NAT forgot a node | one in [`REBOUND_SPACING`] | counted alone | `rebounds` |
 //! | answers to one solicitor | one in [`SOLICITED_SPACING`] | no answer | `rate-limited` |
 //! | answers of an advertiser | [`SOLICITED_PER_SECOND`] | no answer | `rate-limited` |
 //!
@@ -52,6 +56,16 @@ pub const SPACED_NODES: usize = 4_096;
 pub const MAX_SIMULTANEOUS: u8 = 4;
 /// Accepted identifications that are remembered one by one for each node.
 pub const REMEMBERED_IDENTIFICATIONS: usize = 16;
+/// How long a challenge may be answered.
+pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(10);
+/// How long a node may take to show that it is where its request came from.
+pub const PROOF_TIME: Duration = Duration::from_secs(10);
+/// Outer addresses and ports of a node that need not be proven once more.
+pub const PROVEN_PATHS: usize = 4;
+/// For how long, from the last registration on.
+pub const PROVEN_TIME: Duration = Duration::from_secs(3_600);
+/// A node's forgotten mapping is told once in this time.
+pub const REBOUND_SPACING: Duration = Duration::from_secs(10);
 /// A solicitor is answered once in this time (it asks once a second at most,
 /// RFC 5944 §2.4).
 pub const SOLICITED_SPACING: Duration = Duration::from_millis(500);

@@ -3,7 +3,9 @@
 use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 
-use super::{Asked, Association, ForeignHome, HomeAgent, foreign_agent};
+use super::extra::Extras;
+use super::tunnel::Tunnel;
+use super::{Asked, Association, ForeignHome, Grant, HomeAgent};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
@@ -90,18 +92,20 @@ impl HomeAgent {
             ForeignHome::NotShared => {
                 deregisters
                     || !self.config.require_foreign_home_authentication
-                    || foreign_agent(asked.datagram, &asked.request).is_none()
+                    || self.relaying_agent(asked).is_none()
             }
         };
         if right { Ok(()) } else { Err(ReplyCode::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION) }
     }
 
-    /// What an authentic and fresh request may be denied for.
+    /// What an authentic and fresh request gets, or what it is denied for. `None` is
+    /// a deregistration.
     pub(super) fn validate(
         &self,
         asked: &Asked<'_, '_>,
-        context: &Context<'_>,
-    ) -> Result<(), ReplyCode> {
+        extras: &mut Extras,
+        context: &mut Context<'_>,
+    ) -> Result<Option<Grant>, ReplyCode> {
         let request = &asked.request;
         let destination = asked.datagram.destination;
         // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
@@ -125,43 +129,61 @@ impl HomeAgent {
         if self.home_network(request.home_address).is_none() {
             return Err(ReplyCode::HA_PROHIBITED);
         }
+        // RFC 5177 §6.7: whatever else it carries is ignored.
         if request.lifetime.is_zero() {
-            return Ok(());
+            return Ok(None);
         }
         if self.config.administratively_prohibited {
             return Err(ReplyCode::HA_PROHIBITED);
         }
-        self.validate_care_of_address(request.care_of_address, context)?;
-        // RFC 3024 §4.3.1, in its order.
-        if request.flags.contains(RequestFlags::MINIMAL)
-            || request.flags.contains(RequestFlags::GRE)
-        {
-            return Err(ReplyCode::HA_ENCAPSULATION_UNAVAILABLE);
+        let tunnel = self.negotiate(asked, extras, context)?;
+        self.validate_care_of_address(request, tunnel.address, context)?;
+        self.validate_reverse_tunnel(asked, &tunnel)?;
+        self.validate_capacity(request)?;
+        let mobile_networks = self.mobile_networks(asked, extras)?;
+        // Last, so that nobody answers a challenge to be denied for something else.
+        if tunnel.challenged {
+            return Err(ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION);
         }
-        match request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
-            false if self.config.require_reverse_tunnel => {
-                return Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY);
+        Ok(Some(Grant { tunnel, mobile_networks }))
+    }
+
+    /// RFC 3024 §4.3.1. Beyond it: where the echo reply that proves a path would
+    /// not come back through the tunnel, there is no proof to wait for.
+    fn validate_reverse_tunnel(
+        &self,
+        asked: &Asked<'_, '_>,
+        tunnel: &Tunnel,
+    ) -> Result<(), ReplyCode> {
+        match asked.wants(RequestFlags::REVERSE_TUNNEL) {
+            false if self.config.require_reverse_tunnel || tunnel.unproven => {
+                Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY)
             }
-            true if !self.config.reverse_tunnel => {
-                return Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE);
-            }
-            _ => {}
+            true if !self.config.reverse_tunnel => Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE),
+            _ => Ok(()),
         }
-        self.validate_capacity(request)
     }
 
     /// Reliability row 15: no tunnel to where none can end, to ourselves, or to
-    /// an address that may have a binding of its own.
+    /// an address that may have a binding of its own. `effective` is where the
+    /// tunnel goes; behind a NAT the registered address is nobody's business, as
+    /// long as it is one, and any number of nodes may have the same.
     pub(super) fn validate_care_of_address(
         &self,
-        address: Ipv4Addr,
+        request: &RegistrationRequest,
+        effective: Ipv4Addr,
         context: &Context<'_>,
     ) -> Result<(), ReplyCode> {
-        if !is_host(address) {
+        let registered = request.care_of_address;
+        if !is_host(registered) || !is_host(effective) {
             return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
         }
-        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(address));
-        if at_home || context.is_local(address) || self.bindings.contains_key(&address) {
+        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(effective));
+        if at_home
+            || context.is_local(effective)
+            || self.bindings.contains_key(&effective)
+            || registered == request.home_address
+        {
             return Err(ReplyCode::HA_PROHIBITED);
         }
         Ok(())

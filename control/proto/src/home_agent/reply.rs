@@ -2,7 +2,8 @@
 
 use homeport_wire::MOBILE_IP_PORT;
 
-use super::{Asked, ForeignHome, HomeAgent};
+use super::extra::{Extras, Writer};
+use super::{Asked, ForeignHome, HomeAgent, PACKET_HEADERS};
 use crate::agent::Context;
 use crate::config::Profile;
 use crate::event::Event;
@@ -57,33 +58,41 @@ impl HomeAgent {
         }
         node.last_failed_authentication = Some(now);
         let identification = asked.request.identification;
-        self.transmit(asked, code, asked.request.lifetime, identification, context);
+        let extras = Extras::default();
+        self.transmit(asked, code, asked.request.lifetime, identification, &extras, context);
     }
 
     pub(super) fn deny(
         &mut self,
         asked: &Asked<'_, '_>,
-        freshness: Freshness,
         code: ReplyCode,
+        extras: &Extras,
         context: &mut Context<'_>,
     ) {
+        let freshness = if code == ReplyCode::IDENTIFICATION_MISMATCH {
+            Freshness::Mismatch
+        } else {
+            Freshness::Fresh
+        };
         context.counters.count_denial(code);
         let now = context.now.monotonic;
         if !self.node(asked.request.home_address, context).denials.take(DENIALS_PER_SECOND, now) {
             context.counters.denials_suppressed += 1;
             return;
         }
-        self.reply(asked, freshness, code, asked.request.lifetime, context);
+        self.reply(asked, freshness, code, asked.request.lifetime, extras, context);
     }
 
+    /// Answers; gives the bytes of the packet.
     pub(super) fn reply(
         &mut self,
         asked: &Asked<'_, '_>,
         freshness: Freshness,
         code: ReplyCode,
         lifetime: Lifetime,
+        extras: &Extras,
         context: &mut Context<'_>,
-    ) {
+    ) -> usize {
         if code.is_accepted() && freshness == Freshness::Fresh {
             match lifetime.is_zero() {
                 true => context.counters.deregistrations_accepted += 1,
@@ -103,7 +112,7 @@ impl HomeAgent {
                 .or_default()
                 .reply(request, nonce),
         };
-        self.transmit(asked, code, lifetime, identification, context);
+        self.transmit(asked, code, lifetime, identification, extras, context)
     }
 
     /// Sends a reply with the fields and in the order of RFC 5944 §3.8.3.
@@ -113,8 +122,9 @@ impl HomeAgent {
         code: ReplyCode,
         lifetime: Lifetime,
         identification: Identification,
+        extras: &Extras,
         context: &mut Context<'_>,
-    ) {
+    ) -> usize {
         let (datagram, request) = (asked.datagram, &asked.request);
         let reply = RegistrationReply {
             code,
@@ -124,10 +134,19 @@ impl HomeAgent {
             identification,
         };
         let mut writer = MessageWriter::reply(&reply);
+        for extension in extras.of(Writer::MobileNode) {
+            // None of them is longer than its length can say.
+            let _ = writer.extension(&extension);
+        }
         writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
+        for extension in extras.of(Writer::ForeignAgent) {
+            let _ = writer.extension(&extension);
+        }
         if let Some(association) = asked.foreign_home.association() {
             writer.authenticate(AuthenticationKind::ForeignHome, association);
         }
+        let data = writer.finish();
+        let sent = PACKET_HEADERS + data.len();
         let to_us = context.is_local(datagram.destination);
         context.push(Action::Transmit(Transmit {
             tenant: self.config.tenant,
@@ -138,7 +157,7 @@ impl HomeAgent {
             payload: Payload::Udp {
                 source_port: MOBILE_IP_PORT,
                 destination_port: datagram.source_port,
-                data: writer.finish(),
+                data,
             },
         }));
         context.push(Action::Event(Event::HomeRegistration {
@@ -148,5 +167,6 @@ impl HomeAgent {
             code: code.0,
             lifetime,
         }));
+        sent
     }
 }

@@ -290,8 +290,8 @@ fn every_denial_of_a_valid_request_has_its_code() {
             },
         ),
         ("tunnel back wanted", 138, |c| c.require_reverse_tunnel = true, |_| {}),
-        ("minimal", 139, |_| {}, |r| r.flags = RequestFlags::MINIMAL),
-        ("GRE", 139, |_| {}, |r| r.flags = RequestFlags::GRE),
+        ("minimal", 139, plain_tunnels, |r| r.flags = RequestFlags::MINIMAL),
+        ("GRE", 139, plain_tunnels, |r| r.flags = RequestFlags::GRE),
         ("no foreign-home", 132, |c| c.require_foreign_home_authentication = true, |_| {}),
     ];
     for (name, code, configure, ask) in cases {
@@ -507,7 +507,7 @@ fn a_repeated_request_that_was_denied_stays_denied() {
     for (lifetime, flags, code) in
         [(0, RequestFlags::RESERVED_X, 134), (60, RequestFlags::GRE, 139)]
     {
-        let mut world = World::home(|_| {});
+        let mut world = World::home(plain_tunnels);
         let nonces = mobile_home_nonces();
         let mut asked = in_step(&mut world, &nonces);
         asked.lifetime = Lifetime(lifetime);

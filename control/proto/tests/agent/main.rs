@@ -13,10 +13,16 @@ mod foreign_agent;
 #[cfg(test)]
 mod home_agent;
 #[cfg(test)]
+mod mobile_networks;
+#[cfg(test)]
 mod pair;
+#[cfg(test)]
+mod paths;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod realms;
 #[cfg(test)]
 mod support;
+#[cfg(test)]
+mod tunnels;

@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use homeport_proto::action::{CareOf, VisitorState};
 use homeport_proto::config::{
-    AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Prefix,
-    Profile,
+    AdvertiserConfig, AgentConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig,
+    HomeNetwork, Prefix, Profile,
 };
 use homeport_proto::counters::Counters;
 use homeport_proto::event::DiscardReason;
@@ -140,6 +140,11 @@ pub(crate) fn advertiser_config() -> AdvertiserConfig {
         interval: Duration::from_secs(1),
         unsolicited: true,
     }
+}
+
+/// A home agent that has IP in IP and nothing else.
+pub(crate) fn plain_tunnels(config: &mut HomeAgentConfig) {
+    config.tunnels.encapsulations = EncapsulationSet::IP_IN_IP;
 }
 
 /// An agent under test and its two clocks.
