@@ -45,7 +45,7 @@ use crate::events::Events;
 use crate::inject::{self, InjectError, Injection};
 use crate::install::{Installer, Tables};
 use crate::kernel::{Mirror, Resolver, Setup};
-use crate::punted::{self, BadPunt, Punted};
+use crate::punted::{self, BadPunt, Punted, Tunnelled};
 
 /// Punted packets in one turn.
 pub const PUNTS_PER_TURN: usize = 256;
@@ -247,6 +247,12 @@ impl EventLoop {
             }
             Punted::Unreachable { packet, icmp } => {
                 self.agent.handle_unreachable(tenant, packet.source, icmp, now);
+            }
+            Punted::Keepalive { tunnelled, icmp } => {
+                self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
+            }
+            Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. }) => {
+                self.agent.handle_rebound(tenant, inner_source, outer.source, source_port, now);
             }
             Punted::ResolveNeighbor(next_hop) => {
                 let Some(index) = self.mirror.index_of(port) else {

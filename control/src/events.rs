@@ -1,7 +1,9 @@
 //! What happened to registrations, counted for programs and logged for people.
 //!
-//! The labels of the counters are bounded: tenant and reply code; never an address. Each event is logged at DEBUG with its addresses. What changes a
-//! node's state is logged at INFO where the tables change, once.
+//! The labels of the counters are bounded: tenant and reply code; never an address.
+//! Each event is logged at DEBUG with its addresses. What changes a node's state is
+//! logged at INFO where the tables change, once; what keeps a node from being
+//! reached, and an outsider cannot cause at will, at WARN.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +29,19 @@ impl Events {
             }
             Event::ForeignRegistration { tenant, code, .. } => {
                 self.foreign_replies.entry((tenant, code)).or_default()
+            }
+            // Rare, or rationed by the agents, and news for people.
+            Event::TunnelBound { tenant, home_address, address, port, .. } => {
+                tracing::info!(%tenant, %home_address, %address, port, "half-bound tunnel bound by its first keepalive");
+                return;
+            }
+            Event::PathUnproven { tenant, home_address, address, port, .. } => {
+                tracing::warn!(%tenant, %home_address, %address, port, "registration removed: nobody answers at the address that it came from");
+                return;
+            }
+            Event::Rebound { tenant, home_address, address, port, seen_port } => {
+                tracing::warn!(%tenant, %home_address, %address, port, seen_port, "a NAT has changed the port of a tunnel: nothing is forwarded until the node registers anew");
+                return;
             }
             // The agents count these themselves.
             Event::BindingExpired { .. }

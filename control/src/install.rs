@@ -10,7 +10,8 @@
 //!
 //! The kernel's routes are written once for the underlay and once for each tenant
 //! that has agents here. A tenant gets those through ports of its own and of the
-//! underlay, none through another tenant's.
+//! underlay, none through another tenant's. Beside them stand, in their tenant's
+//! routes alone, the networks behind bound mobile routers; they come first.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::Hash;
@@ -49,6 +50,9 @@ pub struct Tables {
     pub neighbors: Writer<NeighborKey, NeighborEntry>,
 }
 
+/// A home address in its tenant.
+type BoundAddress = (TenantId, Ipv4Addr);
+
 /// Keeps the tables as they are wanted.
 pub struct Installer {
     bindings: Kept<Writer<BindingKey, BindingEntry>>,
@@ -62,6 +66,9 @@ pub struct Installer {
     configured: BTreeMap<Ipv4Addr, LocalEntry>,
     kernel_locals: BTreeMap<Ipv4Addr, KernelLocal>,
     kernel_routes: BTreeMap<Prefix, RouteEntry>,
+    /// The networks of each bound mobile router, and the same by network.
+    mobile_routers: BTreeMap<BoundAddress, Vec<Prefix>>,
+    mobile_networks: BTreeMap<(TenantId, Prefix), Ipv4Addr>,
     links: BTreeMap<PortId, bool>,
 }
 
@@ -81,6 +88,8 @@ impl Installer {
             configured: BTreeMap::new(),
             kernel_locals: BTreeMap::new(),
             kernel_routes: BTreeMap::new(),
+            mobile_routers: BTreeMap::new(),
+            mobile_networks: BTreeMap::new(),
             links: BTreeMap::new(),
         }
     }
@@ -95,6 +104,7 @@ impl Installer {
                 let (tenant, home_address) = (*tenant, *home_address);
                 let key = BindingKey { tenant, home_address };
                 self.bindings.remove(&key);
+                self.route_behind((tenant, home_address), &[]);
                 self.listen(key, None);
             }
             Action::InstallVisitor(visitor) => self.install_visitor(visitor),
@@ -223,8 +233,10 @@ impl Installer {
 
     fn install_binding(&mut self, binding: &BindingState) {
         let key = BindingKey { tenant: binding.tenant, home_address: binding.home_address };
+        let router = (binding.tenant, binding.home_address);
         let Some(entry) = binding_entry(binding) else {
             self.bindings.remove(&key);
+            self.route_behind(router, &[]);
             return self.listen(key, None);
         };
         // A renewal is no change of state.
@@ -235,7 +247,33 @@ impl Installer {
             tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
         }
         self.bindings.install(key, entry);
+        self.route_behind(router, &binding.mobile_networks);
         self.listen(key, Some(&entry));
+    }
+
+    /// Routes these networks, and no others, to a bound mobile router (RFC 5177
+    /// §6.3).
+    fn route_behind(&mut self, router: BoundAddress, networks: &[Prefix]) {
+        let (tenant, home_address) = router;
+        let before = match networks {
+            [] => self.mobile_routers.remove(&router),
+            networks => self.mobile_routers.insert(router, networks.to_vec()),
+        };
+        for prefix in before.unwrap_or_default() {
+            let key = (tenant, prefix);
+            let is_its_own = self.mobile_networks.get(&key) == Some(&home_address);
+            if is_its_own && !networks.contains(&prefix) {
+                tracing::info!(%tenant, %prefix, %home_address, "mobile network removed");
+                self.mobile_networks.remove(&key);
+                self.update_route(tenant, prefix);
+            }
+        }
+        for prefix in networks {
+            if self.mobile_networks.insert((tenant, *prefix), home_address) != Some(home_address) {
+                tracing::info!(%tenant, %prefix, %home_address, "mobile network installed");
+                self.update_route(tenant, *prefix);
+            }
+        }
     }
 
     /// Lists a node for its home link's broadcasts if its binding asks for them
@@ -271,7 +309,11 @@ impl Installer {
         }
     }
 
+    /// A mobile network's route comes before the kernel's to the same prefix, which
+    /// leads to the router when it is at home.
     fn update_route(&mut self, tenant: TenantId, prefix: Prefix) {
+        let router = self.mobile_networks.get(&(tenant, prefix));
+        let behind = router.map(|router| RouteEntry::MobileRouter { home_address: *router });
         let entry = self.kernel_routes.get(&prefix).copied().filter(|entry| match entry {
             RouteEntry::Via { port, .. } => {
                 let owner = self.port_tenants.get(usize::from(port.0)).copied();
@@ -280,7 +322,7 @@ impl Installer {
             }
             RouteEntry::MobileRouter { .. } | RouteEntry::Unreachable => true,
         });
-        match entry.filter(|_| self.tenants.contains(&tenant)) {
+        match behind.or(entry).filter(|_| self.tenants.contains(&tenant)) {
             Some(entry) => self.routes.install((tenant, prefix), entry),
             None => self.routes.remove(&(tenant, prefix)),
         }

@@ -5,9 +5,11 @@ use std::net::Ipv4Addr;
 
 use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::verdict::PuntReason;
+use homeport_proto::{TenantId, TunnelledEcho};
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::{
-    EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, MacAddress, UdpPacket, WireError,
+    EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, MacAddress, MobileIpPayload,
+    TunnelDataPacket, UdpPacket, WireError,
 };
 use zerocopy::FromBytes;
 
@@ -39,6 +41,16 @@ pub enum Punted<'a> {
         /// The ICMP message from its type on; its checksum is the agent's to check.
         icmp: &'a [u8],
     },
+    /// An ICMP message between a node and its home agent, out of a UDP tunnel that
+    /// is half-bound or unproven.
+    Keepalive {
+        /// What the tunnel carried, and between whom.
+        tunnelled: Tunnelled,
+        /// The ICMP message from its type on; its checksum is the agent's to check.
+        icmp: &'a [u8],
+    },
+    /// A packet out of a UDP tunnel, from another port than the tunnel's.
+    Rebound(Tunnelled),
     /// A next hop to resolve.
     ResolveNeighbor(Ipv4Addr),
     /// Something that nothing here is interested in yet.
@@ -60,6 +72,37 @@ pub struct Envelope {
     pub ttl: u8,
 }
 
+/// The headers of a packet in a UDP tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tunnelled {
+    /// The outer IPv4 packet.
+    pub outer: Envelope,
+    /// The outer UDP source port.
+    pub source_port: u16,
+    /// Whether no tunnel data header stands between.
+    pub plain: bool,
+    /// Inner source.
+    pub inner_source: Ipv4Addr,
+    /// Inner destination.
+    pub inner_destination: Ipv4Addr,
+}
+
+impl Tunnelled {
+    /// The message `icmp` out of this packet, as the agents take it.
+    pub const fn echo<'a>(&self, tenant: TenantId, icmp: &'a [u8]) -> TunnelledEcho<'a> {
+        TunnelledEcho {
+            tenant,
+            source: self.outer.source,
+            source_port: self.source_port,
+            destination: self.outer.destination,
+            inner_source: self.inner_source,
+            inner_destination: self.inner_destination,
+            plain: self.plain,
+            icmp,
+        }
+    }
+}
+
 /// Why a punted frame goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum BadPunt {
@@ -75,17 +118,20 @@ pub enum BadPunt {
     MalformedUdp,
     /// The UDP checksum is wrong (RFC 5944 §3.8.2.1: discarded in silence).
     BadUdpChecksum,
+    /// What a UDP tunnel carried does not parse.
+    MalformedTunnel,
 }
 
 impl BadPunt {
     /// Every reason, in the order of the counters.
-    pub const ALL: [BadPunt; 6] = [
+    pub const ALL: [BadPunt; 7] = [
         BadPunt::UnknownHeader,
         BadPunt::WrongProtocol,
         BadPunt::MalformedIpv4,
         BadPunt::Fragment,
         BadPunt::MalformedUdp,
         BadPunt::BadUdpChecksum,
+        BadPunt::MalformedTunnel,
     ];
 
     /// The name of the counter, in kebab-case.
@@ -97,6 +143,7 @@ impl BadPunt {
             BadPunt::Fragment => "punted-fragment",
             BadPunt::MalformedUdp => "malformed-udp",
             BadPunt::BadUdpChecksum => "bad-udp-checksum",
+            BadPunt::MalformedTunnel => "malformed-punted-tunnel",
         }
     }
 
@@ -111,6 +158,7 @@ impl BadPunt {
             BadPunt::Fragment => "A registration or solicitation came in fragments.",
             BadPunt::MalformedUdp => "The UDP header of a registration does not parse.",
             BadPunt::BadUdpChecksum => "The UDP checksum of a registration is wrong.",
+            BadPunt::MalformedTunnel => "What a punted UDP tunnel packet carries does not parse.",
         }
     }
 }
@@ -126,10 +174,11 @@ pub fn parse<'a>(header: &PuntHeader, frame: &'a [u8]) -> Result<Punted<'a>, Bad
         PuntReason::Solicitation => solicitation(frame),
         PuntReason::ResolveNeighbor => Ok(Punted::ResolveNeighbor(header.next_hop())),
         PuntReason::TunnelIcmp => icmp_error(frame),
-        reason @ (PuntReason::Advertisement
-        | PuntReason::TunnelKeepalive
-        | PuntReason::TunnelRebound
-        | PuntReason::NatLog) => Ok(Punted::Other(reason)),
+        PuntReason::TunnelKeepalive => keepalive(frame),
+        PuntReason::TunnelRebound => {
+            tunnelled(frame).map(|(tunnelled, _)| Punted::Rebound(tunnelled))
+        }
+        reason @ (PuntReason::Advertisement | PuntReason::NatLog) => Ok(Punted::Other(reason)),
     }
 }
 
@@ -145,7 +194,44 @@ fn icmp_error(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
     }
 }
 
-fn registration(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
+fn keepalive(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
+    let (tunnelled, inner) = tunnelled(frame)?;
+    if inner.header().protocol() != IpProtocol::ICMP {
+        return Err(BadPunt::WrongProtocol);
+    }
+    if inner.header().is_fragment() {
+        return Err(BadPunt::Fragment);
+    }
+    Ok(Punted::Keepalive { tunnelled, icmp: inner.payload() })
+}
+
+/// A packet in a UDP tunnel, with or without a tunnel data header.
+fn tunnelled(frame: &[u8]) -> Result<(Tunnelled, Ipv4Packet<'_>), BadPunt> {
+    let (outer, udp) = udp(frame)?;
+    let (plain, inner) = match MobileIpPayload::of(udp.payload()) {
+        MobileIpPayload::TunnelData => {
+            let data = TunnelDataPacket::new_checked(udp.payload());
+            let data = data.map_err(|_| BadPunt::MalformedTunnel)?;
+            if data.header().next_header() != IpProtocol::IP_IN_IP {
+                return Err(BadPunt::WrongProtocol);
+            }
+            (false, data.payload())
+        }
+        MobileIpPayload::PlainTunnelData => (true, udp.payload()),
+        MobileIpPayload::Signalling => return Err(BadPunt::WrongProtocol),
+    };
+    let inner = Ipv4Packet::new_checked(inner).map_err(|_| BadPunt::MalformedTunnel)?;
+    let tunnelled = Tunnelled {
+        outer,
+        source_port: udp.header().source_port(),
+        plain,
+        inner_source: inner.header().source(),
+        inner_destination: inner.header().destination(),
+    };
+    Ok((tunnelled, inner))
+}
+
+fn udp(frame: &[u8]) -> Result<(Envelope, UdpPacket<'_>), BadPunt> {
     let (packet, payload) = ipv4(frame, IpProtocol::UDP)?;
     let udp =
         UdpPacket::new_checked(payload, packet.source, packet.destination).map_err(|error| {
@@ -154,6 +240,11 @@ fn registration(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
                 _ => BadPunt::MalformedUdp,
             }
         })?;
+    Ok((packet, udp))
+}
+
+fn registration(frame: &[u8]) -> Result<Punted<'_>, BadPunt> {
+    let (packet, udp) = udp(frame)?;
     Ok(Punted::Registration {
         packet,
         source_port: udp.header().source_port(),
@@ -194,7 +285,7 @@ fn ipv4(frame: &[u8], protocol: IpProtocol) -> Result<(Envelope, &[u8]), BadPunt
 mod tests {
     use super::*;
     use crate::inject;
-    use homeport_proto::{Payload, PortId, TenantId, Transmit};
+    use homeport_proto::{Payload, PortId, Transmit};
     use proptest::prelude::*;
     use zerocopy::IntoBytes;
 
@@ -213,7 +304,7 @@ mod tests {
         inject::transmit(&packet, |_| Some(OWN)).unwrap().bytes
     }
 
-    fn udp() -> Vec<u8> {
+    fn request() -> Vec<u8> {
         frame(Payload::Udp { source_port: 1025, destination_port: 434, data: b"request".to_vec() })
     }
 
@@ -227,7 +318,7 @@ mod tests {
 
     #[test]
     fn a_registration_comes_apart() {
-        let bytes = udp();
+        let bytes = request();
         let punted = parse(&header(PuntReason::Registration, &bytes), &bytes).unwrap();
         let packet = Envelope {
             source_mac: OWN,
@@ -246,7 +337,7 @@ mod tests {
     /// all is accepted.
     #[test]
     fn each_broken_rule_has_its_counter() {
-        let good = udp();
+        let good = request();
         let reason = PuntReason::Registration;
         let change = |at: usize, value: u8| {
             let mut frame = good.clone();
@@ -275,7 +366,7 @@ mod tests {
 
     #[test]
     fn a_fragment_is_no_registration() {
-        let mut fragment = udp();
+        let mut fragment = request();
         let (ip, _) = homeport_wire::Ipv4Header::mut_from_prefix(&mut fragment[14..]).unwrap();
         ip.set_fragment(0, true);
         ip.fill_checksum();
@@ -314,14 +405,81 @@ mod tests {
         assert_eq!(parse(&header(reason, &short), &short), Ok(Punted::Other(reason)));
     }
 
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+    const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+    /// A frame out of a UDP tunnel; `data` is what stands between UDP and the inner
+    /// packet, which carries an ICMP message of `protocol`.
+    fn tunnel(data: &[u8], protocol: IpProtocol) -> Vec<u8> {
+        let mut payload = data.to_vec();
+        let mut inner = Ipv4Header::new(NODE, HOME_AGENT, protocol, 64, 28);
+        inner.fill_checksum();
+        payload.extend_from_slice(inner.as_bytes());
+        payload.extend_from_slice(&[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+        frame(Payload::Udp { source_port: 61_001, destination_port: 434, data: payload })
+    }
+
+    /// Row B-04.
+    #[test]
+    fn a_keepalive_comes_apart_with_and_without_a_tunnel_data_header() {
+        for (data, plain) in [(&[4, 4, 0xa5, 0xa5][..], false), (&[][..], true)] {
+            let bytes = tunnel(data, IpProtocol::ICMP);
+            let expected = Tunnelled {
+                outer: Envelope {
+                    source_mac: OWN,
+                    destination_mac: STATION,
+                    source: Ipv4Addr::new(10, 0, 2, 9),
+                    destination: Ipv4Addr::new(10, 0, 2, 2),
+                    ttl: 1,
+                },
+                source_port: 61_001,
+                plain,
+                inner_source: NODE,
+                inner_destination: HOME_AGENT,
+            };
+            let parsed = parse(&header(PuntReason::TunnelKeepalive, &bytes), &bytes).unwrap();
+            let Punted::Keepalive { tunnelled, icmp } = parsed else { panic!("{parsed:?}") };
+            assert_eq!((tunnelled, icmp), (expected, &[8, 0, 0xf7, 0xff, 0, 0, 0, 0][..]));
+            let parsed = parse(&header(PuntReason::TunnelRebound, &bytes), &bytes);
+            assert_eq!(parsed, Ok(Punted::Rebound(expected)));
+        }
+    }
+
+    #[test]
+    fn what_a_tunnel_carried_is_not_trusted_either() {
+        let header_data = [4, 4, 0, 0];
+        let good = tunnel(&header_data, IpProtocol::ICMP);
+        let at_inner = 14 + 20 + 8 + header_data.len();
+        // The UDP checksum is optional: without it, what is behind can be broken.
+        let change = |at: usize, value: u8| {
+            let mut frame = good.clone();
+            frame[40..42].fill(0);
+            frame[at] = value;
+            frame
+        };
+        for reason in [PuntReason::TunnelKeepalive, PuntReason::TunnelRebound] {
+            assert_eq!(bad(reason, &change(at_inner, 0x46)), BadPunt::MalformedTunnel);
+            assert_eq!(bad(reason, &change(at_inner + 3, 200)), BadPunt::MalformedTunnel);
+            assert_eq!(bad(reason, &change(at_inner - 3, 47)), BadPunt::WrongProtocol);
+            assert_eq!(bad(reason, &change(at_inner - 4, 1)), BadPunt::WrongProtocol);
+            assert_eq!(bad(reason, &request()), BadPunt::WrongProtocol);
+            let mut torn = good.clone();
+            torn[at_inner + 24] ^= 1;
+            assert_eq!(bad(reason, &torn), BadPunt::BadUdpChecksum);
+        }
+        let reason = PuntReason::TunnelKeepalive;
+        assert_eq!(bad(reason, &tunnel(&[], IpProtocol::TCP)), BadPunt::WrongProtocol);
+    }
+
     proptest! {
         #[test]
-        fn noise_never_panics(reason in 0u8..6, bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
-            let mut frame = udp();
-            for (to, from) in frame.iter_mut().zip(&bytes) {
-                *to ^= *from;
+        fn noise_never_panics(reason in 0u8..10, bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
+            let mut frame = request();
+            let mut tunnelled = tunnel(&[4, 4, 0, 0], IpProtocol::ICMP);
+            for frame in [&mut frame, &mut tunnelled] {
+                frame.iter_mut().zip(&bytes).for_each(|(to, from)| *to ^= *from);
             }
-            for frame in [&frame, &bytes] {
+            for frame in [&frame, &tunnelled, &bytes] {
                 let mut header = header(PuntReason::Registration, frame).as_bytes().to_vec();
                 header[8] = reason;
                 let _ = parse(&PuntHeader::read_from_bytes(&header).unwrap(), frame);

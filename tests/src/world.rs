@@ -20,7 +20,7 @@ use std::time::Duration;
 use homeport_control::inject;
 use homeport_control::install::{Installer, Tables};
 use homeport_control::kernel::Change;
-use homeport_control::punted::{self, Punted};
+use homeport_control::punted::{self, Punted, Tunnelled};
 use homeport_dataplane::launch::{
     Control, DataplaneConfig, InjectSender, PortSetup, PortShared, PuntReceiver, build,
 };
@@ -449,6 +449,13 @@ impl AgentBox {
                 Ok(Punted::Solicitation { packet, icmp }) => {
                     let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
                     self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
+                }
+                Ok(Punted::Keepalive { tunnelled, icmp }) => {
+                    self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
+                }
+                Ok(Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. })) => {
+                    let (agent, source) = (&mut self.agent, outer.source);
+                    agent.handle_rebound(tenant, inner_source, source, source_port, now);
                 }
                 _ => {}
             }

@@ -320,12 +320,12 @@ impl Agent {
         }
     }
 
-    /// Data came out of a UDP tunnel of this home address, from the right outer
-    /// address and the wrong port.
+    /// Data came out of a UDP tunnel from the right outer address and the wrong
+    /// port; `inner_source` is the node, or behind it.
     pub fn handle_rebound(
         &mut self,
         tenant: TenantId,
-        home_address: Ipv4Addr,
+        inner_source: Ipv4Addr,
         source: Ipv4Addr,
         source_port: u16,
         now: Now,
@@ -336,11 +336,10 @@ impl Agent {
         } else {
             self.home_agents
                 .values_mut()
-                .find(|agent| {
-                    agent.config().tenant == tenant && agent.binding(home_address).is_some()
-                })
+                .filter(|agent| agent.config().tenant == tenant)
+                .find_map(|agent| Some((agent.bound_address(inner_source)?, agent)))
                 .ok_or(DiscardReason::StrayKeepalive)
-                .and_then(|agent| {
+                .and_then(|(home_address, agent)| {
                     agent.handle_rebound(home_address, source, source_port, &mut context)
                 })
         };

@@ -42,6 +42,26 @@ fn binding(last: u8, care_of_addresses: &[(u8, homeport_proto::Encapsulation)]) 
     }
 }
 
+fn home_agent() -> HomeAgentConfig {
+    HomeAgentConfig {
+        tenant: TENANT,
+        address: Ipv4Addr::new(10, 0, 1, 2),
+        home_networks: Vec::new(),
+        profile: homeport_proto::config::Profile::Rfc5944,
+        max_lifetime: Lifetime(600),
+        max_bindings: 10,
+        max_simultaneous: 1,
+        reverse_tunnel: true,
+        require_reverse_tunnel: false,
+        administratively_prohibited: false,
+        security: Default::default(),
+        require_foreign_home_authentication: false,
+        tunnels: homeport_proto::config::TunnelPolicy::default(),
+        nat: homeport_proto::config::NatPolicy::default(),
+        mobile_networks: Vec::new(),
+    }
+}
+
 fn key(last: u8) -> BindingKey {
     BindingKey { tenant: TENANT, home_address: Ipv4Addr::new(10, 1, 0, last) }
 }
@@ -88,6 +108,53 @@ fn a_node_that_wants_broadcasts_is_listed_while_it_is_bound() {
         installer.apply(&action);
         assert_eq!(installer.listeners.len(PortId(1)), listed, "{action:?}");
     }
+}
+
+/// B-10.
+#[test]
+fn a_mobile_routers_networks_are_routed_to_it_while_it_is_bound() {
+    let mut installer = installer(4);
+    let config = AgentConfig { home_agents: vec![home_agent()], ..AgentConfig::default() };
+    installer.configure(&config);
+    let network = |third| Prefix::new(Ipv4Addr::new(10, 9, third, 0), 24).unwrap();
+    let route = |installer: &Installer, prefix: Prefix| {
+        let mut routes = installer.routes.writer.iter();
+        routes
+            .find(|(key, _)| {
+                key.tenant() == TENANT
+                    && Prefix::new(key.prefix(), key.prefix_len()) == Some(prefix)
+            })
+            .map(|(_, entry)| *entry)
+    };
+    // The kernel knows where the router's first network is when it is at home.
+    let home = RouteEntry::Via { port: PortId(1), gateway: Some(Ipv4Addr::new(10, 1, 0, 10)) };
+    installer.apply_change(Change::Route(network(0), Some(home)));
+    let behind =
+        |last| Some(RouteEntry::MobileRouter { home_address: Ipv4Addr::new(10, 1, 0, last) });
+    let router = |networks: &[Prefix]| BindingState {
+        mobile_networks: networks.to_vec(),
+        ..binding(10, &[(2, IpInIp)])
+    };
+    for (networks, first, second) in [
+        (&[network(0), network(1)][..], behind(10), behind(10)),
+        (&[network(1)][..], Some(home), behind(10)),
+        (&[network(0)][..], behind(10), None),
+    ] {
+        installer.apply(&Action::InstallBinding(router(networks)));
+        assert_eq!(route(&installer, network(0)), first, "{networks:?}");
+        assert_eq!(route(&installer, network(1)), second, "{networks:?}");
+    }
+    // Another tenant's routes know nothing of it.
+    let elsewhere = |key: &lpm::RouteKey| key.tenant() != TENANT;
+    let entries = installer.routes.writer.iter();
+    assert!(entries.filter(|(key, _)| elsewhere(key)).all(|(_, entry)| *entry == home));
+    // A change in the kernel waits until the router is home again.
+    installer.apply_change(Change::Route(network(0), Some(RouteEntry::Unreachable)));
+    assert_eq!(route(&installer, network(0)), behind(10));
+    let (tenant, home_address) = (TENANT, key(10).home_address);
+    installer.apply(&Action::RemoveBinding { tenant, home_address });
+    assert_eq!(route(&installer, network(0)), Some(RouteEntry::Unreachable));
+    assert!(installer.mobile_networks.is_empty() && installer.mobile_routers.is_empty());
 }
 
 #[test]
@@ -143,23 +210,7 @@ fn a_visitor_is_installed_and_removed() {
 
 fn agents() -> AgentConfig {
     let tenant = TENANT;
-    let home_agent = HomeAgentConfig {
-        tenant,
-        address: Ipv4Addr::new(10, 0, 1, 2),
-        home_networks: Vec::new(),
-        profile: homeport_proto::config::Profile::Rfc5944,
-        max_lifetime: Lifetime(600),
-        max_bindings: 10,
-        max_simultaneous: 1,
-        reverse_tunnel: true,
-        require_reverse_tunnel: false,
-        administratively_prohibited: false,
-        security: Default::default(),
-        require_foreign_home_authentication: false,
-        tunnels: homeport_proto::config::TunnelPolicy::default(),
-        nat: homeport_proto::config::NatPolicy::default(),
-        mobile_networks: Vec::new(),
-    };
+    let home_agent = HomeAgentConfig { tenant, ..home_agent() };
     let foreign_agent = ForeignAgentConfig {
         tenant: TenantId(4),
         care_of_address: Ipv4Addr::new(10, 0, 1, 2),

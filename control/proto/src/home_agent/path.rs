@@ -353,6 +353,18 @@ impl HomeAgent {
         }
     }
 
+    /// The home address that an address is reached by: itself, or that of the
+    /// mobile router which has it behind it.
+    pub(crate) fn bound_address(&self, address: Ipv4Addr) -> Option<Ipv4Addr> {
+        if self.bindings.contains_key(&address) {
+            return Some(address);
+        }
+        let behind = self.config.mobile_networks.iter();
+        let router = behind.filter(|network| network.prefix.contains(address));
+        let router = router.max_by_key(|network| network.prefix.prefix_len())?.mobile_router;
+        self.bindings.contains_key(&router).then_some(router)
+    }
+
     /// Data came out of a node's UDP tunnel from another port: a NAT on the way has
     /// forgotten its mapping. Nothing is forwarded until the node registers anew
     /// (RFC 3519 §4.3); the operator is told, but no oftener than he can read.

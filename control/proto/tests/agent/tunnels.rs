@@ -293,7 +293,8 @@ fn a_udp_tunnel_request_in_the_wrong_place_gets_134() {
         Extension::UdpTunnelRequest(UdpTunnelRequest { registration_required: true, ..UDP });
     let d = RequestFlags::CO_LOCATED.with(RequestFlags::REVERSE_TUNNEL);
     let t = RequestFlags::REVERSE_TUNNEL;
-    let cases: [(&str, RequestFlags, &[Extension<'_>], &[Extension<'_>], u8); 9] = [
+    type Case<'a> = (&'a str, RequestFlags, &'a [Extension<'a>], &'a [Extension<'a>], u8);
+    let cases: [Case<'_>; 9] = [
         ("the node's, with D", d, &[udp], &[], 0),
         ("the node's, without D", t, &[udp], &[], 134),
         ("the agent's, without D", t, &[], &[udp], 0),
