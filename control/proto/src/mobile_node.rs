@@ -27,14 +27,27 @@
 //! answer within [`SUSPICION`], the node has moved. By sequence number (§2.3.2):
 //! an agent that counts from the start again has forgotten its visitors.
 //!
-//! **Not done:** simultaneous bindings, broadcasts, encapsulations other than
-//! IP in IP, dynamic home agent discovery, network access identifiers, the
-//! foreign agent's challenge.
+//! # Tunnels and NATs
+//!
+//! An encapsulation is asked for by flag, of agents that advertise it. With a
+//! co-located address every request says that a UDP tunnel would do (RFC 3519),
+//! so that the home agent can grant one when it sees a NAT; or the home agent
+//! denies with a challenge, and gets it answered (`negotiate`). What is denied
+//! is given up for as long as the link lasts, never asked for again and again.
+//! Through a NAT the tunnel is kept alive and watched (`keepalive`); a mapping
+//! that is lost makes the node register anew.
+//!
+//! **Not done:** simultaneous bindings, broadcasts, a co-located address
+//! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
+//! encapsulation in UDP, dynamic home agent discovery, network access
+//! identifiers, the foreign agent's challenge.
 
 mod action;
 mod agent_list;
 mod decide;
 mod elapse;
+mod keepalive;
+mod negotiate;
 mod pace;
 mod request;
 mod send;
@@ -52,15 +65,18 @@ use crate::config::MobileNodeConfig;
 use crate::event::DiscardReason;
 use crate::message::advertisement::DiscoveryError;
 use crate::message::{AgentAdvertisement, Message, MessageError};
-use crate::{Instant, Lifetime, Now};
+use crate::{Encapsulation, Instant, Lifetime, Now};
 
 pub use action::{
     Attachment, CoLocated, MobileNodeAction, MobileNodeEvent, Phase, RegistrationPath,
     SendRegistration,
 };
 pub use agent_list::{HeardAgent, MAX_AGENTS};
+pub use keepalive::{DEFAULT_KEEPALIVE, MIN_KEEPALIVE, SILENCE};
 
 use agent_list::{AgentList, Heard};
+use keepalive::Keepalive;
+use negotiate::Wishes;
 use pace::{Pace, Search};
 use request::{Identifications, Pending, Target};
 
@@ -93,6 +109,11 @@ pub struct Registration {
     /// When it ends, counted from the sending of its request (RFC 5944
     /// §3.6.2.2); `None` is never.
     pub expires_at: Option<Instant>,
+    /// How the tunnel to the home agent encapsulates, be it ours or the foreign
+    /// agent's; without meaning at home.
+    pub encapsulation: Encapsulation,
+    /// Whether the home agent saw a NAT between us.
+    pub nat: bool,
     renew_at: Option<Instant>,
 }
 
@@ -118,6 +139,10 @@ pub struct MobileNode {
     pending: Option<Pending>,
     registration: Option<Registration>,
     attachment: Attachment,
+    wishes: Wishes,
+    keepalive: Option<Keepalive>,
+    /// The keepalive interval that this place has shown to be short enough.
+    shortened: Option<Duration>,
     /// No registration starts before.
     not_before: Option<Instant>,
     denials: u32,
@@ -133,8 +158,12 @@ pub struct MobileNode {
 impl MobileNode {
     /// A node whose link is down. All its randomness comes from `seed`.
     pub fn new(config: MobileNodeConfig, seed: [u8; 32]) -> Self {
+        let wishes = Wishes::new(&config);
         MobileNode {
             config,
+            wishes,
+            keepalive: None,
+            shortened: None,
             rng: ChaCha8Rng::from_seed(seed),
             link_up: false,
             agents: AgentList::default(),
@@ -236,10 +265,11 @@ impl MobileNode {
         if changed {
             self.lose_co_located(Some(co_located.address));
         }
-        if let Attachment::CoLocated { co_located: used, reverse_tunnel } = self.attachment
+        if let Attachment::CoLocated { co_located: used, reverse_tunnel, encapsulation } =
+            self.attachment
             && (used.gateway, used.prefix_len) != (co_located.gateway, co_located.prefix_len)
         {
-            self.attach(Attachment::CoLocated { co_located, reverse_tunnel });
+            self.attach(Attachment::CoLocated { co_located, reverse_tunnel, encapsulation });
         }
         self.settle(now);
     }
@@ -286,6 +316,26 @@ impl MobileNode {
         self.settle(now);
     }
 
+    /// A packet was sent through the tunnel.
+    pub fn handle_tunnel_sent(&mut self, now: Now) {
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.sent(now.monotonic);
+        }
+    }
+
+    /// A packet came out of the tunnel.
+    pub fn handle_tunnel_received(&mut self) {
+        if let Some(keepalive) = &mut self.keepalive {
+            keepalive.received();
+        }
+    }
+
+    /// Whether an ICMP message of the home agent that came out of the tunnel
+    /// answers a keepalive; else it is for the host.
+    pub fn is_keepalive_answer(&self, icmp: &[u8]) -> bool {
+        self.keepalive.is_some_and(|keepalive| keepalive.is_answer(icmp))
+    }
+
     /// Time has passed.
     pub fn handle_timeout(&mut self, now: Now) {
         let at = now.monotonic;
@@ -309,6 +359,7 @@ impl MobileNode {
         self.agent_deadline = self.agent_deadline.filter(|deadline| *deadline > at);
         self.expire(at);
         self.retransmit(now);
+        self.keep_alive(now);
         self.renew(now);
         self.announce(at);
         if let Some(address) = self.current_agent()
@@ -336,7 +387,8 @@ impl MobileNode {
             .filter(|registration| self.link_up && !matches!(registration.target, Target::Home(_)));
         match away {
             Some(Registration { target, care_of_address, .. }) => {
-                self.pending = Some(Pending::new(target, care_of_address, Lifetime::ZERO));
+                let asked = self.ask(target);
+                self.pending = Some(Pending::new(target, care_of_address, Lifetime::ZERO, asked));
                 self.send(now);
             }
             None => self.finish_stop(),
@@ -369,6 +421,7 @@ impl MobileNode {
                 .and_then(|registration| registration.renew_at)
                 .filter(|_| self.pending.is_none() && self.not_before.is_none()),
             self.agent_deadline,
+            self.keepalive.and_then(|keepalive| keepalive.poll_timeout()),
             announcement,
             self.current_agent().and_then(|address| self.agents.probe_at(address)),
         ]
@@ -403,6 +456,12 @@ impl MobileNode {
     /// The registration in force.
     pub const fn registration(&self) -> Option<&Registration> {
         self.registration.as_ref()
+    }
+
+    /// After how long without traffic the tunnel is kept alive; `None` when there
+    /// is no need.
+    pub fn keepalive_interval(&self) -> Option<Duration> {
+        self.keepalive.map(|keepalive| keepalive.interval)
     }
 
     /// The agents that are heard on the link.

@@ -7,7 +7,7 @@ use homeport_wire::MacAddress;
 
 use crate::event::DiscardReason;
 use crate::message::ReplyCode;
-use crate::{Lifetime, ReverseTunnel};
+use crate::{Encapsulation, Lifetime, ReverseTunnel};
 
 /// A co-located care-of address, as DHCP gave it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,8 @@ pub enum Attachment {
         care_of_address: Ipv4Addr,
         /// How packets go to it.
         style: ReverseTunnel,
+        /// How its tunnel to the home agent encapsulates.
+        encapsulation: Encapsulation,
     },
     /// By a tunnel between the node's own care-of address and the home agent.
     CoLocated {
@@ -53,6 +55,9 @@ pub enum Attachment {
         co_located: CoLocated,
         /// Whether the node's own packets go through the tunnel too.
         reverse_tunnel: bool,
+        /// How the tunnel encapsulates; with UDP, our port is the one that
+        /// requests leave from (RFC 3519 §4.4).
+        encapsulation: Encapsulation,
     },
 }
 
@@ -161,6 +166,22 @@ pub enum MobileNodeEvent {
         /// Where the tunnel ended.
         care_of_address: Ipv4Addr,
     },
+    /// What a denial named was given up, and a request without it follows.
+    GaveWay {
+        /// The denial's code.
+        code: ReplyCode,
+    },
+    /// The home agent saw a NAT between us.
+    NatFound {
+        /// How packets get through it.
+        encapsulation: Encapsulation,
+    },
+    /// Nothing came through the tunnel for as long as three keepalives waited:
+    /// the NAT has forgotten us or changed our port, and we register anew.
+    MappingLost {
+        /// The keepalive interval from now on.
+        interval: Duration,
+    },
     /// The clock was set by the home agent's.
     ClockSet {
         /// The home agent's clock less ours, in seconds.
@@ -192,6 +213,12 @@ pub enum MobileNodeAction {
     StopDhcp,
     /// Forward so from now on.
     UseAttachment(Attachment),
+    /// Send this ICMP message through the tunnel, from the home address to the
+    /// home agent (RFC 3519 §4.9).
+    SendKeepalive {
+        /// The message from its type to its end.
+        icmp: Vec<u8>,
+    },
     /// Tell the home link that the home address is here: one gratuitous ARP
     /// (RFC 5944 §4.6).
     AnnounceHome,

@@ -3,12 +3,16 @@
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
+use rand_core::RngCore;
+
+use super::keepalive::Keepalive;
+use super::negotiate::Granted;
 use super::pace::jitter;
 use super::request::{Pending, Target};
 use super::{Attachment, MobileNode, MobileNodeEvent, Registration};
 use crate::message::{Received, RegistrationReply, ReplyCode};
 use crate::security::ReplayProtection;
-use crate::{Instant, Lifetime, Now, ReverseTunnel};
+use crate::{Encapsulation, Instant, Lifetime, Now, ReverseTunnel};
 
 /// Denials in a row that are met by a corrected request at once.
 const MAX_CORRECTIONS: u32 = 2;
@@ -89,7 +93,8 @@ impl MobileNode {
         if let Target::Home(gateway) = target {
             self.arrive_home(gateway, at);
         }
-        self.pending = Some(Pending::new(target, care_of_address, lifetime));
+        let asked = self.ask(target);
+        self.pending = Some(Pending::new(target, care_of_address, lifetime, asked));
         self.send(now);
     }
 
@@ -123,6 +128,7 @@ impl MobileNode {
         let Some(agent) = self.agents.get(gateway) else { return };
         let attachment = Attachment::Home { gateway, mac: agent.mac };
         self.registration = None;
+        self.keepalive = None;
         self.set_dhcp(false);
         if self.attach(attachment) {
             self.announcements = Some((now, 0));
@@ -150,10 +156,14 @@ impl MobileNode {
                 care_of_address: pending.care_of_address,
                 lifetime: Lifetime::ZERO,
                 expires_at: None,
+                encapsulation: Encapsulation::default(),
+                nat: false,
                 renew_at: None,
             });
             return;
         }
+        let granted = self.granted(pending, reply);
+        self.keep(pending, &granted);
         // Never longer than was asked for (RFC 5944 §3.4), and counted from the
         // sending of the request (§3.6.2.2).
         let lifetime = reply.body.lifetime.min(pending.lifetime);
@@ -167,9 +177,11 @@ impl MobileNode {
             care_of_address: pending.care_of_address,
             lifetime,
             expires_at,
+            encapsulation: granted.encapsulation,
+            nat: granted.nat,
             renew_at,
         });
-        if let Some(attachment) = self.attachment_of(pending) {
+        if let Some(attachment) = self.attachment_of(pending, granted.encapsulation) {
             self.attach(attachment);
         }
         if let Target::ForeignAgent(address) = pending.target {
@@ -183,7 +195,28 @@ impl MobileNode {
         });
     }
 
-    pub(super) fn attachment_of(&self, pending: &Pending) -> Option<Attachment> {
+    /// Keeps the tunnel alive from now on, if it has to be.
+    fn keep(&mut self, pending: &Pending, granted: &Granted) {
+        let stays = self.registration.is_some_and(|old| old.target == pending.target);
+        if !stays {
+            // Another place, another NAT (RFC 3519 §4.10).
+            self.shortened = None;
+        }
+        if granted.nat && !self.registration.is_some_and(|old| stays && old.nat) {
+            self.event(MobileNodeEvent::NatFound { encapsulation: granted.encapsulation });
+        }
+        self.keepalive = granted.keepalive.map(|assigned| {
+            let interval = self.shortened.map_or(assigned, |shorter| shorter.min(assigned));
+            let [a, b, ..] = self.rng.next_u32().to_be_bytes();
+            Keepalive::new(interval, u16::from_be_bytes([a, b]), pending.sent_at)
+        });
+    }
+
+    pub(super) fn attachment_of(
+        &self,
+        pending: &Pending,
+        encapsulation: Encapsulation,
+    ) -> Option<Attachment> {
         let style = self.config.reverse_tunnel;
         match pending.target {
             Target::Home(gateway) => {
@@ -194,10 +227,12 @@ impl MobileNode {
                 mac: self.agents.get(address)?.mac,
                 care_of_address: pending.care_of_address,
                 style,
+                encapsulation,
             }),
             Target::CoLocated(_) => Some(Attachment::CoLocated {
                 co_located: self.co_located?.0,
                 reverse_tunnel: style != ReverseTunnel::None,
+                encapsulation,
             }),
         }
     }
@@ -210,12 +245,6 @@ impl MobileNode {
     ) {
         let code = reply.body.code;
         self.event(MobileNodeEvent::Denied { code });
-        if self.stopping.is_some() {
-            // A clock or nonce that is put right deserves one more attempt.
-            if code != ReplyCode::IDENTIFICATION_MISMATCH || pending.corrections > 0 {
-                return self.finish_stop();
-            }
-        }
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
                 if self.style() != ReplayProtection::Nonces {
@@ -235,12 +264,23 @@ impl MobileNode {
                 }
                 shorter
             }
-            _ => false,
+            _ => {
+                let gives_way = self.give_way(&mut pending, reply);
+                if gives_way {
+                    self.event(MobileNodeEvent::GaveWay { code });
+                }
+                gives_way
+            }
         };
-        if correctable && pending.corrections < MAX_CORRECTIONS {
+        // At the end, one more attempt is enough.
+        let most = if self.stopping.is_some() { 1 } else { MAX_CORRECTIONS };
+        if correctable && pending.corrections < most {
             pending.correct();
             self.pending = Some(pending);
             return self.send(now);
+        }
+        if self.stopping.is_some() {
+            return self.finish_stop();
         }
         let at = now.monotonic;
         match pending.target {

@@ -2,6 +2,8 @@
 
 use core::net::Ipv4Addr;
 
+use super::keepalive::Due;
+use super::negotiate::Wishes;
 use super::request::Target;
 use super::{ANNOUNCEMENTS, Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, SUSPICION};
 use crate::message::AgentSolicitation;
@@ -56,6 +58,27 @@ impl MobileNode {
         }
     }
 
+    /// Asks for an echo through the tunnel, or registers anew when none came.
+    pub(super) fn keep_alive(&mut self, now: Now) {
+        let Some(keepalive) = &mut self.keepalive else { return };
+        match keepalive.handle_timeout(now.monotonic) {
+            None => {}
+            Some(Due::Send(icmp)) => {
+                self.actions.push_back(MobileNodeAction::SendKeepalive { icmp });
+            }
+            Some(Due::Lost { idle }) => {
+                // Traffic did not keep it either, then its time was not too long.
+                let interval = if idle { keepalive.shorter() } else { keepalive.interval };
+                self.shortened = Some(interval);
+                self.event(MobileNodeEvent::MappingLost { interval });
+                // The renewal is due; it takes its turn like any other.
+                if let Some(registration) = &mut self.registration {
+                    registration.renew_at = Some(now.monotonic);
+                }
+            }
+        }
+    }
+
     pub(super) fn announce(&mut self, now: Instant) {
         while let Some((since, next)) = self.announcements {
             match ANNOUNCEMENTS.get(next) {
@@ -104,6 +127,7 @@ impl MobileNode {
         self.denials = 0;
         self.suspicion = None;
         self.trust_until = None;
+        self.wishes = Wishes::new(&self.config);
         self.set_dhcp(false);
         self.drop_registration();
         if self.stopping.is_some() {
@@ -113,6 +137,7 @@ impl MobileNode {
 
     pub(super) fn drop_registration(&mut self) {
         self.registration = None;
+        self.keepalive = None;
         self.announcements = None;
         self.attach(Attachment::None);
     }
@@ -191,8 +216,10 @@ impl MobileNode {
         let Some(registration) = self.registration else { return };
         if moved && let Some(mac) = self.agents.get(address).map(|agent| agent.mac) {
             let attachment = match self.attachment {
-                Attachment::ForeignAgent { address, care_of_address, style, .. } => {
-                    Attachment::ForeignAgent { address, mac, care_of_address, style }
+                Attachment::ForeignAgent {
+                    address, care_of_address, style, encapsulation, ..
+                } => {
+                    Attachment::ForeignAgent { address, mac, care_of_address, style, encapsulation }
                 }
                 Attachment::Home { gateway, .. } => Attachment::Home { gateway, mac },
                 other => other,

@@ -8,6 +8,7 @@ use homeport_wire::MOBILE_IP_PORT;
 use rand_chacha::ChaCha8Rng;
 use rand_core::RngCore;
 
+use super::negotiate::Asked;
 use crate::config::MobileNodeConfig;
 use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
@@ -36,6 +37,7 @@ pub(super) struct Pending {
     pub(super) care_of_address: Ipv4Addr,
     /// The lifetime asked for; zero deregisters.
     pub(super) lifetime: Lifetime,
+    pub(super) asked: Asked,
     pub(super) identification: Identification,
     /// When the request that the reply must answer was sent.
     pub(super) sent_at: Instant,
@@ -128,17 +130,28 @@ pub(super) fn emit(
     if matches!(pending.target, Target::CoLocated(_)) {
         flags = flags.with(RequestFlags::CO_LOCATED);
     }
-    if away && config.reverse_tunnel != ReverseTunnel::None {
+    // Who asks for a UDP tunnel should ask for a reverse tunnel too (RFC 3519
+    // §3.1.5).
+    let udp = pending.asked.udp;
+    if away && (config.reverse_tunnel != ReverseTunnel::None || udp.is_some()) {
         flags = flags.with(RequestFlags::REVERSE_TUNNEL);
     }
     let mut writer = MessageWriter::request(&RegistrationRequest {
-        flags,
+        flags: flags.with(pending.asked.flags),
         lifetime: pending.lifetime,
         home_address: config.home_address,
         home_agent: config.home_agent,
         care_of_address: pending.care_of_address,
         identification: pending.identification,
     });
+    // Both are the home agent's, so its authentication covers them (RFC 3519
+    // §4.4). They always fit: a challenge is as long as it came.
+    if let Some(udp) = udp {
+        let _ = writer.extension(&Extension::UdpTunnelRequest(udp));
+    }
+    if let Some(challenge) = &pending.asked.challenge {
+        let _ = writer.extension(&Extension::Challenge(challenge));
+    }
     if let Some(association) = config.security.first_agent(config.home_agent) {
         writer.authenticate(AuthenticationKind::MobileHome, association);
     }
@@ -229,11 +242,17 @@ impl Pending {
     pub(super) const MAX_INTERVAL: Duration = Duration::from_secs(16);
 
     /// A registration that is not sent yet.
-    pub(super) fn new(target: Target, care_of_address: Ipv4Addr, lifetime: Lifetime) -> Self {
+    pub(super) fn new(
+        target: Target,
+        care_of_address: Ipv4Addr,
+        lifetime: Lifetime,
+        asked: Asked,
+    ) -> Self {
         Pending {
             target,
             care_of_address,
             lifetime,
+            asked,
             identification: Identification::default(),
             sent_at: Instant::default(),
             retransmit_at: Instant::default(),

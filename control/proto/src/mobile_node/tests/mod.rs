@@ -4,6 +4,7 @@
 mod discovery;
 mod noise;
 mod registration;
+mod tunnels;
 mod with_agents;
 
 use super::*;
@@ -333,10 +334,14 @@ fn through(agent: Ipv4Addr) -> Attachment {
         mac: mac_of(agent),
         care_of_address: care_of(agent),
         style: ReverseTunnel::Direct,
+        encapsulation: Encapsulation::IpInIp,
     }
 }
 
 const AT_HOME: Attachment = Attachment::Home { gateway: HOME_GATEWAY, mac: mac_of(HOME_GATEWAY) };
 
-const BY_ITSELF: Attachment =
-    Attachment::CoLocated { co_located: CO_LOCATED, reverse_tunnel: true };
+const BY_ITSELF: Attachment = Attachment::CoLocated {
+    co_located: CO_LOCATED,
+    reverse_tunnel: true,
+    encapsulation: Encapsulation::IpInIp,
+};
