@@ -18,7 +18,8 @@ use std::time::{Duration, Instant};
 use daemon::{Daemon, Folder, HOMEPORT_MN};
 use homeport_control::mobile::frame::{self, Station};
 use homeport_control::mobile::host::index_of;
-use homeport_control::mobile::sockets::{PacketSocket, TunnelSocket};
+use homeport_control::mobile::sockets::PacketSocket;
+use homeport_control::mobile::tunnel_sockets::TunnelSocket;
 use homeport_dataplane::port::interface;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::{
@@ -254,7 +255,8 @@ fn where_there_is_only_dhcp_the_node_tunnels_by_an_address_of_its_own() {
         assert_eq!(view["care_of_address"], address.to_string());
         assert_eq!(view["co_located"], true);
 
-        let tunnel = pair.other.inside(|| TunnelSocket::open("visited").unwrap());
+        let tunnel =
+            pair.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
         let mut ping = pair
             .node
             .command("ping")
@@ -345,7 +347,8 @@ fn through_a_foreign_agent_packets_flow_in_the_delivery_style_that_was_asked_for
             assert!(route.contains(&format!("via {GATEWAY} dev eth0")), "{route}");
             assert!(pair.sees(CORRESPONDENT));
         } else {
-            let tunnel = pair.other.inside(|| TunnelSocket::open("visited").unwrap());
+            let tunnel =
+                pair.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
             let mut ping = pair
                 .node
                 .command("ping")

@@ -189,7 +189,7 @@ fn carry_congestion(packet: &mut Packet, inner_at: usize) -> Result<(), DropReas
 
 /// The type of service of a packet that leaves a tunnel: the inner DSCP, and the
 /// ECN field of RFC 6040 figure 4. `None`: it must be dropped.
-fn ecn_out_of_tunnel(outer: u8, inner: u8) -> Option<u8> {
+pub fn ecn_out_of_tunnel(outer: u8, inner: u8) -> Option<u8> {
     let ecn = match (inner & ECN, outer & ECN) {
         (NOT_ECT, CE) => return None,
         (NOT_ECT, _) => NOT_ECT,

@@ -131,11 +131,11 @@ def foreign_agent(run: Path, choices: Choices, number: int) -> str:
 
 
 def mobile_node(run: Path, choices: Choices, foreign_agents: dict[str, str], name: str = "mn",
-                home_address: str = HOME_ADDRESS, home_agent: str = HOME_AGENT) -> str:
+                home_address: str = HOME_ADDRESS) -> str:
     """`mn.toml`: the mobile node."""
     text = "# The mobile node of the lab.\n" + daemon(run, name, metrics=False)
     text += (f'[mobile_node]\ninterface = "eth0"\ntunnel = "hp-mn"\nhome_address = "{home_address}"\n'
-             f'home_prefix = "{HOME_PREFIX}"\nhome_agent = "{home_agent}"\nlifetime = "60s"\n'
+             f'home_prefix = "{HOME_PREFIX}"\nhome_agent = "{HOME_AGENT}"\nlifetime = "60s"\n'
              'reverse_tunnel = "direct"\nco_located = true\n')
     if choices.nat_traversal:
         text += "nat_traversal = true\n"
@@ -143,7 +143,7 @@ def mobile_node(run: Path, choices: Choices, foreign_agents: dict[str, str], nam
         text += f'encapsulation = "{choices.encap}"\n'
     if choices.mss_clamp:
         text += "mss_clamp = true\n"
-    text += "\n" + association("mobile_node", "home_agent", home_agent, MOBILE_HOME_SPI, "hmac-md5", f"{name}-ha")
+    text += "\n" + association("mobile_node", "home_agent", HOME_AGENT, MOBILE_HOME_SPI, "hmac-md5", f"{name}-ha")
     for agent, care_of in foreign_agents.items():
         text += association("mobile_node", "foreign_agent", care_of, MOBILE_FOREIGN_SPI, "hmac-md5",
                             f"mn-{agent}", timestamps=False)
@@ -159,35 +159,6 @@ def roam(run: Path, choices: Choices) -> dict[str, str]:
 def nat(run: Path, choices: Choices) -> dict[str, str]:
     """The files of the topology `nat`."""
     return {"ha": home_agent(run, choices, {}), "mn": mobile_node(run, choices, {})}
-
-
-# The realms of the topology `realms`: the home agent of each.
-REALM_HOME_AGENTS = {1: "10.0.1.2", 2: "10.0.11.2"}
-
-
-def realms(run: Path, choices: Choices) -> dict[str, str]:
-    """The files of the topology `realms`: two home agents with the same home network, a
-    foreign agent between, and two mobile nodes with one home address."""
-    texts = {}
-    for number, address in REALM_HOME_AGENTS.items():
-        gateway = address.rpartition(".")[0] + ".1"
-        text = f"# The home agent of realm {number}.\n" + daemon(run, f"ha{number}")
-        text += '[dataplane]\npoll = "adaptive"\n\n'
-        text += port(0, "core", choices.ports, f"{address}/24") + port(1, "home", choices.ports, "10.1.0.1/24")
-        text += default_route(gateway)
-        text += f'[[home_agent]]\nname = "ha{number}"\naddress = "{address}"\nmax_lifetime = "600s"\n\n'
-        text += f'[[home_agent.home_network]]\nprefix = "{HOME_PREFIX}"\nport = "home"\n\n'
-        text += association("home_agent", "mobile_node", HOME_ADDRESS, MOBILE_HOME_SPI, "hmac-md5", f"mn{number}-ha")
-        texts[f"ha{number}"] = text + f'[[advertiser]]\nport = "home"\nhome_agent = "ha{number}"\ninterval = "1s"\n'
-        texts[f"mn{number}"] = mobile_node(run, choices, {}, f"mn{number}", HOME_ADDRESS, address)
-    text = "# The foreign agent of the lab.\n" + daemon(run, "fa") + '[dataplane]\npoll = "adaptive"\n\n'
-    text += port(0, "core", choices.ports, "10.0.2.2/24") + port(1, "visited", choices.ports, "10.2.1.1/24")
-    text += default_route("10.0.2.1")
-    text += ('[[foreign_agent]]\nname = "fa"\ncare_of_address = "10.0.2.2"\nports = ["visited"]\n'
-             'max_lifetime = "300s"\nreverse_tunnel = true\nrequire_reverse_tunnel = true\n'
-             'overlapping_addresses = true\n\n')
-    texts["fa"] = text + '[[advertiser]]\nport = "visited"\nforeign_agent = "fa"\ninterval = "1s"\n'
-    return texts
 
 
 def hundred_home_address(number: int) -> str:

@@ -192,48 +192,6 @@ mn    homeport-mn: eth0, whose other end is a port of one bridge; home address 1
     configs=agents.nat,
 )
 
-REALMS = Topology(
-    name="realms",
-    summary="two home networks with the same addresses, and one foreign agent for both",
-    picture="""\
- srv1 ── 10.1.0.0/24 ── ha1 ──┐                  ┌──── mn1   of realm 1, 10.1.0.10
- 10.1.0.20                    r ──── fa ── link ─┤
- srv2 ── 10.1.0.0/24 ── ha2 ──┘                  └──── mn2   of realm 2, 10.1.0.10, too
- 10.1.0.20
-
-srv1, srv2  a host in each home network: both are 10.1.0.20
-ha1, ha2    homeportd, home agents: core 10.0.1.2 and 10.0.11.2, both with home link 10.1.0.1/24
-r           plain Linux router; it knows neither home network
-fa          homeportd, foreign agent: core 10.0.2.2 (its care-of address), link 10.2.1.1/24
-sw          the switch of that link
-mn1, mn2    homeport-mn, one in each realm: both are 10.1.0.10""",
-    hints=(
-        ("scripts/lab show fa visitors", "one home address, told apart by home agent and link-layer address"),
-        ("scripts/lab exec mn1 ping 10.1.0.20", "reaches srv1, and"),
-        ("scripts/lab exec mn2 ping 10.1.0.20", "reaches srv2: the same address in another realm"),
-        ("scripts/lab exec srv2 tcpdump -n icmp", "watch it there"),
-        ("scripts/lab exec srv1 ping 10.1.0.10", "reaches mn1"),
-    ),
-    nodes=("srv1", "srv2", "ha1", "ha2", "r", "fa", "sw", "mn1", "mn2"),
-    agents=("ha1", "ha2", "fa"),
-    mobile_nodes=("mn1", "mn2"),
-    networks=("visited",),
-    cables=(
-        Cable(End("srv1", "eth0", "10.1.0.20/24"), End("ha1", "home")),
-        Cable(End("srv2", "eth0", "10.1.0.20/24"), End("ha2", "home")),
-        Cable(End("r", "ha1", "10.0.1.1/24"), End("ha1", "core")),
-        Cable(End("r", "ha2", "10.0.11.1/24"), End("ha2", "core")),
-        Cable(End("r", "fa", "10.0.2.1/24"), End("fa", "core")),
-        Cable(End("fa", "visited"), End("sw", "visited")),
-        Cable(End("mn1", "eth0"), End("sw", "mn1")),
-        Cable(End("mn2", "eth0"), End("sw", "mn2")),
-    ),
-    switch_ports={"mn1": "visited", "mn2": "visited"},
-    routes={"srv1": ("default via 10.1.0.1",), "srv2": ("default via 10.1.0.1",)},
-    routers=("r",),
-    configs=agents.realms,
-)
-
 # Home addresses end at 10.1.0.254.
 MOST_NODES = 200
 
@@ -288,4 +246,4 @@ mnN      homeport-mn, care-of address 192.168.7.100; home addresses from 10.1.0.
     )
 
 
-TOPOLOGIES = {topology.name: topology for topology in (ROAM, NAT, hundred(100), REALMS)}
+TOPOLOGIES = {topology.name: topology for topology in (ROAM, NAT, hundred(100))}

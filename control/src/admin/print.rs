@@ -350,6 +350,25 @@ pub fn mobile_node(node: &MobileNodeView) -> String {
         node.home_agent,
         reverse_tunnel(node.reverse_tunnel),
     );
+    if let Some(kind) = node.encapsulation {
+        let nat = if node.nat { ", through a NAT" } else { "" };
+        out.push_str(&format!("encapsulation   {}{nat}\n", encapsulation(kind)));
+    }
+    if let Some(tunnel) = &node.tunnel {
+        let end = |address, port: Option<u16>| match port {
+            Some(port) => format!("{address}:{port}"),
+            None => format!("{address}"),
+        };
+        let (local, remote) =
+            (end(tunnel.local, tunnel.local_port), end(tunnel.remote, tunnel.remote_port));
+        out.push_str(&format!(
+            "tunnel          {local} to {remote}, MTU {}\n",
+            node.tunnel_mtu_bytes
+        ));
+    }
+    if let Some(seconds) = node.keepalive_seconds {
+        out.push_str(&format!("keepalive       after {} of silence\n", age(seconds)));
+    }
     if node.state == "registered" {
         let left = lifetime(node.remaining_seconds);
         out.push_str(&format!(

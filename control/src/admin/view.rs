@@ -490,6 +490,18 @@ pub struct MobileNodeView {
     pub co_located: bool,
     /// How its packets go back.
     pub reverse_tunnel: ReverseTunnel,
+    /// How the tunnel to the home agent encapsulates, be it the node's own or the
+    /// foreign agent's; `null` at home and while there is none.
+    pub encapsulation: Option<Encapsulation>,
+    /// Whether the home agent saw a NAT in the way.
+    pub nat: bool,
+    /// The node's own tunnel; `null` where a foreign agent has it.
+    pub tunnel: Option<TunnelEndsView>,
+    /// The longest packet of applications that goes out in one piece.
+    pub tunnel_mtu_bytes: u16,
+    /// After how long without traffic the tunnel is kept alive; `null` where that
+    /// need not be.
+    pub keepalive_seconds: Option<u64>,
     /// The lifetime granted; `null` also while nothing is.
     pub lifetime_seconds: Option<u64>,
     /// What is left of it.
@@ -498,6 +510,19 @@ pub struct MobileNodeView {
     pub last_code: Option<u8>,
     /// Since it came here.
     pub age_seconds: u64,
+}
+
+/// The outer ends of a mobile node's own tunnel, as it sees them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TunnelEndsView {
+    /// Its own end.
+    pub local: Ipv4Addr,
+    /// Its own UDP port, in a UDP tunnel.
+    pub local_port: Option<u16>,
+    /// The other end.
+    pub remote: Ipv4Addr,
+    /// The other end's UDP port, in a UDP tunnel.
+    pub remote_port: Option<u16>,
 }
 
 /// What `clear binding` took away.

@@ -7,7 +7,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use homeport_proto::config::{Prefix, Profile};
+use homeport_proto::config::{PreferredEncapsulation, Prefix, Profile};
 use homeport_proto::security::Algorithm;
 use homeport_proto::{Lifetime, ReverseTunnel};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -587,6 +587,31 @@ impl From<ReverseTunnelName> for ReverseTunnel {
             ReverseTunnelName::None => ReverseTunnel::None,
             ReverseTunnelName::Direct => ReverseTunnel::Direct,
             ReverseTunnelName::Encapsulating => ReverseTunnel::Encapsulating,
+        }
+    }
+}
+
+words! {
+    /// The encapsulation that a mobile node asks for.
+    PreferredEncapsulationName {
+        /// IP in IP (RFC 2003).
+        IpInIp = "ip-in-ip",
+        /// Minimal encapsulation (RFC 2004).
+        Minimal = "minimal",
+        /// GRE (RFC 2784).
+        Gre = "gre",
+        /// UDP (RFC 3519), NAT or not.
+        Udp = "udp",
+    }
+}
+
+impl From<PreferredEncapsulationName> for PreferredEncapsulation {
+    fn from(name: PreferredEncapsulationName) -> PreferredEncapsulation {
+        match name {
+            PreferredEncapsulationName::IpInIp => PreferredEncapsulation::IpInIp,
+            PreferredEncapsulationName::Minimal => PreferredEncapsulation::Minimal,
+            PreferredEncapsulationName::Gre => PreferredEncapsulation::Gre,
+            PreferredEncapsulationName::Udp => PreferredEncapsulation::Udp,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
-use homeport_proto::config::{MobileNodeConfig, PreferredEncapsulation};
+use homeport_proto::config::MobileNodeConfig;
 use toml::de::DeTable;
 
 use crate::config::ConfigErrors;
@@ -15,7 +15,9 @@ use crate::config::file::SecurityAssociationSection;
 use crate::config::problem::Problems;
 use crate::config::read::{At, section};
 use crate::config::security::{Owner, security_associations};
-use crate::config::value::{LifetimeText, LogFilter, Network, ReverseTunnelName, Span};
+use crate::config::value::{
+    LifetimeText, LogFilter, Network, PreferredEncapsulationName, ReverseTunnelName, Span,
+};
 
 section! {
     /// A whole file.
@@ -58,6 +60,12 @@ section! {
         co_located: At<bool> = true,
         /// How long an agent is waited for before that.
         agent_wait: At<Span> = Span(Duration::from_millis(20)),
+        /// The encapsulation to ask for.
+        encapsulation: At<PreferredEncapsulationName> = PreferredEncapsulationName::IpInIp,
+        /// Whether a UDP tunnel is used where there is a NAT.
+        nat_traversal: At<bool> = true,
+        /// Whether TCP is told of the tunnel's MTU.
+        mss_clamp: At<bool> = false,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }
@@ -76,6 +84,8 @@ pub struct Config {
     pub interface: String,
     /// The tunnel interface.
     pub tunnel: String,
+    /// Whether TCP is told of the tunnel's MTU by its segment size.
+    pub mss_clamp: bool,
     /// What the state machine is told.
     pub node: MobileNodeConfig,
 }
@@ -147,6 +157,13 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             "write an address that the home agent serves",
         );
     }
+    if *node.encapsulation == PreferredEncapsulationName::Udp && !*node.co_located {
+        problems.add(
+            node.encapsulation.span(),
+            "UDP tunnels are between a co-located address and the home agent, and there is none",
+            "write `co_located = true`, or another encapsulation",
+        );
+    }
     if home == *node.home_agent {
         problems.add(
             node.home_agent.span(),
@@ -186,6 +203,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         log: daemon.log.0.clone(),
         interface: (*node.interface).clone(),
         tunnel: (*node.tunnel).clone(),
+        mss_clamp: *node.mss_clamp,
         node: MobileNodeConfig {
             home_address: home,
             home_prefix: prefix,
@@ -194,8 +212,8 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             reverse_tunnel: (*node.reverse_tunnel).into(),
             co_located: *node.co_located,
             agent_wait: node.agent_wait.0,
-            encapsulation: PreferredEncapsulation::IpInIp,
-            nat_traversal: false,
+            encapsulation: (*node.encapsulation).into(),
+            nat_traversal: *node.nat_traversal,
             security,
         },
     })
@@ -216,6 +234,7 @@ fn interface_name(name: &At<String>, problems: &mut Problems) {
 mod tests {
     use super::*;
     use homeport_proto::ReverseTunnel;
+    use homeport_proto::config::PreferredEncapsulation;
     use std::os::unix::fs::PermissionsExt;
 
     const RIGHT: &str = r#"
@@ -264,6 +283,8 @@ key_file = "mn.key"
         assert_eq!(config.node.lifetime, Lifetime(60));
         assert_eq!(config.node.reverse_tunnel, ReverseTunnel::Encapsulating);
         assert!(config.node.co_located);
+        assert_eq!(config.node.encapsulation, PreferredEncapsulation::IpInIp);
+        assert!(config.node.nat_traversal && !config.mss_clamp);
         assert_eq!(config.node.security.agents().count(), 1);
     }
 
@@ -279,6 +300,15 @@ key_file = "mn.key"
             ("\"eth0\"", "\"a/b\"", "3:13:", "15 characters"),
             ("\"eth0\"", "\"hp-mn\"", "2:1:", "another"),
             ("\"encapsulating\"", "\"encapsulated\"", "8:18:", "did you mean"),
+            ("lifetime = \"60s\"", "encapsulation = \"gra\"", "7:17:", "did you mean \"gre\""),
+            ("lifetime = \"60s\"", "encapsulation = \"plain-udp\"", "7:17:", "write one of"),
+            (
+                "lifetime = \"60s\"",
+                "encapsulation = \"udp\"\nco_located = false",
+                "7:17:",
+                "co_located",
+            ),
+            ("lifetime = \"60s\"", "nat_traversal = \"on\"", "7:17:", "true"),
             ("spi = 256", "spi = 255", "11:7:", "256 or more"),
             ("\"mn.key\"", "\"no.key\"", "12:12:", "make one"),
             (
@@ -294,6 +324,18 @@ key_file = "mn.key"
             let error = error(&text);
             assert!(error.starts_with(place) && error.contains(help), "{wrong}: {error}");
         }
+    }
+
+    #[test]
+    fn tunnels_are_asked_for_as_written() {
+        let text = RIGHT.replacen(
+            "lifetime = \"60s\"",
+            "encapsulation = \"udp\"\nnat_traversal = false\nmss_clamp = true",
+            1,
+        );
+        let config = parse_beside(&text, 0o600).unwrap();
+        assert_eq!(config.node.encapsulation, PreferredEncapsulation::Udp);
+        assert!(!config.node.nat_traversal && config.mss_clamp);
     }
 
     #[test]

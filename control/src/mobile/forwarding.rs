@@ -9,17 +9,19 @@ use std::net::Ipv4Addr;
 
 use homeport_proto::config::{MobileNodeConfig, Prefix};
 use homeport_proto::mobile_node::{Attachment, CoLocated};
-use homeport_proto::{MacAddress, ReverseTunnel};
+use homeport_proto::{Encapsulation, MacAddress, ReverseTunnel};
+
+use super::encapsulation;
 
 /// The routing table of the mobile node: `ip route show table 99`.
 pub const TABLE: u8 = 99;
 
-/// Bytes that IP in IP adds to a packet (RFC 2003 §3).
-const OVERHEAD: u16 = 20;
-
-/// The MTU of every attachment, in bytes: what fits the tunnel over Ethernet, at
-/// home too, so that no connection is ever too wide for a later attachment.
-pub const MTU: u16 = 1500 - OVERHEAD;
+/// The MTU, in bytes, of an attachment without a tunnel of ours on a link of
+/// `link` bytes: what fits the widest tunnel header, at home too, so that no
+/// connection is too wide for a later attachment on such a link.
+pub const fn untunnelled_mtu(link: u16) -> u16 {
+    link.saturating_sub(encapsulation::ROOM as u16)
+}
 
 /// Which interface something is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ pub struct Neighbor {
     pub mac: MacAddress,
 }
 
-/// A tunnel in userspace: IP in IP between these.
+/// A tunnel in userspace: these ends, and how packets go between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelEnds {
     /// Our end: the outer source.
@@ -62,6 +64,8 @@ pub struct TunnelEnds {
     /// The other end: the outer destination, and the only outer source whose
     /// packets are taken out.
     pub remote: Ipv4Addr,
+    /// How packets are encapsulated.
+    pub encapsulation: Encapsulation,
 }
 
 /// All of it.
@@ -80,24 +84,27 @@ pub struct Forwarding {
 }
 
 impl Forwarding {
-    /// What `attachment` needs; and besides, while a co-located address is only
-    /// about to be registered, what its requests need.
+    /// What `attachment` needs on a link whose packets have at most `link_mtu`
+    /// bytes; and besides, while a co-located address is only about to be
+    /// registered, what its requests need.
     pub fn new(
         config: &MobileNodeConfig,
         attachment: &Attachment,
         registering: Option<&CoLocated>,
+        link_mtu: u16,
     ) -> Self {
         let home = config.home_address;
         let mut forwarding = Forwarding::default();
         if let Some(co_located) = registering {
             forwarding.reach_home_agent(config, co_located);
         }
+        let mtu = Some(untunnelled_mtu(link_mtu));
         let default = |gateway, device| Route {
             destination: Prefix::ALL,
             gateway,
             device,
             source: home,
-            mtu: Some(MTU),
+            mtu,
         };
         match *attachment {
             // Into the tunnel, which leads nowhere: applications see silence and
@@ -112,7 +119,7 @@ impl Forwarding {
                     gateway: None,
                     device: Device::Interface,
                     source: home,
-                    mtu: Some(MTU),
+                    mtu,
                 });
                 forwarding.routes.push(default(Some(gateway), Device::Interface));
             }
@@ -123,15 +130,21 @@ impl Forwarding {
                 if style == ReverseTunnel::Encapsulating {
                     forwarding.routes.push(to_host(address, None, home));
                     forwarding.routes.push(default(None, Device::Tunnel));
-                    forwarding.tunnel = Some(TunnelEnds { local: home, remote: address });
+                    // IP in IP, whatever the agent's own tunnel is (RFC 3024 §5.2).
+                    let encapsulation = Encapsulation::IpInIp;
+                    forwarding.tunnel =
+                        Some(TunnelEnds { local: home, remote: address, encapsulation });
                 } else {
                     forwarding.routes.push(default(Some(address), Device::Interface));
                 }
             }
-            Attachment::CoLocated { co_located, reverse_tunnel } => {
+            Attachment::CoLocated { co_located, reverse_tunnel, encapsulation } => {
                 forwarding.reach_home_agent(config, &co_located);
-                let ends = TunnelEnds { local: co_located.address, remote: config.home_agent };
-                forwarding.tunnel = Some(ends);
+                forwarding.tunnel = Some(TunnelEnds {
+                    local: co_located.address,
+                    remote: config.home_agent,
+                    encapsulation,
+                });
                 match co_located.gateway.filter(|_| !reverse_tunnel) {
                     Some(gateway) => {
                         forwarding.routes.push(default(Some(gateway), Device::Interface));
@@ -141,6 +154,15 @@ impl Forwarding {
             }
         }
         forwarding
+    }
+
+    /// Lets no more than `mtu` bytes into the tunnel at once.
+    pub fn set_tunnel_mtu(&mut self, mtu: u16) {
+        for route in &mut self.routes {
+            if route.device == Device::Tunnel {
+                route.mtu = Some(mtu);
+            }
+        }
     }
 
     /// A co-located address, and the home agent by it.

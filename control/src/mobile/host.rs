@@ -29,7 +29,7 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
-use super::forwarding::{Device, Forwarding, MTU, Neighbor, Route, TABLE};
+use super::forwarding::{Device, Forwarding, Neighbor, Route, TABLE};
 use crate::kernel::KernelError;
 use crate::kernel::setup::ROUTE_PROTOCOL;
 use crate::kernel::socket::Requests;
@@ -497,15 +497,25 @@ impl Host {
     }
 }
 
-/// Makes the tunnel ready: its MTU and up, without IPv6.
+/// Makes the tunnel ready: up, and without IPv6.
 ///
 /// # Errors
 /// What the kernel refused.
 pub fn set_up_tunnel(name: &str) -> Result<(), homeport_dataplane::port::interface::PortError> {
     use homeport_dataplane::port::interface;
     interface::set_ipv6_disabled(name, true)?;
-    interface::set_mtu(name, MTU)?;
     interface::set_up(name, true)
+}
+
+/// Tells the kernel the tunnel's MTU in bytes; its routes say it too.
+///
+/// # Errors
+/// What the kernel refused.
+pub fn set_tunnel_mtu(
+    name: &str,
+    mtu: u16,
+) -> Result<(), homeport_dataplane::port::interface::PortError> {
+    homeport_dataplane::port::interface::set_mtu(name, mtu)
 }
 
 /// The kernel's number of an interface; `None` when there is none.

@@ -1,7 +1,6 @@
 //! The interface that the node moves with: its state, as rtnetlink tells, and what
 //! is open on it.
 
-use std::net::SocketAddrV4;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
@@ -9,10 +8,10 @@ use homeport_proto::MacAddress;
 use netlink_packet_core::NetlinkPayload;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
-use rustix::net::RecvFlags;
 
 use super::dhcp::{CLIENT_PORT, DhcpClient};
 use super::sockets::{self, PacketSocket};
+use super::tunnel_sockets::RegistrationSocket;
 use crate::kernel::KernelError;
 use crate::kernel::socket::{Heard, Listener, Requests};
 
@@ -21,6 +20,9 @@ const LINK_GROUP: u32 = 1;
 
 /// Room for what happens while the loop does other things.
 const RECEIVE_BUFFER: i32 = 1 << 20;
+
+/// The MTU of Ethernet.
+pub const DEFAULT_MTU: u16 = 1500;
 
 /// What the kernel says of the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,8 @@ pub struct LinkState {
     pub mac: MacAddress,
     /// Whether it is up and has carrier.
     pub up: bool,
+    /// The longest packet that it carries, in bytes.
+    pub mtu: u16,
     /// How often its carrier came or went: two changes between two messages are
     /// a link that was down meanwhile.
     pub changes: u32,
@@ -104,6 +108,7 @@ impl LinkWatch {
             index: link.header.index,
             mac: MacAddress::UNSPECIFIED,
             up: link.header.flags.contains(LinkFlags::Up | LinkFlags::LowerUp),
+            mtu: DEFAULT_MTU,
             changes: 0,
         };
         let mut ours = false;
@@ -111,6 +116,7 @@ impl LinkWatch {
             match attribute {
                 LinkAttribute::IfName(name) => ours = *name == self.name,
                 LinkAttribute::CarrierChanges(changes) => state.changes = *changes,
+                LinkAttribute::Mtu(mtu) => state.mtu = u16::try_from(*mtu).unwrap_or(u16::MAX),
                 LinkAttribute::Address(address) => {
                     if let Some(mac) = address.first_chunk() {
                         state.mac = MacAddress(*mac);
@@ -129,8 +135,9 @@ pub struct Link {
     pub state: LinkState,
     /// Frames.
     pub packets: PacketSocket,
-    /// Registration replies come here, and requests leave from its port.
-    pub registration: OwnedFd,
+    /// Registration replies come here, and requests leave from its port; so do
+    /// packets in a UDP tunnel.
+    pub registration: RegistrationSocket,
     /// The DHCP client.
     pub dhcp: DhcpClient,
     /// Holds the DHCP client's port, so that the kernel answers nobody that it is
@@ -146,26 +153,10 @@ impl Link {
     pub fn open(name: &str, state: LinkState, port: u16, transaction: u32) -> Result<Self> {
         let packets = PacketSocket::open(state.index)
             .with_context(|| format!("opening a packet socket on {name}"))?;
-        let registration = sockets::udp(name, port)
+        let registration = RegistrationSocket::open(name, port)
             .with_context(|| format!("opening the UDP port {port} on {name}"))?;
         let dhcp_port = sockets::udp(name, CLIENT_PORT).ok();
         let dhcp = DhcpClient::new(state.mac, transaction);
         Ok(Link { state, packets, registration, dhcp, _dhcp_port: dhcp_port })
-    }
-
-    /// The UDP port that requests leave from.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn port(&self) -> Result<u16> {
-        let address = rustix::net::getsockname(&self.registration)?;
-        Ok(SocketAddrV4::try_from(address)?.port())
-    }
-
-    /// Receives a datagram for the registration port; `None` when none is waiting.
-    pub fn receive(&self, buffer: &mut [u8]) -> Option<(usize, SocketAddrV4)> {
-        let (len, _, from) =
-            rustix::net::recvfrom(&self.registration, buffer, RecvFlags::empty()).ok()?;
-        Some((len, SocketAddrV4::try_from(from?).ok()?))
     }
 }

@@ -18,9 +18,9 @@ use homeport_proto::mobile_node::{
 };
 use homeport_proto::{MacAddress, Now};
 use homeport_wire::MOBILE_IP_PORT;
+use homeport_wire::mip_udp::MobileIpPayload;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::config::Config;
@@ -28,10 +28,9 @@ use super::dhcp::{self, Output};
 use super::forwarding::Forwarding;
 use super::frame::{self, ALL_ROUTERS, Heard, Station};
 use super::host::{self, Host};
-use super::link::{Link, LinkState, LinkWatch};
+use super::link::{DEFAULT_MTU, Link, LinkState, LinkWatch};
 use super::report::Report;
-use super::sockets::TunnelSocket;
-use super::tunnel::Tunnel;
+use super::tunnel::{Tunnel, TunnelSockets};
 use crate::admin::api::AdminHandle;
 use crate::admin::server::AdminServer;
 use crate::clock;
@@ -62,20 +61,21 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
     let watch = LinkWatch::new(&config.interface)?;
     let tun = Tun::create(&config.tunnel)?;
     host::set_up_tunnel(&config.tunnel)?;
-    let home = config.node.home_address;
+    let (home, home_agent) = (config.node.home_address, config.node.home_agent);
     let state_file = config.admin_socket.with_extension("found");
     let host = Host::open(&config.interface, &config.tunnel, home, &state_file)?;
     let now = clock::now();
     let seed = clock::seed().context("drawing a random seed")?;
     let mut program = Program {
         node: MobileNode::new(config.node.clone(), seed),
-        tunnel: Tunnel::new(tun, home),
+        tunnel: Tunnel::new(tun, home, home_agent, config.mss_clamp),
         report: Report::new(now.monotonic),
         config,
         host,
         watch,
         link: None,
         port: 0,
+        mtu: 0,
         attachment: Attachment::None,
         registering: None,
         admin,
@@ -99,6 +99,8 @@ struct Program {
     /// what an earlier link saw find it too.
     port: u16,
     tunnel: Tunnel,
+    /// The tunnel's MTU as the kernel knows it.
+    mtu: u16,
     attachment: Attachment,
     /// The co-located address that is asked to be registered.
     registering: Option<CoLocated>,
@@ -123,7 +125,7 @@ struct Ready {
 
 impl Program {
     fn start(&mut self, ready: impl FnOnce()) -> Result<()> {
-        let nowhere = Forwarding::new(&self.config.node, &self.attachment, None);
+        let nowhere = self.forwarding();
         self.host.take_over(&nowhere)?;
         if let Some(state) = self.watch.look()? {
             self.link_state(Some(state), clock::now());
@@ -151,18 +153,17 @@ impl Program {
                 self.hear_frames(now);
             }
             if ready.registration {
-                self.hear_replies(now);
+                self.hear_datagrams(now);
             }
             // What was heard may have to be acted upon before packets flow again.
             self.act();
             if ready.tun {
                 self.tunnel.send_waiting().context("reading the tunnel")?;
             }
-            if ready.tunnel
-                && let Err(error) = self.tunnel.receive_waiting()
-            {
-                tracing::debug!(%error, "receiving tunnelled packets");
+            if ready.tunnel {
+                self.tunnel.receive_waiting(&self.node, now.monotonic);
             }
+            self.tell_activity(now);
             self.timeouts(clock::now());
             if ready.admin {
                 self.answer_people();
@@ -176,7 +177,8 @@ impl Program {
     fn wait(&self) -> Result<Ready> {
         let now = clock::now().monotonic;
         let dhcp = self.link.as_ref().and_then(|link| link.dhcp.poll_timeout());
-        let deadline = [self.node.poll_timeout(), dhcp].into_iter().flatten().min();
+        let deadlines = [self.node.poll_timeout(), self.tunnel.poll_timeout(), dhcp];
+        let deadline = deadlines.into_iter().flatten().min();
         let timeout: Option<Timespec> = deadline.map(|at| clock::wait_until(at, now));
         let mut fds = vec![
             PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
@@ -184,10 +186,11 @@ impl Program {
             PollFd::from_borrowed_fd(self.admin.readiness(), PollFlags::IN),
             PollFd::from_borrowed_fd(self.tunnel.tun().as_fd(), PollFlags::IN),
         ];
-        if let (Some(link), Some(socket)) = (&self.link, self.tunnel.socket()) {
+        if let (Some(link), Some(sockets)) = (&self.link, self.tunnel.sockets()) {
             fds.push(PollFd::from_borrowed_fd(link.packets.as_fd(), PollFlags::IN));
             fds.push(PollFd::from_borrowed_fd(link.registration.as_fd(), PollFlags::IN));
-            fds.push(PollFd::from_borrowed_fd(socket.as_fd(), PollFlags::IN));
+            let tunnel = sockets.readiness();
+            fds.extend(tunnel.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
         }
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
@@ -203,7 +206,7 @@ impl Program {
             tun: next(),
             packets: next(),
             registration: next(),
-            tunnel: next(),
+            tunnel: next() | next() | next(),
         })
     }
 
@@ -232,6 +235,9 @@ impl Program {
                 if let Some(link) = &mut self.link {
                     link.state = new;
                 }
+                if old.mtu != new.mtu {
+                    self.forward();
+                }
                 // Down and up again between two messages.
                 if old.up && new.up && old.changes != new.changes {
                     self.set_link(false, now);
@@ -257,7 +263,7 @@ impl Program {
     /// The interface is another than before, or gone.
     fn open_link(&mut self, state: Option<LinkState>) {
         self.link = None;
-        self.tunnel.set_socket(None);
+        self.tunnel.set_sockets(None, self.port);
         if let Err(error) = self.host.set_index(state.map(|state| state.index)) {
             tracing::error!("taking over {}: {error}", self.config.interface);
         }
@@ -268,12 +274,12 @@ impl Program {
         let name = &self.config.interface;
         let transaction = clock::seed().map(|[a, b, c, d, ..]| u32::from_be_bytes([a, b, c, d]));
         let opened = Link::open(name, state, self.port, transaction.unwrap_or(1))
-            .and_then(|link| Ok((link.port()?, link, TunnelSocket::open(name)?)));
+            .and_then(|link| Ok((link.registration.port()?, link, TunnelSockets::open(name)?)));
         match opened {
-            Ok((port, link, socket)) => {
+            Ok((port, link, sockets)) => {
                 self.port = port;
                 self.link = Some(link);
-                self.tunnel.set_socket(Some(socket));
+                self.tunnel.set_sockets(Some(sockets), port);
             }
             Err(error) => tracing::error!("opening {name}: {error:#}"),
         }
@@ -300,12 +306,41 @@ impl Program {
         }
     }
 
-    fn hear_replies(&mut self, now: Now) {
+    /// What comes to the registration port: replies, and with a UDP tunnel its
+    /// packets; and ICMP errors about what left it.
+    fn hear_datagrams(&mut self, now: Now) {
         let Some(link) = &self.link else { return };
+        while let Some(error) = link.registration.next_error(&mut self.buffer) {
+            self.tunnel.handle_error(&error, &self.buffer, now.monotonic);
+        }
         for _ in 0..BURST {
-            let Some((len, from)) = link.receive(&mut self.buffer) else { return };
-            let payload = self.buffer.get(..len).unwrap_or_default();
-            self.node.handle_datagram(*from.ip(), from.port(), payload, now);
+            // An error is about a datagram that was sent before.
+            let Ok(Some(datagram)) = link.registration.receive(&mut self.buffer) else { return };
+            let payload = self.buffer.get_mut(..datagram.len).unwrap_or_default();
+            match MobileIpPayload::of(payload) {
+                MobileIpPayload::Signalling => {
+                    let from = datagram.from;
+                    self.node.handle_datagram(*from.ip(), from.port(), payload, now);
+                }
+                MobileIpPayload::TunnelData | MobileIpPayload::PlainTunnelData => {
+                    self.tunnel.receive_datagram(payload, &datagram, &self.node);
+                }
+            }
+        }
+    }
+
+    /// Tells the state machine what went through the tunnel, and the kernel what
+    /// the tunnel has learnt.
+    fn tell_activity(&mut self, now: Now) {
+        let activity = self.tunnel.take_activity();
+        if activity.sent {
+            self.node.handle_tunnel_sent(now);
+        }
+        if activity.received {
+            self.node.handle_tunnel_received();
+        }
+        if self.tunnel.mtu() != self.mtu {
+            self.forward();
         }
     }
 
@@ -316,6 +351,9 @@ impl Program {
         {
             link.dhcp.handle_timeout(at);
         }
+        if self.tunnel.poll_timeout().is_some_and(|deadline| deadline <= at) {
+            self.tunnel.handle_timeout(at);
+        }
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= at) {
             self.node.handle_timeout(now);
         }
@@ -324,14 +362,8 @@ impl Program {
     fn answer_people(&mut self) {
         let now = clock::now().monotonic;
         while let Some(call) = self.admin.try_next() {
-            let outcome = self.report.answer(
-                call.query(),
-                &self.config,
-                &self.node,
-                self.tunnel.counters(),
-                self.host.current().tunnel,
-                now,
-            );
+            let outcome =
+                self.report.answer(call.query(), &self.config, &self.node, &self.tunnel, now);
             call.answer(outcome);
         }
     }
@@ -388,6 +420,7 @@ impl Program {
                 self.forward();
                 self.report.attached(&attachment, clock::now().monotonic);
             }
+            MobileNodeAction::SendKeepalive { icmp } => self.tunnel.send_keepalive(&icmp),
             MobileNodeAction::AnnounceHome => {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
@@ -432,10 +465,7 @@ impl Program {
                 }
                 let Some(link) = &self.link else { return };
                 let to = SocketAddrV4::new(request.destination, MOBILE_IP_PORT);
-                let flags = SendFlags::empty();
-                if let Err(error) =
-                    rustix::net::sendto(&link.registration, &request.bytes, flags, &to)
-                {
+                if let Err(error) = link.registration.send(&request.bytes, to) {
                     tracing::warn!(%error, "sending a request");
                 }
             }
@@ -451,12 +481,27 @@ impl Program {
 
     /// Makes the kernel forward as the attachment says.
     fn forward(&mut self) {
-        let forwarding =
-            Forwarding::new(&self.config.node, &self.attachment, self.registering.as_ref());
+        let forwarding = self.forwarding();
         if let Err(error) = self.host.apply(&forwarding) {
             tracing::error!("{error}");
         }
-        self.tunnel.set_ends(forwarding.tunnel);
+    }
+
+    /// What the kernel must hold, and what the tunnel is told of it.
+    fn forwarding(&mut self) -> Forwarding {
+        let link_mtu = self.link.as_ref().map_or(DEFAULT_MTU, |link| link.state.mtu);
+        let (node, registering) = (&self.config.node, self.registering.as_ref());
+        let mut forwarding = Forwarding::new(node, &self.attachment, registering, link_mtu);
+        self.tunnel.set_ends(forwarding.tunnel, link_mtu);
+        let mtu = self.tunnel.mtu();
+        forwarding.set_tunnel_mtu(mtu);
+        if mtu != self.mtu {
+            self.mtu = mtu;
+            if let Err(error) = host::set_tunnel_mtu(&self.config.tunnel, mtu) {
+                tracing::error!("{error}");
+            }
+        }
+        forwarding
     }
 
     /// Ourselves on the link, with this address.

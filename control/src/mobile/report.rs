@@ -10,13 +10,14 @@ use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, ReverseTunnel};
 
 use super::config::Config;
+use super::encapsulation::peer_port;
 use super::forwarding::TunnelEnds;
-use super::tunnel;
+use super::tunnel::Tunnel;
 use crate::admin::api::{
     AgentView, Answer, CounterView, DropView, MobileNodeView, Outcome, Plane, Query, Refusal, Role,
     SecurityAssociationView, Status, Totals, TunnelView,
 };
-use crate::admin::view::{Encapsulation, lifetime_seconds};
+use crate::admin::view::{TunnelEndsView, lifetime_seconds};
 
 /// What was counted since the start.
 #[derive(Debug)]
@@ -33,7 +34,7 @@ pub struct Report {
 }
 
 /// Names and meanings of what is counted by name.
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 13] = [
     ("links_up", "The link came up."),
     ("solicitations_sent", "Agent solicitations sent."),
     ("agents_heard", "Agents heard for the first time on a link."),
@@ -42,6 +43,18 @@ const COUNTERS: [(&str, &str); 10] = [
     ("registrations", "Registrations accepted."),
     ("deregistrations", "Deregistrations accepted."),
     ("unanswered", "Attachments given up because no reply came."),
+    (
+        "given_up",
+        "Wishes for a tunnel that were denied and given up for as long as the link lasts.",
+    ),
+    (
+        "nats_found",
+        "Registrations with which the home agent saw a NAT for the first time on a link.",
+    ),
+    (
+        "mappings_lost",
+        "Times that nothing came through the NAT any more, and the node registered anew.",
+    ),
     ("expirations", "Registrations that ended without renewal."),
     ("frames_malformed", "Advertisements and DHCP messages whose lengths or checksums are wrong."),
 ];
@@ -122,6 +135,22 @@ impl Report {
                 self.count("expirations");
                 tracing::warn!(%care_of_address, "registration expired");
             }
+            MobileNodeEvent::GaveWay { code } => {
+                self.count("given_up");
+                tracing::warn!(code = code.0, "asking without what was denied");
+            }
+            MobileNodeEvent::NatFound { encapsulation } => {
+                self.count("nats_found");
+                tracing::info!(?encapsulation, "there is a NAT in the way");
+            }
+            MobileNodeEvent::MappingLost { interval } => {
+                self.count("mappings_lost");
+                let keepalive_seconds = interval.as_secs();
+                tracing::warn!(
+                    keepalive_seconds,
+                    "nothing comes through the NAT, registering again"
+                );
+            }
             MobileNodeEvent::ClockSet { offset } => {
                 tracing::warn!(offset_seconds = offset, "clock set by the home agent's");
             }
@@ -144,16 +173,15 @@ impl Report {
         query: &Query,
         config: &Config,
         node: &MobileNode,
-        tunnel: &tunnel::Counters,
-        ends: Option<TunnelEnds>,
+        tunnel: &Tunnel,
         now: Instant,
     ) -> Outcome {
         match query {
             Query::Status => Ok(Answer::Status(self.status(config, node, now))),
-            Query::MobileNode => Ok(Answer::MobileNode(self.view(config, node, now))),
+            Query::MobileNode => Ok(Answer::MobileNode(self.view(config, node, tunnel, now))),
             Query::Counters => Ok(Answer::Counters { counters: self.counters(tunnel) }),
             Query::Drops => Ok(Answer::Drops { drops: self.drops() }),
-            Query::Tunnels => Ok(Answer::Tunnels { tunnels: tunnels(config, ends) }),
+            Query::Tunnels => Ok(Answer::Tunnels { tunnels: tunnels(config, tunnel) }),
             Query::SecurityAssociations => {
                 Ok(Answer::SecurityAssociations { security_associations: associations(config) })
             }
@@ -190,7 +218,13 @@ impl Report {
         }
     }
 
-    fn view(&self, config: &Config, node: &MobileNode, now: Instant) -> MobileNodeView {
+    fn view(
+        &self,
+        config: &Config,
+        node: &MobileNode,
+        tunnel: &Tunnel,
+        now: Instant,
+    ) -> MobileNodeView {
         let away = node.registration().filter(|registration| !registration.lifetime.is_zero());
         let lifetime = away.map(|registration| registration.lifetime);
         let remaining = away
@@ -209,6 +243,16 @@ impl Report {
             foreign_agent,
             co_located: matches!(node.attachment(), Attachment::CoLocated { .. }),
             reverse_tunnel: config.node.reverse_tunnel.into(),
+            encapsulation: away.map(|registration| registration.encapsulation.into()),
+            nat: away.is_some_and(|registration| registration.nat),
+            tunnel: tunnel.ends().map(|ends| TunnelEndsView {
+                local: ends.local,
+                local_port: peer_port(ends.encapsulation).map(|_| tunnel.port()),
+                remote: ends.remote,
+                remote_port: peer_port(ends.encapsulation),
+            }),
+            tunnel_mtu_bytes: tunnel.mtu(),
+            keepalive_seconds: node.keepalive_interval().map(|interval| interval.as_secs()),
             lifetime_seconds: lifetime.and_then(lifetime_seconds),
             remaining_seconds: remaining,
             last_code: self.last_code,
@@ -216,7 +260,7 @@ impl Report {
         }
     }
 
-    fn counters(&self, tunnel: &tunnel::Counters) -> Vec<CounterView> {
+    fn counters(&self, tunnel: &Tunnel) -> Vec<CounterView> {
         let counter = |name: &str, text: &str, value| CounterView {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -230,7 +274,7 @@ impl Report {
             code: Some(*code),
             ..counter("registrations_denied", "Requests denied, by code.", *count)
         });
-        let tunnel = tunnel.all().map(|(name, text, count)| counter(name, text, count));
+        let tunnel = tunnel.counters().all().map(|(name, text, count)| counter(name, text, count));
         named.chain(denials).chain(tunnel).collect()
     }
 
@@ -247,18 +291,18 @@ impl Report {
     }
 }
 
-fn tunnels(config: &Config, ends: Option<TunnelEnds>) -> Vec<TunnelView> {
+fn tunnels(config: &Config, tunnel: &Tunnel) -> Vec<TunnelView> {
     let reverse = u64::from(config.node.reverse_tunnel != ReverseTunnel::None);
     let view = |ends: TunnelEnds| TunnelView {
         tenant: 0,
         role: Role::MobileNode,
         local: ends.local,
         remote: ends.remote,
-        encapsulation: Encapsulation::IpInIp,
+        encapsulation: ends.encapsulation.into(),
         nodes: 1,
         reverse,
     };
-    ends.map(view).into_iter().collect()
+    tunnel.ends().map(view).into_iter().collect()
 }
 
 fn associations(config: &Config) -> Vec<SecurityAssociationView> {

@@ -1,5 +1,5 @@
-//! The raw sockets of the mobile node: frames on its interface, and tunnelled
-//! packets.
+//! What the mobile node's sockets have in common, and the one for frames on its
+//! interface; [`tunnel_sockets`](super::tunnel_sockets) has those of the tunnel.
 #![allow(unsafe_code, reason = "packet sockets and their options have no safe wrapper")]
 
 use std::ffi::{c_int, c_void};
@@ -7,11 +7,11 @@ use std::io;
 use std::mem;
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::ptr;
+use std::slice;
 
-use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, ipproto,
-};
+use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType};
+use zerocopy::FromBytes;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 
@@ -104,99 +104,20 @@ impl PacketSocket {
     /// # Errors
     /// The kernel's, such as that the interface went down.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
-        #[repr(C, align(8))]
-        struct Control([u8; 64]);
-        let mut control = Control([0; 64]);
-        let mut part =
-            libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
-        // SAFETY: msghdr is plain old data, for which all zeroes is a value.
-        let mut message: libc::msghdr = unsafe { mem::zeroed() };
-        message.msg_iov = &raw mut part;
-        message.msg_iovlen = 1;
-        message.msg_control = (&raw mut control).cast();
-        message.msg_controllen = mem::size_of::<Control>() as _;
-        // SAFETY: `message` points to one buffer and one control block, both of
-        // the lengths that it names and alive through the call.
-        let len = unsafe { libc::recvmsg(self.0.as_raw_fd(), &raw mut message, 0) };
-        let Ok(len) = usize::try_from(len) else {
-            let error = io::Error::last_os_error();
-            let again = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
-            return if again.contains(&error.kind()) { Ok(None) } else { Err(error) };
-        };
         let mut unfinished_checksum = false;
-        // SAFETY: recvmsg filled `message` and its control block; the macros walk
-        // that block within the length that the kernel set, and tpacket_auxdata
-        // is read unaligned from a message whose level and type say that it is one.
-        unsafe {
-            let mut header = libc::CMSG_FIRSTHDR(&raw const message);
-            while !header.is_null() {
-                if (*header).cmsg_level == libc::SOL_PACKET
-                    && (*header).cmsg_type == libc::PACKET_AUXDATA
-                {
-                    let data = libc::CMSG_DATA(header).cast::<libc::tpacket_auxdata>();
-                    let status = data.read_unaligned().tp_status;
-                    unfinished_checksum = status & libc::TP_STATUS_CSUMNOTREADY != 0;
-                }
-                header = libc::CMSG_NXTHDR(&raw const message, header);
+        let message = receive_message(self.as_fd(), buffer, 0, |level, kind, data| {
+            // The status is the first word of a tpacket_auxdata (packet(7)).
+            if (level, kind) == (libc::SOL_PACKET, libc::PACKET_AUXDATA)
+                && let Ok((status, _)) = u32::read_from_prefix(data)
+            {
+                unfinished_checksum = status & libc::TP_STATUS_CSUMNOTREADY != 0;
             }
-        }
-        Ok(Some(Received { len, unfinished_checksum }))
+        })?;
+        Ok(message.map(|(len, _)| Received { len, unfinished_checksum }))
     }
 }
 
 impl AsFd for PacketSocket {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-/// A socket for whole IP-in-IP packets on one interface (RFC 2003). That it is
-/// there keeps the kernel from answering them with Protocol Unreachable.
-#[derive(Debug)]
-pub struct TunnelSocket(OwnedFd);
-
-impl TunnelSocket {
-    /// Opens it on the interface of this name.
-    ///
-    /// # Errors
-    /// The kernel's: no such interface, or no right.
-    pub fn open(interface: &str) -> io::Result<Self> {
-        let socket = rustix::net::socket_with(
-            AddressFamily::INET,
-            SocketType::RAW,
-            SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
-            Some(ipproto::IPIP),
-        )?;
-        set_option(&socket, libc::IPPROTO_IP, libc::IP_HDRINCL, &1i32)?;
-        bind_to_device(&socket, interface)?;
-        let _ = rustix::net::sockopt::set_socket_recv_buffer_size(&socket, 4 << 20);
-        Ok(TunnelSocket(socket))
-    }
-
-    /// Sends a packet with its IPv4 header; the kernel routes it.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn send(&self, packet: &[u8], destination: Ipv4Addr) -> io::Result<()> {
-        let to = SocketAddrV4::new(destination, 0);
-        rustix::net::sendto(&self.0, packet, SendFlags::empty(), &to)?;
-        Ok(())
-    }
-
-    /// Receives a packet with its IPv4 header; `None` when none is waiting.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        match rustix::net::recv(&self.0, buffer, RecvFlags::empty()) {
-            Ok((len, _)) => Ok(Some(len)),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(None),
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-impl AsFd for TunnelSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -218,7 +139,62 @@ pub fn udp(interface: &str, port: u16) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn bind_to_device(socket: &OwnedFd, interface: &str) -> io::Result<()> {
+/// One recvmsg(2): the bytes' number, and the IPv4 address that it is told with,
+/// if any. `control` gets each control message: level, type, data. `None` when
+/// nothing is waiting.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn receive_message(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    flags: c_int,
+    mut control: impl FnMut(c_int, c_int, &[u8]),
+) -> io::Result<Option<(usize, Option<SocketAddrV4>)>> {
+    #[repr(C, align(8))]
+    struct Control([u8; 256]);
+    let mut room = Control([0; 256]);
+    // SAFETY: sockaddr_in is plain old data, for which all zeroes is a value.
+    let mut from: libc::sockaddr_in = unsafe { mem::zeroed() };
+    let mut part =
+        libc::iovec { iov_base: buffer.as_mut_ptr().cast::<c_void>(), iov_len: buffer.len() };
+    // SAFETY: msghdr is plain old data, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_name = (&raw mut from).cast();
+    message.msg_namelen = mem::size_of::<libc::sockaddr_in>() as libc::socklen_t;
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut room).cast();
+    message.msg_controllen = mem::size_of::<Control>() as _;
+    // SAFETY: `message` points to one address, one buffer and one control block,
+    // each of the length that it names and alive through the call.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    let Ok(len) = usize::try_from(len) else {
+        let error = io::Error::last_os_error();
+        let again = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
+        return if again.contains(&error.kind()) { Ok(None) } else { Err(error) };
+    };
+    // SAFETY: recvmsg filled `message` and its control block; the macros walk that
+    // block within the length that the kernel set, and cmsg_len counts the header
+    // of each message and its data, which lie in it.
+    unsafe {
+        let mut header = libc::CMSG_FIRSTHDR(&raw const message);
+        while !header.is_null() {
+            let len = ((*header).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+            let data = slice::from_raw_parts(libc::CMSG_DATA(header), len);
+            control((*header).cmsg_level, (*header).cmsg_type, data);
+            header = libc::CMSG_NXTHDR(&raw const message, header);
+        }
+    }
+    let is_ipv4 = message.msg_namelen > 0 && from.sin_family == libc::AF_INET as u16;
+    let from = is_ipv4.then(|| {
+        let address = Ipv4Addr::from_bits(u32::from_be(from.sin_addr.s_addr));
+        SocketAddrV4::new(address, u16::from_be(from.sin_port))
+    });
+    Ok(Some((len.min(buffer.len()), from)))
+}
+
+pub(super) fn bind_to_device(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     // SAFETY: the descriptor is open, and the name lives through the call and has
     // the length that is told.
     let result = unsafe {
@@ -233,12 +209,18 @@ fn bind_to_device(socket: &OwnedFd, interface: &str) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn set_option<T>(socket: &OwnedFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
+/// One setsockopt(2) with a plain value.
+pub(super) fn set_option<T>(
+    socket: &OwnedFd,
+    level: c_int,
+    name: c_int,
+    value: &T,
+) -> io::Result<()> {
     let len = mem::size_of::<T>() as libc::socklen_t;
     // SAFETY: the descriptor is open, and `value` lives through the call and has
     // the size that is told.
     let result = unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len)
+        libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(value).cast(), len)
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

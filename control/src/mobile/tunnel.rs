@@ -1,33 +1,54 @@
-//! IP in IP in userspace, between the TUN and a raw socket (RFC 2003).
+//! The tunnel in userspace, between the TUN and the sockets.
 //!
-//! The host's packets for the tunnel are read from the TUN, get an outer header
-//! and go out; packets from the other end of the tunnel are checked, lose their
-//! outer header and are given to the kernel by the TUN.
+//! The host's packets for the tunnel are read from the TUN, get their outer
+//! headers and go out; packets from the other end of the tunnel are checked, lose
+//! their outer headers and are given to the kernel by the TUN. With UDP they leave
+//! from the registration's own port and come back to it (RFC 3519 §4.4); they are
+//! sent by a raw socket all the same, so that DF, the type of service and the
+//! checksum are ours for every encapsulation.
 //!
-//! **Not done:** ICMP errors from inside the tunnel are not relayed to
-//! applications (RFC 2003 §4); the tunnel's MTU leaves room for its header over
-//! Ethernet, and a narrower path is not found out.
+//! A packet that does not fit is cut before it is encapsulated (RFC 3519 §4.8), or
+//! its sender is told; a narrower path is learnt from ICMP and forgotten after ten
+//! minutes or a move. The home agent's echo requests to the home address are
+//! answered here, through the tunnel: the kernel would answer past it.
+//!
+//! **Not done:** ICMP errors from inside the tunnel other than Fragmentation
+//! Needed are not relayed to applications (RFC 2003 §4).
 
 use std::io;
+use std::mem;
 use std::net::Ipv4Addr;
+use std::os::fd::{AsFd, BorrowedFd};
 
+use homeport_dataplane::fragment::fragment;
+use homeport_dataplane::packet::{BURST as POOL_BURST, Burst, PacketPool};
 use homeport_dataplane::port::twin::Tun;
+use homeport_dataplane::{mss, parse};
+use homeport_proto::Instant;
+use homeport_proto::mobile_node::MobileNode;
+use homeport_wire::icmpv4::{
+    DESTINATION_UNREACHABLE, ECHO_REPLY, ECHO_REQUEST, FRAGMENTATION_NEEDED, Icmpv4Header,
+    Icmpv4Packet,
+};
 use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::forwarding::TunnelEnds;
-use super::sockets::TunnelSocket;
+use super::encapsulation::{self, ROOM, Refused};
+use super::forwarding::{TunnelEnds, untunnelled_mtu};
+use super::path_mtu::{PathMtu, fragmentation_needed};
+use super::tunnel_sockets::{Datagram, SendError, TunnelSocket};
 
 /// Packets carried each way at one go, before the loop looks at other things.
 const BURST: usize = 64;
 
-/// TTL of the outer header: the length of the tunnel does not depend on that of
-/// the inner path (RFC 2003 §3.1).
-const OUTER_TTL: u8 = 64;
+/// Larger than any packet.
+const BUFFER: usize = ROOM + u16::MAX as usize;
 
-/// The two bits of the type of service that are ECN's, and their values.
-const ECN: u8 = 0b11;
-const CONGESTION_EXPERIENCED: u8 = 0b11;
+/// TTL of our own packets inside the tunnel.
+const INNER_TTL: u8 = 64;
+
+/// Buffers for fragments: the packet and its pieces.
+const FRAGMENTS: usize = POOL_BURST + 1;
 
 /// Defines the counters, their names and the text for people in one table.
 macro_rules! counters {
@@ -50,45 +71,136 @@ counters! {
     tunnel_received = "Packets taken out of the tunnel.",
     tunnel_none = "Packets of applications dropped because the node is nowhere.",
     tunnel_foreign_source = "Packets of applications dropped because their source is not the home address.",
+    tunnel_too_big = "Packets of applications that have DF and do not fit the tunnel; their senders were told.",
+    tunnel_cut = "Packets cut into fragments before they were put into the tunnel.",
+    tunnel_uncut = "Packets dropped because they do not fit the tunnel and cannot be cut.",
+    tunnel_mss_clamped = "TCP connections told of the tunnel's MTU by their segment size.",
     tunnel_send_failed = "Packets that the kernel would not send.",
-    tunnel_bad_outer = "Tunnelled packets dropped because they are not between the tunnel's ends.",
+    tunnel_bad_outer = "Tunnelled packets dropped because they are not between the tunnel's ends, UDP ports included.",
+    tunnel_bad_encapsulation = "Tunnelled packets dropped because their encapsulation, next header or key is not the tunnel's.",
+    tunnel_malformed = "Tunnelled packets dropped because a header of the encapsulation is wrong.",
     tunnel_bad_inner = "Tunnelled packets dropped because what is inside is no packet for the home address.",
     tunnel_congestion = "Tunnelled packets dropped because they met congestion and could not be marked (RFC 6040 4.2).",
+    tunnel_keepalives_sent = "Keepalives sent through the tunnel (RFC 3519 4.9).",
+    tunnel_keepalives_answered = "Keepalives that the home agent answered.",
+    tunnel_echoes_answered = "Echo requests of the home agent answered through the tunnel.",
+    tunnel_mtu_learnt = "Times that the path to the other end was found to be narrower.",
+    tunnel_icmp_ignored = "ICMP errors about the tunnel that tell no MTU, no news, or are about none of its packets.",
+}
+
+/// The sockets of the tunnel on one interface.
+#[derive(Debug)]
+pub struct TunnelSockets {
+    sender: TunnelSocket,
+    receivers: [TunnelSocket; 3],
+}
+
+impl TunnelSockets {
+    /// Opens them on the interface of this name. Those of the encapsulations that
+    /// are not used are there so that strays are counted, and answered by nobody.
+    ///
+    /// # Errors
+    /// The kernel's: no such interface, or no right.
+    pub fn open(interface: &str) -> io::Result<Self> {
+        let open = |protocol| TunnelSocket::open(interface, protocol);
+        let [ip_in_ip, minimal, gre] = [IpProtocol::IP_IN_IP, IpProtocol::MINIMAL, IpProtocol::GRE];
+        Ok(TunnelSockets {
+            sender: open(TunnelSocket::SENDER)?,
+            receivers: [open(ip_in_ip)?, open(minimal)?, open(gre)?],
+        })
+    }
+
+    /// To be polled.
+    pub fn readiness(&self) -> [BorrowedFd<'_>; 3] {
+        self.receivers.each_ref().map(AsFd::as_fd)
+    }
+}
+
+/// What went through the tunnel since it was asked last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Activity {
+    /// Whether something was sent.
+    pub sent: bool,
+    /// Whether something was received.
+    pub received: bool,
 }
 
 /// The tunnel.
 pub struct Tunnel {
     tun: Tun,
     home: Ipv4Addr,
-    socket: Option<TunnelSocket>,
+    home_agent: Ipv4Addr,
+    clamp_mss: bool,
+    sockets: Option<TunnelSockets>,
+    /// Our UDP port: that of registrations.
+    port: u16,
     ends: Option<TunnelEnds>,
+    link_mtu: u16,
+    path: PathMtu,
     identification: u16,
+    activity: Activity,
     counters: Counters,
-    buffer: Box<[u8; Ipv4Header::LEN + u16::MAX as usize]>,
+    pool: PacketPool,
+    buffer: Box<[u8]>,
 }
 
 impl Tunnel {
     /// A tunnel that leads nowhere yet.
-    pub fn new(tun: Tun, home: Ipv4Addr) -> Self {
+    pub fn new(tun: Tun, home: Ipv4Addr, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
         Tunnel {
             tun,
             home,
-            socket: None,
+            home_agent,
+            clamp_mss,
+            sockets: None,
+            port: 0,
             ends: None,
+            link_mtu: 0,
+            path: PathMtu::default(),
             identification: 0,
+            activity: Activity::default(),
             counters: Counters::default(),
-            buffer: Box::new([0; Ipv4Header::LEN + u16::MAX as usize]),
+            pool: PacketPool::with_large(FRAGMENTS, 1),
+            buffer: vec![0; BUFFER].into_boxed_slice(),
         }
     }
 
-    /// Uses this socket; `None` while there is no interface.
-    pub fn set_socket(&mut self, socket: Option<TunnelSocket>) {
-        self.socket = socket;
+    /// Uses these sockets, and this UDP port; `None` while there is no interface.
+    pub fn set_sockets(&mut self, sockets: Option<TunnelSockets>, port: u16) {
+        self.sockets = sockets;
+        self.port = port;
     }
 
-    /// Leads between these ends from now on.
-    pub fn set_ends(&mut self, ends: Option<TunnelEnds>) {
+    /// Leads between these ends from now on, out of a link of `link_mtu` bytes.
+    pub fn set_ends(&mut self, ends: Option<TunnelEnds>, link_mtu: u16) {
+        let addresses = |ends: TunnelEnds| (ends.local, ends.remote);
+        if self.ends.map(addresses) != ends.map(addresses) {
+            // Another path.
+            self.path = PathMtu::default();
+        }
         self.ends = ends;
+        self.link_mtu = link_mtu;
+    }
+
+    /// The longest packet that goes into the tunnel in one piece, in bytes.
+    pub fn mtu(&self) -> u16 {
+        match self.ends {
+            Some(ends) => {
+                let overhead = encapsulation::overhead(ends.encapsulation);
+                self.path.limit(self.link_mtu).saturating_sub(overhead)
+            }
+            None => untunnelled_mtu(self.link_mtu),
+        }
+    }
+
+    /// Its ends; `None` while it leads nowhere.
+    pub const fn ends(&self) -> Option<TunnelEnds> {
+        self.ends
+    }
+
+    /// Our UDP port.
+    pub const fn port(&self) -> u16 {
+        self.port
     }
 
     /// The TUN, to be polled.
@@ -96,9 +208,9 @@ impl Tunnel {
         &self.tun
     }
 
-    /// The raw socket, to be polled.
-    pub const fn socket(&self) -> Option<&TunnelSocket> {
-        self.socket.as_ref()
+    /// The sockets, to be polled.
+    pub const fn sockets(&self) -> Option<&TunnelSockets> {
+        self.sockets.as_ref()
     }
 
     /// What it did.
@@ -106,221 +218,256 @@ impl Tunnel {
         &self.counters
     }
 
+    /// Whether something went through since the last call.
+    pub fn take_activity(&mut self) -> Activity {
+        mem::take(&mut self.activity)
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is to be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.path.poll_timeout()
+    }
+
+    /// Forgets what is too old; the MTU may have changed.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        self.path.handle_timeout(now);
+    }
+
     /// Puts waiting packets of the host into the tunnel.
     ///
     /// # Errors
     /// The TUN's, such as that somebody deleted it.
     pub fn send_waiting(&mut self) -> io::Result<()> {
-        for _ in 0..BURST {
-            let (room, space) = self.buffer.split_at_mut(Ipv4Header::LEN);
-            let Some(len) = self.tun.read(space)? else { break };
-            let (Some(ends), Some(socket)) = (self.ends, &self.socket) else {
-                self.counters.tunnel_none += 1;
-                continue;
-            };
-            let inner = space.get(..len).unwrap_or_default();
-            let Some(outer) = encapsulate(inner, self.home, ends, self.identification) else {
-                self.counters.tunnel_foreign_source += 1;
-                continue;
-            };
-            self.identification = self.identification.wrapping_add(1);
-            room.copy_from_slice(outer.as_bytes());
-            let packet = self.buffer.get(..Ipv4Header::LEN + len).unwrap_or_default();
-            match socket.send(packet, ends.remote) {
-                Ok(()) => self.counters.tunnel_sent += 1,
-                Err(_) => self.counters.tunnel_send_failed += 1,
+        self.with_buffer(|tunnel, buffer| {
+            for _ in 0..BURST {
+                let Some(space) = buffer.get_mut(ROOM..) else { break };
+                let Some(len) = tunnel.tun.read(space)? else { break };
+                let packet = buffer.get_mut(..ROOM + len).unwrap_or_default();
+                tunnel.put_in(packet);
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
-    /// Takes waiting packets out of the tunnel.
-    ///
-    /// # Errors
-    /// The raw socket's, such as that the interface is gone.
-    pub fn receive_waiting(&mut self) -> io::Result<()> {
-        let Some(socket) = &self.socket else { return Ok(()) };
-        for _ in 0..BURST {
-            let Some(len) = socket.receive(&mut self.buffer[..])? else { break };
-            let packet = self.buffer.get_mut(..len).unwrap_or_default();
-            match decapsulate(packet, self.home, self.ends) {
-                Ok(inner) => match self.tun.write(inner) {
-                    Ok(()) => self.counters.tunnel_received += 1,
-                    Err(_) => self.counters.tunnel_bad_inner += 1,
-                },
-                Err(Refused::Outer) => self.counters.tunnel_bad_outer += 1,
-                Err(Refused::Inner) => self.counters.tunnel_bad_inner += 1,
-                Err(Refused::Congestion) => self.counters.tunnel_congestion += 1,
+    /// Sends an ICMP message from the home address to the home agent through the
+    /// tunnel.
+    pub fn send_keepalive(&mut self, icmp: &[u8]) {
+        self.counters.tunnel_keepalives_sent += 1;
+        self.send_icmp(icmp);
+    }
+
+    /// Takes waiting packets out of the tunnel. `node` knows the answers to its
+    /// keepalives.
+    pub fn receive_waiting(&mut self, node: &MobileNode, now: Instant) {
+        self.with_buffer(|tunnel, buffer| {
+            for index in 0..3 {
+                while let Some(error) = tunnel.receiver(index).and_then(|s| s.next_error(buffer)) {
+                    tunnel.handle_error(&error, buffer, now);
+                }
+                for _ in 0..BURST {
+                    let Some(socket) = tunnel.receiver(index) else { return };
+                    // An error is about a packet that was sent before.
+                    let Ok(Some(len)) = socket.receive(buffer) else { break };
+                    let packet = buffer.get_mut(..len).unwrap_or_default();
+                    let inner = encapsulation::decapsulate(packet, tunnel.home, tunnel.ends);
+                    tunnel.take_out(inner, node);
+                }
             }
+        });
+    }
+
+    /// Takes a datagram of the registration port out of the tunnel.
+    pub fn receive_datagram(&mut self, data: &mut [u8], datagram: &Datagram, node: &MobileNode) {
+        let Datagram { from, to, tos, .. } = *datagram;
+        let inner = encapsulation::decapsulate_datagram(data, from, to, tos, self.home, self.ends);
+        self.take_out(inner, node);
+    }
+
+    /// An ICMP error came back about what was sent, and quotes the start of
+    /// `quote`: a narrower path is learnt from it, and the application told.
+    pub fn handle_error(&mut self, error: &SendError, quote: &[u8], now: Instant) {
+        let kind = (error.message_type, error.code);
+        let quote = quote.get(..error.quoted).unwrap_or_default();
+        // Only what is about a packet of the live tunnel is believed (RFC 2003 §4).
+        let about = self
+            .ends
+            .filter(|ends| error.destination == ends.remote)
+            .and_then(|ends| encapsulation::quoted_inner(quote, self.home, ends));
+        let (Some(inner), (DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED)) = (about, kind) else {
+            self.counters.tunnel_icmp_ignored += 1;
+            return;
+        };
+        if !self.path.learn(error.mtu, self.path.limit(self.link_mtu), now) {
+            self.counters.tunnel_icmp_ignored += 1;
+            return;
         }
-        Ok(())
+        self.counters.tunnel_mtu_learnt += 1;
+        tracing::info!(mtu = self.mtu(), "the path of the tunnel is narrower");
+        self.tell_too_big(&inner);
     }
 }
 
-/// The outer header for `inner`; `None` when it is no packet of the home address
-/// (RFC 3024 §4.3.2 would have it refused at the other end).
-fn encapsulate(
-    inner: &[u8],
-    home: Ipv4Addr,
-    ends: TunnelEnds,
-    identification: u16,
-) -> Option<Ipv4Header> {
-    let packet = Ipv4Packet::new_checked(inner).ok()?;
-    if packet.header().source() != home {
+/// One packet.
+impl Tunnel {
+    /// Lends the buffer to `body`, which needs the rest of the tunnel besides.
+    fn with_buffer<T>(&mut self, body: impl FnOnce(&mut Self, &mut [u8]) -> T) -> T {
+        let mut buffer = mem::take(&mut self.buffer);
+        let result = body(self, &mut buffer);
+        self.buffer = buffer;
+        result
+    }
+
+    fn receiver(&self, index: usize) -> Option<&TunnelSocket> {
+        self.sockets.as_ref()?.receivers.get(index)
+    }
+
+    /// Puts the packet that lies behind [`ROOM`] into the tunnel, whole or in
+    /// pieces.
+    fn put_in(&mut self, packet: &mut [u8]) {
+        let Some(ends) = self.ends else {
+            self.counters.tunnel_none += 1;
+            return;
+        };
+        let Some(inner) = packet.get_mut(ROOM..) else { return };
+        // The other end would refuse it (RFC 3024 §4.3.2).
+        let facts = match parse::ipv4(inner) {
+            Ok(facts) if facts.source == self.home => facts,
+            _ => {
+                self.counters.tunnel_foreign_source += 1;
+                return;
+            }
+        };
+        if self.clamp_mss && mss::clamp(inner, &facts, self.mtu()) {
+            self.counters.tunnel_mss_clamped += 1;
+        }
+        let link = self.path.limit(self.link_mtu);
+        let overhead = if facts.fragment {
+            encapsulation::fragment_overhead(ends.encapsulation)
+        } else {
+            encapsulation::overhead(ends.encapsulation)
+        };
+        if facts.total_len <= link.saturating_sub(overhead) {
+            self.emit(packet, ends);
+        } else if facts.dont_fragment {
+            self.counters.tunnel_too_big += 1;
+            self.tell_too_big(inner);
+        } else {
+            let room = link.saturating_sub(encapsulation::fragment_overhead(ends.encapsulation));
+            self.emit_in_pieces(inner, room, ends);
+        }
+    }
+
+    fn emit(&mut self, packet: &mut [u8], ends: TunnelEnds) {
+        let sent = self.sockets.as_ref().is_some_and(|sockets| {
+            encapsulation::encapsulate(packet, ends, self.port, self.identification)
+                .is_some_and(|outer| sockets.sender.send(outer, ends.remote).is_ok())
+        });
+        self.identification = self.identification.wrapping_add(1);
+        if sent {
+            self.counters.tunnel_sent += 1;
+            self.activity.sent = true;
+        } else {
+            self.counters.tunnel_send_failed += 1;
+        }
+    }
+
+    /// Fragmentation comes before encapsulation (RFC 3519 §4.8).
+    fn emit_in_pieces(&mut self, inner: &[u8], room: u16, ends: TunnelEnds) {
+        let mut pieces = Burst::new();
+        let whole = self.pool.take_for(inner.len()).and_then(|mut whole| {
+            if whole.set_bytes(inner) {
+                return Some(whole);
+            }
+            self.pool.give(whole);
+            None
+        });
+        match whole.map(|whole| fragment(whole, room, &mut self.pool, &mut pieces)) {
+            Some(Ok(())) => self.counters.tunnel_cut += 1,
+            Some(Err((whole, _))) => {
+                self.pool.give(whole);
+                self.counters.tunnel_uncut += 1;
+            }
+            None => self.counters.tunnel_uncut += 1,
+        }
+        for piece in pieces.drain() {
+            let mut packet = [&[0; ROOM], piece.bytes()].concat();
+            self.emit(&mut packet, ends);
+            self.pool.give(piece);
+        }
+    }
+
+    /// Tells an application that the packet which starts with `inner` does not
+    /// fit, if it may be told.
+    fn tell_too_big(&mut self, inner: &[u8]) {
+        let Some(ends) = self.ends else { return };
+        let df = Ipv4Header::ref_from_prefix(inner).is_ok_and(|(inner, _)| inner.dont_fragment());
+        let error = df.then(|| fragmentation_needed(inner, ends.remote, self.mtu())).flatten();
+        if let Some(error) = error
+            && let Err(error) = self.tun.write(&error)
+        {
+            tracing::debug!(%error, "telling an application of the MTU");
+        }
+    }
+
+    fn take_out(&mut self, inner: Result<&mut [u8], Refused>, node: &MobileNode) {
+        let counters = &mut self.counters;
+        let inner = match inner {
+            Ok(inner) => inner,
+            Err(Refused::Ends) => return counters.tunnel_bad_outer += 1,
+            Err(Refused::Encapsulation) => return counters.tunnel_bad_encapsulation += 1,
+            Err(Refused::Malformed) => return counters.tunnel_malformed += 1,
+            Err(Refused::Inner) => return counters.tunnel_bad_inner += 1,
+            Err(Refused::Congestion) => return counters.tunnel_congestion += 1,
+        };
+        self.activity.received = true;
+        self.counters.tunnel_received += 1;
+        if let Some(icmp) = icmp_of(inner, self.home_agent) {
+            if node.is_keepalive_answer(icmp) {
+                self.counters.tunnel_keepalives_answered += 1;
+                return;
+            }
+            if let Some(reply) = echo_reply(icmp) {
+                self.counters.tunnel_echoes_answered += 1;
+                return self.send_icmp(&reply);
+            }
+        }
+        if self.clamp_mss
+            && let Ok(facts) = parse::ipv4(inner)
+            && mss::clamp(inner, &facts, self.mtu())
+        {
+            self.counters.tunnel_mss_clamped += 1;
+        }
+        if let Err(error) = self.tun.write(inner) {
+            tracing::debug!(%error, "giving a packet to the host");
+        }
+    }
+
+    /// Sends an ICMP message from the home address to the home agent through the
+    /// tunnel.
+    fn send_icmp(&mut self, icmp: &[u8]) {
+        let Ok(len) = u16::try_from(Ipv4Header::LEN + icmp.len()) else { return };
+        let (from, to) = (self.home, self.home_agent);
+        let header = Ipv4Header::new(from, to, IpProtocol::ICMP, INNER_TTL, len);
+        self.put_in(&mut [&[0; ROOM], header.as_bytes(), icmp].concat());
+    }
+}
+
+/// The ICMP message of a whole packet from `source`.
+fn icmp_of(packet: &[u8], source: Ipv4Addr) -> Option<&[u8]> {
+    let packet = Ipv4Packet::new_checked(packet).ok()?;
+    let header = packet.header();
+    let ours =
+        header.source() == source && header.protocol() == IpProtocol::ICMP && !header.is_fragment();
+    ours.then_some(packet.payload())
+}
+
+/// The answer to an echo request (RFC 792).
+fn echo_reply(icmp: &[u8]) -> Option<Vec<u8>> {
+    let request = Icmpv4Packet::new_checked(icmp).ok()?;
+    if request.header().message_type != ECHO_REQUEST || request.header().code != 0 {
         return None;
     }
-    let len = u16::try_from(Ipv4Header::LEN + inner.len()).ok()?;
-    let mut outer = Ipv4Header::new(ends.local, ends.remote, IpProtocol::IP_IN_IP, OUTER_TTL, len);
-    // The type of service with ECN is copied (RFC 2003 §3.1, RFC 6040 §4.1), and
-    // so is DF (RFC 2003 §3.1).
-    outer.tos = packet.header().tos;
-    outer.set_dont_fragment(packet.header().dont_fragment());
-    outer.set_identification(identification);
-    outer.fill_checksum();
-    Some(outer)
-}
-
-/// Why a tunnelled packet was not taken out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Refused {
-    Outer,
-    Inner,
-    Congestion,
-}
-
-/// The inner packet, if the outer one is from the other end of the tunnel
-/// (RFC 5944 §4.2.1, RFC 2003 §3.2).
-fn decapsulate(
-    packet: &mut [u8],
-    home: Ipv4Addr,
-    ends: Option<TunnelEnds>,
-) -> Result<&[u8], Refused> {
-    let ends = ends.ok_or(Refused::Outer)?;
-    let outer = Ipv4Packet::new_checked(packet).map_err(|_| Refused::Outer)?;
-    let header = outer.header();
-    let between = (header.source(), header.destination()) == (ends.remote, ends.local);
-    if !between || header.protocol() != IpProtocol::IP_IN_IP || header.is_fragment() {
-        return Err(Refused::Outer);
-    }
-    let congestion = header.tos & ECN == CONGESTION_EXPERIENCED;
-    let start = header.header_len();
-    let inner = Ipv4Packet::new_checked(outer.payload()).map_err(|_| Refused::Inner)?;
-    if inner.header().destination() != home {
-        return Err(Refused::Inner);
-    }
-    let end = start + inner.bytes().len();
-    let inner_ecn = inner.header().tos & ECN;
-    if congestion && inner_ecn == 0 {
-        return Err(Refused::Congestion);
-    }
-    let bytes = packet.get_mut(start..end).ok_or(Refused::Inner)?;
-    if congestion && inner_ecn != CONGESTION_EXPERIENCED {
-        // A mark of congestion on the way must not be lost (RFC 6040 §4.2).
-        let (inner, _) = Ipv4Header::mut_from_prefix(bytes).map_err(|_| Refused::Inner)?;
-        let version_and_length = (inner.version() << 4 | (inner.header_len() / 4) as u8) as u16;
-        let old = version_and_length << 8 | u16::from(inner.tos);
-        inner.tos |= CONGESTION_EXPERIENCED;
-        let new = version_and_length << 8 | u16::from(inner.tos);
-        inner.set_checksum(homeport_wire::checksum::update(inner.checksum(), old, new));
-    }
-    Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use homeport_wire::checksum;
-    use proptest::prelude::*;
-
-    const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
-    const CORRESPONDENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-    const ENDS: TunnelEnds =
-        TunnelEnds { local: Ipv4Addr::new(10, 2, 3, 100), remote: Ipv4Addr::new(10, 0, 1, 2) };
-    const BACK: TunnelEnds = TunnelEnds { local: ENDS.remote, remote: ENDS.local };
-
-    fn packet(source: Ipv4Addr, destination: Ipv4Addr, tos: u8) -> Vec<u8> {
-        let mut header = Ipv4Header::new(source, destination, IpProtocol::UDP, 9, 24);
-        header.tos = tos;
-        header.set_dont_fragment(true);
-        header.fill_checksum();
-        [header.as_bytes(), &[1, 2, 3, 4]].concat()
-    }
-
-    /// `inner` as the home agent would send it, by the same code.
-    fn tunnelled(inner: &[u8], ends: TunnelEnds) -> Vec<u8> {
-        let source = Ipv4Packet::new_checked(inner).unwrap().header().source();
-        let outer = encapsulate(inner, source, ends, 7).unwrap();
-        [outer.as_bytes(), inner].concat()
-    }
-
-    #[test]
-    fn the_outer_header_has_the_ends_the_type_of_service_and_df() {
-        let inner = packet(HOME, CORRESPONDENT, 0xb9);
-        let outer = encapsulate(&inner, HOME, ENDS, 7).unwrap();
-        assert_eq!((outer.source(), outer.destination()), (ENDS.local, ENDS.remote));
-        assert_eq!((outer.protocol(), outer.ttl, outer.tos), (IpProtocol::IP_IN_IP, 64, 0xb9));
-        assert_eq!((outer.total_len(), outer.identification()), (44, 7));
-        assert!(outer.dont_fragment());
-        assert_eq!(checksum::checksum(outer.as_bytes()), 0);
-    }
-
-    #[test]
-    fn only_packets_of_the_home_address_go_into_the_tunnel() {
-        let inner = packet(Ipv4Addr::new(10, 2, 3, 100), CORRESPONDENT, 0);
-        assert_eq!(encapsulate(&inner, HOME, ENDS, 0), None);
-        assert_eq!(encapsulate(&[0x60; 40], HOME, ENDS, 0), None);
-    }
-
-    /// B-04: source checks on every decapsulation.
-    #[test]
-    fn only_packets_of_the_other_end_for_the_home_address_come_out() {
-        let inner = packet(CORRESPONDENT, HOME, 0);
-        let mut right = tunnelled(&inner, BACK);
-        assert_eq!(decapsulate(&mut right, HOME, Some(ENDS)), Ok(&inner[..]));
-        assert_eq!(decapsulate(&mut right, HOME, None), Err(Refused::Outer));
-        let forged = TunnelEnds { local: Ipv4Addr::new(203, 0, 113, 1), ..BACK };
-        let mut forged = tunnelled(&inner, forged);
-        assert_eq!(decapsulate(&mut forged, HOME, Some(ENDS)), Err(Refused::Outer));
-        let mut stray = tunnelled(&packet(CORRESPONDENT, ENDS.local, 0), BACK);
-        assert_eq!(decapsulate(&mut stray, HOME, Some(ENDS)), Err(Refused::Inner));
-        for len in 0..right.len() {
-            let mut cut = right[..len].to_vec();
-            assert!(decapsulate(&mut cut, HOME, Some(ENDS)).is_err(), "{len}");
-        }
-    }
-
-    #[test]
-    fn congestion_on_the_way_is_marked_inside_or_the_packet_is_dropped() {
-        let congested = |inner: &[u8]| {
-            let mut packet = tunnelled(inner, BACK);
-            let (outer, _) = Ipv4Header::mut_from_prefix(&mut packet).unwrap();
-            outer.tos |= CONGESTION_EXPERIENCED;
-            outer.fill_checksum();
-            packet
-        };
-        let mut capable = congested(&packet(CORRESPONDENT, HOME, 0b10));
-        let out = decapsulate(&mut capable, HOME, Some(ENDS)).unwrap();
-        let header = *Ipv4Packet::new_checked(out).expect("a right checksum").header();
-        assert_eq!(header.tos, CONGESTION_EXPERIENCED);
-        let mut incapable = congested(&packet(CORRESPONDENT, HOME, 0));
-        assert_eq!(decapsulate(&mut incapable, HOME, Some(ENDS)), Err(Refused::Congestion));
-    }
-
-    proptest! {
-        #[test]
-        fn noise_in_a_tunnelled_packet_never_panics_and_nothing_strange_comes_out(
-            at in 0usize..50,
-            noise in proptest::collection::vec(any::<u8>(), 0..50),
-        ) {
-            let mut packet = tunnelled(&packet(CORRESPONDENT, HOME, 0), BACK);
-            for (to, from) in packet.iter_mut().skip(at).zip(&noise) {
-                *to = *from;
-            }
-            if let Ok(inner) = decapsulate(&mut packet, HOME, Some(ENDS)) {
-                let inner = Ipv4Packet::new_checked(inner).unwrap();
-                prop_assert_eq!(inner.header().destination(), HOME);
-            }
-            let _ = encapsulate(&noise, HOME, ENDS, 0);
-        }
-    }
+    let body = request.body();
+    let header = Icmpv4Header::new(ECHO_REPLY, 0, request.header().rest, body);
+    Some([header.as_bytes(), body].concat())
 }
