@@ -310,6 +310,8 @@ fn port() -> PortView {
         held: 1,
         encapsulated: 2,
         decapsulated: 2,
+        keepalives: 3,
+        reserved_bits: 4,
         device_counters: BTreeMap::from([("kernel-drops".into(), 9)]),
     }
 }

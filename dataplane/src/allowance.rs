@@ -6,6 +6,9 @@
 //! address gets no more than [`FACTOR`] times what came from it, as RFC 9000 §8.1
 //! has it.
 //!
+//! What the home agent itself sends there, to ask for the proof, has a small allowance
+//! of its own from the start: else packets of others could use up what the proof needs.
+//!
 //! A worker owns its allowances. There are at most [`CAPACITY`]; at the bound those
 //! in use stay, and who has none gets nothing.
 
@@ -19,17 +22,26 @@ use siphasher::sip::SipHasher13;
 /// Bytes that may be sent for each byte received.
 pub const FACTOR: u32 = 3;
 
-/// Bytes that may be sent at once: what is left of [`FACTOR`] times the shortest
-/// Registration Request with a UDP Tunnel Request (82 bytes) after the shortest reply
-/// to it (78 bytes). It is enough for two echo requests through the tunnel.
+/// Bytes that the home agent may send at once: what is left of [`FACTOR`] times the
+/// shortest Registration Request with a UDP Tunnel Request (82 bytes) after the shortest
+/// reply to it (78 bytes). It is enough for two echo requests through the tunnel.
 pub const INITIAL: u32 = FACTOR * 82 - 78;
 
 /// The most allowances of one worker.
 pub const CAPACITY: usize = SETS * WAYS;
 
-/// How long an allowance that nobody uses is kept: well beyond the time that control
-/// leaves a node to prove its address.
-pub const IDLE: Duration = Duration::from_secs(60);
+/// How long an allowance that nobody uses is kept: as long as the control core leaves a
+/// node to prove its address. Who registers anew after that has sent a new request.
+pub const IDLE: Duration = Duration::from_secs(10);
+
+/// Who sends something to an address that is not proven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sender {
+    /// The home agent itself.
+    HomeAgent,
+    /// Somebody else, to the node.
+    Other,
+}
 
 /// Places for one hash.
 const WAYS: usize = 8;
@@ -74,20 +86,25 @@ impl Allowances {
         if let Some(allowance) = self.find(key, now) {
             let more = u32::from(len).saturating_mul(FACTOR);
             allowance.left = allowance.left.saturating_add(more);
+            allowance.used_at = now;
         }
     }
 
-    /// Takes `len` bytes that are to be sent to the address; `false`, and nothing
-    /// taken, when they are not allowed.
+    /// Takes `len` bytes that `sender` wants to send to the address; `false`, and
+    /// nothing taken, when they are not allowed.
     #[must_use]
-    pub fn spend(&mut self, key: AllowanceKey, len: u16, now: Instant) -> bool {
+    pub fn spend(&mut self, key: AllowanceKey, len: u16, sender: Sender, now: Instant) -> bool {
         let Some(allowance) = self.find(key, now) else { return false };
+        let kept_back = match sender {
+            Sender::HomeAgent => 0,
+            Sender::Other => INITIAL,
+        };
         match allowance.left.checked_sub(u32::from(len)) {
-            Some(left) => {
-                allowance.left = left;
+            Some(left) if left >= kept_back => {
+                (allowance.left, allowance.used_at) = (left, now);
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -107,7 +124,6 @@ impl Allowances {
         if allowance.key != key || is_idle(allowance) {
             *allowance = fresh;
         }
-        allowance.used_at = now;
         Some(allowance)
     }
 }
@@ -138,20 +154,23 @@ mod tests {
         /// times what it sent, the request that made the tunnel included.
         #[test]
         fn no_address_gets_more_than_three_times_what_it_sent(
-            steps in proptest::collection::vec((0u32..3, any::<bool>(), 0u16..2000), 0..200),
+            steps in proptest::collection::vec((0u32..3, 0u8..3, 0u16..2000), 0..200),
         ) {
             let mut allowances = Allowances::new([1, 2]);
             let now = Instant::now();
             let (mut received, mut sent) = ([82u64; 3], [78u64; 3]);
-            for (node, comes, len) in steps {
+            for (node, what, len) in steps {
                 let at = node as usize;
-                if comes {
+                let sender = if what == 1 { Sender::HomeAgent } else { Sender::Other };
+                let kept_back = if what == 1 { 0 } else { u64::from(INITIAL) };
+                if what == 0 {
                     allowances.receive(key(node), len, now);
                     received[at] += u64::from(len);
-                } else if allowances.spend(key(node), len, now) {
+                } else if allowances.spend(key(node), len, sender, now) {
                     sent[at] += u64::from(len);
                 } else {
-                    prop_assert!(sent[at] + u64::from(len) > 3 * received[at], "too strict");
+                    let asked = sent[at] + u64::from(len) + kept_back;
+                    prop_assert!(asked > 3 * received[at], "too strict");
                 }
                 prop_assert!(sent[at] <= 3 * received[at]);
             }
@@ -162,14 +181,32 @@ mod tests {
     fn at_the_bound_those_in_use_stay_and_the_idle_make_room() {
         let mut allowances = Allowances::new([1, 2]);
         let start = Instant::now();
-        let got: Vec<u32> =
-            (0..20_000).filter(|n| allowances.spend(key(*n), INITIAL as u16, start)).collect();
+        let all = INITIAL as u16;
+        let mut spend = |number: u32, len: u16, now: Instant| {
+            allowances.spend(key(number), len, Sender::HomeAgent, now)
+        };
+        let got: Vec<u32> = (0..20_000).filter(|number| spend(*number, all, start)).collect();
         assert!(got.len() <= CAPACITY && got.len() > CAPACITY / 2, "{}", got.len());
         // Nobody was pushed out: each has spent what it had.
         for number in &got {
-            assert!(!allowances.spend(key(*number), 1, start));
+            assert!(!spend(*number, 1, start));
         }
         let later = start + IDLE;
-        assert!((30_000..30_100).all(|n| allowances.spend(key(n), INITIAL as u16, later)));
+        assert!((30_000..30_100).all(|number| spend(number, all, later)));
+        // Who is asked for again and again in vain is idle as well.
+        let last = 30_000;
+        assert!(!spend(last, 1, later + IDLE / 2));
+        assert!(spend(last, 1, later + IDLE));
+    }
+
+    #[test]
+    fn what_others_send_leaves_the_home_agent_its_part() {
+        let mut allowances = Allowances::new([1, 2]);
+        let now = Instant::now();
+        assert!(!allowances.spend(key(1), 1, Sender::Other, now));
+        allowances.receive(key(1), 100, now);
+        assert!(allowances.spend(key(1), 300, Sender::Other, now));
+        assert!(!allowances.spend(key(1), 1, Sender::Other, now));
+        assert!(allowances.spend(key(1), INITIAL as u16, Sender::HomeAgent, now));
     }
 }

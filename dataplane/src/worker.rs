@@ -116,6 +116,12 @@ impl Worker {
         busy
     }
 
+    /// How many packet buffers are free, and how many large ones.
+    pub fn free_buffers(&self) -> (usize, usize) {
+        let pool = &self.forwarder.output.pool;
+        (pool.available(), pool.available_large())
+    }
+
     fn turn(&mut self, now: Instant) -> bool {
         self.forwarder.now = now;
         if self.housekeeping_at.is_none_or(|at| now >= at) {

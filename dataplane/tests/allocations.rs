@@ -52,7 +52,10 @@ mod tests {
     use super::ALLOCATIONS;
     use crate::harness::*;
     use crate::walk::{MOBILE, ROUTER, foreign_agent, home_agent};
-    use homeport_dataplane::table::visitor::ReverseTunnel;
+    use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
+    use homeport_dataplane::table::route::RouteEntry;
+    use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry};
+    use homeport_dataplane::verdict::PuntReason;
     use std::time::Duration;
 
     fn allocations(work: impl FnOnce()) -> u64 {
@@ -109,24 +112,92 @@ mod tests {
         rig.check();
     }
 
+    /// B-04: into and out of a tunnel of every kind, whole, in pieces and from behind a
+    /// mobile router; and all that is refused, answered or shown to the control core.
+    #[test]
+    fn no_burst_of_any_encapsulation_allocates() {
+        for how in EVERY {
+            let mut rig = home_agent();
+            let reverse = TunnelFlags::REVERSE;
+            let bind = |rig: &mut Rig, node: &str, how: Encapsulation, flags: TunnelFlags| {
+                rig.bind(node, binding_of("10.0.1.2", None, &[("10.0.2.2", how, flags)]));
+            };
+            bind(&mut rig, "10.1.0.10", how, reverse);
+            bind(&mut rig, "10.1.0.11", how, reverse.with(TunnelFlags::UNPROVEN, true));
+            bind(&mut rig, "10.1.0.12", Encapsulation::Udp { peer_port: 0 }, reverse);
+            let route = RouteEntry::MobileRouter { home_address: ip("10.1.0.10") };
+            rig.control.routes.install(TENANT, ip("10.9.0.0"), 24, route).unwrap();
+            let (far, node) = ("192.0.2.7", "10.1.0.10");
+            let arriving = |packet: Ip, how| packet.arriving(how, "10.0.2.2", "10.0.1.2");
+            let echo = |node: &str| Ip::icmp(node, "10.0.1.2", 8, b"keepalive");
+            let udp = |peer_port| Encapsulation::Udp { peer_port };
+            let mut malformed = arriving(Ip::data(node, far), how);
+            malformed.payload.truncate(3);
+            let frames: Vec<Vec<u8>> = [
+                Ip::data(far, node),
+                Ip::data(far, node).payload(vec![0; 1480]).fragmentable(),
+                Ip::data(far, "10.9.0.5"),
+                Ip::data(far, "10.1.0.11"),
+                Ip::data(far, "10.1.0.12"),
+                arriving(Ip::data(node, far), how),
+                arriving(Ip::data("10.9.0.5", far), how),
+                arriving(Ip::data("10.1.0.11", far), how),
+                arriving(echo(node), how),
+                arriving(echo("10.1.0.12"), udp(4711)),
+                arriving(Ip::data(node, far), udp(4712)),
+                arriving(Ip::data(node, far), Encapsulation::Gre { key: Some(1) }),
+                malformed,
+            ]
+            .iter()
+            .map(|packet| packet.frame(port_mac(0), station(ROUTER)))
+            .collect();
+            let work = |rig: &mut Rig| {
+                for _ in 0..4 {
+                    for frame in &frames {
+                        rig.push(0, frame);
+                    }
+                    while rig.worker.run_once(rig.now) {}
+                    rig.now += Duration::from_millis(600);
+                    while rig.worker.run_once(rig.now) {}
+                }
+                rig.links[0].discard();
+                rig.twins[0].as_ref().unwrap().discard();
+            };
+            work(&mut rig);
+            let free = rig.worker.free_buffers();
+            assert_eq!(allocations(|| work(&mut rig)), 0, "{how:?}");
+            assert_eq!(rig.worker.free_buffers(), free);
+            assert!(rig.stats(0).encapsulated.get() >= 8 * 4, "{how:?}");
+            assert!(rig.stats(0).decapsulated.get() >= 8 * 3, "{how:?}");
+            assert_eq!(rig.punted(PuntReason::TunnelKeepalive), 8);
+            rig.check();
+        }
+    }
+
     #[test]
     fn no_burst_of_a_visitor_allocates() {
-        let mut rig = foreign_agent(ReverseTunnel::Direct);
-        let up = Ip::data("10.1.0.10", "192.0.2.7").frame(port_mac(1), station(MOBILE));
-        let down = Ip::data("192.0.2.7", "10.1.0.10")
-            .tunnelled("10.0.1.2", "10.0.2.2")
-            .frame(port_mac(0), station(ROUTER));
-        let work = |rig: &mut Rig| {
-            for _ in 0..63 {
-                rig.push(0, &down);
-                rig.push(1, &up);
-            }
-            while rig.worker.run_once(rig.now) {}
-            rig.links[0].discard();
-            rig.links[1].discard();
-        };
-        work(&mut rig);
-        assert_eq!(allocations(|| work(&mut rig)), 0);
-        rig.check();
+        for how in EVERY {
+            let mut rig = foreign_agent(ReverseTunnel::Direct);
+            let style = ReverseTunnel::Direct;
+            let entry = visitor(station(MOBILE), 1, "10.0.1.2", "10.0.2.2", style);
+            rig.visit("10.1.0.10", VisitorEntry { encapsulation: how, ..entry });
+            let up = Ip::data("10.1.0.10", "192.0.2.7").frame(port_mac(1), station(MOBILE));
+            let down = Ip::data("192.0.2.7", "10.1.0.10")
+                .arriving(how, "10.0.1.2", "10.0.2.2")
+                .frame(port_mac(0), station(ROUTER));
+            let work = |rig: &mut Rig| {
+                for _ in 0..63 {
+                    rig.push(0, &down);
+                    rig.push(1, &up);
+                }
+                while rig.worker.run_once(rig.now) {}
+                rig.links[0].discard();
+                rig.links[1].discard();
+            };
+            work(&mut rig);
+            assert_eq!(allocations(|| work(&mut rig)), 0, "{how:?}");
+            assert_eq!(rig.stats(0).transmitted.get() + rig.stats(1).transmitted.get(), 252);
+            rig.check();
+        }
     }
 }

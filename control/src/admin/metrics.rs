@@ -83,7 +83,7 @@ fn process(text: &mut Exposition, status: &Status) {
 
 fn ports(text: &mut Exposition, ports: &[PortView]) {
     type Column = (&'static str, Kind, &'static str, fn(&PortView) -> u64);
-    let columns: [Column; 13] = [
+    let columns: [Column; 15] = [
         ("port_up", Kind::Gauge, "Whether the port has carrier.", |port| port.up.into()),
         ("port_rx_frames_total", Kind::Counter, "Frames received.", |port| port.rx),
         ("port_rx_bytes_total", Kind::Counter, "Bytes received.", |port| port.rx_bytes),
@@ -108,6 +108,18 @@ fn ports(text: &mut Exposition, ports: &[PortView]) {
         ("port_decapsulated_total", Kind::Counter, "Packets taken out of a tunnel.", |port| {
             port.decapsulated
         }),
+        (
+            "port_keepalives_total",
+            Kind::Counter,
+            "Keepalives of UDP tunnels that were answered.",
+            |port| port.keepalives,
+        ),
+        (
+            "port_reserved_bits_total",
+            Kind::Counter,
+            "Packets out of UDP tunnels with reserved bits set, which are ignored.",
+            |port| port.reserved_bits,
+        ),
         ("port_held", Kind::Gauge, "Packets waiting for a next hop's address.", |port| port.held),
     ];
     if ports.is_empty() {

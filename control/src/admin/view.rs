@@ -276,6 +276,12 @@ pub struct PortView {
     pub encapsulated: u64,
     /// Packets taken out of a tunnel.
     pub decapsulated: u64,
+    /// Keepalives of UDP tunnels that were answered.
+    #[serde(default)]
+    pub keepalives: u64,
+    /// Packets out of UDP tunnels with reserved bits set, which are ignored.
+    #[serde(default)]
+    pub reserved_bits: u64,
     /// What the port itself lost or mended, by counter name.
     pub device_counters: BTreeMap<String, u64>,
 }

@@ -131,6 +131,8 @@ impl EventLoop {
                     held: totals.held,
                     encapsulated: stats.encapsulated.get(),
                     decapsulated: stats.decapsulated.get(),
+                    keepalives: stats.keepalives.get(),
+                    reserved_bits: stats.reserved_bits.get(),
                     device_counters: shared
                         .counters()
                         .map(|(name, value)| (name.to_owned(), value))

@@ -19,8 +19,8 @@ use homeport_dataplane::worker::Worker;
 use homeport_dataplane::{MacAddress, PortId, TenantId};
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::{
-    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, SourcedMinimalHeader,
-    UdpHeader,
+    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, MinimalHeader,
+    MinimalPacket, SourcedMinimalHeader, UdpHeader,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -373,8 +373,11 @@ impl Ip {
             Encapsulation::PlainUdp { peer_port } => (17, udp(peer_port, &[])),
             Encapsulation::Minimal => {
                 let (from, to) = (self.source, self.destination);
-                let header = SourcedMinimalHeader::new(self.protocol, from, to);
-                let payload = [header.as_bytes(), &self.payload].concat();
+                let sourced = SourcedMinimalHeader::new(self.protocol, from, to);
+                let short = MinimalHeader::new(self.protocol, to);
+                // The source is left out where it is the tunnel's own (RFC 2004 §3).
+                let header = if from == ip(source) { short.as_bytes() } else { sourced.as_bytes() };
+                let payload = [header, &self.payload].concat();
                 let protocol = IpProtocol::MINIMAL;
                 let (source, destination) = (ip(source), ip(destination));
                 return Ip { protocol, payload, source, destination, ..self.clone() };
@@ -447,6 +450,31 @@ impl Ip {
     pub(crate) fn inner(&self) -> Self {
         assert_eq!(self.protocol, IpProtocol::IP_IN_IP);
         Ip::read(&self.payload)
+    }
+
+    /// The packet in this one, which must have left by a tunnel of this kind.
+    pub(crate) fn opened(&self, how: Encapsulation) -> Self {
+        let inner = match how {
+            Encapsulation::IpInIp => Ip::read(&self.payload),
+            Encapsulation::Gre { key: None } => Ip::read(&self.payload[4..]),
+            Encapsulation::Gre { key: Some(_) } => Ip::read(&self.payload[8..]),
+            Encapsulation::Udp { .. } => Ip::read(&self.payload[12..]),
+            Encapsulation::PlainUdp { .. } => Ip::read(&self.payload[8..]),
+            Encapsulation::Minimal => {
+                let minimal = MinimalPacket::new_checked(&self.payload).unwrap();
+                Ip {
+                    protocol: minimal.header().protocol(),
+                    source: minimal.source().unwrap_or(self.source),
+                    destination: minimal.header().destination(),
+                    payload: minimal.payload().to_vec(),
+                    ..self.clone()
+                }
+            }
+        };
+        let (source, destination) = self.ends();
+        let again = inner.leaving(how, &source, &destination);
+        assert_eq!((again.protocol, &again.payload), (self.protocol, &self.payload), "{how:?}");
+        inner
     }
 
     pub(crate) fn ends(&self) -> (String, String) {

@@ -12,6 +12,8 @@ mod home_agent;
 #[cfg(test)]
 mod links;
 #[cfg(test)]
+mod nat;
+#[cfg(test)]
 mod noise;
 #[cfg(test)]
 mod realms;
@@ -19,5 +21,7 @@ mod realms;
 mod routing;
 #[cfg(test)]
 mod threads;
+#[cfg(test)]
+mod tunnels;
 #[cfg(test)]
 mod walk;
