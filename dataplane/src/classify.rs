@@ -3,14 +3,11 @@
 
 use std::net::Ipv4Addr;
 
-use homeport_wire::icmpv4::{
-    DESTINATION_UNREACHABLE, Icmpv4Header, ROUTER_SOLICITATION, TIME_EXCEEDED,
-};
+use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, ROUTER_SOLICITATION, TIME_EXCEEDED};
 use homeport_wire::{
-    ArpOperation, ArpPacket, EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress,
-    PortId, TenantId, UdpHeader,
+    ArpOperation, ArpPacket, EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId,
+    TenantId,
 };
-use zerocopy::FromBytes;
 
 use crate::broadcast::{ListenerKey, MAX_LISTENERS};
 use crate::decap;
@@ -22,6 +19,7 @@ use crate::table::lpm::RouteReader;
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::route::RouteEntry;
 use crate::table::visitor::{Found, ReverseTunnel, VisitorEntry, VisitorReader};
+use crate::tunnel_icmp::quotes_an_agent;
 use crate::verdict::{DropReason, PuntReason};
 
 mod tunnelled;
@@ -197,6 +195,11 @@ pub enum Class<'t> {
     Broadcast,
     /// A tunnel of ours ends here.
     Decapsulate(&'t LocalEntry),
+    /// A fragment of what may be tunnelled to this address.
+    Reassemble(&'t LocalEntry),
+    /// An ICMP error about a packet that the agent at this address sent, or seems to
+    /// have sent.
+    TunnelError(&'t LocalEntry),
     /// From a visitor whose packets go back to its home agent.
     ReverseTunnel(&'t VisitorEntry),
     /// For a node that is away from home.
@@ -383,6 +386,15 @@ fn classify_local<'t>(
     let ends_tunnels = local.home_agent || local.care_of_address;
     let serves = ends_tunnels || local.agent;
     let to_our_port = facts.udp_ports.is_some_and(|(_, to)| to == MOBILE_IP_PORT);
+    let may_end_here = match facts.protocol {
+        IpProtocol::IP_IN_IP | IpProtocol::UDP => serves,
+        IpProtocol::MINIMAL | IpProtocol::GRE => ends_tunnels,
+        _ => false,
+    };
+    // Only the whole says what it is.
+    if facts.fragment && may_end_here && !origin.is_link_group() {
+        return Class::Reassemble(local);
+    }
     let is_tunnelled = match facts.protocol {
         IpProtocol::IP_IN_IP => true,
         // Where no agent is, they may be the kernel's.
@@ -396,39 +408,22 @@ fn classify_local<'t>(
         return match () {
             () if !ends_here => Class::Drop(DropReason::UnknownTunnel),
             () if origin.is_link_group() => Class::Drop(DropReason::NotForwarded),
-            () if facts.fragment => Class::Drop(DropReason::FragmentedTunnel),
             () => Class::Decapsulate(local),
         };
     }
+    let payload = || bytes.get(usize::from(facts.header_len)..).unwrap_or_default();
     match (facts.udp_ports, facts.icmp_type) {
         (Some((_, MOBILE_IP_PORT)), _) if serves => {
             Class::Punt(PuntReason::Registration, local.tenant)
         }
         (_, Some(ROUTER_SOLICITATION)) => Class::Punt(PuntReason::Solicitation, local.tenant),
         (_, Some(DESTINATION_UNREACHABLE | TIME_EXCEEDED | PARAMETER_PROBLEM))
-            if ends_tunnels && quotes_our_own(facts, bytes) =>
+            if ends_tunnels && quotes_an_agent(payload(), facts.destination) =>
         {
-            Class::Punt(PuntReason::TunnelIcmp, local.tenant)
+            Class::TunnelError(local)
         }
         _ => Class::ToKernel,
     }
-}
-
-/// Whether an ICMP error quotes a packet that the address which it came to had
-/// sent as an agent: a tunnelled one (RFC 2003 §4), or a registration (RFC 5944
-/// §3.7.2.3: a home agent that cannot be reached).
-fn quotes_our_own(facts: &Ipv4Facts, bytes: &[u8]) -> bool {
-    let at = usize::from(facts.header_len) + Icmpv4Header::LEN;
-    let quoted = bytes.get(at..).and_then(|quote| Ipv4Header::ref_from_prefix(quote).ok());
-    quoted.is_some_and(|(quoted, rest)| {
-        let registration = || {
-            quoted.protocol() == IpProtocol::UDP
-                && UdpHeader::ref_from_prefix(rest)
-                    .is_ok_and(|(udp, _)| udp.destination_port() == MOBILE_IP_PORT)
-        };
-        let ours = quoted.source() == facts.destination;
-        ours && (quoted.protocol() == IpProtocol::IP_IN_IP || registration())
-    })
 }
 
 /// Whether a packet that `entry` would lead away comes from the very end of the tunnel

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use homeport_wire::{EtherType, EthernetHeader, Ipv4Header, MacAddress, PortId, TenantId};
@@ -22,13 +23,17 @@ use crate::icmp_error::{IcmpError, TokenBucket};
 use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
+use crate::reassembly::Reassembly;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
+use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
 use crate::{arp, fragment, icmp_error};
 
+mod fragments;
 mod tunnel;
+mod tunnel_error;
 
 use tunnel::Entrance;
 
@@ -57,27 +62,31 @@ struct Job {
 pub(crate) struct Forwarder {
     pub(crate) output: Output,
     pub(crate) hold: Hold,
+    pub(crate) reassembly: Reassembly,
     pub(crate) now: Instant,
     jobs: VecDeque<Job>,
     pieces: Burst,
     identification: u16,
     errors: TokenBucket,
+    mtus: Arc<TunnelMtuCache>,
     /// How often the control core is told of a NAT that changed a port.
     rebounds: TokenBucket,
     allowances: Allowances,
 }
 
 impl Forwarder {
-    pub(crate) fn new(output: Output, config: &DataplaneConfig) -> Self {
+    pub(crate) fn new(output: Output, config: &DataplaneConfig, mtus: Arc<TunnelMtuCache>) -> Self {
         let errors_per_second = config.icmp_errors_per_second;
         Forwarder {
             output,
             hold: Hold::new(),
+            reassembly: Reassembly::new(config.hash_seed),
             now: Instant::now(),
             jobs: VecDeque::with_capacity(MAX_JOBS),
             pieces: Burst::new(),
             identification: 0,
             errors: TokenBucket::new(errors_per_second, (errors_per_second / 10).max(10)),
+            mtus,
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
         }
@@ -215,6 +224,8 @@ impl Forwarder {
             Class::ToKernel => self.local(job, Verdict::ToKernel),
             Class::Broadcast => self.broadcast(tables, job),
             Class::Decapsulate(local) => self.decapsulate(tables, job, local),
+            Class::Reassemble(local) => self.reassemble(tables, job, local),
+            Class::TunnelError(local) => self.tunnel_error(tables, job, local),
             Class::ReverseTunnel(visitor) => {
                 if let Some(job) = self.hop(job) {
                     self.encapsulate(tables, job, Entrance::to_home_agent(visitor));
@@ -237,11 +248,29 @@ impl Forwarder {
                 EthernetHeader::new(mac, mac, EtherType::IPV4)
             }
         };
+        let mtu = self.output.outlet(job.packet.port).map_or(u16::MAX, |outlet| outlet.mtu);
+        if verdict == Verdict::ToKernel && job.facts.total_len > mtu {
+            return self.local_pieces(job.packet, header, mtu);
+        }
         if job.packet.prepend(header.as_bytes()) {
             self.output.finish(job.packet, verdict);
         } else {
             self.output.drop(job.packet, DropReason::NoHeadroom);
         }
+    }
+
+    /// To the kernel what was put together here and is too long for a twin: cut
+    /// again, whatever its sender wants, as it is where it goes.
+    fn local_pieces(&mut self, packet: Packet, header: EthernetHeader, mtu: u16) {
+        let Some(mut pieces) = self.fragments(packet, mtu) else { return };
+        for mut packet in pieces.drain() {
+            if packet.prepend(header.as_bytes()) {
+                self.output.finish(packet, Verdict::ToKernel);
+            } else {
+                self.output.drop(packet, DropReason::NoHeadroom);
+            }
+        }
+        self.pieces = pieces;
     }
 
     /// A second packet, made here; `None` when there is no buffer: then it was
@@ -340,9 +369,14 @@ impl Forwarder {
             self.output.drop(job.packet, DropReason::TooBig);
             return None;
         }
-        let port = job.packet.port;
+        self.fragments(job.packet, mtu)
+    }
+
+    /// Cuts a packet. `None`: it cannot be. The burst is to be put back.
+    fn fragments(&mut self, packet: Packet, mtu: u16) -> Option<Burst> {
+        let port = packet.port;
         let mut pieces = std::mem::take(&mut self.pieces);
-        match fragment::fragment(job.packet, mtu, &mut self.output.pool, &mut pieces) {
+        match fragment::fragment(packet, mtu, &mut self.output.pool, &mut pieces) {
             Ok(()) => {
                 if let Some(stats) = self.output.stats(port) {
                     stats.originated.add(pieces.len().saturating_sub(1) as u64);

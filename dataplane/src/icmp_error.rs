@@ -1,16 +1,17 @@
 //! ICMP errors to the sender of a packet that cannot go on (RFC 792, RFC 1122
 //! §3.2.2, RFC 1812 §4.3.2).
 //!
-//! **Not done:** soft state of tunnels from ICMP errors inside them; Redirect.
+//! **Not done:** Redirect.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use homeport_wire::icmpv4::{
-    DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, HOST_UNREACHABLE, Icmpv4Header, TIME_EXCEEDED,
+    DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, HOST_UNREACHABLE, Icmpv4Header, NET_UNREACHABLE,
+    REASSEMBLY_TIME_EXCEEDED, TIME_EXCEEDED,
 };
 use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
-use zerocopy::IntoBytes;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::packet::Packet;
 
@@ -36,6 +37,10 @@ pub enum IcmpError {
     },
     /// There is no way to the destination.
     HostUnreachable,
+    /// There is no way to the destination's network.
+    NetUnreachable,
+    /// The other fragments did not come in time (RFC 1122 §3.3.2).
+    ReassemblyTimeExceeded,
 }
 
 /// Writes the error about the IPv4 packet `culprit` into `packet`, from `source`.
@@ -48,34 +53,51 @@ pub fn write(packet: &mut Packet, culprit: &[u8], source: Ipv4Addr, error: IcmpE
     let Ok(about) = Ipv4Packet::new_checked(culprit) else {
         return false;
     };
-    if !may_be_reported(&about) {
+    let (head, payload) = about.bytes().split_at(about.header().header_len());
+    write_about(packet, head, payload, source, error)
+}
+
+/// The same about a packet of which the header is known, options and all, and its
+/// payload as far as it goes.
+#[must_use]
+pub fn write_about(
+    packet: &mut Packet,
+    head: &[u8],
+    payload: &[u8],
+    source: Ipv4Addr,
+    error: IcmpError,
+) -> bool {
+    let Ok((about, _)) = Ipv4Header::ref_from_prefix(head) else {
+        return false;
+    };
+    if !may_be_reported(about, payload) {
         return false;
     }
     let (kind, code, rest) = match error {
         IcmpError::TimeExceeded => (TIME_EXCEEDED, 0, [0; 4]),
+        IcmpError::ReassemblyTimeExceeded => (TIME_EXCEEDED, REASSEMBLY_TIME_EXCEEDED, [0; 4]),
         IcmpError::HostUnreachable => (DESTINATION_UNREACHABLE, HOST_UNREACHABLE, [0; 4]),
+        IcmpError::NetUnreachable => (DESTINATION_UNREACHABLE, NET_UNREACHABLE, [0; 4]),
         IcmpError::FragmentationNeeded { mtu } => {
             let [high, low] = mtu.to_be_bytes();
             (DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED, [0, 0, high, low])
         }
     };
-    let quote = about.bytes();
-    let quote = quote.get(..MAX_LEN - Ipv4Header::LEN - Icmpv4Header::LEN).unwrap_or(quote);
-    let icmp = Icmpv4Header::new(kind, code, rest, quote);
-    let total_len = Ipv4Header::LEN + Icmpv4Header::LEN + quote.len();
-    let Ok(total_len) = u16::try_from(total_len) else {
+    let room = (MAX_LEN - Ipv4Header::LEN - Icmpv4Header::LEN).saturating_sub(head.len());
+    if !packet.set_bytes(head) || !packet.append(payload.get(..room).unwrap_or(payload)) {
         return false;
-    };
-    let destination = about.header().source();
-    let mut header = Ipv4Header::unsummed(source, destination, IpProtocol::ICMP, TTL, total_len);
+    }
+    let icmp = Icmpv4Header::new(kind, code, rest, packet.bytes());
+    // At most `MAX_LEN`.
+    let total_len = (Ipv4Header::LEN + Icmpv4Header::LEN + packet.len()) as u16;
+    let mut header = Ipv4Header::unsummed(source, about.source(), IpProtocol::ICMP, TTL, total_len);
     header.tos = TOS;
     header.fill_checksum();
-    packet.set_bytes(quote) && packet.prepend(icmp.as_bytes()) && packet.prepend(header.as_bytes())
+    packet.prepend(icmp.as_bytes()) && packet.prepend(header.as_bytes())
 }
 
 /// RFC 1122 §3.2.2, RFC 1812 §4.3.2.7.
-fn may_be_reported(about: &Ipv4Packet<'_>) -> bool {
-    let header = about.header();
+fn may_be_reported(header: &Ipv4Header, payload: &[u8]) -> bool {
     let (source, destination) = (header.source(), header.destination());
     let [first, ..] = source.octets();
     // Classes D and E, and "this network", are nobody's own address.
@@ -83,8 +105,8 @@ fn may_be_reported(about: &Ipv4Packet<'_>) -> bool {
     let to_a_group = destination.is_multicast() || destination.is_broadcast();
     // Of the ICMP types, the queries and their answers; what is unknown might be
     // an error.
-    let is_icmp_error = header.protocol() == IpProtocol::ICMP
-        && !matches!(about.payload().first(), Some(0 | 8 | 13..=18));
+    let is_icmp_error =
+        header.protocol() == IpProtocol::ICMP && !matches!(payload.first(), Some(0 | 8 | 13..=18));
     from_a_station && !to_a_group && header.fragment_offset() == 0 && !is_icmp_error
 }
 
@@ -175,6 +197,8 @@ mod tests {
             for (error, kind, code, rest) in [
                 (IcmpError::TimeExceeded, 11, 0, [0; 4]),
                 (IcmpError::HostUnreachable, 3, 1, [0; 4]),
+                (IcmpError::NetUnreachable, 3, 0, [0; 4]),
+                (IcmpError::ReassemblyTimeExceeded, 11, 1, [0; 4]),
                 (IcmpError::FragmentationNeeded { mtu: 1480 }, 3, 4, [0, 0, 5, 200]),
             ] {
                 let bytes = report(&culprit, error).unwrap();

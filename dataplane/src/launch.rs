@@ -25,8 +25,13 @@ use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::{RouteWriter, routes};
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::visitor::{VisitorWriter, visitors};
+use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
+
+/// How many packets that were put together from fragments may be on their way at
+/// once: each is cut again, or copied, before the next one is made.
+const LARGE_BUFFERS: usize = 16;
 
 /// The control core's side of a dataplane.
 pub struct Control {
@@ -154,10 +159,11 @@ pub fn build(
     let output = Output {
         outlets,
         shared,
-        pool: PacketPool::new(config.buffers.max(needed)),
+        pool: PacketPool::with_large(config.buffers.max(needed), LARGE_BUFFERS),
         punts: punt_sender,
     };
-    Ok((control, Worker::new(config, output, tables, inject_receiver)))
+    let mtus = Arc::new(TunnelMtuCache::new(seed));
+    Ok((control, Worker::new(config, output, tables, inject_receiver, mtus)))
 }
 
 fn port_shared(setup: &PortSetup) -> PortShared {

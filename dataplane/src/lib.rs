@@ -57,6 +57,7 @@ pub mod ring;
 pub mod stats;
 mod sync;
 pub mod table;
+pub mod tunnel_icmp;
 pub mod tunnel_mtu;
 pub mod verdict;
 pub mod worker;

@@ -30,20 +30,28 @@ impl MaximumSegmentSize {
     const LEN: u8 = 4;
 }
 
+/// Whether the IPv4 packet in `bytes` begins a TCP connection, so that it may offer a
+/// maximum segment size.
+pub fn is_offer(bytes: &[u8], facts: &Ipv4Facts) -> bool {
+    // Ports, flags and options of a fragment are not all there.
+    facts.protocol == IpProtocol::TCP
+        && !facts.fragment
+        && bytes
+            .get(usize::from(facts.header_len)..)
+            .and_then(|segment| TcpHeader::ref_from_prefix(segment).ok())
+            .is_some_and(|(tcp, _)| tcp.flags & TcpHeader::SYN != 0)
+}
+
 /// Lowers the maximum segment size that the IPv4 packet in `bytes` offers, so that
 /// the other side's packets are at most `room` bytes long. Only a TCP SYN or
 /// SYN-ACK offers one; one that does not is taken to mean 536 (RFC 9293 §3.7.1)
 /// and stays. Returns whether anything was changed.
 pub fn clamp(bytes: &mut [u8], facts: &Ipv4Facts, room: u16) -> bool {
-    // Ports, flags and options of a fragment are not all there.
-    if facts.protocol != IpProtocol::TCP || facts.fragment {
+    if !is_offer(bytes, facts) {
         return false;
     }
     let Some(segment) = bytes.get_mut(usize::from(facts.header_len)..) else { return false };
     let Ok((tcp, rest)) = TcpHeader::mut_from_prefix(segment) else { return false };
-    if tcp.flags & TcpHeader::SYN == 0 {
-        return false;
-    }
     let options = tcp.header_len().saturating_sub(TcpHeader::LEN);
     let Some(mut options) = rest.get_mut(..options) else { return false };
     let limit = room.saturating_sub(HEADERS);

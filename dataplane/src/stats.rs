@@ -2,7 +2,8 @@
 //!
 //! The conservation law: what was received, handed over by the kernel twin,
 //! injected by the control core or made here ends transmitted, punted, delivered
-//! to the kernel, dropped by reason, or is still held.
+//! to the kernel, dropped by reason, or is still held. What is cut here becomes several
+//! packets, and fragments that are put together here become one.
 //!
 //! A packet's whole life is counted at one port: the one that it came in on, or
 //! that its maker is counted at (a copy, a fragment, an ICMP error). So the law
@@ -69,8 +70,12 @@ pub struct PortStats {
     pub tx: Counter,
     /// Frames delivered to the kernel twin.
     pub to_kernel: Counter,
-    /// Packets that wait for their next hop's address, now.
+    /// Packets that wait for their next hop's address or, fragments, for the rest of
+    /// their datagram, now.
     pub held: Counter,
+    /// Fragments that became part of a packet put together here: all but one of
+    /// each, which is the packet from then on.
+    pub joined: Counter,
     /// Bytes of the frames in `rx`.
     pub rx_bytes: Counter,
     /// Bytes of the frames in `tx`.
@@ -101,9 +106,13 @@ impl PortStats {
         &self.dropped.0[reason as usize]
     }
 
-    /// All that was handed to the dataplane at this port.
+    /// All that was handed to the dataplane at this port; fragments that were put
+    /// together are one packet.
     pub fn total_in(&self) -> u64 {
-        self.rx.get() + self.from_kernel.get() + self.injected.get() + self.originated.get()
+        let all =
+            self.rx.get() + self.from_kernel.get() + self.injected.get() + self.originated.get();
+        // A reader that is not the worker may see the two at different times.
+        all.saturating_sub(self.joined.get())
     }
 
     /// All that is settled or still held: equal to [`PortStats::total_in`]

@@ -38,7 +38,6 @@ reasons! {
         TunnelPortMismatch = "tunnel-port-mismatch", "A tunnelled packet from the right address and another UDP port: a NAT changed it and the node has not registered since (RFC 3519 4.3).";
         HalfBoundTunnel = "half-bound-tunnel", "For a node whose UDP port is not known until its first keepalive (RFC 3519 4.11).";
         UnprovenAddress = "unproven-address", "For an address that has not answered yet: it gets at most three times what it sent.";
-        FragmentedTunnel = "fragmented-tunnel", "A fragment of a tunnelled packet: tunnels are not reassembled.";
         FragmentOverlap = "fragment-overlap", "Fragments of a tunnelled packet that overlap: the whole packet is refused.";
         FragmentDuplicate = "fragment-duplicate", "A fragment of a tunnelled packet that was here already, byte for byte.";
         FragmentMalformed = "fragment-malformed", "A fragment that carries nothing, or is not the last and no multiple of eight bytes long.";
@@ -47,7 +46,9 @@ reasons! {
         FragmentTooLong = "fragment-too-long", "Fragments of a packet that is longer than what is put together.";
         FragmentEvicted = "fragment-evicted", "Too many fragments wait, of one source or of all: the oldest packet's were given up.";
         FragmentTimeout = "fragment-timeout", "Fragments of a tunnelled packet whose others did not come in time.";
-        TunnelIcmpUnmatched = "tunnel-icmp-unmatched", "An ICMP error about a tunnel that does not exist, or one that must not be believed or relayed.";
+        TunnelIcmpUnmatched = "tunnel-icmp-unmatched", "An ICMP error about a tunnel that does not exist, or one that cannot be true.";
+        TunnelIcmpNoted = "tunnel-icmp-noted", "An ICMP error about a tunnel of ours that is remembered, and not passed on to the sender of the packet inside (RFC 2003 4).";
+        TunnelMtuTooSmall = "tunnel-mtu-too-small", "Fragmentation Needed about a tunnel of ours with an MTU below 576, which is not believed.";
         NatNoMapping = "nat-no-mapping", "For a translated address and port that nobody inside uses.";
         NatFiltered = "nat-filtered", "For a translated port, from somebody that the host inside has not sent to (RFC 4787 5).";
         NatHostLimit = "nat-host-limit", "One host inside has all the ports or sessions that one host may have.";

@@ -3,6 +3,7 @@
 //!
 //! **Not done:** more than one worker for a port.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -19,6 +20,8 @@ use crate::output::{Outlet, Output};
 use crate::packet::{BURST, Burst};
 use crate::parse::{self, Frame};
 use crate::punt::{InjectHeader, InjectKind};
+use crate::reassembly::MAX_FRAGMENTS;
+use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
 
 /// Idle turns that spin.
@@ -64,13 +67,14 @@ impl Worker {
         output: Output,
         mut tables: Tables,
         injects: InjectReceiver,
+        mtus: Arc<TunnelMtuCache>,
     ) -> Self {
         // Until it runs, the writers need not reckon with it.
         tables.offline();
         Worker {
             poll: config.poll,
             core: config.core,
-            forwarder: Forwarder::new(output, config),
+            forwarder: Forwarder::new(output, config, mtus),
             tables,
             injects,
             received: Burst::new(),
@@ -82,7 +86,7 @@ impl Worker {
     /// Buffers that it takes to fill every burst and queue of a worker with so many
     /// ports.
     pub(crate) const fn buffers_needed(ports: usize) -> usize {
-        MAX_HELD + MAX_JOBS + BURST * (2 + 4 * ports)
+        MAX_HELD + MAX_FRAGMENTS + MAX_JOBS + BURST * (2 + 4 * ports)
     }
 
     /// Runs until `stop` is set, which is seen within a tenth of a second.
@@ -130,6 +134,10 @@ impl Worker {
         }
         if !self.forwarder.hold.is_empty() {
             self.forwarder.release_held(&self.tables);
+        }
+        // The longest sleep is short enough for them too.
+        if !self.forwarder.reassembly.is_empty() {
+            self.forwarder.expire_fragments(&self.tables);
         }
         let mut busy = false;
         for index in 0..self.forwarder.output.outlets.len() {

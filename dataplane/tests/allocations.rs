@@ -52,10 +52,11 @@ mod tests {
     use super::ALLOCATIONS;
     use crate::harness::*;
     use crate::walk::{MOBILE, ROUTER, foreign_agent, home_agent};
-    use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
+    use homeport_dataplane::reassembly::TIMEOUT;
+    use homeport_dataplane::table::binding::{Encapsulation, EntryFlags, TunnelFlags};
     use homeport_dataplane::table::route::RouteEntry;
     use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry};
-    use homeport_dataplane::verdict::PuntReason;
+    use homeport_dataplane::verdict::{DropReason, PuntReason};
     use std::time::Duration;
 
     fn allocations(work: impl FnOnce()) -> u64 {
@@ -172,6 +173,70 @@ mod tests {
             assert_eq!(rig.punted(PuntReason::TunnelKeepalive), 8);
             rig.check();
         }
+    }
+
+    /// B-05: fragments that become whole, small and large, that are refused and that
+    /// time out; errors from inside the tunnel; clamped segment sizes; cut options.
+    #[test]
+    fn no_burst_of_fragments_and_errors_allocates() {
+        let mut rig = home_agent();
+        let end = ("10.0.2.2", Encapsulation::IpInIp, TunnelFlags::REVERSE);
+        let mut entry = binding_of("10.0.1.2", None, &[end]);
+        entry.flags = EntryFlags::CLAMP_MSS;
+        rig.bind("10.1.0.10", entry);
+        let (node, far) = ("10.1.0.10", "192.0.2.7");
+        let up = |len: usize| Ip::data(node, far).payload(vec![0; len]).fragmentable();
+        let cut = |packet: Ip| -> Vec<Ip> {
+            let count = packet.payload.len().div_ceil(1200);
+            let part = |(at, piece): (usize, &[u8])| {
+                let whole = packet.clone().payload(piece.to_vec());
+                whole.fragment(at as u16 * 1200, at + 1 < count)
+            };
+            packet.payload.chunks(1200).enumerate().map(part).collect()
+        };
+        let mut syn = vec![0; 24];
+        syn[12..14].copy_from_slice(&[0x60, 2]);
+        syn[20..24].copy_from_slice(&[2, 4, 0xff, 0xff]);
+        let quote = Ip::data(far, node).payload(vec![0; 1400]).tunnelled("10.0.1.2", "10.0.2.2");
+        let unfinished = |source: &str, offset: u16| {
+            let packet = up(1000).tunnelled(source, "10.0.1.2").payload(vec![0; 64]);
+            packet.fragment(offset, true)
+        };
+        let mut packets = cut(up(1400).tunnelled("10.0.2.2", "10.0.1.2"));
+        packets.extend(cut(up(8000).tunnelled("10.0.2.2", "10.0.1.2")));
+        packets.extend((1..40).map(|at| unfinished("10.0.3.1", at * 64)));
+        packets.extend((1..9).map(|at| unfinished("10.0.3.2", at * 56)));
+        packets.push(unfinished("10.0.3.3", 0));
+        packets.push(Ip::data(far, node).payload(syn));
+        packets.push(Ip::icmp("10.0.9.9", "10.0.1.2", 3, &quote.bytes()));
+        packets.push(Ip::icmp("10.0.9.9", "10.0.1.2", 11, &quote.bytes()[..28]));
+        packets.extend(cut(Ip::udp(far, "10.0.1.2", (1, 2)).payload(vec![0; 8000])));
+        let frames: Vec<Vec<u8>> =
+            packets.iter().map(|packet| packet.frame(port_mac(0), station(ROUTER))).collect();
+        let work = |rig: &mut Rig| {
+            for _ in 0..4 {
+                for frame in &frames {
+                    rig.push(0, frame);
+                }
+                while rig.worker.run_once(rig.now) {}
+                rig.now += TIMEOUT;
+                while rig.worker.run_once(rig.now) {}
+            }
+            rig.links[0].discard();
+            rig.twins[0].as_ref().unwrap().discard();
+        };
+        work(&mut rig);
+        assert_eq!(allocations(|| work(&mut rig)), 0);
+        for reason in [
+            DropReason::FragmentTimeout,
+            DropReason::FragmentTooMany,
+            DropReason::FragmentOverlap,
+            DropReason::TunnelIcmpNoted,
+        ] {
+            assert!(rig.dropped(reason) >= 8, "{}", rig.drops());
+        }
+        assert!(rig.stats(0).decapsulated.get() >= 16 && rig.stats(0).joined.get() >= 100);
+        rig.check();
     }
 
     #[test]

@@ -14,12 +14,21 @@ use crate::table::local::LocalEntry;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
 use crate::verdict::{DropReason, PuntReason, Verdict};
-use crate::{decap, encap, keepalive, parse};
+use crate::{decap, encap, keepalive, mss, parse};
+
+/// How a packet is put into a tunnel to a node inside the tunnel to its foreign
+/// agent: every node can undo it.
+const INNERMOST: Encapsulation = Encapsulation::IpInIp;
 
 /// How a packet enters a tunnel of ours.
 #[derive(Clone, Copy)]
 pub(super) struct Entrance {
     tunnel: Tunnel,
+    /// The node to whose home address a packet is put into a tunnel first: its
+    /// foreign agent could not deliver it otherwise.
+    through: Option<Ipv4Addr>,
+    /// Whether TCP connections are told of the tunnel's MTU.
+    clamp_mss: bool,
     /// For an address that is not proven: the node that is reached there.
     unproven: Option<Ipv4Addr>,
 }
@@ -33,7 +42,8 @@ impl Entrance {
             set_dont_fragment: bound.entry.flags.contains(EntryFlags::SET_DF),
         };
         let unproven = end.is(TunnelFlags::UNPROVEN).then_some(bound.home_address);
-        Entrance { tunnel, unproven }
+        let clamp_mss = bound.entry.flags.contains(EntryFlags::CLAMP_MSS);
+        Entrance { tunnel, through: None, clamp_mss, unproven }
     }
 
     pub(super) const fn to_home_agent(visitor: &VisitorEntry) -> Self {
@@ -43,16 +53,27 @@ impl Entrance {
             encapsulation: visitor.encapsulation,
             set_dont_fragment: visitor.flags.contains(EntryFlags::SET_DF),
         };
-        Entrance { tunnel, unproven: None }
+        let clamp_mss = visitor.flags.contains(EntryFlags::CLAMP_MSS);
+        Entrance { tunnel, through: None, clamp_mss, unproven: None }
     }
 
     /// The tunnel in which a mobile router or a listening node gets what its foreign
-    /// agent could not deliver: to its home address, inside the tunnel `self`. Every
-    /// node can undo IP in IP.
-    const fn inside(&self, home_address: Ipv4Addr) -> Self {
-        let encapsulation = Encapsulation::IpInIp;
-        let tunnel = Tunnel { destination: home_address, encapsulation, ..self.tunnel };
-        Entrance { tunnel, unproven: None }
+    /// agent could not deliver: to its home address, inside the tunnel `self`.
+    fn inside(&self) -> Option<Self> {
+        let destination = self.through?;
+        let tunnel = Tunnel { destination, encapsulation: INNERMOST, ..self.tunnel };
+        Some(Entrance { tunnel, through: None, unproven: None, ..*self })
+    }
+
+    /// Bytes that all its headers add to a packet.
+    fn overhead(&self, is_fragment: bool) -> u16 {
+        let encapsulation = self.tunnel.encapsulation;
+        let len = match self.through {
+            Some(_) => encap::overhead(encapsulation) + encap::overhead(INNERMOST),
+            None => encap::overhead(encap::carrier(encapsulation, is_fragment)),
+        };
+        // Two headers at most.
+        len as u16
     }
 
     /// Whose allowance pays for what enters here.
@@ -122,7 +143,10 @@ impl Forwarder {
         (job.facts, job.origin, job.route) = (opened.inner, Origin::Tunnel, None);
         job.passes += 1;
         match class {
-            TunnelClass::Visitor(visitor) => self.deliver(tables, job, visitor),
+            TunnelClass::Visitor(visitor) => {
+                self.clamp_leaving(tables, &mut job, Entrance::to_home_agent(visitor));
+                self.deliver(tables, job, visitor);
+            }
             TunnelClass::ReverseTunnel(visitor) => {
                 // What is for a group is carried to the home network with its TTL
                 // (RFC 3024 §5.4.2); the rest is forwarded.
@@ -134,6 +158,11 @@ impl Forwarder {
                 }
             }
             TunnelClass::Keepalive(from) => self.answer(tables, job, &from),
+            TunnelClass::Home(Some(from)) => {
+                let back = Entrance::to_node(&from.bound, from.end);
+                self.clamp_leaving(tables, &mut job, back);
+                self.again(job);
+            }
             _ => self.again(job),
         }
     }
@@ -187,11 +216,9 @@ impl Forwarder {
         let is_behind = job.facts.destination != bound.home_address;
         // A foreign agent would not know whom it is for: it is put into a packet for
         // the router first (RFC 5177 §7).
-        if is_behind && !end.is(TunnelFlags::CO_LOCATED) {
-            self.encapsulate_twice(tables, job, entrance, bound.home_address);
-        } else {
-            self.encapsulate(tables, job, entrance);
-        }
+        let through = is_behind && !end.is(TunnelFlags::CO_LOCATED);
+        let through = through.then_some(bound.home_address);
+        self.encapsulate(tables, job, Entrance { through, ..entrance });
     }
 
     /// To the kernel, and a copy to each node that is away and wants it. It is not
@@ -208,64 +235,77 @@ impl Forwarder {
                 let entrance = Entrance::to_node(&bound, end);
                 // A foreign agent would not know whom a broadcast is for either
                 // (RFC 5944 §4.3).
-                if end.is(TunnelFlags::CO_LOCATED) {
-                    self.encapsulate(tables, copy, entrance);
-                } else {
-                    self.encapsulate_twice(tables, copy, entrance, key.home_address);
-                }
+                let through = !end.is(TunnelFlags::CO_LOCATED);
+                let through = through.then_some(key.home_address);
+                self.encapsulate(tables, copy, Entrance { through, ..entrance });
             }
         }
         self.local(job, Verdict::ToKernel);
     }
 
-    /// Into a tunnel to the node itself, and with that into its foreign agent's.
-    fn encapsulate_twice(
-        &mut self,
-        tables: &Tables,
-        job: Job,
-        outer: Entrance,
-        home_address: Ipv4Addr,
-    ) {
-        if let Some(job) = self.wrap(job, outer.inside(home_address)) {
-            self.encapsulate(tables, job, outer);
-        }
-    }
-
     /// Into a tunnel: whole, or in fragments that fit it.
     pub(super) fn encapsulate(&mut self, tables: &Tables, mut job: Job, entrance: Entrance) {
-        let Tunnel { source, destination, encapsulation, .. } = entrance.tunnel;
-        let too_deep =
-            job.facts.may_be_tunnelled() && encap::nesting(job.packet.bytes()) >= MAX_NESTING;
+        let too_deep = job.facts.may_be_tunnelled()
+            && encap::nesting(job.packet.bytes()) + u8::from(entrance.through.is_some())
+                >= MAX_NESTING;
         if too_deep || job.passes >= MAX_PASSES {
             return self.output.drop(job.packet, DropReason::NestedTunnel);
         }
-        job.route = tables.routes.lookup(job.packet.tenant, destination);
-        let mtu = match job.route {
-            Some(RouteEntry::Via { port, .. }) => self.output.outlet(port).map(|out| out.mtu),
-            _ => None,
-        };
-        let mtu = mtu.map_or(usize::from(u16::MAX), usize::from);
-        let room = |is_fragment| {
-            mtu.saturating_sub(encap::overhead(encap::carrier(encapsulation, is_fragment)))
-        };
-        if usize::from(job.facts.total_len) <= room(job.facts.fragment) {
+        let tenant = job.packet.tenant;
+        let (route, mtu) = self.tunnel_mtu(tables, tenant, entrance.tunnel.destination);
+        job.route = route;
+        let room = |is_fragment| mtu.saturating_sub(entrance.overhead(is_fragment));
+        if entrance.clamp_mss && mss::is_offer(job.packet.bytes(), &job.facts) {
+            mss::clamp(job.packet.bytes_mut(), &job.facts, room(false));
+        }
+        if job.facts.total_len <= room(job.facts.fragment) {
             return self.enter(job, entrance);
         }
         // Fragments are cut before the tunnel: its end need not put them together,
         // and a NAT on the way could not tell whose they are (RFC 3519 §4.8).
-        let room = room(job.facts.fragment || !job.facts.dont_fragment);
-        let room = u16::try_from(room).unwrap_or(u16::MAX).max(MIN_MTU);
+        let room = room(job.facts.fragment || !job.facts.dont_fragment).max(MIN_MTU);
         let Job { facts, origin, passes, route, .. } = job;
-        let Some(mut pieces) = self.cut(job, room, Some(source)) else { return };
+        let source = Some(entrance.tunnel.source);
+        let Some(mut pieces) = self.cut(job, room, source) else { return };
         for packet in pieces.drain() {
             self.enter(Job { packet, facts, origin, passes, route }, entrance);
         }
         self.pieces = pieces;
     }
 
-    /// Puts the outer header on and lets the outer packet have its pass.
+    /// The route to a tunnel's far end, and the longest outer packet that gets there:
+    /// what the first link takes, or what a router behind it said (RFC 2003 §5.1).
+    fn tunnel_mtu(
+        &self,
+        tables: &Tables,
+        tenant: TenantId,
+        remote: Ipv4Addr,
+    ) -> (Option<RouteEntry>, u16) {
+        let route = tables.routes.lookup(tenant, remote);
+        let link = match route {
+            Some(RouteEntry::Via { port, .. }) => self.output.outlet(port).map(|out| out.mtu),
+            _ => None,
+        };
+        (route, self.mtus.enter(tenant, remote, self.now).min(link.unwrap_or(u16::MAX)))
+    }
+
+    /// Lets the other side of a TCP connection know what the tunnel back has room
+    /// for, when its offer leaves a tunnel.
+    fn clamp_leaving(&self, tables: &Tables, job: &mut Job, back: Entrance) {
+        if back.clamp_mss && mss::is_offer(job.packet.bytes(), &job.facts) {
+            let (_, mtu) = self.tunnel_mtu(tables, job.packet.tenant, back.tunnel.destination);
+            let room = mtu.saturating_sub(back.overhead(false));
+            mss::clamp(job.packet.bytes_mut(), &job.facts, room);
+        }
+    }
+
+    /// Puts the outer headers on and lets the outer packet have its pass.
     fn enter(&mut self, job: Job, entrance: Entrance) {
-        if let Some(job) = self.wrap(job, entrance) {
+        let inside = match entrance.inside() {
+            Some(inside) => self.wrap(job, inside),
+            None => Some(job),
+        };
+        if let Some(job) = inside.and_then(|job| self.wrap(job, entrance)) {
             self.again(job);
         }
     }

@@ -135,10 +135,6 @@ fn a_tunnel_ends_only_at_an_agents_address_and_only_as_negotiated() {
     }
     let broken = Ip { payload: b"no packet".to_vec(), ..inner.tunnelled(CARE_OF, AGENT) };
     rig.assert_drops(0, &from_core(&broken), DropReason::MalformedInner);
-    for (offset, more) in [(0, true), (8, true), (8, false)] {
-        let part = inner.tunnelled(CARE_OF, AGENT).fragment(offset, more);
-        rig.assert_drops(0, &from_core(&part), DropReason::FragmentedTunnel);
-    }
     // Congestion was marked for a packet that cannot tell (RFC 6040 §4.2).
     let marked = inner.tunnelled(CARE_OF, AGENT).tos(3);
     rig.assert_drops(0, &from_core(&marked), DropReason::EcnMismatch);

@@ -54,8 +54,9 @@ fn other_protocols_and_local_packets_go_to_the_kernel_as_they_came() {
         from_core(&Ip::icmp(FAR, AGENT, 8, b"ping")),
         from_core(&Ip::data(FAR, AGENT)),
         from_core(&Ip::udp(FAR, AGENT, (434, 5000))),
-        // A fragment's ports are not believed: the kernel puts it together.
-        from_core(&Ip::udp(FAR, AGENT, (5000, 434)).fragment(0, true)),
+        // A fragment's ports are not believed; what we do not speak, the kernel puts
+        // together.
+        from_core(&Ip::data(FAR, AGENT).fragment(0, true)),
         from_core(&Ip::data(FAR, "224.0.0.5")),
         from_core(&Ip::icmp(FAR, "224.0.0.1", 9, b"advertisement")),
     ];
@@ -178,27 +179,27 @@ fn solicitations_are_punted_from_nodes_with_and_without_an_address() {
     }
 }
 
-/// RFC 2003 §4; reliability, attack 29: only about a tunnel that we could have
-/// sent.
+/// RFC 5944 §3.7.2.3: the foreign agent learns that a home agent cannot be reached.
 #[test]
-fn icmp_errors_about_our_tunnels_are_punted_and_others_are_the_kernels() {
+fn icmp_errors_about_registrations_are_punted_and_those_about_others_are_the_kernels() {
     let mut rig = home_agent();
-    let tunnelled = Ip::data(FAR, "10.1.0.10").tunnelled(AGENT, "10.0.2.2").bytes();
+    let request = Ip::udp(AGENT, FAR, (434, 434)).bytes();
     for kind in [3, 11, 12] {
-        let error = Ip::icmp("10.0.9.9", AGENT, kind, &tunnelled[..28]);
+        let error = Ip::icmp("10.0.9.9", AGENT, kind, &request[..28]);
         assert_eq!(rig.exchange(0, &from_core(&error)), []);
         assert_eq!(rig.punts()[0].0.reason(), Some(PuntReason::TunnelIcmp));
     }
-    // RFC 5944 §3.7.2.3: one about a registration is for the foreign agent.
-    let request = Ip::udp(AGENT, FAR, (434, 434)).bytes();
-    let error = Ip::icmp("10.0.9.9", AGENT, 3, &request[..28]);
-    assert_eq!(rig.exchange(0, &from_core(&error)), []);
-    assert_eq!(rig.punts()[0].0.reason(), Some(PuntReason::TunnelIcmp));
+    let tunnelled = Ip::data(FAR, "10.1.0.10").tunnelled(AGENT, "10.0.2.2").bytes();
     let not_ours = Ip::data(FAR, "10.1.0.10").tunnelled("10.0.1.3", "10.0.2.2").bytes();
     let no_tunnel = Ip { protocol: IpProtocol::UDP, ..Ip::data(AGENT, FAR) }.bytes();
-    for (kind, quote) in
-        [(3, &not_ours[..28]), (3, &no_tunnel[..28]), (3, &tunnelled[..19]), (4, &tunnelled[..28])]
-    {
+    let reply = Ip::udp(AGENT, FAR, (434, 1434)).bytes();
+    for (kind, quote) in [
+        (3, &not_ours[..28]),
+        (3, &no_tunnel[..28]),
+        (3, &tunnelled[..19]),
+        (3, &reply[..28]),
+        (4, &tunnelled[..28]),
+    ] {
         let error = Ip::icmp("10.0.9.9", AGENT, kind, quote);
         assert_eq!(rig.exchange(0, &from_core(&error)), []);
         assert_eq!(rig.punts(), []);

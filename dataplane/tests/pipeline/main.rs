@@ -6,6 +6,8 @@ mod control;
 #[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
+mod fragments;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod home_agent;
@@ -15,6 +17,8 @@ mod links;
 mod nat;
 #[cfg(test)]
 mod noise;
+#[cfg(test)]
+mod path_mtu;
 #[cfg(test)]
 mod realms;
 #[cfg(test)]

@@ -28,10 +28,23 @@ pub const ADDRESS_MASK_REQUEST: u8 = 17;
 /// Address mask reply (RFC 950).
 pub const ADDRESS_MASK_REPLY: u8 = 18;
 
+/// Code of [`DESTINATION_UNREACHABLE`]: no route to the network.
+pub const NET_UNREACHABLE: u8 = 0;
+/// Code of [`DESTINATION_UNREACHABLE`]: the host does not know the protocol.
+pub const PROTOCOL_UNREACHABLE: u8 = 2;
+/// Code of [`DESTINATION_UNREACHABLE`]: nobody listens on the port.
+pub const PORT_UNREACHABLE: u8 = 3;
 /// Code of [`DESTINATION_UNREACHABLE`]: a packet with DF needs fragmentation.
 pub const FRAGMENTATION_NEEDED: u8 = 4;
 /// Code of [`DESTINATION_UNREACHABLE`]: no route to the host.
 pub const HOST_UNREACHABLE: u8 = 1;
+/// Code of [`DESTINATION_UNREACHABLE`]: the way that the sender chose is closed.
+pub const SOURCE_ROUTE_FAILED: u8 = 5;
+
+/// Code of [`TIME_EXCEEDED`]: the TTL ran out.
+pub const TTL_EXCEEDED: u8 = 0;
+/// Code of [`TIME_EXCEEDED`]: fragments were waited for in vain.
+pub const REASSEMBLY_TIME_EXCEEDED: u8 = 1;
 
 /// The eight bytes in front of every ICMP message.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
