@@ -151,12 +151,14 @@ impl EventLoop {
             visitors,
             locals,
             routes,
+            source_routes,
             neighbors,
             punts,
             injects,
             ports,
         } = control;
-        let tables = Tables { bindings, listeners, visitors, locals, routes, neighbors };
+        let tables =
+            Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
         let tenants = ports.iter().map(|port| port.tenant).collect();
         let now = clock::now();
         let mut event_loop = EventLoop {

@@ -24,15 +24,19 @@ use homeport_dataplane::table::binding::{
 };
 use homeport_dataplane::table::hash::{TableFull, Writer};
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
-use homeport_dataplane::table::lpm::RouteWriter;
+use homeport_dataplane::table::lpm::{RouteWriter, Scope};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
-use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey, VisitorWriter};
-use homeport_proto::action::{BindingState, VisitorState};
+use homeport_dataplane::table::source_route::SourceRouteWriter;
+use homeport_dataplane::table::visitor::{VisitorEntry, VisitorKey, VisitorWriter};
+use homeport_proto::action::BindingState;
 use homeport_proto::config::{AgentConfig, Prefix};
 use homeport_proto::{Action, PortId, TenantId};
 
+use self::visiting::Visiting;
 use crate::kernel::{Change, KernelLocal};
+
+mod visiting;
 
 /// The writers of the dataplane's tables.
 pub struct Tables {
@@ -46,6 +50,8 @@ pub struct Tables {
     pub locals: Writer<LocalKey, LocalEntry>,
     /// Routes.
     pub routes: RouteWriter,
+    /// Visitors' source-restricted routes.
+    pub source_routes: SourceRouteWriter,
     /// Neighbours.
     pub neighbors: Writer<NeighborKey, NeighborEntry>,
 }
@@ -57,7 +63,7 @@ type BoundAddress = (TenantId, Ipv4Addr);
 pub struct Installer {
     bindings: Kept<Writer<BindingKey, BindingEntry>>,
     listeners: ListenerWriter,
-    visitors: Kept<VisitorWriter>,
+    visiting: Visiting,
     locals: Kept<Writer<LocalKey, LocalEntry>>,
     routes: Kept<RouteWriter>,
     neighbors: Kept<Writer<NeighborKey, NeighborEntry>>,
@@ -79,7 +85,7 @@ impl Installer {
         Installer {
             bindings: Kept::new("bindings", tables.bindings),
             listeners: tables.listeners,
-            visitors: Kept::new("visitors", tables.visitors),
+            visiting: Visiting::new(tables.visitors, tables.source_routes),
             locals: Kept::new("local addresses", tables.locals),
             routes: Kept::new("routes", tables.routes),
             neighbors: Kept::new("neighbours", tables.neighbors),
@@ -107,11 +113,10 @@ impl Installer {
                 self.route_behind((tenant, home_address), &[]);
                 self.listen(key, None);
             }
-            Action::InstallVisitor(visitor) => self.install_visitor(visitor),
+            Action::InstallVisitor(visitor) => self.visiting.install(visitor),
             Action::RemoveVisitor { tenant, home_address, home_agent } => {
-                tracing::info!(%tenant, %home_address, %home_agent, "visitor removed");
                 let (tenant, home_address, home_agent) = (*tenant, *home_address, *home_agent);
-                self.visitors.remove(&VisitorKey { tenant, home_address, home_agent });
+                self.visiting.remove(VisitorKey { tenant, home_address, home_agent });
             }
             Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => return false,
         }
@@ -119,9 +124,11 @@ impl Installer {
     }
 
     /// Makes the local addresses those of this config's agents and the kernel's,
-    /// and the routes those of this config's tenants.
+    /// the routes those of this config's tenants, and visitors' ways those of their
+    /// foreign agents.
     pub fn configure(&mut self, config: &AgentConfig) {
         self.configure_tenants(config);
+        self.visiting.configure(config);
         let wanted = configured_addresses(config);
         let before = std::mem::replace(&mut self.configured, wanted);
         let mut touched: Vec<Ipv4Addr> =
@@ -163,7 +170,8 @@ impl Installer {
     /// Tries again what did not fit. Returns whether something still waits.
     pub fn retry(&mut self) -> bool {
         self.bindings.retry();
-        self.visitors.retry();
+        self.visiting.visitors.retry();
+        self.visiting.source_routes.retry();
         self.locals.retry();
         self.routes.retry();
         self.neighbors.retry();
@@ -173,17 +181,19 @@ impl Installer {
     /// Whether something waits for room.
     pub fn is_late(&self) -> bool {
         !(self.bindings.late.is_empty()
-            && self.visitors.late.is_empty()
+            && self.visiting.visitors.late.is_empty()
+            && self.visiting.source_routes.late.is_empty()
             && self.locals.late.is_empty()
             && self.routes.late.is_empty()
             && self.neighbors.late.is_empty())
     }
 
     /// How often each table was full, by its name.
-    pub fn full_counts(&self) -> [(&'static str, u64); 5] {
+    pub fn full_counts(&self) -> [(&'static str, u64); 6] {
         [
             (self.bindings.name, self.bindings.full),
-            (self.visitors.name, self.visitors.full),
+            (self.visiting.visitors.name, self.visiting.visitors.full),
+            (self.visiting.source_routes.name, self.visiting.source_routes.full),
             (self.locals.name, self.locals.full),
             (self.routes.name, self.routes.full),
             (self.neighbors.name, self.neighbors.full),
@@ -201,7 +211,7 @@ impl Installer {
             .routes
             .writer
             .iter()
-            .filter(|(key, _)| key.tenant() == UNDERLAY)
+            .filter(|(key, _)| key.scope() == UNDERLAY)
             .filter_map(|(key, entry)| Some((Prefix::new(key.prefix(), key.prefix_len())?, *entry)))
             .collect();
         routes.sort_unstable_by_key(|(prefix, _)| *prefix);
@@ -215,12 +225,12 @@ impl Installer {
 
     /// The visitors in force, ordered by tenant, home address and home agent.
     pub fn visitors(&self) -> impl Iterator<Item = (&VisitorKey, &VisitorEntry)> {
-        self.visitors.writer.iter()
+        self.visiting.visitors.writer.iter()
     }
 
     /// How many bindings and how many visitors the tables take.
     pub fn capacities(&self) -> (usize, usize) {
-        (self.bindings.writer.capacity(), self.visitors.writer.capacity())
+        (self.bindings.writer.capacity(), self.visiting.visitors.writer.capacity())
     }
 
     /// The neighbours in force, ordered by port and address.
@@ -283,16 +293,6 @@ impl Installer {
             let home_address = key.home_address;
             tracing::warn!(tenant = %key.tenant, %home_address, "goes without broadcasts: its link has too many nodes that want them");
         }
-    }
-
-    fn install_visitor(&mut self, visitor: &VisitorState) {
-        let &VisitorState { tenant, home_address, home_agent, .. } = visitor;
-        let key = VisitorKey { tenant, home_address, home_agent };
-        let entry = visitor_entry(visitor);
-        if self.visitors.writer.get(&key) != Some(&entry) {
-            tracing::info!(%tenant, %home_address, %home_agent, "visitor installed");
-        }
-        self.visitors.install(key, entry);
     }
 
     fn configure_tenants(&mut self, config: &AgentConfig) {
@@ -407,23 +407,6 @@ fn entry_flags(set_df: bool, clamp_mss: bool) -> EntryFlags {
     EntryFlags::default().with(EntryFlags::SET_DF, set_df).with(EntryFlags::CLAMP_MSS, clamp_mss)
 }
 
-fn visitor_entry(visitor: &VisitorState) -> VisitorEntry {
-    VisitorEntry {
-        mac: visitor.mac,
-        port: visitor.port,
-        home_agent: visitor.home_agent,
-        care_of_address: visitor.care_of_address,
-        encapsulation: encapsulation(visitor.encapsulation),
-        reverse_tunnel: match visitor.reverse_tunnel {
-            homeport_proto::ReverseTunnel::None => ReverseTunnel::None,
-            homeport_proto::ReverseTunnel::Direct => ReverseTunnel::Direct,
-            homeport_proto::ReverseTunnel::Encapsulating => ReverseTunnel::Encapsulating,
-        },
-        flags: entry_flags(visitor.set_df, visitor.clamp_mss),
-        overlapping: visitor.overlapping,
-    }
-}
-
 /// A table that can be written.
 trait Table {
     type Key: Copy + Eq + Hash;
@@ -463,20 +446,16 @@ impl Table for VisitorWriter {
     }
 }
 
-impl Table for RouteWriter {
-    type Key = (TenantId, Prefix);
-    type Value = RouteEntry;
+impl<S: Scope, V: Copy + Send + Sync + 'static> Table for RouteWriter<S, V> {
+    type Key = (S, Prefix);
+    type Value = V;
 
-    fn install(
-        &mut self,
-        (tenant, prefix): (TenantId, Prefix),
-        entry: RouteEntry,
-    ) -> Result<(), TableFull> {
-        RouteWriter::install(self, tenant, prefix.address(), prefix.prefix_len(), entry)
+    fn install(&mut self, (scope, prefix): (S, Prefix), entry: V) -> Result<(), TableFull> {
+        RouteWriter::install(self, scope, prefix.address(), prefix.prefix_len(), entry)
     }
 
-    fn remove(&mut self, (tenant, prefix): &(TenantId, Prefix)) {
-        RouteWriter::remove(self, *tenant, prefix.address(), prefix.prefix_len());
+    fn remove(&mut self, (scope, prefix): &(S, Prefix)) {
+        RouteWriter::remove(self, *scope, prefix.address(), prefix.prefix_len());
     }
 }
 

@@ -18,11 +18,15 @@ use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::route::RouteEntry;
-use crate::table::visitor::{Found, ReverseTunnel, VisitorEntry, VisitorReader};
+use crate::table::source_route::SourceRouteReader;
+use crate::table::visitor::{Found, VisitorEntry, VisitorReader};
 use crate::tunnel_icmp::quotes_an_agent;
 use crate::verdict::{DropReason, PuntReason};
 
 mod tunnelled;
+mod visitor;
+
+use visitor::{Way, may_be_anothers, reached_directly, sender, way};
 
 pub use tunnelled::{ReverseEnd, TunnelClass, classify_tunnelled};
 
@@ -53,6 +57,8 @@ pub struct Tables {
     pub locals: Reader<LocalKey, LocalEntry>,
     /// Routes.
     pub routes: RouteReader,
+    /// Visitors' source-restricted routes.
+    pub source_routes: SourceRouteReader,
     /// Next hops' link-layer addresses.
     pub neighbors: Reader<NeighborKey, NeighborEntry>,
 }
@@ -109,6 +115,7 @@ impl Tables {
         self.visitors.quiescent();
         self.locals.quiescent();
         self.routes.quiescent();
+        self.source_routes.quiescent();
         self.neighbors.quiescent();
     }
 
@@ -119,6 +126,7 @@ impl Tables {
         self.visitors.offline();
         self.locals.offline();
         self.routes.offline();
+        self.source_routes.offline();
         self.neighbors.offline();
     }
 
@@ -129,6 +137,7 @@ impl Tables {
         self.visitors.online();
         self.locals.online();
         self.routes.online();
+        self.source_routes.online();
         self.neighbors.online();
     }
 }
@@ -206,6 +215,9 @@ pub enum Class<'t> {
     Tunnel(Bound<'t>),
     /// For a visitor: no route is asked, and no ARP.
     Deliver(&'t VisitorEntry),
+    /// From a visitor, to be routed by its destination behind the NAPT with this
+    /// number.
+    Translate(&'t VisitorEntry, u16),
     /// To be routed by its destination.
     Forward,
 }
@@ -266,10 +278,23 @@ pub fn classify<'t>(
     }
     match sender(facts.source, origin, tenant, tables) {
         Err(reason) => return Class::Drop(reason),
-        Ok(Some(visitor)) if visitor.reverse_tunnel == ReverseTunnel::Direct => {
-            return Class::ReverseTunnel(visitor);
+        Ok(Some(visitor)) => match way(visitor, facts, tenant, tables) {
+            Way::Tunnel => return Class::ReverseTunnel(visitor),
+            Way::Closed => return Class::Drop(DropReason::ReverseTunnelNotGranted),
+            // A node whose home agent is here is no local correspondent.
+            Way::Local(Some(napt))
+                if facts.destination == facts.source
+                    || tables.binding(tenant, facts.destination).is_none() =>
+            {
+                return Class::Translate(visitor, napt);
+            }
+            Way::Local(_) => {}
+        },
+        Ok(None) => {
+            if let Some(visitor) = reached_directly(facts, origin, tenant, tables) {
+                return Class::Deliver(visitor);
+            }
         }
-        Ok(_) => {}
     }
     // Our own signalling is never tunnelled (RFC 3519 §4.7): it goes to where the
     // node's request came from.
@@ -321,32 +346,6 @@ fn martian(
         return matches!(origin, Origin::Tunnel).then_some(DropReason::MartianSource);
     }
     tables.local(tenant, source).map(|_| DropReason::MartianSource)
-}
-
-/// The visitor that sent a packet, if it was one.
-///
-/// # Errors
-/// [`DropReason::VisitorLinkMismatch`] where the source is a visitor's and the
-/// station is not. Where addresses overlap, such a station is a host of the visited
-/// network, unless it has the visitor's link-layer address on another link.
-fn sender<'t>(
-    source: Ipv4Addr,
-    origin: &Origin,
-    tenant: TenantId,
-    tables: &'t Tables,
-) -> Result<Option<&'t VisitorEntry>, DropReason> {
-    let Origin::Link { port, ethernet } = origin else { return Ok(None) };
-    match tables.visitors.at_station(tenant, source, ethernet.source) {
-        Found::Visitor(visitor) if visitor.port == *port => Ok(Some(visitor)),
-        Found::Other(other) if other.overlapping => Ok(None),
-        Found::Visitor(_) | Found::Other(_) => Err(DropReason::VisitorLinkMismatch),
-        Found::Nobody => Ok(None),
-    }
-}
-
-/// Whether a packet is of a visitor whose home address may be another's as well.
-fn may_be_anothers(source: Ipv4Addr, origin: &Origin, tenant: TenantId, tables: &Tables) -> bool {
-    matches!(sender(source, origin, tenant, tables), Ok(Some(visitor)) if visitor.overlapping)
 }
 
 /// A broadcast or multicast packet: for the agents, or for the kernel.

@@ -36,6 +36,8 @@ pub struct DataplaneConfig {
     pub locals: usize,
     /// How many routes the table takes.
     pub routes: usize,
+    /// How many source-restricted routes of visitors the table takes.
+    pub source_routes: usize,
     /// How many neighbours the table takes.
     pub neighbors: usize,
     /// Bytes of the ring of punted packets, for each reason its own.
@@ -57,6 +59,7 @@ impl Default for DataplaneConfig {
             visitors: 1 << 16,
             locals: 1 << 12,
             routes: 1 << 16,
+            source_routes: 1 << 12,
             neighbors: 1 << 14,
             punt_ring: 1 << 18,
             inject_ring: 1 << 20,

@@ -233,7 +233,7 @@ impl Forwarder {
             }
             Class::Tunnel(bound) => self.tunnel_to_node(tables, job, &bound),
             Class::Deliver(visitor) => self.deliver(tables, job, visitor),
-            Class::Forward => self.forward(tables, job),
+            Class::Translate(..) | Class::Forward => self.forward(tables, job),
         }
     }
 

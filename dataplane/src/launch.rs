@@ -24,6 +24,7 @@ use crate::table::hash::{Writer, table};
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::{RouteWriter, routes};
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
+use crate::table::source_route::{SourceRouteWriter, source_routes};
 use crate::table::visitor::{VisitorWriter, visitors};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::PuntReason;
@@ -46,6 +47,8 @@ pub struct Control {
     pub locals: Writer<LocalKey, LocalEntry>,
     /// The kernel's routes.
     pub routes: RouteWriter,
+    /// Visitors' source-restricted routes.
+    pub source_routes: SourceRouteWriter,
     /// The kernel's neighbours.
     pub neighbors: Writer<NeighborKey, NeighborEntry>,
     /// Packets for the control core.
@@ -142,6 +145,7 @@ pub fn build(
         visitors: visitors(config.visitors, seed),
         locals: table(config.locals, seed),
         routes: routes(config.routes, seed),
+        source_routes: source_routes(config.source_routes, seed),
         neighbors: table(config.neighbors, seed),
         punts,
         injects,
@@ -153,6 +157,7 @@ pub fn build(
         visitors: control.visitors.reader(),
         locals: control.locals.reader(),
         routes: control.routes.reader(),
+        source_routes: control.source_routes.reader(),
         neighbors: control.neighbors.reader(),
     };
     let needed = Worker::buffers_needed(outlets.len());

@@ -37,10 +37,32 @@ pub fn longest_gap(arrivals: &Arrivals, from: Duration, to: Duration) -> Duratio
     times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
+/// Who a node is. All have [`HOME_ADDRESS`].
+#[derive(Clone, Copy, Debug)]
+pub struct Identity {
+    /// Its link-layer address.
+    pub mac: MacAddress,
+    /// Its home agent.
+    pub home_agent: Ipv4Addr,
+    /// Whom its application speaks with.
+    pub correspondent: Ipv4Addr,
+    /// The number that its first datagram counts on from.
+    pub first: u64,
+}
+
+impl Default for Identity {
+    fn default() -> Self {
+        let (mac, home_agent, correspondent) = (NODE_MAC, HOME_AGENT, CORRESPONDENT);
+        Identity { mac, home_agent, correspondent, first: 0 }
+    }
+}
+
 /// The mobile node and its host.
 pub struct NodeHost {
     /// The machine.
     pub machine: MobileNode,
+    /// Who it is.
+    pub identity: Identity,
     /// Every event that it told.
     pub events: Vec<MobileNodeEvent>,
     /// What arrived from the correspondent.
@@ -55,13 +77,13 @@ pub struct NodeHost {
 }
 
 impl NodeHost {
-    pub(crate) fn new(plan: &Plan) -> Self {
+    pub(crate) fn new(plan: &Plan, identity: Identity) -> Self {
         let mut security = SecurityAssociations::default();
-        security.insert_agent(HOME_AGENT, node_association(plan.replay));
+        security.insert_agent(identity.home_agent, node_association(plan.replay));
         let config = MobileNodeConfig {
             home_address: HOME_ADDRESS,
             home_prefix: Prefix::new(HOME_ADDRESS, 24).expect("24 bits"),
-            home_agent: HOME_AGENT,
+            home_agent: identity.home_agent,
             lifetime: plan.lifetime,
             reverse_tunnel: plan.reverse_tunnel,
             co_located: true,
@@ -74,6 +96,7 @@ impl NodeHost {
         seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
         NodeHost {
             machine: MobileNode::new(config, seed),
+            identity,
             events: Vec::new(),
             arrivals: Vec::new(),
             interval: None,
@@ -81,7 +104,7 @@ impl NodeHost {
             send_at: None,
             lease_at: None,
             outbox: Vec::new(),
-            sent: 0,
+            sent: identity.first,
         }
     }
 
@@ -118,7 +141,7 @@ impl NodeHost {
                 let data = self.sent.to_be_bytes();
                 let packet = frame::udp(
                     (HOME_ADDRESS, APPLICATION),
-                    (CORRESPONDENT, APPLICATION),
+                    (self.identity.correspondent, APPLICATION),
                     64,
                     &data,
                 );
@@ -132,7 +155,7 @@ impl NodeHost {
 
     pub(crate) fn receive(&mut self, bytes: &[u8], now: Now) {
         let Ok((header, packet)) = EthernetHeader::ref_from_prefix(bytes) else { return };
-        let for_us = header.destination == NODE_MAC || header.destination.is_multicast();
+        let for_us = header.destination == self.identity.mac || header.destination.is_multicast();
         if for_us && header.ether_type() == EtherType::IPV4 {
             self.receive_packet(packet, header.source, now);
             self.do_actions(now);
@@ -154,7 +177,8 @@ impl NodeHost {
             }
             // Its own tunnel: from the home agent only.
             IpProtocol::IP_IN_IP
-                if header.destination() == CO_LOCATED && header.source() == HOME_AGENT =>
+                if header.destination() == CO_LOCATED
+                    && header.source() == self.identity.home_agent =>
             {
                 self.receive_packet(packet.payload(), mac, now);
             }
@@ -185,27 +209,34 @@ impl NodeHost {
 
     /// Sends an application's packet as the attachment says.
     fn forward(&mut self, packet: &[u8]) {
+        let own = self.identity.mac;
         let framed = match *self.machine.attachment() {
             Attachment::None => return,
-            Attachment::Home { mac, .. } => frame::ethernet(mac, NODE_MAC, packet),
+            Attachment::Home { mac, .. } => frame::ethernet(mac, own, packet),
             Attachment::ForeignAgent { address, mac, style, .. } => match style {
                 ReverseTunnel::Encapsulating => {
                     let outer =
                         frame::ipv4(HOME_ADDRESS, address, IpProtocol::IP_IN_IP, 64, packet);
-                    frame::ethernet(mac, NODE_MAC, &outer)
+                    frame::ethernet(mac, own, &outer)
                 }
-                _ => frame::ethernet(mac, NODE_MAC, packet),
+                _ => frame::ethernet(mac, own, packet),
             },
             Attachment::CoLocated { co_located, .. } => {
-                let outer =
-                    frame::ipv4(co_located.address, HOME_AGENT, IpProtocol::IP_IN_IP, 64, packet);
-                frame::ethernet(box_mac(3, 1), NODE_MAC, &outer)
+                let outer = frame::ipv4(
+                    co_located.address,
+                    self.identity.home_agent,
+                    IpProtocol::IP_IN_IP,
+                    64,
+                    packet,
+                );
+                frame::ethernet(box_mac(3, 1), own, &outer)
             }
         };
         self.outbox.push(framed);
     }
 
     fn do_actions(&mut self, now: Now) {
+        let own = self.identity.mac;
         while let Some(action) = self.machine.poll_action() {
             match action {
                 MobileNodeAction::SendSolicitation { icmp } => {
@@ -214,7 +245,7 @@ impl NodeHost {
                         frame::ipv4(Ipv4Addr::UNSPECIFIED, all_routers, IpProtocol::ICMP, 1, &icmp);
                     self.outbox.push(frame::ethernet(
                         MacAddress::of_multicast(all_routers),
-                        NODE_MAC,
+                        own,
                         &packet,
                     ));
                 }
@@ -226,7 +257,7 @@ impl NodeHost {
                     let from = (request.source, REGISTRATION);
                     let packet =
                         frame::udp(from, (request.destination, 434), request.ttl, &request.bytes);
-                    self.outbox.push(frame::ethernet(mac, NODE_MAC, &packet));
+                    self.outbox.push(frame::ethernet(mac, own, &packet));
                 }
                 MobileNodeAction::StartDhcp if self.segment == VISITED_3 => {
                     self.lease_at = Some(Duration::from_nanos(now.monotonic.0) + DHCP);

@@ -12,4 +12,5 @@
 pub mod decoder;
 pub mod frame;
 pub mod host;
+pub mod realms;
 pub mod world;

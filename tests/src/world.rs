@@ -40,7 +40,7 @@ use homeport_proto::security::{
 };
 use homeport_proto::{Action, Instant, Lifetime, MacAddress, Now, NtpTime, PortId, TenantId};
 
-use crate::host::{Correspondent, NodeHost};
+use crate::host::{Correspondent, Identity, NodeHost};
 
 /// The node's home address.
 pub const HOME_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
@@ -87,7 +87,8 @@ pub fn node_association(replay: ReplayProtection) -> MobilitySecurityAssociation
     association(256, Algorithm::HmacMd5, b"mobile node and home agent", replay)
 }
 
-fn association(
+/// A security association without surprises.
+pub fn association(
     spi: u32,
     algorithm: Algorithm,
     key: &[u8],
@@ -118,6 +119,20 @@ pub struct AgentBox {
     injects: InjectSender,
     ports: std::sync::Arc<[PortShared]>,
     links: Vec<MemLink>,
+}
+
+/// What a box is made from.
+pub struct BoxSetup {
+    /// Its link-layer addresses: on the core, on its access link.
+    pub macs: [MacAddress; 2],
+    /// Its addresses there.
+    pub addresses: [Ipv4Addr; 2],
+    /// Its agents.
+    pub config: AgentConfig,
+    /// What its kernel tells it.
+    pub kernel: Vec<Change>,
+    /// Draws every chance.
+    pub seed: [u64; 2],
 }
 
 /// How a world shall be.
@@ -177,7 +192,7 @@ impl World {
             (0..BOXES).map(|index| AgentBox::new(index, &plan, now_at(Duration::ZERO))).collect();
         World {
             boxes,
-            node: NodeHost::new(&plan),
+            node: NodeHost::new(&plan, Identity::default()),
             correspondent: Correspondent::default(),
             carried: Vec::new(),
             origin: std::time::Instant::now(),
@@ -336,11 +351,24 @@ impl World {
 
 impl AgentBox {
     fn new(index: usize, plan: &Plan, now: Now) -> Self {
+        let setup = BoxSetup {
+            macs: [box_mac(index, 0), box_mac(index, 1)],
+            addresses: [core_address(index), access_address(index)],
+            config: agent_config(index, plan),
+            kernel: kernel_changes(index),
+            seed: [plan.seed, index as u64],
+        };
+        AgentBox::build(setup, now)
+    }
+
+    /// The box of a setup.
+    pub fn build(setup: BoxSetup, now: Now) -> Self {
+        let BoxSetup { macs, addresses, config, kernel, seed: chances } = setup;
         let (links, setups): (Vec<MemLink>, Vec<PortSetup>) = ["core", "access"]
             .into_iter()
-            .zip(0u8..)
-            .map(|(name, port)| {
-                let (mem, link) = MemPort::new(name, box_mac(index, port), 1500);
+            .zip(macs)
+            .map(|(name, mac)| {
+                let (mem, link) = MemPort::new(name, mac, 1500);
                 (
                     link,
                     PortSetup {
@@ -357,9 +385,10 @@ impl AgentBox {
             visitors: 64,
             locals: 64,
             routes: 64,
+            source_routes: 64,
             neighbors: 64,
             buffers: 1024,
-            hash_seed: [plan.seed, index as u64],
+            hash_seed: chances,
             ..DataplaneConfig::default()
         };
         let (control, worker) = build(&sizes, setups).expect("a dataplane");
@@ -369,23 +398,26 @@ impl AgentBox {
             visitors,
             locals,
             routes,
+            source_routes,
             neighbors,
             punts,
             injects,
             ports,
         } = control;
-        let tables = Tables { bindings, listeners, visitors, locals, routes, neighbors };
+        let tables =
+            Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
         let mut installer = Installer::new(tables, vec![TENANT; 2]);
-        let config = agent_config(index, plan);
         installer.configure(&config);
-        for change in kernel_changes(index) {
+        for change in kernel {
             installer.apply_change(change);
         }
-        ports[1].set_address(Some(access_address(index)));
-        ports[0].set_address(Some(core_address(index)));
+        for (port, address) in ports.iter().zip(addresses) {
+            port.set_address(Some(address));
+        }
         let mut seed = [0; 32];
-        seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
-        seed[8] = index as u8;
+        let [first, second] = chances;
+        seed[..8].copy_from_slice(&first.to_be_bytes());
+        seed[8..16].copy_from_slice(&second.to_be_bytes());
         let agent = Agent::new(config.clone(), seed, now);
         AgentBox {
             agent,
@@ -410,7 +442,13 @@ impl AgentBox {
         self.ports.iter().map(|port| port.stats.dropped(reason).get()).sum()
     }
 
-    fn run(&mut self, now: Now, instant: std::time::Instant) {
+    /// Its links: to the core, and its access link.
+    pub fn links(&self) -> &[MemLink] {
+        &self.links
+    }
+
+    /// Does everything that is due now, until nothing is.
+    pub fn run(&mut self, now: Now, instant: std::time::Instant) {
         if self.agent.poll_timeout().is_some_and(|due| due <= now.monotonic) {
             self.agent.handle_timeout(now);
         }
@@ -490,7 +528,8 @@ impl AgentBox {
     }
 }
 
-fn now_at(elapsed: Duration) -> Now {
+/// Both clocks, so long after a world began.
+pub fn now_at(elapsed: Duration) -> Now {
     let unix = Duration::from_secs(1_800_000_000) + elapsed;
     Now {
         monotonic: Instant(u64::try_from(elapsed.as_nanos()).expect("years")),
@@ -617,6 +656,8 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 encapsulating_delivery: true,
                 require_mobile_foreign_authentication: false,
                 overlapping_addresses: false,
+                napt: None,
+                source_routes: Vec::new(),
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 administratively_prohibited: false,

@@ -246,6 +246,35 @@ pub struct HomeAgentConfig {
     pub mobile_networks: Vec<MobileNetwork>,
 }
 
+/// Which way a visitor's packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Via {
+    /// By the reverse tunnel, to its home agent.
+    Tunnel,
+    /// By the routes of the foreign agent's box.
+    Local {
+        /// The number of the NAPT that the visitor is hidden behind.
+        napt: Option<u16>,
+    },
+}
+
+/// A route for the packets of some visitors only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceRoute {
+    /// Visitors of this home agent; `None`: of any.
+    pub home_agent: Option<Ipv4Addr>,
+    /// Visitors with a home address in here; `None`: with any. It is their home
+    /// network, and goes by the tunnel.
+    pub home_prefix: Option<Prefix>,
+    /// Their packets to here.
+    pub destination: Prefix,
+    /// Go this way.
+    pub via: Via,
+    /// At this cost: of the routes with the longest destination that a packet is
+    /// for, the cheapest that can be gone; of two that cost the same, the tunnel.
+    pub cost: u16,
+}
+
 /// One foreign agent.
 #[derive(Clone, Debug)]
 pub struct ForeignAgentConfig {
@@ -281,6 +310,11 @@ pub struct ForeignAgentConfig {
     /// told apart by their link-layer addresses, and a host of the visited network
     /// may have it too. Else the second gets 65.
     pub overlapping_addresses: bool,
+    /// The number of the NAPT that visitors are hidden behind where their packets
+    /// go by the routes of the box, not by a tunnel.
+    pub napt: Option<u16>,
+    /// Source-restricted routes.
+    pub source_routes: Vec<SourceRoute>,
     /// Mobile nodes by (home address, SPI), home agents by (address, SPI).
     pub security: SecurityAssociations,
     /// How its tunnels are made; what it does not have gets 72.

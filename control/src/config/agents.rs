@@ -202,6 +202,8 @@ impl Checker<'_> {
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,
+            napt: None,
+            source_routes: self.source_routes(&section.source_route, None),
             security,
             tunnels: TunnelPolicy::default(),
             udp_tunnel: UdpTunnelling::Off,

@@ -8,7 +8,7 @@ use homeport_proto::Lifetime;
 use super::read::{At, section};
 use super::value::{
     AlgorithmName, BackendKind, InterfaceAddress, LifetimeText, LogFilter, Name, Network, PollMode,
-    ProfileName, ReplayName, Span,
+    ProfileName, ReplayName, Span, ViaName,
 };
 
 section! {
@@ -186,8 +186,26 @@ section! {
         administratively_prohibited: At<bool> = false,
         /// Whether two visitors may have one home address.
         overlapping_addresses: At<bool> = false,
+        /// Which way visitors' packets go.
+        source_route: Vec<SourceRouteSection>,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
+    }
+}
+
+section! {
+    /// `[[foreign_agent.source_route]]`: which way some visitors' packets go.
+    SourceRouteSection as "[[foreign_agent.source_route]]" {
+        /// Visitors of this home agent; absent: of any.
+        home_agent: Option<At<Ipv4Addr>>,
+        /// Visitors from this home network; absent: from any.
+        home_prefix: Option<At<Network>>,
+        /// Their packets to here.
+        destination: At<Network>,
+        /// Go by the tunnel, or locally.
+        via: At<ViaName>,
+        /// The cheaper way of two is taken.
+        cost: At<u16> = 10,
     }
 }
 

@@ -2,7 +2,8 @@
 //! with every error in it or accepted as a [`Config`] that holds.
 //!
 //! `file` is the shape of the file, `value` what its values are written as,
-//! `read` how sections are read, `security` their security associations, `check` and `agents` what must hold between them, `key_file`
+//! `read` how sections are read, `security` their security associations, `check`, `agents`
+//! and `source_routes` what must hold between them, `key_file`
 //! the files with keys, `problem` how errors are shown, `diff` what changes from
 //! one config to the next.
 //!
@@ -17,6 +18,7 @@ pub mod key_file;
 pub mod problem;
 pub mod read;
 pub mod security;
+mod source_routes;
 #[cfg(test)]
 mod tests;
 pub mod value;

@@ -535,6 +535,16 @@ impl From<ProfileName> for Profile {
 }
 
 words! {
+    /// Which way a visitor's packets go.
+    ViaName {
+        /// By the reverse tunnel, to its home agent.
+        Tunnel = "tunnel",
+        /// By the routes of this box.
+        Local = "local",
+    }
+}
+
+words! {
     /// How authenticators are computed.
     AlgorithmName {
         /// HMAC-MD5, the default of RFC 5944.

@@ -1,7 +1,11 @@
 use super::*;
-use homeport_dataplane::table::{hash, lpm, visitor};
-use homeport_proto::action::CareOf;
-use homeport_proto::config::{AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig};
+use homeport_dataplane::table::source_route::{LocalWay, SourceRouteEntry};
+use homeport_dataplane::table::visitor::ReverseTunnel;
+use homeport_dataplane::table::{hash, lpm, source_route, visitor};
+use homeport_proto::action::{CareOf, VisitorState};
+use homeport_proto::config::{
+    AdvertiserConfig, ForeignAgentConfig, HomeAgentConfig, SourceRoute, Via,
+};
 use homeport_proto::{Lifetime, MacAddress};
 
 const SEED: [u64; 2] = [1, 2];
@@ -14,6 +18,7 @@ fn installer(capacity: usize) -> Installer {
         visitors: visitor::visitors(capacity, SEED),
         locals: hash::table(16, SEED),
         routes: lpm::routes(16, SEED),
+        source_routes: source_route::source_routes(16, SEED),
         neighbors: hash::table(16, SEED),
     };
     Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)])
@@ -121,8 +126,7 @@ fn a_mobile_routers_networks_are_routed_to_it_while_it_is_bound() {
         let mut routes = installer.routes.writer.iter();
         routes
             .find(|(key, _)| {
-                key.tenant() == TENANT
-                    && Prefix::new(key.prefix(), key.prefix_len()) == Some(prefix)
+                key.scope() == TENANT && Prefix::new(key.prefix(), key.prefix_len()) == Some(prefix)
             })
             .map(|(_, entry)| *entry)
     };
@@ -145,7 +149,7 @@ fn a_mobile_routers_networks_are_routed_to_it_while_it_is_bound() {
         assert_eq!(route(&installer, network(1)), second, "{networks:?}");
     }
     // Another tenant's routes know nothing of it.
-    let elsewhere = |key: &lpm::RouteKey| key.tenant() != TENANT;
+    let elsewhere = |key: &lpm::RouteKey| key.scope() != TENANT;
     let entries = installer.routes.writer.iter();
     assert!(entries.filter(|(key, _)| elsewhere(key)).all(|(_, entry)| *entry == home));
     // A change in the kernel waits until the router is home again.
@@ -201,11 +205,11 @@ fn a_visitor_is_installed_and_removed() {
     installer.apply(&Action::InstallVisitor(visitor));
     let VisitorState { tenant, home_address, home_agent, .. } = visitor;
     let key = VisitorKey { tenant, home_address, home_agent };
-    let entry = installer.visitors.writer.get(&key).unwrap();
+    let entry = installer.visiting.visitors.writer.get(&key).unwrap();
     assert_eq!(entry.reverse_tunnel, ReverseTunnel::Encapsulating);
     assert_eq!((entry.mac, entry.port), (visitor.mac, visitor.port));
     installer.apply(&Action::RemoveVisitor { tenant, home_address, home_agent });
-    assert!(installer.visitors.writer.is_empty());
+    assert!(installer.visiting.visitors.writer.is_empty());
 }
 
 fn agents() -> AgentConfig {
@@ -226,6 +230,8 @@ fn agents() -> AgentConfig {
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
         overlapping_addresses: false,
+        napt: None,
+        source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,
@@ -322,4 +328,77 @@ fn routes_and_neighbours_come_and_go_with_the_kernels() {
     installer.apply_change(Change::Route(prefix, None));
     installer.apply_change(Change::Neighbor(key, None));
     assert!(installer.routes().is_empty() && installer.neighbors().is_empty());
+}
+
+/// S3-12, S3-16: each visitor gets the routes of its home network and home agent, and
+/// its home network goes by the tunnel. A changed configuration changes the visitors
+/// that are there, and leaves no old route.
+#[test]
+fn visitors_get_the_source_routes_that_are_theirs() {
+    let mut installer = installer(4);
+    let prefix = |a, b, len| Prefix::new(Ipv4Addr::new(a, b, 0, 0), len).unwrap();
+    let route = |home_agent, home_prefix, destination, via, cost| SourceRoute {
+        home_agent,
+        home_prefix,
+        destination,
+        via,
+        cost,
+    };
+    let home_agent = Ipv4Addr::new(10, 0, 1, 2);
+    let local = Via::Local { napt: Some(3) };
+    let mut config = agents();
+    config.foreign_agents[0].napt = Some(3);
+    config.foreign_agents[0].source_routes = vec![
+        route(None, Some(prefix(10, 1, 16)), prefix(10, 0, 8), local, 10),
+        route(None, None, prefix(192, 0, 16), local, 20),
+        route(None, None, prefix(192, 0, 16), local, 10),
+        route(None, None, prefix(192, 0, 16), Via::Tunnel, 30),
+        route(Some(Ipv4Addr::LOCALHOST), None, prefix(172, 0, 8), Via::Tunnel, 1),
+    ];
+    installer.configure(&config);
+    let visitor = |last, home| VisitorState {
+        tenant: TenantId(4),
+        home_address: Ipv4Addr::new(10, home, 0, last),
+        mac: MacAddress([2, 0, 0, 0, 0, last]),
+        port: PortId(1),
+        home_agent,
+        care_of_address: Ipv4Addr::new(10, 0, 1, 2),
+        encapsulation: IpInIp,
+        reverse_tunnel: homeport_proto::ReverseTunnel::Direct,
+        overlapping: true,
+        set_df: false,
+        clamp_mss: false,
+    };
+    let entry = |installer: &Installer, state: VisitorState| {
+        let VisitorState { tenant, home_address, home_agent, .. } = state;
+        let key = VisitorKey { tenant, home_address, home_agent };
+        *installer.visiting.visitors.writer.get(&key).unwrap()
+    };
+    for visitor in [visitor(10, 1), visitor(11, 1), visitor(12, 2)] {
+        installer.apply(&Action::InstallVisitor(visitor));
+        assert_eq!(entry(&installer, visitor).napt, Some(3));
+    }
+    let list = entry(&installer, visitor(10, 1)).routes.unwrap();
+    assert_eq!(entry(&installer, visitor(11, 1)).routes, Some(list), "shared");
+    let routes = |installer: &Installer, list, prefix: Prefix| {
+        let writer = &installer.visiting.source_routes.writer;
+        writer.get(list, prefix.address(), prefix.prefix_len()).copied()
+    };
+    let local = |cost| Some(LocalWay { cost, napt: Some(3) });
+    let expected = |tunnel, local| Some(SourceRouteEntry { tunnel, local });
+    assert_eq!(routes(&installer, list, prefix(10, 1, 16)), expected(Some(0), None));
+    assert_eq!(routes(&installer, list, prefix(10, 0, 8)), expected(None, local(10)));
+    assert_eq!(routes(&installer, list, prefix(192, 0, 16)), expected(Some(30), local(10)));
+    assert_eq!(routes(&installer, list, prefix(172, 0, 8)), None);
+    let other = entry(&installer, visitor(12, 2)).routes.unwrap();
+    assert_eq!(routes(&installer, other, prefix(10, 0, 8)), None);
+
+    config.foreign_agents[0].source_routes.truncate(1);
+    installer.configure(&config);
+    let changed = entry(&installer, visitor(10, 1)).routes.unwrap();
+    assert_eq!(routes(&installer, changed, prefix(192, 0, 16)), None);
+    assert_eq!(installer.visiting.source_routes.writer.len(), 2);
+    assert_eq!(entry(&installer, visitor(12, 2)).routes, None);
+    installer.configure(&AgentConfig::default());
+    assert!(installer.visiting.source_routes.writer.is_empty());
 }

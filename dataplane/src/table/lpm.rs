@@ -1,9 +1,10 @@
-//! The route table: longest prefix match of all tenants, with one writer and any
-//! number of readers that never wait.
+//! A route table: longest prefix match in any number of scopes, with one writer and
+//! any number of readers that never wait. The scopes of the kernel's routes are
+//! tenants; those of [source-restricted routes](super::source_route) are lists.
 //!
 //! # How it works
 //!
-//! One [hash table](super::hash) holds every route under (tenant, prefix, prefix
+//! One [hash table](super::hash) holds every route under (scope, prefix, prefix
 //! length). Beside it, one atomic word has a bit for each prefix length that any
 //! route has. A look-up tries the lengths in use, from the longest to the shortest:
 //! the first hit is the longest match.
@@ -28,9 +29,9 @@
 //!   leaves a result that may be a gap's.
 //!
 //! **Not done:** a look-up costs as many hash look-ups as there are prefix lengths
-//! in use; a trie or per-tenant lengths would make fewer.
+//! in use; a trie or per-scope lengths would make fewer.
 
-use std::{fmt, net::Ipv4Addr};
+use std::{fmt, hash::Hash, net::Ipv4Addr};
 
 use homeport_wire::TenantId;
 
@@ -55,27 +56,27 @@ pub const ATTEMPTS: usize = 8;
 
 /// What a route is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RouteKey {
+pub struct RouteKey<S = TenantId> {
     /// Whose route it is.
-    tenant: TenantId,
+    scope: S,
     /// The prefix; bits beyond its length are zero.
     prefix: Ipv4Addr,
     /// How many bits of it count, 0 to 32.
     prefix_len: u8,
 }
 
-impl RouteKey {
+impl<S: Copy> RouteKey<S> {
     /// The key of the prefix that `address` is in. A length above 32 counts as 32.
-    pub fn new(tenant: TenantId, address: Ipv4Addr, prefix_len: u8) -> Self {
+    pub fn new(scope: S, address: Ipv4Addr, prefix_len: u8) -> Self {
         let prefix_len = prefix_len.min(LONGEST);
         let mask = u32::MAX.checked_shl(u32::from(LONGEST - prefix_len)).unwrap_or(0);
         let prefix = Ipv4Addr::from_bits(address.to_bits() & mask);
-        RouteKey { tenant, prefix, prefix_len }
+        RouteKey { scope, prefix, prefix_len }
     }
 
     /// Whose route it is.
-    pub const fn tenant(&self) -> TenantId {
-        self.tenant
+    pub const fn scope(&self) -> S {
+        self.scope
     }
 
     /// The prefix; bits beyond its length are zero.
@@ -89,7 +90,7 @@ impl RouteKey {
     }
 }
 
-impl fmt::Display for RouteKey {
+impl<S> fmt::Display for RouteKey<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.prefix, self.prefix_len)
     }
@@ -97,7 +98,11 @@ impl fmt::Display for RouteKey {
 
 /// Makes a route table for at most `capacity` routes; `seed` as in
 /// [`hash::table`].
-pub fn routes(capacity: usize, seed: [u64; 2]) -> RouteWriter {
+pub fn routes<S, V>(capacity: usize, seed: [u64; 2]) -> RouteWriter<S, V>
+where
+    S: Scope,
+    V: Copy + Send + Sync + 'static,
+{
     RouteWriter {
         routes: hash::table(capacity, seed),
         word: Arc::new(Padded(AtomicU64::new(0))),
@@ -105,18 +110,23 @@ pub fn routes(capacity: usize, seed: [u64; 2]) -> RouteWriter {
     }
 }
 
+/// What routes are kept apart by.
+pub trait Scope: Copy + Eq + Hash + Send + Sync + 'static {}
+
+impl<S: Copy + Eq + Hash + Send + Sync + 'static> Scope for S {}
+
 /// The only one who changes the routes.
-pub struct RouteWriter {
-    routes: Writer<RouteKey, RouteEntry>,
+pub struct RouteWriter<S = TenantId, V = RouteEntry> {
+    routes: Writer<RouteKey<S>, V>,
     /// The lengths in use and the count of removals; only the writer stores to it.
     word: Arc<Padded<AtomicU64>>,
     /// How many routes each prefix length has.
     used: [usize; LONGEST as usize + 1],
 }
 
-impl RouteWriter {
+impl<S: Scope, V: Copy + Send + Sync + 'static> RouteWriter<S, V> {
     /// A new reader, online. It must say `quiescent` or `offline` like any reader.
-    pub fn reader(&self) -> RouteReader {
+    pub fn reader(&self) -> RouteReader<S, V> {
         RouteReader { routes: self.routes.reader(), word: Arc::clone(&self.word) }
     }
 
@@ -128,12 +138,12 @@ impl RouteWriter {
     /// [`TableFull`], and then nothing has changed.
     pub fn install(
         &mut self,
-        tenant: TenantId,
+        scope: S,
         prefix: Ipv4Addr,
         prefix_len: u8,
-        entry: RouteEntry,
+        entry: V,
     ) -> Result<(), TableFull> {
-        let key = RouteKey::new(tenant, prefix, prefix_len);
+        let key = RouteKey::new(scope, prefix, prefix_len);
         let before = self.routes.len();
         self.routes.install(key, entry)?;
         if self.routes.len() > before
@@ -149,8 +159,8 @@ impl RouteWriter {
     }
 
     /// Removes a route; whether it was there.
-    pub fn remove(&mut self, tenant: TenantId, prefix: Ipv4Addr, prefix_len: u8) -> bool {
-        let key = RouteKey::new(tenant, prefix, prefix_len);
+    pub fn remove(&mut self, scope: S, prefix: Ipv4Addr, prefix_len: u8) -> bool {
+        let key = RouteKey::new(scope, prefix, prefix_len);
         if self.routes.get(&key).is_none() {
             return false;
         }
@@ -176,12 +186,12 @@ impl RouteWriter {
     }
 
     /// The route of exactly this prefix.
-    pub fn get(&self, tenant: TenantId, prefix: Ipv4Addr, prefix_len: u8) -> Option<&RouteEntry> {
-        self.routes.get(&RouteKey::new(tenant, prefix, prefix_len))
+    pub fn get(&self, scope: S, prefix: Ipv4Addr, prefix_len: u8) -> Option<&V> {
+        self.routes.get(&RouteKey::new(scope, prefix, prefix_len))
     }
 
     /// All routes, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = (&RouteKey, &RouteEntry)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&RouteKey<S>, &V)> {
         self.routes.iter()
     }
 
@@ -201,28 +211,34 @@ impl RouteWriter {
     }
 }
 
-impl fmt::Debug for RouteWriter {
+impl<S, V> fmt::Debug for RouteWriter<S, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteWriter").field("routes", &self.routes).finish_non_exhaustive()
     }
 }
 
 /// Finds routes, without ever waiting. Dropping it deregisters it.
-pub struct RouteReader {
-    routes: Reader<RouteKey, RouteEntry>,
+pub struct RouteReader<S = TenantId, V = RouteEntry> {
+    routes: Reader<RouteKey<S>, V>,
     word: Arc<Padded<AtomicU64>>,
 }
 
-impl RouteReader {
-    /// The tenant's route with the longest prefix that `destination` is in. An
+impl<S: Scope, V: Copy + Send + Sync + 'static> RouteReader<S, V> {
+    /// The scope's route with the longest prefix that `destination` is in. An
     /// offline reader finds none.
-    pub fn lookup(&self, tenant: TenantId, destination: Ipv4Addr) -> Option<RouteEntry> {
+    pub fn lookup(&self, scope: S, destination: Ipv4Addr) -> Option<V> {
+        self.lookup_from(0, scope, destination)
+    }
+
+    /// As [`RouteReader::lookup`], but no prefix shorter than `shortest` counts.
+    pub fn lookup_from(&self, shortest: u8, scope: S, destination: Ipv4Addr) -> Option<V> {
+        let counting = LENGTHS & (u64::MAX << shortest.min(LONGEST));
         // Acquire: all routes whose bits it has, and all that were installed before
         // the removals that it counts.
         let mut word = self.word.0.load(Ordering::Acquire);
         let mut found = None;
         for _ in 0..ATTEMPTS {
-            found = self.longest(word & LENGTHS, tenant, destination);
+            found = self.longest(word & counting, scope, destination);
             // The look-up's loads are Acquire: this one cannot be made before them.
             let after = self.word.0.load(Ordering::Acquire);
             if after & !LENGTHS == word & !LENGTHS || planted(Mutant::RouteUnchecked) {
@@ -231,6 +247,13 @@ impl RouteReader {
             word = after;
         }
         found
+    }
+
+    /// Whether no scope has any route.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        // Relaxed: a look-up that follows reads the word itself.
+        self.word.0.load(Ordering::Relaxed) & LENGTHS == 0
     }
 
     /// As for [`Reader::quiescent`].
@@ -250,16 +273,11 @@ impl RouteReader {
     }
 
     /// Tries `lengths` (a bit for each), the longest first.
-    fn longest(
-        &self,
-        mut lengths: u64,
-        tenant: TenantId,
-        destination: Ipv4Addr,
-    ) -> Option<RouteEntry> {
+    fn longest(&self, mut lengths: u64, scope: S, destination: Ipv4Addr) -> Option<V> {
         while let Some(length) = lengths.checked_ilog2() {
             lengths &= !(1 << length);
             // At most 32: `LENGTHS` has no bit above.
-            let key = RouteKey::new(tenant, destination, length as u8);
+            let key = RouteKey::new(scope, destination, length as u8);
             if let Some(entry) = self.routes.lookup(&key) {
                 return Some(*entry);
             }
@@ -268,7 +286,7 @@ impl RouteReader {
     }
 }
 
-impl fmt::Debug for RouteReader {
+impl<S, V> fmt::Debug for RouteReader<S, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RouteReader").field("routes", &self.routes).finish_non_exhaustive()
     }

@@ -11,6 +11,7 @@ pub mod lpm;
 pub mod neighbor;
 pub mod qsbr;
 pub mod route;
+pub mod source_route;
 pub mod visitor;
 
 pub use hash::{Reader, TableFull, Writer, table};

@@ -20,6 +20,7 @@ use homeport_wire::{MacAddress, PortId, TenantId};
 
 use super::binding::{Encapsulation, EntryFlags};
 use super::hash::{self, MAX_CAPACITY, Reader, TableFull, Writer};
+use super::source_route::RouteList;
 
 /// Who a visitor is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -67,6 +68,11 @@ pub struct VisitorEntry {
     /// Whether its home address may be another's as well, visitor or host of the
     /// visited network.
     pub overlapping: bool,
+    /// Its source-restricted routes, if it has any.
+    pub routes: Option<RouteList>,
+    /// The number of the NAPT that it is hidden behind where its packets go by the
+    /// routes of this box. What goes by a tunnel is never translated.
+    pub napt: Option<u16>,
 }
 
 /// What a home address and a second thing lead to.
@@ -322,6 +328,8 @@ mod tests {
             reverse_tunnel: ReverseTunnel::Direct,
             flags: EntryFlags::default(),
             overlapping: true,
+            routes: None,
+            napt: None,
         }
     }
 

@@ -65,6 +65,7 @@ impl Plan {
             visitors: 64,
             locals: 64,
             routes: 64,
+            source_routes: 64,
             neighbors: 64,
             buffers: 1024,
             hash_seed: [1, 2],
@@ -287,6 +288,8 @@ pub(crate) fn visitor(
         reverse_tunnel,
         flags: EntryFlags::default(),
         overlapping: false,
+        routes: None,
+        napt: None,
     }
 }
 

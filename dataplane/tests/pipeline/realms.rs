@@ -2,6 +2,7 @@
 
 use homeport_dataplane::MacAddress;
 use homeport_dataplane::table::local::LocalEntry;
+use homeport_dataplane::table::source_route::{LocalWay, RouteList, SourceRouteEntry};
 use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry};
 use homeport_dataplane::verdict::DropReason;
 
@@ -142,4 +143,115 @@ fn the_kernel_speaks_with_the_local_host_and_not_with_visitors() {
     let registration = Ip::udp(NODE, LINK, (40_000, 434));
     assert_eq!(rig.exchange(1, &GUESTS[0].frame(&registration)), []);
     assert_eq!(rig.punts().len(), 1);
+}
+
+/// A route of list 1: the cost of the tunnel, and of the local way.
+fn source_route(rig: &mut Rig, prefix: &str, tunnel: Option<u16>, local: Option<u16>) {
+    let (prefix, len) = prefix.split_once('/').unwrap();
+    let local = local.map(|cost| LocalWay { cost, napt: None });
+    let entry = SourceRouteEntry { tunnel, local };
+    rig.control.source_routes.install(LIST, ip(prefix), len.parse().unwrap(), entry).unwrap();
+}
+
+const LIST: RouteList = RouteList(std::num::NonZeroU32::MIN);
+
+/// The one visitor of [`routed`].
+const LONE: &str = "10.1.0.30";
+
+/// A foreign agent with one visitor more, which has source-restricted routes; a host
+/// of the visited network is at 10.2.0.77, and one with an address of the home
+/// network at 10.1.0.7.
+fn routed(style: ReverseTunnel) -> Rig {
+    let mut rig = foreign_agent(style);
+    let entry = visitor(station(30), 1, "10.0.1.2", CARE_OF, style);
+    rig.visit(LONE, VisitorEntry { routes: Some(LIST), ..entry });
+    rig.route("10.1.0.0/24", 1, None);
+    for host in ["10.2.0.77", "10.1.0.7"] {
+        rig.neighbor(1, host, station(77));
+    }
+    rig
+}
+
+/// The way of a packet to `destination`: the home agent, or the next hop's station.
+fn way(rig: &mut Rig, destination: &str) -> Result<String, MacAddress> {
+    let sent = rig.exchange(1, &Ip::data(LONE, destination).frame(port_mac(1), station(30)));
+    assert_eq!(sent.len(), 1, "{destination}: {sent:?}\n{}", rig.drops());
+    let (ethernet, packet) = parse(&sent[0].1);
+    if packet.ends().0 == CARE_OF { Ok(packet.ends().1) } else { Err(ethernet.destination) }
+}
+
+/// S3-16, S3-17: the longest destination counts, then the cost, then the tunnel; and
+/// a visitor without routes is served as it registered.
+#[test]
+fn source_restricted_routes_say_which_of_two_ways_a_visitors_packets_go() {
+    let tunnel = || Ok("10.0.1.2".to_string());
+    let (local, core) = (Err(station(77)), Err(station(ROUTER)));
+    for style in [ReverseTunnel::Direct, ReverseTunnel::Encapsulating] {
+        let mut rig = routed(style);
+        let as_registered = if style == ReverseTunnel::Direct { tunnel() } else { core.clone() };
+        source_route(&mut rig, "10.2.0.0/24", Some(20), Some(10));
+        source_route(&mut rig, "10.2.0.64/28", Some(10), None);
+        source_route(&mut rig, "192.0.2.0/24", None, Some(10));
+        source_route(&mut rig, "198.51.100.0/24", Some(10), Some(10));
+        source_route(&mut rig, "203.0.113.0/24", Some(20), Some(10));
+        assert_eq!(way(&mut rig, "8.8.8.8"), as_registered, "{style:?}");
+        assert_eq!(way(&mut rig, "10.2.0.77"), tunnel(), "{style:?}: a longer one");
+        assert!(rig.control.source_routes.remove(LIST, ip("10.2.0.64"), 28));
+        assert_eq!(way(&mut rig, "10.2.0.77"), local, "{style:?}: a cheaper one");
+        assert_eq!(way(&mut rig, FAR), core, "{style:?}: the only one");
+        assert_eq!(way(&mut rig, "198.51.100.1"), tunnel(), "{style:?}: the same cost");
+        assert_eq!(way(&mut rig, "203.0.113.1"), core, "{style:?}: by the default route");
+        // Nobody else has them.
+        let other = Ip::data(NODE, FAR).frame(port_mac(1), GUESTS[0].station);
+        let sent = rig.exchange(1, &other);
+        let ends = only(sent, 0, station(ROUTER)).ends();
+        assert_eq!(ends.1 == FAR, style == ReverseTunnel::Encapsulating);
+        // A cheaper way that leads nowhere is none.
+        rig.control.routes.remove(TENANT, ip("0.0.0.0"), 0);
+        rig.route("10.0.1.2/32", 0, Some("10.0.2.1"));
+        assert_eq!(way(&mut rig, "203.0.113.1"), tunnel(), "{style:?}: no local route");
+    }
+}
+
+/// S3-12: the home network's prefix goes by the tunnel, and a host of the visited
+/// network with one of its addresses is ignored, though the box knows it.
+#[test]
+fn a_home_route_beats_the_local_twin() {
+    for style in [ReverseTunnel::Direct, ReverseTunnel::Encapsulating] {
+        let mut rig = routed(style);
+        source_route(&mut rig, "10.0.0.0/8", None, Some(10));
+        assert_eq!(way(&mut rig, "10.1.0.7"), Err(station(77)));
+        source_route(&mut rig, "10.1.0.0/24", Some(0), None);
+        assert_eq!(way(&mut rig, "10.1.0.7"), Ok("10.0.1.2".into()), "{style:?}");
+    }
+    // Without a reverse tunnel there is no way home, and the twin is no way out.
+    let mut rig = routed(ReverseTunnel::None);
+    source_route(&mut rig, "10.1.0.0/24", Some(0), None);
+    let packet = Ip::data(LONE, "10.1.0.7").frame(port_mac(1), station(30));
+    rig.assert_drops(1, &packet, DropReason::ReverseTunnelNotGranted);
+}
+
+/// S3-17: towards a visitor its link is the way, whatever the ingress, for those that
+/// it reaches locally; all others go by its home network.
+#[test]
+fn local_correspondents_reach_a_visitor_on_its_link() {
+    let mut rig = routed(ReverseTunnel::Direct);
+    source_route(&mut rig, "10.2.0.0/24", None, Some(10));
+    rig.route("10.1.0.0/16", 0, Some("10.0.2.1"));
+    rig.control.routes.remove(TENANT, ip("10.1.0.0"), 24);
+    let packet = Ip::data("10.2.0.77", LONE);
+    let sent = rig.exchange(1, &packet.frame(port_mac(1), station(77)));
+    assert_eq!(only(sent, 1, station(30)).ends(), packet.ends());
+    let sent = rig.exchange(0, &packet.frame(port_mac(0), station(ROUTER)));
+    assert_eq!(only(sent, 1, station(30)).ends(), packet.ends());
+    let packet = Ip::data(FAR, LONE);
+    let sent = rig.exchange(0, &packet.frame(port_mac(0), station(ROUTER)));
+    assert_eq!(only(sent, 0, station(ROUTER)).ends(), packet.ends(), "not local: home");
+    // Of visitors with one address nobody knows which is meant.
+    for guest in &GUESTS {
+        rig.visit(NODE, VisitorEntry { routes: Some(LIST), ..guest.entry(ReverseTunnel::Direct) });
+    }
+    let packet = Ip::data("10.2.0.77", NODE);
+    let sent = rig.exchange(1, &packet.frame(port_mac(1), station(77)));
+    assert_eq!(only(sent, 0, station(ROUTER)).ends(), packet.ends());
 }

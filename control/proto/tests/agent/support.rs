@@ -117,6 +117,8 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: false,
         overlapping_addresses: false,
+        napt: None,
+        source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         administratively_prohibited: false,

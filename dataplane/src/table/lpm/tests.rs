@@ -74,7 +74,7 @@ proptest! {
         let listed: Model = writer
             .iter()
             .map(|(key, entry)| {
-                ((key.tenant().0, key.prefix_len(), key.prefix().to_bits()), *entry)
+                ((key.scope().0, key.prefix_len(), key.prefix().to_bits()), *entry)
             })
             .collect();
         prop_assert_eq!(listed, model);

@@ -100,6 +100,8 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         encapsulating_delivery: true,
         require_mobile_foreign_authentication: true,
         overlapping_addresses: false,
+        napt: None,
+        source_routes: Vec::new(),
         tunnels: crate::config::TunnelPolicy::default(),
         udp_tunnel: crate::config::UdpTunnelling::Off,
         administratively_prohibited: false,
