@@ -55,7 +55,7 @@ use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, REBOUND_SPACING, Spaci
 use crate::message::extension::ExtensionError;
 use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
-use crate::{Action, Instant, Lifetime, NtpTime};
+use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
 /// Bytes of IPv4 and UDP headers around a message.
 const PACKET_HEADERS: usize = Ipv4Header::LEN + UdpHeader::LEN;
@@ -232,7 +232,15 @@ impl HomeAgent {
         let mut extras = Extras::default();
         let verdict = self.validate(asked, &mut extras, context);
         self.spend_challenge(asked, context);
-        if let Err(ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION) = verdict {
+        let plain_udp =
+            |grant: &Grant| matches!(grant.tunnel.encapsulation, Encapsulation::PlainUdp { .. });
+        let says_nat = match &verdict {
+            Ok(grant) => grant.as_ref().is_some_and(plain_udp),
+            Err(code) => *code == ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION,
+        };
+        if says_nat {
+            // In a denial it is to be answered. In an acceptance it says that there
+            // is a NAT, to a node too that has forgotten, or answered long ago.
             let challenge = self.challenge(asked, context);
             extras.add(Writer::MobileNode, Extra::Challenge(challenge));
         }
@@ -251,7 +259,10 @@ impl HomeAgent {
                 let bytes = (PACKET_HEADERS + asked.datagram.payload.len(), sent);
                 self.question(request.home_address, request.care_of_address, bytes, context);
             }
-            Err(code) => self.deny(asked, code, &extras, context),
+            Err(code) => {
+                context.counters.challenges_sent += u64::from(says_nat);
+                self.deny(asked, code, &extras, context);
+            }
         }
     }
 

@@ -107,7 +107,6 @@ impl HomeAgent {
         for chunk in value.as_chunks_mut::<4>().0 {
             *chunk = context.random().to_be_bytes();
         }
-        context.counters.challenges_sent += 1;
         let challenge = Challenge {
             value,
             address: asked.datagram.source,

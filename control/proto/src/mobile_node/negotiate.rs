@@ -6,7 +6,7 @@ use core::time::Duration;
 use homeport_wire::{IpProtocol, MOBILE_IP_PORT};
 
 use super::request::{Pending, Target};
-use super::{Attachment, DEFAULT_KEEPALIVE, MobileNode};
+use super::{DEFAULT_KEEPALIVE, MobileNode};
 use crate::Encapsulation;
 use crate::config::{MobileNodeConfig, PreferredEncapsulation};
 use crate::message::advertisement::AgentFlags;
@@ -144,13 +144,14 @@ impl MobileNode {
             _ => None,
         });
         let peer_port = MOBILE_IP_PORT;
-        let plain = Granted {
-            encapsulation: Encapsulation::PlainUdp { peer_port },
-            nat: true,
-            keepalive: Some(DEFAULT_KEEPALIVE),
-        };
         match udp {
-            _ if asked.challenge.is_some() => plain,
+            // A challenge says that there is a NAT, whether it had to be answered
+            // this time or not.
+            _ if self.challenge_of(pending, reply).is_some() => Granted {
+                encapsulation: Encapsulation::PlainUdp { peer_port },
+                nat: true,
+                keepalive: Some(DEFAULT_KEEPALIVE),
+            },
             Some(udp) if udp.assents() => Granted {
                 encapsulation: Encapsulation::Udp { peer_port },
                 nat: !udp.forced,
@@ -160,20 +161,23 @@ impl MobileNode {
                     seconds => Duration::from_secs(u64::from(seconds)),
                 }),
             },
-            // Who has answered a challenge before is not asked again.
-            None if self.renews_plain_udp(pending) => plain,
             // Declined, or not understood: no UDP (RFC 3519 §4.4).
             _ => Granted { encapsulation: by_flags, nat: false, keepalive: None },
         }
     }
 
-    fn renews_plain_udp(&self, pending: &Pending) -> bool {
-        let same = self.registration.is_some_and(|old| old.target == pending.target);
-        let encapsulation = match self.attachment {
-            Attachment::CoLocated { encapsulation, .. } => Some(encapsulation),
+    /// The home agent's challenge to a node that goes through NATs.
+    fn challenge_of<'a>(
+        &self,
+        pending: &Pending,
+        reply: &Received<'a, RegistrationReply>,
+    ) -> Option<&'a [u8]> {
+        let co_located = matches!(pending.target, Target::CoLocated(_));
+        let challenge = covered(reply).find_map(|extension| match *extension {
+            Extension::Challenge(challenge) => Some(challenge),
             _ => None,
-        };
-        same && matches!(encapsulation, Some(Encapsulation::PlainUdp { .. }))
+        });
+        challenge.filter(|_| co_located && self.config.nat_traversal)
     }
 
     /// Changes the request so that a denial's reason is met; `false` when that
@@ -188,16 +192,11 @@ impl MobileNode {
             // It knows us, for it has authenticated its denial; what it does not
             // believe is the address that the request came from. So a NAPT is in
             // the way, and we are to show that we are there.
-            let challenge = covered(reply).find_map(|extension| match extension {
-                Extension::Challenge(challenge) => Some(challenge.to_vec()),
-                _ => None,
-            });
-            let co_located = matches!(pending.target, Target::CoLocated(_));
-            let answers = challenge.is_some() && co_located && self.config.nat_traversal;
-            if answers {
-                pending.asked.challenge = challenge;
+            let challenge = self.challenge_of(pending, reply);
+            if let Some(challenge) = challenge {
+                pending.asked.challenge = Some(challenge.to_vec());
             }
-            return answers;
+            return challenge.is_some();
         }
         let gives_way = self.wishes.concede(code, &pending.asked);
         if gives_way {

@@ -271,7 +271,8 @@ fn a_challenge_is_answered_at_once_and_plain_udp_follows_and_is_kept() {
     world.answer(code, 0, &[Extension::Challenge(b"prove it")]);
     assert_eq!(world.last().at, world.now);
     assert_eq!(asked(&world.last()).1.as_deref(), Some(&b"prove it"[..]));
-    world.accept(1000);
+    let next = Extension::Challenge(b"there is a NAT");
+    world.answer(ReplyCode::ACCEPTED, 1000, &[next]);
     assert_eq!(world.encapsulation(), Some(PLAIN_UDP));
     assert!(world.node.registration().unwrap().nat);
     assert_eq!(world.node.keepalive_interval(), Some(DEFAULT_KEEPALIVE));
@@ -287,9 +288,16 @@ fn a_challenge_is_answered_at_once_and_plain_udp_follows_and_is_kept() {
             world.answer(code, 0, &[Extension::Challenge(b"again")]);
             assert_eq!(asked(&world.last()).1.as_deref(), Some(&b"again"[..]));
         }
-        world.accept(1000);
+        world.answer(ReplyCode::ACCEPTED, 1000, &[next]);
         assert_eq!(world.encapsulation(), Some(PLAIN_UDP));
     }
+    // A node that comes back to where it was known is told as well.
+    world.link(false);
+    world.link(true);
+    world.pass(50);
+    world.co_located();
+    world.answer(ReplyCode::ACCEPTED, 100, &[next]);
+    assert_eq!(world.encapsulation(), Some(PLAIN_UDP));
     // Elsewhere it begins without.
     world.link(false);
     world.link(true);
