@@ -4,6 +4,7 @@
 use homeport_dataplane::allowance::{FACTOR, INITIAL};
 use homeport_dataplane::punt::InjectKind;
 use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
+use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::{DropReason, PuntReason};
 use homeport_wire::UdpHeader;
@@ -178,6 +179,13 @@ fn a_keepalive_is_answered_through_its_tunnel() {
             let ping = echo(8, NODE, FAR).arriving(how, NAT, AGENT);
             let expected = if granted { 1 } else { 0 };
             assert_eq!(rig.exchange(0, &from_core(&ping)).len(), expected);
+            // Nor are pings of a host behind it, were it a mobile router: those are the
+            // kernel's.
+            let route = RouteEntry::MobileRouter { home_address: ip(NODE) };
+            rig.control.routes.install(TENANT, ip("10.9.0.0"), 24, route).unwrap();
+            let ping = echo(8, "10.9.0.5", AGENT).arriving(how, NAT, AGENT);
+            assert_eq!(rig.exchange(0, &from_core(&ping)), []);
+            assert_eq!(rig.to_kernel(0).len(), expected);
             let mut broken = echo(8, NODE, AGENT);
             broken.payload[9] ^= 1;
             let frame = from_core(&broken.arriving(how, NAT, AGENT));

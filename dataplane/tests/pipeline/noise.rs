@@ -4,7 +4,7 @@ use homeport_dataplane::table::binding::{BindingKey, Encapsulation, TunnelFlags}
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
-use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorKey};
+use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry, VisitorKey};
 use homeport_dataplane::{MacAddress, PortId, TenantId};
 use homeport_wire::IpProtocol;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use crate::harness::*;
 /// Two tenants with the same home addresses, each with two ports of its own:
 /// tenant 1 has ports 0 and 1, tenant 2 ports 2 and 3. Only their agents' addresses
 /// differ: those are the underlay's, and an address there is one tenant's.
-fn two_tenants() -> Rig {
+fn two_tenants(how: Encapsulation) -> Rig {
     let mut plan = Plan::ports(4);
     plan.tenants = vec![TenantId(1), TenantId(1), TenantId(2), TenantId(2)];
     let mut rig = plan.build();
@@ -35,6 +35,8 @@ fn two_tenants() -> Rig {
         rig.control.routes.install(tenant, ip("0.0.0.0"), 0, route).unwrap();
         let route = RouteEntry::Via { port: ports[1], gateway: None };
         rig.control.routes.install(tenant, ip("10.1.0.0"), 24, route).unwrap();
+        let route = RouteEntry::MobileRouter { home_address: ip("10.1.0.10") };
+        rig.control.routes.install(tenant, ip("10.1.0.24"), 29, route).unwrap();
         for (port, address) in [(ports[0], "10.0.0.1"), (ports[1], "10.1.0.5")] {
             let key = NeighborKey { port, address: ip(address) };
             rig.control.neighbors.install(key, NeighborEntry { mac: station(1) }).unwrap();
@@ -48,9 +50,9 @@ fn two_tenants() -> Rig {
         ] {
             let flags = TunnelFlags::REVERSE
                 .with(TunnelFlags::BROADCAST, true)
-                .with(TunnelFlags::CO_LOCATED, node.ends_with('1'));
-            let tunnels: Vec<_> =
-                ends.iter().map(|end| (*end, Encapsulation::IpInIp, flags)).collect();
+                .with(TunnelFlags::CO_LOCATED, node.ends_with('1'))
+                .with(TunnelFlags::UNPROVEN, node.ends_with('4'));
+            let tunnels: Vec<_> = ends.iter().map(|end| (*end, how, flags)).collect();
             let entry = binding_of(&home_agent, Some(ports[1].0), &tunnels);
             let key = BindingKey { tenant, home_address: ip(node) };
             rig.control.bindings.install(key, entry).unwrap();
@@ -66,6 +68,7 @@ fn two_tenants() -> Rig {
             let entry = visitor(station(9), port, "10.0.9.1", &care_of, style);
             let home_agent = entry.home_agent;
             let key = VisitorKey { tenant, home_address: ip(node), home_agent };
+            let entry = VisitorEntry { encapsulation: how, ..entry };
             rig.control.visitors.install(key, entry).unwrap();
         }
     }
@@ -78,7 +81,7 @@ fn two_tenants() -> Rig {
 /// Addresses that mean something to the tables, and some that do not.
 fn address() -> impl Strategy<Value = String> {
     prop_oneof![
-        8 => (5u8..25).prop_map(|last| format!("10.1.0.{last}")),
+        8 => (5u8..28).prop_map(|last| format!("10.1.0.{last}")),
         6 => (1u8..3, 1u8..3).prop_map(|(tenant, last)| format!("10.0.{tenant}.{last}")),
         4 => (1u8..3).prop_map(|last| format!("10.0.9.{last}")),
         1 => Just("10.0.1.255".to_string()),
@@ -90,7 +93,7 @@ fn address() -> impl Strategy<Value = String> {
 }
 
 /// A packet that could be meant, wrapped in up to six tunnels that could be meant.
-fn packet() -> impl Strategy<Value = Ip> {
+fn packet(how: Encapsulation) -> impl Strategy<Value = Ip> {
     let plain = (
         (address(), address()),
         prop_oneof![Just(1u8), Just(6), Just(17), Just(4), Just(47), Just(55), any::<u8>()],
@@ -114,22 +117,25 @@ fn packet() -> impl Strategy<Value = Ip> {
             payload,
             ..Ip::data(&ends.0, &ends.1)
         });
-    let tunnels = proptest::collection::vec((address(), address()), 0..6);
+    let how = prop_oneof![3 => Just(how), 1 => proptest::sample::select(&EVERY[..])];
+    let tunnels = proptest::collection::vec((how, address(), address(), any::<bool>()), 0..6);
     (plain, tunnels).prop_map(|(plain, tunnels)| {
-        tunnels.iter().fold(plain, |inner, (source, destination)| {
-            if inner.payload.len() > 1400 { inner } else { inner.tunnelled(source, destination) }
+        tunnels.iter().fold(plain, |inner, (how, source, destination, arriving)| match arriving {
+            _ if inner.payload.len() > 1400 => inner,
+            true => inner.arriving(*how, source, destination),
+            false => inner.leaving(*how, source, destination),
         })
     })
 }
 
-fn frame() -> impl Strategy<Value = Vec<u8>> {
+fn frame(how: Encapsulation) -> impl Strategy<Value = Vec<u8>> {
     let to = prop_oneof![
         8 => Just(None),
         1 => Just(Some(MacAddress::BROADCAST)),
         1 => Just(Some(station(3))),
     ];
     let from = prop_oneof![Just(9u8), Just(1u8)];
-    let meant = (packet(), to, from, any::<(bool, u16, u8)>()).prop_map(
+    let meant = (packet(how), to, from, any::<(bool, u16, u8)>()).prop_map(
         |(packet, to, from, (flip, at, bit))| {
             let mut bytes = packet.frame(to.unwrap_or(MacAddress([0xee; 6])), station(from));
             let at = usize::from(at) % (bytes.len() * 4);
@@ -192,9 +198,11 @@ proptest! {
     /// nothing grows without end, nothing leaves by another tenant's port.
     #[test]
     fn noise_is_counted_and_stays_with_its_tenant(
-        frames in proptest::collection::vec((way(), frame()), 1..40),
+        (how, frames) in proptest::sample::select(&EVERY[..]).prop_flat_map(|how| {
+            (Just(how), proptest::collection::vec((way(), frame(how)), 1..40))
+        }),
     ) {
-        let mut rig = two_tenants();
+        let mut rig = two_tenants(how);
         let baseline = rig.worker.free_buffers();
         for (way, bytes) in &frames {
             let tenant = enter(&mut rig, way, bytes);
@@ -229,7 +237,7 @@ proptest! {
 #[test]
 fn the_tenants_of_the_noise_do_carry_packets() {
     for (port, number) in [(0u8, 1u8), (2, 2)] {
-        let mut rig = two_tenants();
+        let mut rig = two_tenants(Encapsulation::IpInIp);
         let down = Ip::data("192.0.2.7", "10.1.0.10").frame(port_mac(port), station(1));
         let sent = rig.exchange(usize::from(port), &down);
         let outer = only(sent, usize::from(port), station(1));
