@@ -289,6 +289,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         security: SecurityAssociations::default(),
         tunnels: TunnelPolicy::default(),
         udp_tunnel: UdpTunnelling::Off,
+        gre_keys: true,
     };
     let advertiser = AdvertiserConfig {
         tenant: TENANT,

@@ -660,6 +660,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 source_routes: Vec::new(),
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
+                gre_keys: true,
                 administratively_prohibited: false,
                 security,
             };

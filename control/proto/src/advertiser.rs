@@ -15,7 +15,7 @@ use core::time::Duration;
 use homeport_wire::MacAddress;
 
 use crate::agent::{Context, Token, is_host};
-use crate::config::AdvertiserConfig;
+use crate::config::{AdvertiserConfig, EncapsulationSet};
 use crate::event::DiscardReason;
 use crate::limits::{SOLICITED_PER_SECOND, SOLICITED_SPACING, Spacing, TokenBucket};
 use crate::message::advertisement::AgentFlags;
@@ -160,6 +160,9 @@ impl Advertiser {
             (AgentFlags::BUSY, foreign && busy),
             (AgentFlags::REGISTRATION_REQUIRED, foreign && config.registration_required),
             (AgentFlags::REVERSE_TUNNEL, config.reverse_tunnel),
+            (AgentFlags::MINIMAL, config.encapsulations.contains(EncapsulationSet::MINIMAL)),
+            (AgentFlags::GRE, config.encapsulations.contains(EncapsulationSet::GRE)),
+            (AgentFlags::UDP_TUNNEL, foreign && config.udp_tunnel),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

@@ -60,6 +60,8 @@ pub(crate) enum Token {
     Announcement(AgentKey, Ipv4Addr),
     /// The visitor expires.
     Visitor(AgentKey, VisitorKey),
+    /// The visitor's next keepalive is due.
+    Keepalive(AgentKey, VisitorKey),
     /// The pending request is given up.
     Pending(AgentKey, PendingKey),
     /// The next unasked advertisement is due.
@@ -448,6 +450,11 @@ impl Agent {
                 Token::Visitor(key, visitor) => {
                     if let Some(agent) = self.foreign_agents.get_mut(&key) {
                         agent.handle_expiry(visitor, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::Keepalive(key, visitor) => {
+                    if let Some(agent) = self.foreign_agents.get_mut(&key) {
+                        agent.keep_alive(visitor, &mut self.shared.context(key.0, now));
                     }
                 }
                 Token::Pending(key, pending) => {

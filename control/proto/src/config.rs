@@ -321,6 +321,9 @@ pub struct ForeignAgentConfig {
     pub tunnels: TunnelPolicy,
     /// Whether it is behind a NAT.
     pub udp_tunnel: UdpTunnelling,
+    /// Whether home agents are asked for the keys of GRE tunnels (RFC 6245). One
+    /// that does not know how to answer discards such a request in silence.
+    pub gre_keys: bool,
 }
 
 /// Agent advertisements on one link (RFC 5944 §2.1).

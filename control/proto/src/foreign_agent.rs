@@ -32,6 +32,7 @@
 //! another address than was asked, and is discarded.
 
 mod judge;
+mod tunnel;
 mod visiting;
 
 use self::judge::Refusal;
@@ -55,7 +56,7 @@ use crate::message::{
 };
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList};
-use crate::{Action, Encapsulation, Payload, ReverseTunnel, Transmit};
+use crate::{Action, Payload, ReverseTunnel, Transmit};
 
 /// All mobility agents on a link (RFC 5944 §2.3).
 pub(crate) const MOBILITY_AGENTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 11);
@@ -172,6 +173,11 @@ impl ForeignAgent {
         let request = &station.request;
         let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
+        let own = self.own_extensions(request);
+        for extension in &own {
+            // None of them is longer than its length can say.
+            let _ = writer.extension(extension);
+        }
         // §3.5.4: not to a deregistration, nor for a care-of address of another's.
         let is_ours = request.care_of_address == self.config.care_of_address;
         let registers = is_ours && !request.lifetime.is_zero();
@@ -190,6 +196,7 @@ impl ForeignAgent {
         let pending = PendingRegistration {
             station: *station,
             encapsulating_delivery: asks_encapsulating_delivery(received),
+            asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
             network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
         };
@@ -359,6 +366,7 @@ impl ForeignAgent {
             true => ReverseTunnel::Direct,
             false => ReverseTunnel::None,
         };
+        let (encapsulation, keepalive) = self.granted(pending, received);
         let state = VisitorState {
             tenant: self.config.tenant,
             home_address,
@@ -366,7 +374,7 @@ impl ForeignAgent {
             port: station.port,
             home_agent: asked.home_agent,
             care_of_address,
-            encapsulation: Encapsulation::IpInIp,
+            encapsulation,
             reverse_tunnel,
             overlapping: self.config.overlapping_addresses,
             set_df: self.config.tunnels.set_df,
@@ -375,8 +383,11 @@ impl ForeignAgent {
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
         let identification = asked.identification;
-        let visitor = Visitor { state, lifetime, identification, registered_at: now, expires };
+        let visitor =
+            Visitor { state, lifetime, identification, registered_at: now, expires, keepalive };
         self.visitors.insert(key, visitor);
+        let next = keepalive.map(|interval| now + interval);
+        context.timers.set(Token::Keepalive(self.key(), key), next);
         context.timers.set(Token::Visitor(self.key(), key), expires);
         context.push(Action::InstallVisitor(state));
         Ok(())

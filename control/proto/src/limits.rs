@@ -19,6 +19,7 @@
 //! | challenges of a node | one, for [`CHALLENGE_LIFETIME`] | the one before is void | `challenges_sent` |
 //! | places of a node that are remembered | [`PROVEN_PATHS`], for [`PROVEN_TIME`] | proven again | |
 //! | bytes to an unproven address | three times those from there, in [`PROOF_TIME`] | not sent; removed | `paths_unproven` |
+//! | networks of a mobile router | [`MAX_MOBILE_NETWORKS`], by the config's check | | |
 //! | news that a NAT forgot a node | one in [`REBOUND_SPACING`] | counted alone | `rebounds` |
 //! | answers to one solicitor | one in [`SOLICITED_SPACING`] | no answer | `rate-limited` |
 //! | answers of an advertiser | [`SOLICITED_PER_SECOND`] | no answer | `rate-limited` |
@@ -64,6 +65,8 @@ pub const PROOF_TIME: Duration = Duration::from_secs(10);
 pub const PROVEN_PATHS: usize = 4;
 /// For how long, from the last registration on.
 pub const PROVEN_TIME: Duration = Duration::from_secs(3_600);
+/// Networks behind one mobile router: all of them stand in a reply.
+pub const MAX_MOBILE_NETWORKS: usize = 32;
 /// A node's forgotten mapping is told once in this time.
 pub const REBOUND_SPACING: Duration = Duration::from_secs(10);
 /// A solicitor is answered once in this time (it asks once a second at most,

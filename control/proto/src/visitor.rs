@@ -4,6 +4,7 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::time::Duration;
 use homeport_wire::{MacAddress, PortId};
 
 use crate::action::VisitorState;
@@ -23,6 +24,8 @@ pub struct Visitor {
     pub registered_at: Instant,
     /// When it ends; `None` is never.
     pub expires: Option<Instant>,
+    /// How often its UDP tunnel is kept alive, if it has one.
+    pub keepalive: Option<Duration>,
 }
 
 /// Who asked, and how to answer on the link that the question came from.
@@ -48,6 +51,8 @@ pub struct Station {
 pub struct PendingRegistration {
     /// Who asked.
     pub station: Station,
+    /// Whether the home agent was asked for a UDP tunnel (RFC 3519 §4.5).
+    pub asked_udp_tunnel: bool,
     /// Whether the encapsulating delivery style was asked for (RFC 3024 §3.3).
     pub encapsulating_delivery: bool,
     /// The node's NAI, if it gave one (RFC 2794 §3).

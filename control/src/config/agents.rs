@@ -1,20 +1,23 @@
 //! The checks of the agents' sections: addresses on ports, home networks apart,
 //! advertisers with somebody to advertise.
 
+use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 use std::time::Duration;
 
 use homeport_dataplane::table::binding::MAX_TUNNELS;
 use homeport_proto::config::{
-    AdvertiserConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig, HomeNetwork,
-    NatPolicy, Prefix, TunnelPolicy, UdpTunnelling,
+    AdvertiserConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Prefix,
+    UdpTunnelling,
 };
 use homeport_proto::{Lifetime, PortId, TenantId};
 
 use super::check::Checker;
 use super::file::{AdvertiserSection, File, ForeignAgentSection, HomeAgentSection};
+use super::read::At;
 use super::security::{Owner, security_associations};
+use super::value::{LifetimeText, ProfileName};
 use super::{Named, Port};
 
 /// Agents advertise at most once a second (RFC 5944 §2.3), and no more seldom than
@@ -63,6 +66,7 @@ impl Checker<'_> {
         section: &HomeAgentSection,
         ports: &[Port],
         seen: &mut Vec<Seen>,
+        behind: &mut HashSet<(u32, Prefix)>,
     ) -> Option<Named<HomeAgentConfig>> {
         let name = section.name.0.clone();
         self.on_a_port(&section.address, "the home agent's address", ports);
@@ -99,12 +103,16 @@ impl Checker<'_> {
             &mut self.keys,
             self.problems,
         );
+        let policy = (*section.tunnel_df, *section.mss_clamp);
+        let tunnels = self.tunnels(&section.encapsulations, policy.0, policy.1);
+        let nat = self.nat_policy(section, &tunnels);
+        let mobile_networks = self.mobile_networks(section, &home_networks, &security, behind);
         let config = HomeAgentConfig {
             tenant: TenantId(*section.tenant),
             address: *section.address,
             home_networks,
             profile: (*section.profile).into(),
-            max_lifetime: section.max_lifetime.0,
+            max_lifetime: longest(section.max_lifetime.as_ref(), *section.profile),
             max_bindings: *section.max_bindings,
             max_simultaneous: *section.max_simultaneous,
             reverse_tunnel: *section.reverse_tunnel,
@@ -112,9 +120,9 @@ impl Checker<'_> {
             administratively_prohibited: *section.administratively_prohibited,
             security,
             require_foreign_home_authentication: *section.require_foreign_home_authentication,
-            tunnels: TunnelPolicy::default(),
-            nat: NatPolicy::default(),
-            mobile_networks: Vec::new(),
+            tunnels,
+            nat,
+            mobile_networks,
         };
         Some(Named { name, config })
     }
@@ -186,12 +194,15 @@ impl Checker<'_> {
             &mut self.keys,
             self.problems,
         );
+        let policy = (*section.tunnel_df, *section.mss_clamp);
+        let tunnels = self.tunnels(&section.encapsulations, policy.0, policy.1);
+        let udp_tunnel = self.udp_tunnelling(section, &tunnels);
         let config = ForeignAgentConfig {
             tenant: TenantId(*section.tenant),
             care_of_address: *section.care_of_address,
             links,
             profile: (*section.profile).into(),
-            max_lifetime: section.max_lifetime.0,
+            max_lifetime: longest(section.max_lifetime.as_ref(), *section.profile),
             max_visitors: *section.max_visitors,
             max_pending_per_node: *section.max_pending_per_node,
             max_pending: *section.max_pending,
@@ -205,8 +216,9 @@ impl Checker<'_> {
             napt: None,
             source_routes: self.source_routes(&section.source_route, None),
             security,
-            tunnels: TunnelPolicy::default(),
-            udp_tunnel: UdpTunnelling::Off,
+            tunnels,
+            udp_tunnel,
+            gre_keys: *section.gre_keys,
         };
         Some(Named { name, config })
     }
@@ -287,8 +299,13 @@ impl Checker<'_> {
                 .map(|agent| agent.reverse_tunnel)
                 .or(home.map(|agent| agent.reverse_tunnel))
                 .unwrap_or(false),
-            encapsulations: EncapsulationSet::IP_IN_IP,
-            udp_tunnel: false,
+            // RFC 5944 §2.1.1: what the foreign agent's end of a tunnel can be.
+            encapsulations: foreign
+                .map(|agent| agent.tunnels.encapsulations)
+                .or(home.map(|agent| agent.tunnels.encapsulations))
+                .unwrap_or(EncapsulationSet::IP_IN_IP),
+            // RFC 3519 §3.4: only behind a NAT.
+            udp_tunnel: foreign.is_some_and(|agent| agent.udp_tunnel != UdpTunnelling::Off),
             registration_lifetime: section
                 .registration_lifetime
                 .as_ref()
@@ -297,4 +314,9 @@ impl Checker<'_> {
             unsolicited: *section.unsolicited,
         })
     }
+}
+
+/// The longest lifetime: as it is written, or the profile's.
+fn longest(written: Option<&At<LifetimeText>>, profile: ProfileName) -> Lifetime {
+    written.map_or(profile.max_lifetime(), |written| written.0)
 }

@@ -97,11 +97,11 @@ impl Checker<'_> {
         let ports = self.ports(&file.port);
         let routes = self.routes(&file.route, &ports);
         self.agent_names(&file);
-        let mut seen = Vec::new();
+        let (mut seen, mut behind) = (Vec::new(), HashSet::new());
         let home_agents: Vec<_> = file
             .home_agent
             .iter()
-            .filter_map(|at| self.home_agent(at, &ports, &mut seen))
+            .filter_map(|at| self.home_agent(at, &ports, &mut seen, &mut behind))
             .collect();
         let foreign_agents: Vec<_> =
             file.foreign_agent.iter().filter_map(|at| self.foreign_agent(at, &ports)).collect();

@@ -3,9 +3,10 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
-use homeport_proto::Lifetime;
-
 use super::read::{At, section};
+use super::tunnel::{
+    EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
+};
 use super::value::{
     AlgorithmName, BackendKind, InterfaceAddress, LifetimeText, LogFilter, Name, Network, PollMode,
     ProfileName, ReplayName, Span, ViaName,
@@ -98,8 +99,8 @@ section! {
         address: At<Ipv4Addr>,
         /// RFC 5944 or RFC 2002.
         profile: At<ProfileName> = ProfileName::Rfc5944,
-        /// The longest lifetime granted.
-        max_lifetime: At<LifetimeText> = LifetimeText(Lifetime(36_000)),
+        /// The longest lifetime granted; absent: 36000s, with dmnr 65534s.
+        max_lifetime: Option<At<LifetimeText>>,
         /// How many bindings it holds.
         max_bindings: At<usize> = 100_000,
         /// How many simultaneous bindings a node may have.
@@ -112,8 +113,24 @@ section! {
         administratively_prohibited: At<bool> = false,
         /// Whether foreign agents must authenticate themselves.
         require_foreign_home_authentication: At<bool> = false,
+        /// What nodes may ask for, beside plain IP in IP.
+        encapsulations: At<Vec<At<EncapsulationName>>> = all_encapsulations(),
+        /// What is done when a request comes through a NAT.
+        nat_traversal: At<NatTraversalName> = NatTraversalName::Rfc3519,
+        /// Whether nodes may have UDP tunnels without a NAT.
+        forced_udp: At<bool> = false,
+        /// How often nodes behind NATs shall be heard of.
+        keepalive: At<Span> = Span::from_secs(110),
+        /// Whether an unsigned outer address must answer before it gets much.
+        path_validation: At<bool> = true,
+        /// Whether outer headers always have DF.
+        tunnel_df: At<TunnelDfName> = TunnelDfName::Copy,
+        /// Whether TCP is told of a tunnel's MTU.
+        mss_clamp: At<bool> = false,
         /// The networks that it serves.
         home_network: Vec<HomeNetworkSection>,
+        /// The networks behind its mobile routers.
+        mobile_network: Vec<MobileNetworkSection>,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }
@@ -126,6 +143,16 @@ section! {
         prefix: At<Network>,
         /// The port that they live on; absent: a virtual home network.
         port: Option<At<Name>>,
+    }
+}
+
+section! {
+    /// `[[home_agent.mobile_network]]`: a network behind a mobile router.
+    MobileNetworkSection as "[[home_agent.mobile_network]]" {
+        /// The router's home address.
+        mobile_router: At<Ipv4Addr>,
+        /// The network.
+        prefix: At<Network>,
     }
 }
 
@@ -164,8 +191,8 @@ section! {
         ports: At<Vec<At<Name>>>,
         /// RFC 5944 or RFC 2002.
         profile: At<ProfileName> = ProfileName::Rfc5944,
-        /// The longest lifetime relayed.
-        max_lifetime: At<LifetimeText> = LifetimeText(Lifetime(36_000)),
+        /// The longest lifetime relayed; absent: 36000s, with dmnr 65534s.
+        max_lifetime: Option<At<LifetimeText>>,
         /// How many visitors it holds.
         max_visitors: At<usize> = 10_000,
         /// How many requests of one node may be pending.
@@ -188,6 +215,16 @@ section! {
         overlapping_addresses: At<bool> = false,
         /// Which way visitors' packets go.
         source_route: Vec<SourceRouteSection>,
+        /// What visitors may ask for, beside plain IP in IP.
+        encapsulations: At<Vec<At<EncapsulationName>>> = all_encapsulations(),
+        /// Whether home agents are asked for the keys of GRE tunnels.
+        gre_keys: At<bool> = true,
+        /// Whether it is behind a NAT and asks home agents for UDP tunnels.
+        udp_tunnel: At<UdpTunnelName> = UdpTunnelName::Off,
+        /// Whether outer headers always have DF.
+        tunnel_df: At<TunnelDfName> = TunnelDfName::Copy,
+        /// Whether TCP is told of a tunnel's MTU.
+        mss_clamp: At<bool> = false,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }

@@ -2,9 +2,9 @@
 //! with every error in it or accepted as a [`Config`] that holds.
 //!
 //! `file` is the shape of the file, `value` what its values are written as,
-//! `read` how sections are read, `security` their security associations, `check`, `agents`
-//! and `source_routes` what must hold between them, `key_file`
-//! the files with keys, `problem` how errors are shown, `diff` what changes from
+//! `read` how sections are read, `security` their security associations, `check`,
+//! `agents`, `tunnel` and `source_routes` what must hold between them, `key_file` the
+//! files with keys, `problem` how errors are shown, `diff` what changes from
 //! one config to the next.
 //!
 //! A `Config` is never half right: whoever has one may rely on every name being
@@ -21,6 +21,7 @@ pub mod security;
 mod source_routes;
 #[cfg(test)]
 mod tests;
+pub mod tunnel;
 pub mod value;
 
 use std::collections::BTreeMap;

@@ -15,7 +15,7 @@ use super::{Backend, Config, ConfigErrors, Effect, PollMode, Problem, diff};
 use crate::admin::api::RefusalKind;
 
 /// The example of the documentation, whole.
-const GOOD: &str = r#"[daemon]
+pub(super) const GOOD: &str = r#"[daemon]
 admin_socket = "/run/homeport/ha.sock"
 metrics = "127.0.0.1:9434"
 log = "info"
@@ -89,10 +89,10 @@ home_agent = "ha"
 "#;
 
 /// A directory with `keys/mn1.key` in it, gone when dropped.
-struct Room(PathBuf);
+pub(super) struct Room(PathBuf);
 
 impl Room {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("homeport-config-{}-{number}", std::process::id());
@@ -108,13 +108,13 @@ impl Room {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
     }
 
-    fn parse(&self, text: &str) -> Result<Config, ConfigErrors> {
+    pub(super) fn parse(&self, text: &str) -> Result<Config, ConfigErrors> {
         Config::parse(text, &self.0.join("ha.toml"))
     }
 
     /// The one problem of the good file with `from` replaced by `to`; and that it
     /// stands where `to` has its part `wrong`.
-    fn only_problem(&self, from: &str, to: &str, wrong: &str) -> Problem {
+    pub(super) fn only_problem(&self, from: &str, to: &str, wrong: &str) -> Problem {
         assert_eq!(GOOD.matches(from).count(), 1, "{from} must stand once in the good file");
         let text = GOOD.replace(from, to);
         let errors = self.parse(&text).unwrap_err();
@@ -135,7 +135,7 @@ impl Drop for Room {
     }
 }
 
-fn says(problem: &Problem, message: &str, help: &str) {
+pub(super) fn says(problem: &Problem, message: &str, help: &str) {
     assert_eq!((problem.message.as_str(), problem.help.as_str()), (message, help));
 }
 
@@ -457,7 +457,7 @@ fn every_error_is_told_in_the_order_of_the_file_with_its_source() {
         .replace("spi = 256", "spi = 5");
     let errors = room.parse(&text).unwrap_err();
     let lines: Vec<usize> = errors.problems.iter().map(|problem| problem.line).collect();
-    assert_eq!(lines, [7, 21, 39], "{errors}");
+    assert_eq!(lines, [7, 21, 39, 46], "{errors}");
     let shown = errors.to_string();
     for expected in [
         "unknown key `pol` in [dataplane]",
@@ -466,7 +466,7 @@ fn every_error_is_told_in_the_order_of_the_file_with_its_source() {
         "7 │ pol = \"busy\"",
         "mtu cannot be 9",
         "60 of what?",
-        "3 errors",
+        "4 errors",
     ] {
         let expected = expected.replace("60 of", "600 of");
         assert!(shown.contains(&expected), "{expected} is not in\n{shown}");
@@ -592,8 +592,8 @@ fn the_schema_knows_the_keys_that_the_reader_knows() {
     }
     let required = &schema.pointer("/$defs/PortSection/required").unwrap();
     assert_eq!(**required, serde_json::json!(["name", "backend"]));
-    let default = schema.pointer("/$defs/HomeAgentSection/properties/max_lifetime/default");
-    assert_eq!(default, Some(&"10h".into()));
+    let default = schema.pointer("/$defs/HomeAgentSection/properties/keepalive/default");
+    assert_eq!(default, Some(&"110s".into()));
 }
 
 proptest::proptest! {

@@ -495,6 +495,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words! {
     /// How RX cores wait for packets.
     PollMode {
@@ -522,6 +524,19 @@ words! {
         Rfc5944 = "rfc5944",
         /// RFC 2002.
         Rfc2002 = "rfc2002",
+        /// RFC 5944 as today's mobile routers speak it.
+        Dmnr = "dmnr",
+    }
+}
+
+impl ProfileName {
+    /// The longest lifetime that is granted where no other is written.
+    pub const fn max_lifetime(self) -> Lifetime {
+        match self {
+            ProfileName::Rfc5944 | ProfileName::Rfc2002 => Lifetime(36_000),
+            // What such routers ask for: the longest that ends.
+            ProfileName::Dmnr => Lifetime(65_534),
+        }
     }
 }
 
@@ -530,6 +545,7 @@ impl From<ProfileName> for Profile {
         match name {
             ProfileName::Rfc5944 => Profile::Rfc5944,
             ProfileName::Rfc2002 => Profile::Rfc2002,
+            ProfileName::Dmnr => Profile::Dmnr,
         }
     }
 }

@@ -234,6 +234,7 @@ fn agents() -> AgentConfig {
         source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
+        gre_keys: true,
         administratively_prohibited: false,
         security: Default::default(),
     };

@@ -59,10 +59,7 @@ impl ForeignAgent {
         if request.lifetime > self.config.max_lifetime {
             return Err(ReplyCode::LIFETIME_TOO_LONG.into());
         }
-        let wants = |flag| request.flags.contains(flag);
-        if (wants(RequestFlags::MINIMAL) || wants(RequestFlags::GRE)) && !deregisters {
-            return Err(ReplyCode::FA_ENCAPSULATION_UNAVAILABLE.into());
-        }
+        self.validate_encapsulation(request)?;
         self.validate_reverse_tunnel(datagram.ttl, received)?;
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(ReplyCode::FA_PROHIBITED.into());
@@ -153,7 +150,7 @@ impl ForeignAgent {
             if encapsulating {
                 return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
             }
-            let mandatory = self.config.require_reverse_tunnel && !request.lifetime.is_zero();
+            let mandatory = self.demands_reverse_tunnel(request) && !request.lifetime.is_zero();
             return if mandatory {
                 Err(ReplyCode::FA_REVERSE_TUNNEL_MANDATORY.into())
             } else {

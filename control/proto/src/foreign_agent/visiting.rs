@@ -103,6 +103,7 @@ impl ForeignAgent {
         let removed = self.visitors.remove(&visitor).is_some();
         if removed {
             context.timers.stop(Token::Visitor(self.key(), visitor));
+            context.timers.stop(Token::Keepalive(self.key(), visitor));
             let (tenant, (home_address, home_agent)) = (self.config.tenant, visitor);
             context.push(Action::RemoveVisitor { tenant, home_address, home_agent });
         }

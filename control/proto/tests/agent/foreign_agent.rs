@@ -2,7 +2,7 @@
 
 use core::net::Ipv4Addr;
 
-use homeport_proto::config::{ForeignAgentConfig, Profile};
+use homeport_proto::config::{EncapsulationSet, ForeignAgentConfig, Profile};
 use homeport_proto::event::{DiscardReason, Event};
 use homeport_proto::message::{
     AuthenticationKind, Extension, Identification, MessageWriter, RegistrationRequest, ReplyCode,
@@ -15,8 +15,12 @@ use zerocopy::IntoBytes;
 
 use crate::support::*;
 
+fn ip_in_ip(config: &mut ForeignAgentConfig) {
+    config.tunnels.encapsulations = EncapsulationSet::IP_IN_IP;
+}
+
 /// The code of the foreign agent's own denial, sent to the station that asked.
-fn denied(actions: &[Action]) -> u8 {
+pub(crate) fn denied(actions: &[Action]) -> u8 {
     let reply = the_reply(actions);
     let transmit = transmits(actions)[0];
     assert_eq!(transmit.link, Some((VISITED, NODE_MAC)));
@@ -24,7 +28,7 @@ fn denied(actions: &[Action]) -> u8 {
     reply.code.0
 }
 
-fn relayed_bytes(actions: &[Action]) -> Vec<u8> {
+pub(crate) fn relayed_bytes(actions: &[Action]) -> Vec<u8> {
     let all = transmits(actions);
     assert_eq!(all.len(), 1, "{actions:?}");
     assert_eq!((all[0].source, all[0].destination), (FOREIGN, HOME_AGENT), "{actions:?}");
@@ -167,8 +171,8 @@ fn every_denial_of_a_request_has_its_code() {
         ("reserved x", 70, |_| {}, |r| r.flags = RequestFlags::RESERVED_X),
         ("no home address, no NAI", 70, |_| {}, |r| r.home_address = Ipv4Addr::UNSPECIFIED),
         ("group home address", 70, |_| {}, |r| r.home_address = Ipv4Addr::new(224, 0, 0, 1)),
-        ("minimal", 72, |_| {}, |r| r.flags = RequestFlags::MINIMAL),
-        ("GRE", 72, |_| {}, |r| r.flags = RequestFlags::GRE),
+        ("minimal", 72, ip_in_ip, |r| r.flags = RequestFlags::MINIMAL),
+        ("GRE", 72, ip_in_ip, |r| r.flags = RequestFlags::GRE),
         (
             "V of RFC 2002",
             73,

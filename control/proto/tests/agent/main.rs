@@ -11,6 +11,8 @@ mod config;
 #[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
+mod foreign_tunnels;
+#[cfg(test)]
 mod home_agent;
 #[cfg(test)]
 mod mobile_networks;

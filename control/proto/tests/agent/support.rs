@@ -121,6 +121,7 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
+        gre_keys: true,
         administratively_prohibited: false,
         security: SecurityAssociations::default(),
     }
@@ -135,7 +136,7 @@ pub(crate) fn advertiser_config() -> AdvertiserConfig {
         home_agent: false,
         care_of_addresses: vec![FOREIGN],
         registration_required: false,
-        encapsulations: homeport_proto::config::EncapsulationSet::ALL,
+        encapsulations: homeport_proto::config::EncapsulationSet::IP_IN_IP,
         udp_tunnel: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),

@@ -104,6 +104,7 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         source_routes: Vec::new(),
         tunnels: crate::config::TunnelPolicy::default(),
         udp_tunnel: crate::config::UdpTunnelling::Off,
+        gre_keys: true,
         administratively_prohibited: false,
         security,
     };
