@@ -26,7 +26,7 @@ use crate::parse::{self, Frame, Ipv4Facts};
 use crate::reassembly::Reassembly;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
-use crate::table::visitor::VisitorEntry;
+use crate::table::visitor::{Found, VisitorEntry};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
 use crate::{arp, fragment, icmp_error};
@@ -124,6 +124,7 @@ impl Forwarder {
                     return self.output.drop(packet, DropReason::MalformedEthernet);
                 }
                 packet.truncate(usize::from(facts.total_len));
+                packet.station = ethernet.source;
                 let origin = Origin::Link { port, ethernet };
                 self.run(tables, packet, facts, origin);
             }
@@ -215,6 +216,9 @@ impl Forwarder {
 
     fn step(&mut self, tables: &Tables, mut job: Job) {
         let tenant = job.packet.tenant;
+        if let Some(visitor) = told_of_its_packet(&job, tables) {
+            return self.deliver(tables, job, visitor);
+        }
         match classify(&job.facts, job.packet.bytes(), &job.origin, tenant, tables) {
             Class::Drop(reason) => self.output.drop(job.packet, reason),
             Class::Punt(reason, tenant) => {
@@ -438,6 +442,7 @@ impl Forwarder {
         let Some(source) = shared.and_then(|port| port.address()).or(tunnel_end) else { return };
         let Some(mut packet) = self.output.pool.take() else { return };
         (packet.port, packet.tenant) = (culprit.port, culprit.tenant);
+        packet.station = culprit.station;
         let written = icmp_error::write(&mut packet, culprit.bytes(), source, error)
             && self.errors.take(self.now);
         match parse::ipv4(packet.bytes()) {
@@ -449,6 +454,19 @@ impl Forwarder {
             }
             _ => self.output.pool.give(packet),
         }
+    }
+}
+
+/// The visitor that an ICMP error of ours is for: where addresses overlap, only the
+/// station that sent the packet tells.
+fn told_of_its_packet<'t>(job: &Job, tables: &'t Tables) -> Option<&'t VisitorEntry> {
+    let Job { packet, facts, origin, .. } = job;
+    if !matches!(origin, Origin::Own) || facts.icmp_type.is_none() || !packet.station.is_unicast() {
+        return None;
+    }
+    match tables.visitors.at_station(packet.tenant, facts.destination, packet.station) {
+        Found::Visitor(visitor) => Some(visitor),
+        Found::Other(_) | Found::Nobody => None,
     }
 }
 

@@ -4,7 +4,7 @@
 //! is put there without moving the packet. Buffers are made once, when a worker
 //! starts; from then on they circulate between pool, burst and ports.
 
-use homeport_wire::{PortId, TenantId};
+use homeport_wire::{MacAddress, PortId, TenantId};
 
 /// Bytes kept free in front of a received frame: room for an outer IPv4 header,
 /// UDP and tunnel headers, and a link header.
@@ -66,12 +66,16 @@ pub struct Packet {
     pub port: PortId,
     /// The tenant that it belongs to.
     pub tenant: TenantId,
+    /// The station that sent it, if it came from a link. Of an ICMP error: the
+    /// station that sent what it is about.
+    pub station: MacAddress,
 }
 
 impl Packet {
     fn empty(storage: Storage) -> Self {
         let (port, tenant) = (PortId::default(), TenantId::default());
-        Packet { storage, head: HEADROOM as u16, len: 0, port, tenant }
+        let station = MacAddress::UNSPECIFIED;
+        Packet { storage, head: HEADROOM as u16, len: 0, port, tenant, station }
     }
 
     /// The frame's bytes.

@@ -6,6 +6,7 @@ use crate::classify::{Origin, Tables};
 use crate::icmp_error;
 use crate::parse;
 use crate::table::local::LocalEntry;
+use crate::table::visitor::Found;
 use crate::tunnel_icmp::{Judgement, TunnelError, judge};
 use crate::verdict::{DropReason, PuntReason, Verdict};
 
@@ -40,7 +41,17 @@ impl Forwarder {
             let written = icmp_error::write_about(&mut packet, head, payload, us, relay.error)
                 && self.errors.take(self.now);
             match parse::ipv4(packet.bytes()) {
-                Ok(facts) if written => Some((packet, facts)),
+                Ok(facts) if written => {
+                    // A visitor's packet: the tunnel says which of those with one
+                    // address.
+                    let sender = facts.destination;
+                    if let Found::Visitor(visitor) =
+                        tables.visitors.of_home_agent(tenant, sender, remote)
+                    {
+                        packet.station = visitor.mac;
+                    }
+                    Some((packet, facts))
+                }
                 _ => {
                     self.output.pool.give(packet);
                     None

@@ -5,31 +5,33 @@ use homeport_dataplane::table::local::LocalEntry;
 use homeport_dataplane::table::source_route::{LocalWay, RouteList, SourceRouteEntry};
 use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry};
 use homeport_dataplane::verdict::DropReason;
+use homeport_wire::icmpv4::{Icmpv4Header, TIME_EXCEEDED};
+use zerocopy::IntoBytes;
 
 use crate::harness::*;
 use crate::walk::ROUTER;
 
 /// The home address of both visitors.
-const NODE: &str = "10.1.0.10";
-const CARE_OF: &str = "10.0.2.2";
+pub(crate) const NODE: &str = "10.1.0.10";
+pub(crate) const CARE_OF: &str = "10.0.2.2";
 const LINK: &str = "10.2.0.1";
 const FAR: &str = "192.0.2.7";
 
 /// A visitor with the address [`NODE`]: its station and its home agent.
-struct Guest {
-    station: MacAddress,
-    agent: &'static str,
-    tag: &'static [u8],
+pub(crate) struct Guest {
+    pub(crate) station: MacAddress,
+    pub(crate) agent: &'static str,
+    pub(crate) tag: &'static [u8],
 }
 
-const GUESTS: [Guest; 3] = [
+pub(crate) const GUESTS: [Guest; 3] = [
     Guest { station: station(20), agent: "10.0.1.2", tag: b"the first one's own bytes" },
     Guest { station: station(21), agent: "10.0.7.2", tag: b"another's, of another network" },
     Guest { station: station(22), agent: "10.0.8.2", tag: b"a third" },
 ];
 
 impl Guest {
-    fn entry(&self, style: ReverseTunnel) -> VisitorEntry {
+    pub(crate) fn entry(&self, style: ReverseTunnel) -> VisitorEntry {
         let entry = visitor(self.station, 1, self.agent, CARE_OF, style);
         VisitorEntry { overlapping: true, ..entry }
     }
@@ -40,7 +42,7 @@ impl Guest {
     }
 
     /// A frame of it on the visited link.
-    fn frame(&self, packet: &Ip) -> Vec<u8> {
+    pub(crate) fn frame(&self, packet: &Ip) -> Vec<u8> {
         packet.frame(port_mac(1), self.station)
     }
 }
@@ -254,4 +256,31 @@ fn local_correspondents_reach_a_visitor_on_its_link() {
     let packet = Ip::data("10.2.0.77", NODE);
     let sent = rig.exchange(1, &packet.frame(port_mac(1), station(77)));
     assert_eq!(only(sent, 0, station(ROUTER)).ends(), packet.ends());
+}
+
+/// An ICMP error about a visitor's packet goes to the station that sent it: our own,
+/// and one from inside its tunnel that is relayed.
+#[test]
+fn an_error_about_a_packet_reaches_the_station_that_sent_it() {
+    let mut rig = foreign_agent(ReverseTunnel::Direct);
+    rig.control.ports[1].set_address(Some(ip(LINK)));
+    // What the address alone would lead to: a host of the visited network.
+    rig.route("10.1.0.0/24", 1, None);
+    rig.neighbor(1, NODE, station(77));
+    for guest in &GUESTS {
+        let expired = guest.data(NODE, FAR).ttl(1);
+        let told = only(rig.exchange(1, &guest.frame(&expired)), 1, guest.station);
+        assert_eq!(told.payload[0], TIME_EXCEEDED);
+        assert_eq!(told.payload[8..28], expired.bytes()[..20]);
+
+        let long = guest.data(NODE, FAR).payload(vec![7; 1400]);
+        let outer = only(rig.exchange(1, &guest.frame(&long)), 0, station(ROUTER)).bytes();
+        let header = Icmpv4Header::new(3, 4, [0, 0, 5, 0x14], &outer[..128]);
+        let payload = [header.as_bytes(), &outer[..128]].concat();
+        let error = Ip { payload, ..Ip::icmp("10.0.9.9", CARE_OF, 3, &[]) };
+        let sent = rig.exchange(0, &error.frame(port_mac(0), station(ROUTER)));
+        let told = only(sent, 1, guest.station);
+        assert_eq!((told.payload[0], told.payload[1]), (3, 4), "fragmentation needed");
+        assert_eq!(told.ends().1, NODE);
+    }
 }
