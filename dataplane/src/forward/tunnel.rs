@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use homeport_wire::TenantId;
 
 use super::{Forwarder, Job, MAX_PASSES};
-use crate::allowance::{AllowanceKey, Sender};
+use crate::allowance::AllowanceKey;
 use crate::classify::{Bound, Origin, ReverseEnd, Tables, TunnelClass, classify_tunnelled};
 use crate::encap::{MAX_NESTING, Tunnel};
 use crate::icmp_error::MIN_MTU;
@@ -313,12 +313,10 @@ impl Forwarder {
     /// Puts the outer header on; `None` when the packet had to be dropped.
     fn wrap(&mut self, mut job: Job, entrance: Entrance) -> Option<Job> {
         let packet = &mut job.packet;
-        let is_agents = job.facts.source == entrance.tunnel.source && job.facts.icmp_type.is_some();
-        let sender = if is_agents { Sender::HomeAgent } else { Sender::Other };
         let done = encap::encapsulate(packet, &entrance.tunnel, &mut self.identification)
             .and_then(|()| parse::ipv4(packet.bytes()))
             .and_then(|facts| match entrance.allowance(packet.tenant) {
-                Some(key) if !self.allowances.spend(key, facts.total_len, sender, self.now) => {
+                Some(key) if !self.allowances.spend(key, facts.total_len, self.now) => {
                     Err(DropReason::UnprovenAddress)
                 }
                 _ => Ok(facts),
