@@ -2,12 +2,18 @@
 //! tour, as bytes. B-01, B-02, B-03.
 
 use super::*;
+use crate::Encapsulation;
+use crate::action::CareOf;
 use crate::action::{Action, Payload, Transmit};
 use crate::agent::{Agent, Datagram};
 use crate::config::{
-    AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Profile,
+    AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, NatTraversal,
+    Profile,
 };
-use homeport_wire::{PortId, TenantId};
+use crate::keepalive::TunnelledEcho;
+use homeport_wire::icmpv4::{ECHO_REPLY, Icmpv4Header};
+use homeport_wire::{Ipv4Packet, PortId, TenantId};
+use zerocopy::IntoBytes;
 
 const TENANT: TenantId = TenantId(0);
 const CORE: PortId = PortId(0);
@@ -31,6 +37,11 @@ struct Lab {
     agents: [Agent; 3],
     /// Care-of addresses that the home agent has installed.
     binding: Vec<Ipv4Addr>,
+    /// The same with all that belongs to them.
+    tunnels: Vec<CareOf>,
+    /// Where the home agent sees a node that is on the link with DHCP; `None`:
+    /// where it is.
+    nat: Option<(Ipv4Addr, u16)>,
     handled: usize,
 }
 
@@ -121,15 +132,26 @@ fn with_foreign_agent() -> MobilitySecurityAssociation {
 
 impl Lab {
     fn new(replay: ReplayProtection, reverse_tunnel: ReverseTunnel) -> Self {
-        let mut node = MobileNodeConfig { reverse_tunnel, ..config() };
+        let node = MobileNodeConfig { reverse_tunnel, ..config() };
+        Lab::with(replay, node, |_| ())
+    }
+
+    fn with(
+        replay: ReplayProtection,
+        mut node: MobileNodeConfig,
+        change: impl FnOnce(&mut HomeAgentConfig),
+    ) -> Self {
+        let mut home = home_process(replay);
+        change(&mut home.home_agents[0]);
         node.security.insert_agent(HOME_AGENT, association(256, replay));
         node.security.insert_agent(care_of(FIRST), with_foreign_agent());
         node.security.insert_agent(care_of(SECOND), with_foreign_agent());
         let world = World::new(node);
         let now = world.now();
-        let agents = [home_process(replay), foreign_process(FIRST), foreign_process(SECOND)]
+        let agents = [home, foreign_process(FIRST), foreign_process(SECOND)]
             .map(|config| Agent::new(config, [9; 32], now));
-        let mut lab = Lab { world, network: None, agents, binding: vec![], handled: 0 };
+        let (binding, tunnels) = (vec![], vec![]);
+        let mut lab = Lab { world, network: None, agents, binding, tunnels, nat: None, handled: 0 };
         // A home agent takes no timestamp from before its start.
         lab.pass(1_000);
         lab
@@ -198,22 +220,60 @@ impl Lab {
                     (RegistrationPath::CoLocated(_), Network::Dhcp) => (0, CORE),
                     other => panic!("{other:?}"),
                 };
+                let own = (send.source, 40_000);
+                let through_nat = self.nat.filter(|_| network == Network::Dhcp);
+                let (source, source_port) = through_nat.unwrap_or(own);
                 let datagram = Datagram {
                     tenant: TENANT,
                     port,
                     source_mac: NODE_MAC,
                     destination_mac: MacAddress([2, 0, 0, 0, 0, 1]),
-                    source: send.source,
+                    source,
                     destination: send.destination,
-                    source_port: 40_000,
+                    source_port,
                     destination_port: 434,
                     ttl: send.ttl,
                     payload: &send.bytes,
                 };
                 self.agents[at].handle_datagram(&datagram, now);
             }
+            // The home agent's RX cores answer, if it comes from the tunnel's end.
+            (MobileNodeAction::SendKeepalive { icmp }, Some(Network::Dhcp))
+                if self.tunnels.iter().any(|to| self.is_outside(to.address, port_of(to))) =>
+            {
+                let rest = *icmp[4..].first_chunk().unwrap();
+                let answer = Icmpv4Header::new(ECHO_REPLY, 0, rest, &[]);
+                assert!(self.world.node.is_keepalive_answer(answer.as_bytes()));
+                self.world.input(|node, _| node.handle_tunnel_received());
+            }
             _ => {}
         }
+    }
+
+    fn is_outside(&self, address: Ipv4Addr, port: u16) -> bool {
+        self.nat == Some((address, port))
+    }
+
+    /// The node's program answers the home agent's echo request in the tunnel.
+    fn answer_echo(&mut self, data: &[u8]) {
+        let plain = data[0] != 4;
+        let inner = Ipv4Packet::new_checked(if plain { data } else { &data[4..] }).unwrap();
+        let rest = *inner.payload()[4..].first_chunk().unwrap();
+        let body = &inner.payload()[8..];
+        let icmp = [Icmpv4Header::new(ECHO_REPLY, 0, rest, body).as_bytes(), body].concat();
+        let (source, source_port) = self.nat.unwrap();
+        let echo = TunnelledEcho {
+            tenant: TENANT,
+            source,
+            source_port,
+            destination: HOME_AGENT,
+            inner_source: HOME,
+            inner_destination: HOME_AGENT,
+            plain,
+            icmp: &icmp,
+        };
+        let now = self.world.now();
+        self.agents[0].handle_keepalive(&echo, now);
     }
 
     fn agent_did(&mut self, at: usize, action: Action) {
@@ -221,8 +281,12 @@ impl Lab {
             Action::Transmit(transmit) => self.carry(at, &transmit),
             Action::InstallBinding(state) => {
                 self.binding = state.care_of_addresses.iter().map(|to| to.address).collect();
+                self.tunnels = state.care_of_addresses;
             }
-            Action::RemoveBinding { .. } => self.binding.clear(),
+            Action::RemoveBinding { .. } => {
+                self.binding.clear();
+                self.tunnels.clear();
+            }
             _ => {}
         }
     }
@@ -242,10 +306,16 @@ impl Lab {
                         at == from && transmit.link == Some((LINK, NODE_MAC))
                             || from == 0 && at == 0 && transmit.destination == HOME
                     }
+                    Some(Network::Dhcp) if self.nat.is_some() => {
+                        self.is_outside(transmit.destination, *destination_port)
+                    }
                     Some(Network::Dhcp) => transmit.destination == CO_LOCATED.address,
                     None => false,
                 };
                 let Transmit { source, destination, ttl, .. } = *transmit;
+                if to_node && matches!(data[0], 4 | 0x45) {
+                    return self.answer_echo(data);
+                }
                 if to_node {
                     return self
                         .world
@@ -374,4 +444,102 @@ fn a_foreign_agent_that_restarts_is_registered_with_again() {
     lab.pass(2_000);
     lab.is(Phase::Registered, &[care_of(FIRST)]);
     assert_eq!(lab.agents[1].visitors().count(), 1);
+}
+
+/// The port that a tunnel's other end has; zero where there is no UDP in it.
+const fn port_of(tunnel: &CareOf) -> u16 {
+    match tunnel.encapsulation {
+        Encapsulation::Udp { peer_port } | Encapsulation::PlainUdp { peer_port } => peer_port,
+        _ => 0,
+    }
+}
+
+const NAT: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 2);
+
+/// A node behind a NAT, registered by itself in this mode.
+fn behind_nat(traversal: NatTraversal) -> Lab {
+    let node = MobileNodeConfig { nat_traversal: true, lifetime: Lifetime(600), ..config() };
+    let mut lab =
+        Lab::with(ReplayProtection::default(), node, |home| home.nat.traversal = traversal);
+    lab.nat = Some((NAT, 20_001));
+    lab.move_to(Network::Dhcp);
+    lab.pass(100);
+    lab.is(Phase::Registered, &[NAT]);
+    lab
+}
+
+/// B-04, S3-31, S3-32, RFC 3519: both ends agree, in both modes, at renewals, and
+/// when the node has forgotten what the home agent remembers.
+#[test]
+fn behind_a_nat_both_ends_agree_on_udp_to_where_the_request_came_from() {
+    let peer_port = 434;
+    let rows = [
+        (NatTraversal::Rfc3519, Encapsulation::Udp { peer_port }),
+        (NatTraversal::Challenge, Encapsulation::PlainUdp { peer_port }),
+    ];
+    for (traversal, encapsulation) in rows {
+        let mut lab = behind_nat(traversal);
+        let agrees = |lab: &Lab| {
+            let registration = lab.world.node.registration().unwrap();
+            assert_eq!((registration.encapsulation, registration.nat), (encapsulation, true));
+            let [tunnel] = lab.tunnels[..] else { panic!("{:?}", lab.tunnels) };
+            assert_eq!((tunnel.address, port_of(&tunnel)), (NAT, 20_001));
+            assert_eq!(tunnel.registered, CO_LOCATED.address);
+            assert!(!tunnel.unproven, "the node has answered");
+        };
+        agrees(&lab);
+        let requests = lab.world.requests().len();
+        assert_eq!(requests, if traversal == NatTraversal::Challenge { 2 } else { 1 });
+        lab.pass(400_000);
+        assert!(lab.world.requests().len() > requests, "renewed");
+        agrees(&lab);
+        // Elsewhere, and back where it is known.
+        lab.move_to(Network::Of(1));
+        lab.pass(1_000);
+        lab.move_to(Network::Dhcp);
+        lab.pass(1_000);
+        agrees(&lab);
+        let node = MobileNode::new(lab.world.node.config().clone(), [8; 32]);
+        lab.world.node = node;
+        lab.move_to(Network::Dhcp);
+        lab.pass(1_000);
+        agrees(&lab);
+    }
+}
+
+/// RFC 3519 §4.10: keepalives find that the NAT has changed the port.
+#[test]
+fn a_nat_that_changes_the_port_is_registered_through_anew() {
+    for traversal in [NatTraversal::Rfc3519, NatTraversal::Challenge] {
+        let mut lab = behind_nat(traversal);
+        lab.nat = Some((NAT, 20_002));
+        lab.pass(100_000);
+        assert_eq!(port_of(&lab.tunnels[0]), 20_001, "nobody has noticed yet");
+        lab.pass(15_000);
+        let lost = |lab: &Lab| {
+            let events = lab.world.events();
+            events
+                .iter()
+                .filter(|event| matches!(event, MobileNodeEvent::MappingLost { .. }))
+                .count()
+        };
+        assert_eq!((port_of(&lab.tunnels[0]), lost(&lab)), (20_002, 1));
+        lab.pass(400_000);
+        assert_eq!(lost(&lab), 1, "then it is quiet");
+        lab.is(Phase::Registered, &[NAT]);
+    }
+}
+
+/// RFC 3519 §4.6.1: where a NAT may not be traversed, the node waits and tries.
+#[test]
+fn a_nat_that_may_not_be_traversed_makes_no_storm() {
+    let node = MobileNodeConfig { nat_traversal: true, ..config() };
+    let mut lab = Lab::with(ReplayProtection::default(), node, |home| {
+        home.nat.traversal = NatTraversal::Off;
+    });
+    lab.nat = Some((NAT, 20_001));
+    lab.move_to(Network::Dhcp);
+    lab.pass(60_000);
+    lab.is(Phase::Denied, &[]);
+    assert!(lab.world.requests().len() < 8, "{}", lab.world.requests().len());
 }
