@@ -156,6 +156,7 @@ impl EventLoop {
             punts,
             injects,
             ports,
+            napts: _,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };

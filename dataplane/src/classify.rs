@@ -26,7 +26,8 @@ use crate::verdict::{DropReason, PuntReason};
 mod tunnelled;
 mod visitor;
 
-use visitor::{Way, may_be_anothers, reached_directly, sender, way};
+pub(crate) use visitor::sender;
+use visitor::{Way, may_be_anothers, reached_directly, way};
 
 pub use tunnelled::{ReverseEnd, TunnelClass, classify_tunnelled};
 

@@ -3,6 +3,7 @@
 
 use homeport_wire::TenantId;
 
+use crate::napt::NaptConfig;
 use crate::port::Port;
 
 /// What a worker does when nothing is waiting.
@@ -46,6 +47,8 @@ pub struct DataplaneConfig {
     pub inject_ring: usize,
     /// How many ICMP errors are sent in a second.
     pub icmp_errors_per_second: u32,
+    /// The NAPTs, numbered in their order.
+    pub napts: Vec<NaptConfig>,
 }
 
 impl Default for DataplaneConfig {
@@ -64,6 +67,7 @@ impl Default for DataplaneConfig {
             punt_ring: 1 << 18,
             inject_ring: 1 << 20,
             icmp_errors_per_second: 1000,
+            napts: Vec::new(),
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::classify::{self, ArpClass, Bound, Class, Origin, Tables, classify, cl
 use crate::config::DataplaneConfig;
 use crate::hold::Hold;
 use crate::icmp_error::{IcmpError, TokenBucket};
+use crate::napt::InsideHost;
 use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
@@ -32,9 +33,11 @@ use crate::verdict::{DropReason, Verdict};
 use crate::{arp, fragment, icmp_error};
 
 mod fragments;
+mod nat;
 mod tunnel;
 mod tunnel_error;
 
+use nat::{Nat, inside_host};
 use tunnel::Entrance;
 
 /// How often one packet may enter or leave a tunnel here.
@@ -72,6 +75,7 @@ pub(crate) struct Forwarder {
     /// How often the control core is told of a NAT that changed a port.
     rebounds: TokenBucket,
     allowances: Allowances,
+    nat: Nat,
 }
 
 impl Forwarder {
@@ -89,6 +93,7 @@ impl Forwarder {
             mtus,
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
+            nat: Nat::new(config),
         }
     }
 
@@ -219,7 +224,14 @@ impl Forwarder {
         if let Some(visitor) = told_of_its_packet(&job, tables) {
             return self.deliver(tables, job, visitor);
         }
-        match classify(&job.facts, job.packet.bytes(), &job.origin, tenant, tables) {
+        let class = classify(&job.facts, job.packet.bytes(), &job.origin, tenant, tables);
+        if may_be_translated(&class) {
+            match self.translate_in(tables, job) {
+                Some(untouched) => job = untouched,
+                None => return,
+            }
+        }
+        match class {
             Class::Drop(reason) => self.output.drop(job.packet, reason),
             Class::Punt(reason, tenant) => {
                 job.packet.tenant = tenant;
@@ -237,7 +249,11 @@ impl Forwarder {
             }
             Class::Tunnel(bound) => self.tunnel_to_node(tables, job, &bound),
             Class::Deliver(visitor) => self.deliver(tables, job, visitor),
-            Class::Translate(..) | Class::Forward => self.forward(tables, job),
+            Class::Translate(visitor, napt) => {
+                let host = inside_host(&job, Some(visitor));
+                self.forward(tables, job, Some((napt, host)));
+            }
+            Class::Forward => self.forward(tables, job, None),
         }
     }
 
@@ -294,8 +310,9 @@ impl Forwarder {
         }
     }
 
-    /// By its destination.
-    fn forward(&mut self, tables: &Tables, job: Job) {
+    /// By its destination; `behind` the NAPT with this number as this host, or
+    /// behind the one that is between its ports, if any is.
+    fn forward(&mut self, tables: &Tables, job: Job, behind: Option<(u16, InsideHost)>) {
         let mut destination = job.facts.destination;
         let route = job.route.or_else(|| tables.routes.lookup(job.packet.tenant, destination));
         let route = match route {
@@ -319,6 +336,11 @@ impl Forwarder {
             }
             return self.output.drop(job.packet, DropReason::NoRoute);
         };
+        let job = match behind {
+            Some((napt, host)) => self.translate_by(usize::from(napt), &host, job),
+            None => self.translate_out(tables, job, port),
+        };
+        let Some(job) = job else { return };
         if let Some(job) = self.hop(job) {
             self.emit(tables, job, port, Station::NextHop(gateway.unwrap_or(destination)));
         }
@@ -468,6 +490,15 @@ fn told_of_its_packet<'t>(job: &Job, tables: &'t Tables) -> Option<&'t VisitorEn
         Found::Visitor(visitor) => Some(visitor),
         Found::Other(_) | Found::Nobody => None,
     }
+}
+
+/// Whether a packet to an address of ours may be for an inside host of a NAPT: what
+/// no agent claims.
+const fn may_be_translated(class: &Class<'_>) -> bool {
+    matches!(
+        class,
+        Class::ToKernel | Class::TunnelError(_) | Class::Drop(DropReason::OverlappingVisitor)
+    )
 }
 
 /// Whether the kernel's packet is for a node that the kernel's routes do not lead

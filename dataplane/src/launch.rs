@@ -13,6 +13,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::broadcast::ListenerWriter;
 use crate::classify::Tables;
 pub use crate::config::{DataplaneConfig, PollMode, PortSetup};
+use crate::napt::NaptShared;
 use crate::output::{Outlet, Output};
 use crate::packet::PacketPool;
 use crate::port::{Port, counters_of};
@@ -57,6 +58,8 @@ pub struct Control {
     pub injects: InjectSender,
     /// What both sides know of each port, by its number.
     pub ports: Arc<[PortShared]>,
+    /// The NAPTs, by their numbers.
+    pub napts: Vec<NaptShared>,
 }
 
 impl std::fmt::Debug for Control {
@@ -139,7 +142,7 @@ pub fn build(
     let seed = config.hash_seed;
     let (punt_sender, punts) = punt_rings(config.punt_ring)?;
     let (injects, inject_receiver) = inject_ring(config.inject_ring)?;
-    let control = Control {
+    let mut control = Control {
         bindings: table(config.bindings, seed),
         listeners: ListenerWriter::new(outlets.len(), seed),
         visitors: visitors(config.visitors, seed),
@@ -150,6 +153,7 @@ pub fn build(
         punts,
         injects,
         ports: Arc::clone(&shared),
+        napts: Vec::new(),
     };
     let tables = Tables {
         bindings: control.bindings.reader(),
@@ -168,7 +172,9 @@ pub fn build(
         punts: punt_sender,
     };
     let mtus = Arc::new(TunnelMtuCache::new(seed));
-    Ok((control, Worker::new(config, output, tables, inject_receiver, mtus)))
+    let worker = Worker::new(config, output, tables, inject_receiver, mtus);
+    control.napts = worker.napts();
+    Ok((control, worker))
 }
 
 fn port_shared(setup: &PortSetup) -> PortShared {

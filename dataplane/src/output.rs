@@ -141,6 +141,24 @@ impl Output {
         }
     }
 
+    /// Hands the control core a record, which is a packet made here, counted at
+    /// `port`. `false`, and nothing happened, when the control core is behind.
+    pub(crate) fn tell(
+        &mut self,
+        port: PortId,
+        tenant: TenantId,
+        reason: PuntReason,
+        record: &[u8],
+    ) -> bool {
+        let header = PuntHeader::new(tenant, port, reason, record.len() as u16);
+        let told = self.punts.push(&header, reason, record);
+        if told && let Some(stats) = self.stats(port) {
+            stats.originated.add(1);
+            stats.punted(reason).add(1);
+        }
+        told
+    }
+
     /// Sends what waits for its burst.
     pub(crate) fn flush(&mut self) {
         let Output { outlets, shared, pool, .. } = self;

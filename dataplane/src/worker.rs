@@ -16,6 +16,7 @@ use crate::config::{DataplaneConfig, PollMode};
 use crate::forward::{Forwarder, MAX_JOBS};
 use crate::hold::MAX_HELD;
 use crate::launch::InjectReceiver;
+use crate::napt::{MAX_EARLY, NaptShared};
 use crate::output::{Outlet, Output};
 use crate::packet::{BURST, Burst};
 use crate::parse::{self, Frame};
@@ -86,7 +87,12 @@ impl Worker {
     /// Buffers that it takes to fill every burst and queue of a worker with so many
     /// ports.
     pub(crate) const fn buffers_needed(ports: usize) -> usize {
-        MAX_HELD + MAX_FRAGMENTS + MAX_JOBS + BURST * (2 + 4 * ports)
+        MAX_HELD + MAX_FRAGMENTS + MAX_EARLY + MAX_JOBS + BURST * (2 + 4 * ports)
+    }
+
+    /// What the control core may know of each NAPT.
+    pub(crate) fn napts(&self) -> Vec<NaptShared> {
+        self.forwarder.napts()
     }
 
     /// Runs until `stop` is set, which is seen within a tenth of a second.
@@ -139,6 +145,7 @@ impl Worker {
         if !self.forwarder.reassembly.is_empty() {
             self.forwarder.expire_fragments(&self.tables);
         }
+        self.forwarder.tend_napts();
         let mut busy = false;
         for index in 0..self.forwarder.output.outlets.len() {
             busy |= self.receive(index);

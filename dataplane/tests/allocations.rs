@@ -48,8 +48,14 @@ mod harness;
 mod walk;
 
 #[cfg(test)]
+#[path = "pipeline/gateway.rs"]
+#[allow(dead_code, reason = "this program needs less of it than the other")]
+mod gateway;
+
+#[cfg(test)]
 mod tests {
     use super::ALLOCATIONS;
+    use crate::gateway::FAR;
     use crate::harness::*;
     use crate::walk::{MOBILE, ROUTER, foreign_agent, home_agent};
     use homeport_dataplane::reassembly::TIMEOUT;
@@ -264,5 +270,54 @@ mod tests {
             assert_eq!(rig.stats(0).transmitted.get() + rig.stats(1).transmitted.get(), 252);
             rig.check();
         }
+    }
+
+    /// Flows that open, go on, are refused and end, fragments in and out of order,
+    /// errors and blocks told to the control core (B-07): nothing is taken.
+    #[test]
+    fn no_burst_through_a_napt_allocates() {
+        let mut rig = crate::gateway::gateway(ReverseTunnel::None);
+        let (node, far, external) = (crate::gateway::NODE, FAR, crate::gateway::EXTERNAL);
+        let inside = |packet: &Ip| packet.frame(port_mac(1), station(MOBILE));
+        let outside = |packet: &Ip| packet.frame(port_mac(0), station(ROUTER));
+        let mut frames: Vec<(usize, Vec<u8>)> = Vec::new();
+        for number in 0..300 {
+            let out = Ip::udp(node, far, (4000 + number, 53));
+            frames.push((1, inside(&out)));
+            frames.push((1, inside(&out.clone().fragment(8 * number, true))));
+            frames.push((1, inside(&Ip::icmp(node, far, 8, b"ping").ttl(1 + number as u8 % 3))));
+            let back = Ip::udp(far, external, (53, 16_384 + 50 * number));
+            frames.push((0, outside(&back)));
+            frames.push((0, outside(&back.clone().fragment(8 * number, false))));
+            frames.push((0, outside(&Ip::icmp(far, external, 3, &back.bytes()))));
+        }
+        let work = |rig: &mut Rig| {
+            for burst in frames.chunks(48) {
+                for (port, frame) in burst {
+                    rig.push(*port, frame);
+                }
+                while rig.worker.run_once(rig.now) {}
+                rig.now += Duration::from_millis(50);
+                for link in &rig.links {
+                    link.discard();
+                }
+            }
+            // Everything ends: sessions, blocks, hosts.
+            for _ in 0..250 {
+                rig.now += Duration::from_secs(2);
+                rig.worker.run_once(rig.now);
+            }
+            for link in rig.links.iter().chain(rig.twins.iter().flatten()) {
+                link.discard();
+            }
+        };
+        work(&mut rig);
+        let mut buffer = Vec::with_capacity(4096);
+        while rig.control.punts.next(&mut buffer).is_some() {}
+        assert_eq!(allocations(|| work(&mut rig)), 0);
+        let counters = &rig.control.napts[0].counters;
+        assert!(counters.opened.get() > 500 && counters.taken_back.get() > 2, "{counters:?}");
+        assert_eq!(counters.sessions.get(), 0);
+        rig.check();
     }
 }

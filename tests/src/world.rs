@@ -403,6 +403,7 @@ impl AgentBox {
             punts,
             injects,
             ports,
+            napts: _,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };

@@ -27,7 +27,7 @@ pub(super) enum Way {
 /// [`DropReason::VisitorLinkMismatch`] where the source is a visitor's and the
 /// station is not. Where addresses overlap, such a station is a host of the visited
 /// network, unless it has the visitor's link-layer address on another link.
-pub(super) fn sender<'t>(
+pub(crate) fn sender<'t>(
     source: Ipv4Addr,
     origin: &Origin,
     tenant: TenantId,

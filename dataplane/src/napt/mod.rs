@@ -41,7 +41,7 @@ use std::time::Instant;
 
 use homeport_wire::{MacAddress, PortId, TenantId};
 
-use self::blocks::PortBlocks;
+use self::blocks::{External, PortBlocks};
 use self::clock::{Clock, Tick};
 pub use self::config::{Dependence, NaptConfig, Timeouts};
 pub use self::counters::NaptCounters;
@@ -50,7 +50,7 @@ use self::fragments::{Decision, Fragments};
 pub use self::fragments::{Early, FragmentKey, MAX_EARLY};
 use self::log::{LogQueue, NatLogRecord};
 pub use self::segment::{Endpoint, Transport};
-use self::segment::{Look, Side, look, replace, replace_identification};
+use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
 use crate::verdict::DropReason;
 
 /// Who an inside endpoint belongs to.
@@ -76,6 +76,15 @@ pub enum Outcome<T> {
     Early(FragmentKey),
     /// It must not go on.
     Refused(DropReason),
+}
+
+/// A NAPT as the control core sees it.
+#[derive(Clone, Debug)]
+pub struct NaptShared {
+    /// What it was made from.
+    pub config: NaptConfig,
+    /// What it counts. Only the worker adds.
+    pub counters: Arc<NaptCounters>,
 }
 
 /// One NAPT on one core.
@@ -127,9 +136,9 @@ impl Napt {
         &self.config
     }
 
-    /// Its counters, for who shows them.
-    pub fn counters(&self) -> Arc<NaptCounters> {
-        Arc::clone(&self.counters)
+    /// What others may know of it.
+    pub fn shared(&self) -> NaptShared {
+        NaptShared { config: self.config.clone(), counters: Arc::clone(&self.counters) }
     }
 
     /// Whether an address is one of its external ones.
@@ -141,6 +150,23 @@ impl Napt {
     /// port's block modulo the number of cores. `None`: no port of the NAPT.
     pub fn owner(&self, port: u16) -> Option<u32> {
         self.blocks.owner(port)
+    }
+
+    /// Whether an inbound packet's port is one of the NAPT's, or would be if its
+    /// fragments told it.
+    pub fn claims(&self, packet: &[u8]) -> bool {
+        match look(packet).map(|facts| facts.look) {
+            Some(Look::Session(segment)) => self.blocks.contains(segment.destination.port),
+            Some(Look::Error(about)) => self.blocks.contains(about.source.port),
+            Some(Look::Later | Look::Unsupported) | None => false,
+        }
+    }
+
+    /// What the fragments are known by of which this packet is the first, if it is
+    /// one: those that came before it go on when it has been translated.
+    pub fn first_fragment(&self, packet: &[u8], host: Option<&InsideHost>) -> Option<FragmentKey> {
+        let facts = look(packet).filter(|facts| facts.fragment && facts.look.has_ports())?;
+        Some(FragmentKey::new(&facts, host.copied()))
     }
 
     /// Translates a packet of an inside host that goes to the outside: its source
@@ -240,12 +266,11 @@ impl Napt {
         let Some(facts) = look(packet) else {
             return Outcome::Refused(DropReason::MalformedIpv4);
         };
-        let claimed = match facts.look {
-            Look::Session(segment) => self.blocks.contains(segment.destination.port),
-            Look::Error(about) => self.blocks.contains(about.source.port),
-            Look::Later => true,
-            Look::Unsupported => false,
-        };
+        if self.is_answer(&facts, now) {
+            // Of a host on an inside link that was spoken to by its own address.
+            return self.inbound(packet, now);
+        }
+        let claimed = matches!(facts.look, Look::Later) || self.claims(packet);
         let decision = match (claimed, facts.look) {
             // It is for the box itself.
             (false, _) => Some(Decision::Unclaimed),
@@ -269,6 +294,27 @@ impl Napt {
             Outcome::Early(key) => Outcome::Early(key),
             Outcome::Refused(reason) => Outcome::Refused(reason),
         }
+    }
+
+    /// Whether a packet belongs to a session with its very source.
+    fn is_answer(&mut self, facts: &Facts, now: Instant) -> bool {
+        let Some(place) = self.blocks.place_of(facts.destination) else { return false };
+        let (transport, port, remote) = match facts.look {
+            Look::Session(Segment { transport, source, destination, .. }) => {
+                (transport, destination.port, source)
+            }
+            Look::Error(Segment { transport, source, destination, .. }) => {
+                (transport, source.port, destination)
+            }
+            Look::Later => {
+                let decided =
+                    self.fragments.decided(&FragmentKey::new(facts, None), self.clock.tick(now));
+                return matches!(decided, Some(Decision::Inbound(_)));
+            }
+            Look::Unsupported => return false,
+        };
+        let mapping = self.blocks.mapping(transport, External { address: place, port });
+        mapping.is_some_and(|mapping| self.flows.session(mapping, remote).is_some())
     }
 
     /// Hands the records of blocks to `send`, until it takes no more.

@@ -46,6 +46,9 @@ pub(super) struct Segment {
     pub(super) transport: Transport,
     pub(super) source: Endpoint,
     pub(super) destination: Endpoint,
+    /// Whether it may open a session: all but replies to ICMP queries, and TCP
+    /// segments without a SYN.
+    pub(super) opens: bool,
     /// What the state of a TCP connection depends on.
     pub(super) tcp: Option<TcpSegment>,
 }
@@ -153,7 +156,8 @@ fn segment(header: &Ipv4Header, payload: &[u8]) -> Option<Segment> {
             } else {
                 Ports { source: none, destination: identifier }
             };
-            Some(ports.between(header, Transport::IcmpQuery, None))
+            let segment = ports.between(header, Transport::IcmpQuery, None);
+            Some(Segment { opens: asks, ..segment })
         }
         _ => None,
     }
@@ -186,7 +190,8 @@ impl Ports {
     ) -> Segment {
         let source = Endpoint { address: header.source(), port: self.source.get() };
         let destination = Endpoint { address: header.destination(), port: self.destination.get() };
-        Segment { transport, source, destination, tcp }
+        let opens = tcp.is_none_or(|tcp| tcp.opens());
+        Segment { transport, source, destination, opens, tcp }
     }
 }
 

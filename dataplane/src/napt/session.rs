@@ -50,8 +50,8 @@ impl Napt {
         host: &InsideHost,
         (now, tick): (Instant, Tick),
     ) -> Result<External, DropReason> {
-        let Segment { transport, source, destination: remote, tcp } = *segment;
-        if source.port == 0 {
+        let Segment { transport, source, destination: remote, opens, tcp } = *segment;
+        if transport == Transport::IcmpQuery && !opens {
             // A reply to an ICMP query that no session brought in.
             return Err(DropReason::NatNoMapping);
         }
@@ -64,7 +64,7 @@ impl Napt {
             return mapping.map(|mapping| mapping.external).ok_or(DropReason::NatExhausted);
         }
         // A connection that is not known is opened by its first segment only.
-        if tcp.is_some_and(|tcp| !tcp.opens()) {
+        if !opens {
             return Err(DropReason::NatNoMapping);
         }
         self.admit(host, now)?;

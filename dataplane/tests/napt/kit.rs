@@ -140,7 +140,7 @@ impl World {
     }
 
     pub(crate) fn count(&self, name: &str) -> u64 {
-        self.napt.counters().all().find(|(counter, _)| *counter == name).unwrap().1
+        self.napt.shared().counters.all().find(|(counter, _)| *counter == name).unwrap().1
     }
 }
 

@@ -28,6 +28,18 @@ fn req_1_queries_and_replies_pass_with_a_mapped_identifier() {
     }
 }
 
+/// An identifier is any number, and zero is one.
+#[test]
+fn an_identifier_of_zero_is_mapped_like_any() {
+    let mut world = World::new();
+    let external = source(&world.out(&query(INSIDE, SERVER, 8, 0, b"ping")));
+    assert_ne!(external.port, 0);
+    let (_, got) = world.inward(&query(SERVER, EXTERNAL, 0, external.port, b"pong"));
+    assert_eq!(destination(&got), at(INSIDE, 0));
+    let reply = query(INSIDE, SERVER, 0, 0, b"pong");
+    assert_eq!(world.try_out(&reply), refused(DropReason::NatNoMapping));
+}
+
 /// REQ-2: at least sixty seconds, as long as was configured, and not for ever.
 #[test]
 fn req_2_a_query_session_lasts_as_long_as_configured() {

@@ -8,11 +8,15 @@ mod foreign_agent;
 #[cfg(test)]
 mod fragments;
 #[cfg(test)]
+mod gateway;
+#[cfg(test)]
 mod harness;
 #[cfg(test)]
 mod home_agent;
 #[cfg(test)]
 mod links;
+#[cfg(test)]
+mod napt;
 #[cfg(test)]
 mod nat;
 #[cfg(test)]

@@ -1,0 +1,247 @@
+//! Network address translation on the way between an inside and an outside port
+//! (B-07). What enters or leaves a tunnel is never translated (S3-15): only what is
+//! forwarded plainly from link to link.
+
+use homeport_wire::{Ipv4Header, PortId};
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Forwarder, Job};
+use crate::adjacency::Station;
+use crate::classify::{Origin, Tables, sender};
+use crate::config::DataplaneConfig;
+use crate::icmp_error::IcmpError;
+use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome};
+use crate::table::visitor::VisitorEntry;
+use crate::verdict::{DropReason, PuntReason};
+
+/// The NAPTs of a worker, and the fragments that wait for them.
+pub(super) struct Nat {
+    pub(super) napts: Vec<Napt>,
+    early: Early<Job>,
+}
+
+impl Nat {
+    pub(super) fn new(config: &DataplaneConfig) -> Self {
+        let napt = |(number, napt): (usize, &crate::napt::NaptConfig)| {
+            // One worker: every block is its own.
+            Napt::new(napt.clone(), number as u16, config.hash_seed, (0, 1))
+        };
+        Nat { napts: config.napts.iter().enumerate().map(napt).collect(), early: Early::new() }
+    }
+}
+
+impl Forwarder {
+    /// What the control core may know of each NAPT.
+    pub(crate) fn napts(&self) -> Vec<NaptShared> {
+        self.nat.napts.iter().map(Napt::shared).collect()
+    }
+
+    /// What a NAPT does from time to time, whether packets come or not.
+    pub(crate) fn tend_napts(&mut self) {
+        let Forwarder { nat, output, now, .. } = self;
+        for napt in &mut nat.napts {
+            napt.sweep(*now);
+            let outside = napt.config().outside;
+            napt.drain_log(|record| {
+                let tenant = record.host().tenant;
+                output.tell(outside, tenant, PuntReason::NatLog, record.as_bytes())
+            });
+        }
+        while let Some(job) = self.nat.early.take_expired(self.now) {
+            self.unhold(&job);
+            self.output.drop(job.packet, DropReason::FragmentTimeout);
+        }
+    }
+
+    /// A packet that is about to leave by `port`, translated if it came from the
+    /// inside of a NAPT of which that is the outside. `None`: it goes no further.
+    pub(super) fn translate_out(&mut self, tables: &Tables, job: Job, port: PortId) -> Option<Job> {
+        match job.origin {
+            Origin::Link { port: inside, .. } => {
+                let number = self.nat.napts.iter().position(|napt| {
+                    let config = napt.config();
+                    config.outside == port && config.inside.contains(&inside)
+                });
+                let Some(number) = number else { return Some(job) };
+                let host = inside_host(&job, visitor(tables, &job));
+                self.translate_by(number, &host, job)
+            }
+            Origin::Own => Some(self.own_error(job, port)),
+            Origin::Tunnel => Some(job),
+        }
+    }
+
+    /// A packet of an inside host, translated by a NAPT, whatever the port that it
+    /// will leave by. `None`: it goes no further.
+    pub(super) fn translate_by(
+        &mut self,
+        number: usize,
+        host: &InsideHost,
+        mut job: Job,
+    ) -> Option<Job> {
+        let now = self.now;
+        let Some(napt) = self.nat.napts.get_mut(number) else {
+            // Never out with an address that must be hidden.
+            self.output.drop(job.packet, DropReason::NatExhausted);
+            return None;
+        };
+        if expires_here(&job) {
+            // Its sender is told about the packet that it sent.
+            return self.hop(job);
+        }
+        let fragment = job.facts.fragment;
+        let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), Some(host))).flatten();
+        let outcome = napt.outbound(job.packet.bytes_mut(), host, now);
+        self.release_early(key);
+        match outcome {
+            Outcome::Translated(()) => Some(renamed(job)),
+            Outcome::Unclaimed => Some(job),
+            Outcome::Early(key) => {
+                self.wait(key, job);
+                None
+            }
+            Outcome::Refused(reason) => {
+                self.refuse(job, reason);
+                None
+            }
+        }
+    }
+
+    /// A packet to an address of ours: back to the inside, if a NAPT maps it.
+    /// `Some`: it is for the box itself.
+    pub(super) fn translate_in(&mut self, tables: &Tables, mut job: Job) -> Option<Job> {
+        let destination = job.facts.destination;
+        let number = self.nat.napts.iter().position(|napt| napt.is_external(destination));
+        let Some(number) = number else { return Some(job) };
+        let from = match job.origin {
+            Origin::Link { port, .. } => Some(port),
+            Origin::Own => None,
+            Origin::Tunnel => return Some(job),
+        };
+        let now = self.now;
+        let host = inside_host(&job, visitor(tables, &job));
+        let napt = self.nat.napts.get_mut(number)?;
+        let hairpin = from.is_some_and(|port| napt.config().inside.contains(&port));
+        let sender = Some(&host).filter(|_| hairpin);
+        let fragment = job.facts.fragment;
+        let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), sender)).flatten();
+        if expires_here(&job) && napt.claims(job.packet.bytes()) {
+            self.release_early(key);
+            return self.hop(job);
+        }
+        let outcome = if hairpin {
+            napt.hairpin(job.packet.bytes_mut(), &host, now)
+        } else {
+            if from.is_none() {
+                napt.own_error(job.packet.bytes_mut(), &host);
+            }
+            napt.inbound(job.packet.bytes_mut(), now)
+        };
+        self.release_early(key);
+        match outcome {
+            Outcome::Translated(host) => {
+                let mut job = renamed(job);
+                job.packet.tenant = host.tenant;
+                match host.station {
+                    Some((port, mac)) => {
+                        if let Some(job) = self.hop(job) {
+                            self.emit(tables, job, port, Station::Known(mac));
+                        }
+                    }
+                    None => self.forward(tables, Job { route: None, ..job }, None),
+                }
+                None
+            }
+            Outcome::Unclaimed => Some(job),
+            Outcome::Early(key) => {
+                self.wait(key, job);
+                None
+            }
+            Outcome::Refused(reason) => {
+                if hairpin {
+                    self.refuse(job, reason);
+                } else {
+                    self.output.drop(job.packet, reason);
+                }
+                None
+            }
+        }
+    }
+
+    /// An ICMP error that we send out by `port`: what it quotes may have come in
+    /// translated.
+    fn own_error(&mut self, mut job: Job, port: PortId) -> Job {
+        let host =
+            InsideHost { tenant: job.packet.tenant, address: job.facts.source, station: None };
+        let mut napts = self.nat.napts.iter_mut();
+        if job.facts.icmp_type.is_some()
+            && let Some(napt) = napts.find(|napt| napt.config().outside == port)
+            && napt.own_error(job.packet.bytes_mut(), &host)
+        {
+            return renamed(job);
+        }
+        job
+    }
+
+    /// Drops what an inside host may not send; if it is for want of room, it is told
+    /// (RFC 6888 REQ-11).
+    fn refuse(&mut self, job: Job, reason: DropReason) {
+        if matches!(reason, DropReason::NatHostLimit | DropReason::NatExhausted) {
+            self.report(&job.packet, IcmpError::HostUnreachable, None);
+        }
+        self.output.drop(job.packet, reason);
+    }
+
+    /// Keeps a fragment until the first of its packet comes.
+    fn wait(&mut self, key: FragmentKey, job: Job) {
+        let counted_at = job.packet.port;
+        match self.nat.early.push(key, job, self.now) {
+            Ok(()) => {
+                if let Some(stats) = self.output.stats(counted_at) {
+                    stats.held.add(1);
+                }
+            }
+            Err(job) => self.output.drop(job.packet, DropReason::FragmentTooMany),
+        }
+    }
+
+    /// Lets the fragments go on that waited for the first one, which has come.
+    fn release_early(&mut self, key: Option<FragmentKey>) {
+        let Some(key) = key else { return };
+        while let Some(job) = self.nat.early.take(&key) {
+            self.unhold(&job);
+            self.again(job);
+        }
+    }
+
+    fn unhold(&self, job: &Job) {
+        if let Some(stats) = self.output.stats(job.packet.port) {
+            stats.held.sub(1);
+        }
+    }
+}
+
+/// The visitor that sent a packet.
+fn visitor<'t>(tables: &'t Tables, job: &Job) -> Option<&'t VisitorEntry> {
+    sender(job.facts.source, &job.origin, job.packet.tenant, tables).ok().flatten()
+}
+
+/// Who sent a packet: a visitor is told by its station.
+pub(super) fn inside_host(job: &Job, visitor: Option<&VisitorEntry>) -> InsideHost {
+    let station = visitor.map(|visitor| (visitor.port, visitor.mac));
+    InsideHost { tenant: job.packet.tenant, address: job.facts.source, station }
+}
+
+/// Whether the packet's TTL ends here.
+fn expires_here(job: &Job) -> bool {
+    job.origin.is_forwarded()
+        && Ipv4Header::ref_from_prefix(job.packet.bytes()).is_ok_and(|(header, _)| header.ttl <= 1)
+}
+
+/// The job, with the addresses that its packet has by now.
+fn renamed(mut job: Job) -> Job {
+    if let Ok((header, _)) = Ipv4Header::ref_from_prefix(job.packet.bytes()) {
+        (job.facts.source, job.facts.destination) = (header.source(), header.destination());
+    }
+    job
+}
