@@ -374,3 +374,105 @@ fn next_hop_mtu(icmp: &Icmpv4Header, outer: &Ipv4Header) -> u16 {
         mtu => mtu,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use zerocopy::IntoBytes;
+
+    const FAR: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
+    const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+    const AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+    const CARE_OF: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+
+    /// A header with these options, its checksum right.
+    fn header(
+        ends: (Ipv4Addr, Ipv4Addr),
+        protocol: IpProtocol,
+        options: &[u8],
+        payload: usize,
+    ) -> Vec<u8> {
+        let len = 20 + options.len();
+        let mut header = Ipv4Header::unsummed(ends.0, ends.1, protocol, 60, (len + payload) as u16);
+        header.set_identification(77);
+        header.set_dont_fragment(true);
+        header.set_header_len(len);
+        header.set_checksum(checksum::checksum(&[header.as_bytes(), options].concat()));
+        [header.as_bytes(), options].concat()
+    }
+
+    fn read(icmp: [u8; 4], quote: &[u8]) -> Option<Quoted<'_>> {
+        Quoted::read(&Icmpv4Header::new(DESTINATION_UNREACHABLE, 4, icmp, quote), quote)
+    }
+
+    /// RFC 2004 §3: the packet that went into minimal encapsulation, options and all.
+    #[test]
+    fn a_packet_in_minimal_encapsulation_is_restored_to_the_byte() {
+        for options in [&[][..], &[0x94, 4, 0, 0]] {
+            let inner = [header((FAR, NODE), IpProtocol::UDP, options, 40), vec![7; 40]].concat();
+            let shim = homeport_wire::SourcedMinimalHeader::new(IpProtocol::UDP, FAR, NODE);
+            let outer = header((AGENT, CARE_OF), IpProtocol::MINIMAL, options, 52);
+            let quote = [&outer[..], shim.as_bytes(), &[7; 40]].concat();
+            let quoted = read([0; 4], &quote).unwrap();
+            assert_eq!(quoted.encapsulation, Some(Encapsulation::Minimal));
+            let restored = quoted.inner.as_ref().unwrap();
+            assert_eq!(restored.head[..restored.head_len], inner[..20 + options.len()]);
+            assert_eq!((restored.payload, quoted.overhead(restored)), (&[7; 40][..], 12));
+        }
+    }
+
+    /// RFC 4884 §4, and padding: what is no quote is not relayed.
+    #[test]
+    fn what_a_router_adds_behind_the_quote_is_left_out() {
+        let inner = [header((FAR, NODE), IpProtocol::UDP, &[], 200), vec![7; 200]].concat();
+        let outer = header((AGENT, CARE_OF), IpProtocol::IP_IN_IP, &[], 220);
+        let whole = [outer, inner].concat();
+        let padded = [&whole[..], &[0; 9]].concat();
+        let payload = |words: u8, quote: &[u8]| {
+            read([0, words, 5, 0], quote).unwrap().inner.unwrap().payload.len()
+        };
+        assert_eq!(payload(0, &padded), 200);
+        let extended = [&whole[..128], &[0xee; 20]].concat();
+        assert_eq!(payload(32, &extended), 128 - 40);
+        assert_eq!(payload(255, &whole), 200);
+    }
+
+    /// RFC 1191 §5, §7.1.
+    #[test]
+    fn the_next_plateau_is_below_the_packet() {
+        let mtu = |told: u16, len: usize| {
+            let [high, low] = told.to_be_bytes();
+            let bytes = header((AGENT, CARE_OF), IpProtocol::IP_IN_IP, &[], len - 20);
+            let outer = Ipv4Header::ref_from_prefix(&bytes).unwrap().0;
+            next_hop_mtu(&Icmpv4Header::new(3, 4, [0, 0, high, low], &[]), outer)
+        };
+        assert_eq!([mtu(1280, 1500), mtu(0, 1500), mtu(0, 1492)], [1280, 1492, 1006]);
+        assert_eq!([mtu(0, 1006), mtu(0, 68), mtu(0, 60)], [508, 0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(
+            bytes in proptest::collection::vec(any::<u8>(), 0..120), icmp: [u8; 4],
+            protocol in proptest::sample::select(vec![4u8, 17, 47, 55]),
+            ports in proptest::sample::select(vec![434u16, 4711]),
+        ) {
+            let _ = read(icmp, &bytes);
+            let _ = quotes_an_agent(&bytes, AGENT);
+            // Behind an outer header that is right.
+            let mut bytes = bytes;
+            if let Some(port) = bytes.get_mut(2..4) {
+                port.copy_from_slice(&ports.to_be_bytes());
+            }
+            let outer = header((AGENT, CARE_OF), IpProtocol(protocol), &[], bytes.len());
+            let quote = [outer, bytes].concat();
+            let quoted = read([0; 4], &quote).unwrap();
+            if let Some(inner) = &quoted.inner {
+                let _ = relay(
+                    &Icmpv4Header::new(3, 4, [0; 4], &[]), &quoted, inner, Some(1280), Reach::Home,
+                );
+            }
+        }
+    }
+}

@@ -309,3 +309,29 @@ fn a_million_unfinished_fragments_cost_legitimate_traffic_nothing() {
     assert_eq!(rig.worker.free_buffers(), baseline);
     const { assert!(MAX_FRAGMENTS_PER_SOURCE < MAX_FRAGMENTS) };
 }
+
+/// S3-11: two visitors with one home address, both in encapsulating delivery, send
+/// fragments with one identification: their stations keep them apart.
+#[test]
+fn fragments_of_two_stations_with_one_address_are_not_mixed() {
+    let mut rig = foreign_agent(ReverseTunnel::Encapsulating);
+    let (agents, stations) = (["10.0.1.2", "10.0.7.2"], [station(20), station(21)]);
+    for (agent, mac) in agents.into_iter().zip(stations) {
+        let entry = visitor(mac, 1, agent, CARE_OF, ReverseTunnel::Encapsulating);
+        rig.visit(NODE, VisitorEntry { overlapping: true, ..entry });
+    }
+    let parts = [0x11, 0x22].map(|tag| {
+        let inner = Ip::data(NODE, FAR).payload(vec![tag; 1400]);
+        cut(&inner.tunnelled(NODE, CARE_OF), 800)
+    });
+    let frame = |one: usize, part: usize| parts[one][part].frame(port_mac(1), stations[one]);
+    for (one, part) in [(0, 0), (1, 1)] {
+        assert_eq!(rig.exchange(1, &frame(one, part)), []);
+    }
+    for (one, part, tag) in [(0, 1, 0x11), (1, 0, 0x22)] {
+        let outer = only(rig.exchange(1, &frame(one, part)), 0, station(ROUTER));
+        assert_eq!(outer.ends(), (CARE_OF.into(), agents[one].into()));
+        assert!(outer.inner().payload.iter().all(|byte| *byte == tag));
+    }
+    assert_eq!(rig.drops(), "");
+}

@@ -10,6 +10,7 @@ use homeport_dataplane::table::visitor::{ReverseTunnel, VisitorEntry};
 use homeport_dataplane::verdict::DropReason;
 use homeport_wire::icmpv4::{Icmpv4Header, Icmpv4Packet};
 use homeport_wire::{IpProtocol, Ipv4Header, checksum};
+use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use crate::harness::*;
@@ -266,6 +267,41 @@ fn forged_fragmentation_needed_changes_nothing() {
         }
         let outer = only(rig.exchange(0, &from_core(&long)), 0, station(ROUTER));
         assert_eq!(outer.bytes().len(), usize::from(1400 + overhead(how)), "{how:?}");
+    }
+}
+
+proptest! {
+    /// Reliability row 29: a quote that is cut anywhere, with any bit of it wrong, is
+    /// counted once, makes at most one packet, and if it is believed the tunnel is ours.
+    #[test]
+    fn any_cut_or_broken_quote_is_counted_once(
+        how in proptest::sample::select(EVERY.to_vec()), len in 0usize..120,
+        bit in proptest::option::of(0usize..960), code in 0u8..6, used: bool,
+    ) {
+        let mut rig = home_agent_with(how, EntryFlags::default());
+        let packet = of_len(Ip::data(FAR, NODE), 1400);
+        if used {
+            rig.exchange(0, &from_core(&packet));
+        }
+        let mut quote = packet.clone().ttl(63).leaving(how, AGENT, CARE_OF).bytes();
+        quote.truncate(len);
+        if let Some(byte) = bit.and_then(|bit| Some((quote.get_mut(bit / 8)?, bit % 8))) {
+            *byte.0 ^= 1 << byte.1;
+        }
+        let sent = rig.exchange(0, &from_core(&error(3, code, 1280, AGENT, &quote)));
+        let dropped = rig.dropped(DropReason::TunnelIcmpUnmatched)
+            + rig.dropped(DropReason::TunnelIcmpNoted);
+        let given = rig.punts().len() + rig.to_kernel(0).len();
+        prop_assert_eq!(sent.len() + given + dropped as usize, 1, "{}", rig.drops());
+        let learned = rig.exchange(0, &from_core(&packet));
+        let was_told = learned.first().is_some_and(|(_, frame)| parse(frame).1.ends().1 == FAR);
+        // A quote that is whole up to the packet inside, or about a tunnel in use.
+        if was_told {
+            prop_assert!(code == 4 && (used || len >= 40));
+        }
+        if code == 4 && bit.is_none() && len >= 60 {
+            prop_assert!(was_told);
+        }
     }
 }
 
