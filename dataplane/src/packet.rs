@@ -183,7 +183,7 @@ impl Packet {
     #[cfg(feature = "dpdk")]
     pub fn from_mbuf(mbuf: homeport_dpdk_sys::Mbuf, port: PortId) -> Self {
         let (head, len) = (mbuf.data_offset(), mbuf.data_len());
-        Packet { storage: Storage::Mbuf(mbuf), head, len, port, tenant: TenantId::default() }
+        Packet { head, len, port, ..Packet::empty(Storage::Mbuf(mbuf)) }
     }
 
     /// The mbuf inside, its data offset and length set to the frame's; or the
