@@ -12,5 +12,6 @@
 pub mod decoder;
 pub mod frame;
 pub mod host;
+pub mod nat;
 pub mod realms;
 pub mod world;

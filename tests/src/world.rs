@@ -25,6 +25,7 @@ use homeport_dataplane::launch::{
     Control, DataplaneConfig, InjectSender, PortSetup, PortShared, PuntReceiver, build,
 };
 use homeport_dataplane::port::mem::{FaultInjector, Faults, MemLink, MemPort};
+use homeport_dataplane::stats::PortStats;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::verdict::DropReason;
@@ -256,19 +257,7 @@ impl World {
 
     /// Checks in every box that each packet got exactly one verdict.
     pub fn assert_conserved(&self) {
-        for (index, one) in self.boxes.iter().enumerate() {
-            let stats = || one.ports.iter().map(|port| &port.stats);
-            let (mut put_in, mut out) = (0, 0);
-            for port in stats() {
-                put_in += port.total_in();
-                out += port.tx.get()
-                    + port.to_kernel.get()
-                    + port.total_punted()
-                    + port.total_dropped()
-                    + port.held.get();
-            }
-            assert_eq!(put_in, out, "packets of box {index}");
-        }
+        self.boxes.iter().for_each(AgentBox::assert_conserved);
     }
 
     fn next_event(&self) -> Option<Duration> {
@@ -381,7 +370,7 @@ impl AgentBox {
             })
             .unzip();
         let sizes = DataplaneConfig {
-            bindings: 64,
+            bindings: 256,
             visitors: 64,
             locals: 64,
             routes: 64,
@@ -441,6 +430,23 @@ impl AgentBox {
     /// How many packets it dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
         self.ports.iter().map(|port| port.stats.dropped(reason).get()).sum()
+    }
+
+    /// Checks that each packet got exactly one verdict.
+    pub fn assert_conserved(&self) {
+        let stats = || self.ports.iter().map(|port| &port.stats);
+        let put_in: u64 = stats().map(PortStats::total_in).sum();
+        let out: u64 = stats()
+            .map(|port| {
+                port.tx.get()
+                    + port.to_kernel.get()
+                    + port.total_punted()
+                    + port.total_dropped()
+                    + port.held.get()
+            })
+            .sum();
+        let address = self.ports.first().and_then(PortShared::address);
+        assert_eq!(put_in, out, "packets of the box at {address:?}");
     }
 
     /// Its links: to the core, and its access link.

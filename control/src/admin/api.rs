@@ -431,6 +431,8 @@ mod tests {
             local: Ipv4Addr::new(10, 0, 1, 2),
             remote: Ipv4Addr::new(10, 0, 2, 2),
             encapsulation: Encapsulation::IpInIp,
+            udp_port: None,
+            gre_key: None,
             nodes: 1,
             reverse: 1,
         }

@@ -7,9 +7,9 @@
 use serde_json::Value;
 
 use super::api::{
-    AgentView, BindingView, Cleared, CounterView, DropView, Encapsulation, MobileNodeView,
-    NeighborView, Plane, PortView, ReverseTunnel, RouteView, SecurityAssociationView, Status,
-    Totals, TunnelView, VisitorState, VisitorView,
+    AgentView, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
+    MobileNodeView, NeighborView, Plane, PortView, ReverseTunnel, RouteView,
+    SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
 };
 pub use super::table::{Table, age, clean, is_obeyed, lifetime, scaled};
 use crate::config::{ConfigDiff, Effect};
@@ -196,7 +196,44 @@ pub fn bindings(bindings: &[BindingView]) -> String {
             ]);
         }
     }
-    table.render("No bindings: every node is at home, or away from us.")
+    let mut out = table.render("No bindings: every node is at home, or away from us.");
+    let mut table =
+        Table::new(&["HOME-ADDRESS", "UDP-TO", "#PORT", "REGISTERED-AS", "STATE", "#KEEPALIVE"]);
+    for binding in bindings {
+        let over_udp = |care_of: &&CareOfView| care_of.udp_port.is_some() || care_of.half_bound;
+        for care_of in binding.care_of_addresses.iter().filter(over_udp) {
+            let state = match (care_of.half_bound, care_of.unproven) {
+                (true, _) => "half-bound",
+                (false, true) => "unproven",
+                (false, false) => "bound",
+            };
+            table.row([
+                binding.home_address.to_string(),
+                care_of.address.to_string(),
+                or_dash(care_of.udp_port.as_ref()),
+                care_of.registered.to_string(),
+                state.into(),
+                lifetime(care_of.keepalive_seconds),
+            ]);
+        }
+    }
+    append(&mut out, &table);
+    let mut table = Table::new(&["HOME-ADDRESS", "MOBILE-NETWORK"]);
+    for binding in bindings {
+        for network in &binding.mobile_networks {
+            table.row([&binding.home_address.to_string(), network]);
+        }
+    }
+    append(&mut out, &table);
+    out
+}
+
+/// Another table below, if there is anything in it.
+fn append(out: &mut String, table: &Table) {
+    if !table.is_empty() {
+        out.push('\n');
+        out.push_str(&table.render(""));
+    }
 }
 
 /// `show visitors`.
@@ -235,18 +272,34 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
             age(visitor.age_seconds),
         ]);
     }
-    table.render("No visitors.")
+    let mut out = table.render("No visitors.");
+    let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "TUNNEL", "#KEEPALIVE"]);
+    for visitor in visitors.iter().filter(|visitor| visitor.keepalive_seconds.is_some()) {
+        table.row([
+            visitor.home_address.to_string(),
+            visitor.home_agent.to_string(),
+            encapsulation(visitor.encapsulation),
+            lifetime(visitor.keepalive_seconds),
+        ]);
+    }
+    append(&mut out, &table);
+    out
 }
 
 /// `show tunnels`.
 pub fn tunnels(tunnels: &[TunnelView]) -> String {
     let mut table =
-        Table::new(&["LOCAL", "REMOTE", "TUNNEL", "OF", "#TENANT", "#NODES", "#REVERSE"]);
+        Table::new(&["LOCAL", "REMOTE", "TUNNEL", "TO", "OF", "#TENANT", "#NODES", "#REVERSE"]);
     for tunnel in tunnels {
         table.row([
             tunnel.local.to_string(),
             tunnel.remote.to_string(),
             encapsulation(tunnel.encapsulation),
+            match (tunnel.udp_port, tunnel.gre_key) {
+                (Some(port), _) => format!("port {port}"),
+                (None, Some(key)) => format!("key {key}"),
+                (None, None) => "-".into(),
+            },
             tunnel.role.text().into(),
             tunnel.tenant.to_string(),
             tunnel.nodes.to_string(),
@@ -263,7 +316,10 @@ pub fn routes(routes: &[RouteView]) -> String {
         let gateway = match route.gateway {
             _ if route.unreachable => "unreachable".into(),
             Some(gateway) => gateway.to_string(),
-            None => "on the link".into(),
+            None => match route.mobile_router {
+                Some(router) => format!("behind {router}"),
+                None => "on the link".into(),
+            },
         };
         table.row([route.destination.clone(), gateway, or_dash(route.port.as_ref())]);
     }
@@ -413,7 +469,7 @@ pub fn config_diff(diff: &ConfigDiff) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::admin::api::{CareOfView, Role};
+    use crate::admin::api::Role;
     use std::net::Ipv4Addr;
 
     #[test]
@@ -425,6 +481,7 @@ mod tests {
             destination: evil.into(),
             port: Some(evil.into()),
             gateway: None,
+            mobile_router: None,
             unreachable: false,
         };
         let shown = routes(&[route]);
@@ -435,7 +492,13 @@ mod tests {
     fn a_binding_has_a_line_for_each_care_of_address() {
         let care_of = |last, lifetime_seconds| CareOfView {
             address: Ipv4Addr::new(10, 0, 2, last),
+            registered: Ipv4Addr::new(10, 0, 2, last),
             encapsulation: Encapsulation::IpInIp,
+            udp_port: None,
+            half_bound: false,
+            unproven: false,
+            keepalive_seconds: None,
+            gre_key: None,
             reverse_tunnel: true,
             co_located: last == 9,
             broadcast: false,
@@ -448,13 +511,60 @@ mod tests {
             home_agent: Ipv4Addr::new(10, 0, 1, 2),
             care_of_addresses: vec![care_of(2, Some(300)), care_of(9, None)],
             home_link: Some("home".into()),
+            mobile_networks: Vec::new(),
             age_seconds: 4000,
         };
         assert_eq!(
-            bindings(&[binding]),
+            bindings(core::slice::from_ref(&binding)),
             "HOME-ADDRESS  CARE-OF-ADDRESS  HOME-AGENT  TENANT  TUNNEL    REVERSE  VIA            HOME-LINK  LIFETIME      LEFT    AGE\n\
              10.1.0.10     10.0.2.2         10.0.1.2         0  IP-in-IP  yes      foreign agent  home          5m00s     3m12s  1h06m\n\
              10.1.0.10     10.0.2.9         10.0.1.2         0  IP-in-IP  yes      co-located     home       infinite  infinite  1h06m\n"
+        );
+    }
+
+    /// B-04, B-10.
+    #[test]
+    fn what_is_behind_a_nat_or_a_mobile_router_is_shown_below() {
+        let care_of = |udp_port, unproven| CareOfView {
+            address: Ipv4Addr::new(203, 0, 113, 7),
+            registered: Ipv4Addr::new(192, 168, 1, 2),
+            encapsulation: Encapsulation::Udp,
+            udp_port,
+            half_bound: udp_port.is_none(),
+            unproven,
+            keepalive_seconds: Some(110),
+            gre_key: None,
+            reverse_tunnel: true,
+            co_located: true,
+            broadcast: false,
+            lifetime_seconds: Some(60),
+            remaining_seconds: Some(60),
+        };
+        let binding = BindingView {
+            tenant: 0,
+            home_address: Ipv4Addr::new(10, 1, 0, 10),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            care_of_addresses: vec![
+                care_of(Some(61_001), false),
+                care_of(Some(61_002), true),
+                care_of(None, true),
+            ],
+            home_link: None,
+            mobile_networks: vec!["10.9.0.0/24".into()],
+            age_seconds: 1,
+        };
+        let shown = bindings(&[binding]);
+        let below: Vec<&str> = shown.split("\n\n").skip(1).collect();
+        assert_eq!(
+            below,
+            [
+                "HOME-ADDRESS  UDP-TO        PORT  REGISTERED-AS  STATE       KEEPALIVE\n\
+                 10.1.0.10     203.0.113.7  61001  192.168.1.2    bound           1m50s\n\
+                 10.1.0.10     203.0.113.7  61002  192.168.1.2    unproven        1m50s\n\
+                 10.1.0.10     203.0.113.7      -  192.168.1.2    half-bound      1m50s",
+                "HOME-ADDRESS  MOBILE-NETWORK\n\
+                 10.1.0.10     10.9.0.0/24\n",
+            ]
         );
     }
 

@@ -289,10 +289,23 @@ pub struct PortView {
 /// One tunnel of a binding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CareOfView {
-    /// The care-of address.
+    /// Where the tunnel goes: the care-of address, or a NAT's outside.
     pub address: Ipv4Addr,
+    /// The care-of address as it was registered: what the node itself calls it.
+    pub registered: Ipv4Addr,
     /// How the tunnel encapsulates.
     pub encapsulation: Encapsulation,
+    /// The UDP port that the tunnel goes to; `null` for other tunnels, and while it
+    /// is half-bound.
+    pub udp_port: Option<u16>,
+    /// Whether the tunnel waits for the first keepalive to know its port.
+    pub half_bound: bool,
+    /// Whether nobody has answered at `address` yet.
+    pub unproven: bool,
+    /// The keepalive interval told to the other end of a UDP tunnel.
+    pub keepalive_seconds: Option<u64>,
+    /// The key of a GRE tunnel.
+    pub gre_key: Option<u32>,
     /// Whether reverse tunnelling was granted.
     pub reverse_tunnel: bool,
     /// Whether the node itself decapsulates.
@@ -318,6 +331,8 @@ pub struct BindingView {
     pub care_of_addresses: Vec<CareOfView>,
     /// The port of its home link; `null` on a virtual home network.
     pub home_link: Option<String>,
+    /// The networks behind it, if it is a mobile router.
+    pub mobile_networks: Vec<String>,
     /// Since its first registration away from home.
     pub age_seconds: u64,
 }
@@ -349,8 +364,12 @@ pub struct VisitorView {
     pub port: String,
     /// Pending or registered.
     pub state: VisitorState,
-    /// How the tunnel encapsulates.
+    /// How the tunnel encapsulates; while pending, what was asked for.
     pub encapsulation: Encapsulation,
+    /// How often its UDP tunnel is kept alive.
+    pub keepalive_seconds: Option<u64>,
+    /// The key of a GRE tunnel.
+    pub gre_key: Option<u32>,
     /// How its own packets go back.
     pub reverse_tunnel: ReverseTunnel,
     /// The lifetime granted; while pending, the one asked for.
@@ -374,6 +393,11 @@ pub struct TunnelView {
     pub remote: Ipv4Addr,
     /// How it encapsulates.
     pub encapsulation: Encapsulation,
+    /// The other end's port of a UDP tunnel; `null` for others, and while it is
+    /// half-bound.
+    pub udp_port: Option<u16>,
+    /// The key of a GRE tunnel.
+    pub gre_key: Option<u32>,
     /// Home addresses that it carries.
     pub nodes: u64,
     /// Those of them with a reverse tunnel.
@@ -386,10 +410,12 @@ pub struct TunnelView {
 pub struct RouteView {
     /// The prefix.
     pub destination: String,
-    /// The port that it leaves by; `null` when unreachable.
+    /// The port that it leaves by; `null` when unreachable or behind a mobile router.
     pub port: Option<String>,
     /// The next hop; `null` on the link itself.
     pub gateway: Option<Ipv4Addr>,
+    /// The mobile router that it is behind.
+    pub mobile_router: Option<Ipv4Addr>,
     /// Whether its packets are dropped (blackhole, unreachable, prohibit).
     pub unreachable: bool,
 }

@@ -147,9 +147,16 @@ impl EventLoop {
             let since = self.bound_since.get(&(binding.tenant, binding.home_address));
             let care_of_addresses = binding.registrations.iter().map(|registration| {
                 let care_of = registration.care_of;
+                let (udp_port, gre_key) = details(care_of.encapsulation);
                 CareOfView {
                     address: care_of.address,
+                    registered: care_of.registered,
                     encapsulation: care_of.encapsulation.into(),
+                    udp_port: udp_port.filter(|port| *port != 0),
+                    half_bound: udp_port == Some(0),
+                    unproven: care_of.unproven,
+                    keepalive_seconds: registration.keepalive.map(|interval| interval.as_secs()),
+                    gre_key,
                     reverse_tunnel: care_of.reverse_tunnel,
                     co_located: care_of.co_located,
                     broadcast: care_of.broadcast,
@@ -163,6 +170,7 @@ impl EventLoop {
                 home_agent: binding.home_agent,
                 care_of_addresses: care_of_addresses.collect(),
                 home_link: binding.home_link.map(|port| self.port_name(port)),
+                mobile_networks: binding.mobile_networks.iter().map(ToString::to_string).collect(),
                 age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
             }
         };
@@ -186,6 +194,8 @@ impl EventLoop {
                 port: self.port_name(state.port),
                 state: VisitorState::Registered,
                 encapsulation: state.encapsulation.into(),
+                keepalive_seconds: visitor.keepalive.map(|interval| interval.as_secs()),
+                gre_key: details(state.encapsulation).1,
                 reverse_tunnel: state.reverse_tunnel.into(),
                 lifetime_seconds: lifetime_seconds(visitor.lifetime),
                 remaining_seconds: remaining,
@@ -216,7 +226,15 @@ impl EventLoop {
             mac: station.mac.to_string(),
             port: self.port_name(station.port),
             state: VisitorState::Pending,
-            encapsulation: Encapsulation::IpInIp,
+            encapsulation: if request.flags.contains(RequestFlags::GRE) {
+                Encapsulation::Gre
+            } else if request.flags.contains(RequestFlags::MINIMAL) {
+                Encapsulation::Minimal
+            } else {
+                Encapsulation::IpInIp
+            },
+            keepalive_seconds: None,
+            gre_key: None,
             reverse_tunnel: match (
                 request.flags.contains(RequestFlags::REVERSE_TUNNEL),
                 pending.encapsulating_delivery,
@@ -276,7 +294,18 @@ impl EventLoop {
     }
 
     fn tunnel_views(&self) -> Vec<TunnelView> {
-        type Ends = (TenantId, Role, Ipv4Addr, Ipv4Addr, Encapsulation);
+        type How = (Encapsulation, Option<u16>, Option<u32>);
+        type Ends = (TenantId, Role, Ipv4Addr, Ipv4Addr, How);
+        let how = |from: homeport_dataplane::table::binding::Encapsulation| -> How {
+            use homeport_dataplane::table::binding::Encapsulation as Table;
+            match from {
+                Table::Udp { peer_port } | Table::PlainUdp { peer_port } => {
+                    (from.into(), Some(peer_port).filter(|port| *port != 0), None)
+                }
+                Table::Gre { key } => (from.into(), None, key),
+                Table::IpInIp | Table::Minimal => (from.into(), None, None),
+            }
+        };
         let mut tunnels: BTreeMap<Ends, (u64, u64)> = BTreeMap::new();
         let mut add = |ends: Ends, reverse: bool| {
             let (nodes, reversed) = tunnels.entry(ends).or_default();
@@ -286,20 +315,31 @@ impl EventLoop {
         for (key, entry) in self.installer.bindings() {
             for end in entry.tunnels() {
                 let (local, remote) = (entry.home_agent, end.care_of_address());
-                let how = end.encapsulation().into();
+                let how = how(end.encapsulation());
                 let ends = (key.tenant, Role::HomeAgent, local, remote, how);
                 add(ends, end.is(TunnelFlags::REVERSE));
             }
         }
         for (key, entry) in self.installer.visitors() {
             let (local, remote) = (entry.care_of_address, entry.home_agent);
-            let how = entry.encapsulation.into();
+            let how = how(entry.encapsulation);
             let ends = (key.tenant, Role::ForeignAgent, local, remote, how);
             add(ends, entry.reverse_tunnel != ReverseTunnel::None);
         }
         let view = |(ends, (nodes, reverse)): (Ends, (u64, u64))| {
-            let (tenant, role, local, remote, encapsulation) = ends;
-            TunnelView { tenant: tenant.0, role, local, remote, encapsulation, nodes, reverse }
+            let (tenant, role, local, remote, (encapsulation, udp_port, gre_key)) = ends;
+            let tenant = tenant.0;
+            TunnelView {
+                tenant,
+                role,
+                local,
+                remote,
+                encapsulation,
+                udp_port,
+                gre_key,
+                nodes,
+                reverse,
+            }
         };
         tunnels.into_iter().map(view).collect()
     }
@@ -312,12 +352,23 @@ impl EventLoop {
                     destination,
                     port: Some(self.port_name(port)),
                     gateway,
+                    mobile_router: None,
                     unreachable: false,
                 },
-                // Mobile networks are their home agent's business, not the underlay's.
-                RouteEntry::MobileRouter { .. } | RouteEntry::Unreachable => {
-                    RouteView { destination, port: None, gateway: None, unreachable: true }
-                }
+                RouteEntry::MobileRouter { home_address } => RouteView {
+                    destination,
+                    port: None,
+                    gateway: None,
+                    mobile_router: Some(home_address),
+                    unreachable: false,
+                },
+                RouteEntry::Unreachable => RouteView {
+                    destination,
+                    port: None,
+                    gateway: None,
+                    mobile_router: None,
+                    unreachable: true,
+                },
             }
         };
         self.installer.routes().into_iter().map(view).collect()
@@ -444,7 +495,7 @@ impl EventLoop {
 }
 
 /// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 12] {
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 19] {
     [
         (
             "messages_received",
@@ -488,6 +539,37 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
         ),
         ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
         ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
+        ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
+        (
+            "tunnels_bound",
+            counters.tunnels_bound,
+            "Half-bound UDP tunnels whose first keepalive came.",
+        ),
+        (
+            "paths_proven",
+            counters.paths_proven,
+            "Outer addresses of UDP tunnels that were shown to be their nodes'.",
+        ),
+        (
+            "paths_unproven",
+            counters.paths_unproven,
+            "Registrations removed because nobody answered at their outer address.",
+        ),
+        (
+            "rebounds",
+            counters.rebounds,
+            "Packets told of from another port than their UDP tunnel's: a NAT forgot it.",
+        ),
+        (
+            "keepalives_answered",
+            counters.keepalives_answered,
+            "Keepalives answered for tunnels that were half-bound or unproven.",
+        ),
+        (
+            "keepalives_sent",
+            counters.keepalives_sent,
+            "Keepalives that a foreign agent sent for its visitors.",
+        ),
         (
             "solicitations_received",
             counters.solicitations_received,
@@ -528,6 +610,17 @@ fn add_associations(
     };
     views.extend(security.mobile_nodes().map(|with| view(Role::MobileNode, with)));
     views.extend(security.agents().map(|with| view(agents, with)));
+}
+
+/// The other end's port of a UDP tunnel, zero while it is not known, and the key of
+/// a GRE tunnel.
+const fn details(from: homeport_proto::Encapsulation) -> (Option<u16>, Option<u32>) {
+    use homeport_proto::Encapsulation::{Gre, IpInIp, Minimal, PlainUdp, Udp};
+    match from {
+        Udp { peer_port } | PlainUdp { peer_port } => (Some(peer_port), None),
+        Gre { key } => (None, key),
+        IpInIp | Minimal => (None, None),
+    }
 }
 
 fn count(number: usize) -> u64 {

@@ -299,6 +299,11 @@ fn tunnels(config: &Config, tunnel: &Tunnel) -> Vec<TunnelView> {
         local: ends.local,
         remote: ends.remote,
         encapsulation: ends.encapsulation.into(),
+        udp_port: peer_port(ends.encapsulation),
+        gre_key: match ends.encapsulation {
+            homeport_proto::Encapsulation::Gre { key } => key,
+            _ => None,
+        },
         nodes: 1,
         reverse,
     };
