@@ -340,7 +340,7 @@ fn binding() -> BindingView {
             remaining_seconds: Some(500),
         }],
         home_link: Some("home".into()),
-        mobile_networks: Vec::new(),
+        mobile_networks: vec!["10.9.0.0/24".into()],
         age_seconds: 100,
     }
 }
