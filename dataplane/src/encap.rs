@@ -1,7 +1,7 @@
 //! Putting a packet into a tunnel.
 //!
 //! One body for every encapsulation, specialised by the header that it puts beside
-//! the outer IPv4 header ([`Shim`]):
+//! the outer IPv4 header:
 //!
 //! | Encapsulation | In front of the packet | Bytes |
 //! |---|---|---|
