@@ -6,12 +6,11 @@ use homeport_wire::{Ipv4Header, PortId};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Forwarder, Job};
-use crate::adjacency::Station;
 use crate::classify::{Origin, Tables, sender};
 use crate::config::DataplaneConfig;
 use crate::icmp_error::IcmpError;
 use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome};
-use crate::table::visitor::VisitorEntry;
+use crate::table::visitor::{Found, VisitorEntry};
 use crate::verdict::{DropReason, PuntReason};
 
 /// The NAPTs of a worker, and the fragments that wait for them.
@@ -121,7 +120,9 @@ impl Forwarder {
         let now = self.now;
         let host = inside_host(&job, visitor(tables, &job));
         let napt = self.nat.napts.get_mut(number)?;
-        let hairpin = from.is_some_and(|port| napt.config().inside.contains(&port));
+        // A visitor is inside, whatever its link is.
+        let hairpin =
+            host.station.is_some() || from.is_some_and(|port| napt.config().inside.contains(&port));
         let sender = Some(&host).filter(|_| hairpin);
         let fragment = job.facts.fragment;
         let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), sender)).flatten();
@@ -142,12 +143,12 @@ impl Forwarder {
             Outcome::Translated(host) => {
                 let mut job = renamed(job);
                 job.packet.tenant = host.tenant;
-                match host.station {
-                    Some((port, mac)) => {
-                        if let Some(job) = self.hop(job) {
-                            self.emit(tables, job, port, Station::Known(mac));
-                        }
-                    }
+                let visitor = |mac| tables.visitors.at_station(host.tenant, host.address, mac);
+                match host.station.map(visitor) {
+                    // S3-11: the session may have outlived the registration, and the
+                    // visitor may be on another link by now.
+                    Some(Found::Visitor(visitor)) => self.deliver(tables, job, visitor),
+                    Some(_) => self.output.drop(job.packet, DropReason::NoVisitor),
                     None => self.forward(tables, Job { route: None, ..job }, None),
                 }
                 None
@@ -228,7 +229,7 @@ fn visitor<'t>(tables: &'t Tables, job: &Job) -> Option<&'t VisitorEntry> {
 
 /// Who sent a packet: a visitor is told by its station.
 pub(super) fn inside_host(job: &Job, visitor: Option<&VisitorEntry>) -> InsideHost {
-    let station = visitor.map(|visitor| (visitor.port, visitor.mac));
+    let station = visitor.map(|visitor| visitor.mac);
     InsideHost { tenant: job.packet.tenant, address: job.facts.source, station }
 }
 

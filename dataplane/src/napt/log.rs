@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
-use homeport_wire::{MacAddress, PortId, TenantId};
+use homeport_wire::{MacAddress, TenantId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::InsideHost;
@@ -23,10 +23,9 @@ pub struct NatLogRecord {
     napt: u16,
     first_port: u16,
     block_size: u16,
-    station_port: u16,
     station: [u8; 6],
-    has_station: u8,
-    given: u8,
+    has_station: u16,
+    given: u16,
 }
 
 impl NatLogRecord {
@@ -37,7 +36,7 @@ impl NatLogRecord {
         block_size: u16,
         given: bool,
     ) -> Self {
-        let (port, station) = host.station.unwrap_or_default();
+        let station = host.station.unwrap_or_default();
         NatLogRecord {
             tenant: host.tenant.0,
             inside: host.address.octets(),
@@ -45,10 +44,9 @@ impl NatLogRecord {
             napt,
             first_port,
             block_size,
-            station_port: port.0,
             station: station.0,
-            has_station: u8::from(host.station.is_some()),
-            given: u8::from(given),
+            has_station: u16::from(host.station.is_some()),
+            given: u16::from(given),
         }
     }
 
@@ -60,11 +58,7 @@ impl NatLogRecord {
     /// Whose block it is or was.
     pub const fn host(&self) -> InsideHost {
         let [a, b, c, d] = self.inside;
-        let station = if self.has_station == 0 {
-            None
-        } else {
-            Some((PortId(self.station_port), MacAddress(self.station)))
-        };
+        let station = if self.has_station == 0 { None } else { Some(MacAddress(self.station)) };
         InsideHost { tenant: TenantId(self.tenant), address: Ipv4Addr::new(a, b, c, d), station }
     }
 

@@ -39,7 +39,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use homeport_wire::{MacAddress, PortId, TenantId};
+use homeport_wire::{MacAddress, TenantId};
 
 use self::blocks::{External, PortBlocks};
 use self::clock::{Clock, Tick};
@@ -60,9 +60,10 @@ pub struct InsideHost {
     pub tenant: TenantId,
     /// The host's address.
     pub address: Ipv4Addr,
-    /// The link and the station on it: what tells two visitors with one home
-    /// address apart. `None` for a host that is reached by its address.
-    pub station: Option<(PortId, MacAddress)>,
+    /// The station, if it is a visitor: what tells two with one home address apart,
+    /// and goes with them to another link of this box. `None` for a host that is
+    /// reached by its address.
+    pub station: Option<MacAddress>,
 }
 
 /// What became of a packet.

@@ -36,7 +36,7 @@ pub(crate) const fn host(address: Ipv4Addr) -> InsideHost {
 /// A visitor: it is told by its station.
 pub(crate) const fn visitor(address: Ipv4Addr, station: u8) -> InsideHost {
     let mac = MacAddress([2, 0, 0, 0, 0, station]);
-    InsideHost { tenant: TenantId(0), address, station: Some((PortId(1), mac)) }
+    InsideHost { tenant: TenantId(0), address, station: Some(mac) }
 }
 
 /// The `number`th inside address.

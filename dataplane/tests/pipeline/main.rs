@@ -26,6 +26,8 @@ mod path_mtu;
 #[cfg(test)]
 mod realms;
 #[cfg(test)]
+mod realms_napt;
+#[cfg(test)]
 mod routing;
 #[cfg(test)]
 mod threads;

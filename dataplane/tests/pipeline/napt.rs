@@ -4,7 +4,6 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use homeport_dataplane::PortId;
 use homeport_dataplane::napt::Dependence;
 use homeport_dataplane::napt::log::NatLogRecord;
 use homeport_dataplane::table::local::LocalEntry;
@@ -347,7 +346,7 @@ fn the_control_core_is_told_of_blocks() {
     let record = NatLogRecord::read_from_bytes(record).unwrap();
     assert!(record.given() && (record.first_port()..=record.last_port()).contains(&port));
     let host = record.host();
-    assert_eq!((host.address, host.station), (ip(NODE), Some((PortId(1), station(MOBILE)))));
+    assert_eq!((host.address, host.station), (ip(NODE), Some(station(MOBILE))));
     for _ in 0..460 {
         rig.advance(Duration::from_secs(1));
     }
