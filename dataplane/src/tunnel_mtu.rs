@@ -3,7 +3,7 @@
 //!
 //! # How it works
 //!
-//! A fixed number of words in sets of [`WAYS`]; the keyed hash of (tenant, far end)
+//! A fixed number of words in sets of four; the keyed hash of (tenant, far end)
 //! names the set and the tag. A word is one atomic, read and written relaxed: tag,
 //! second of expiry, and the longest outer packet that gets through. It tells two
 //! things: that a tunnel of ours led there lately (*live*), and its MTU if that is

@@ -70,7 +70,7 @@ reasons! {
         Registration = "registration", "UDP port 434 at an agent's address.";
         Solicitation = "solicitation", "A router or agent solicitation.";
         Advertisement = "advertisement", "A router or agent advertisement of another agent.";
-        TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our tunnels or registrations.";
+        TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our registrations.";
         TunnelKeepalive = "tunnel-keepalive", "An echo request or reply between a node and its home agent, out of a UDP tunnel whose other end is not known or not proven yet.";
         TunnelRebound = "tunnel-rebound", "Tunnelled data from the right address and another UDP port: a NAT changed it.";
         NatLog = "nat-log", "A block of external ports was given to a host inside, or taken back.";

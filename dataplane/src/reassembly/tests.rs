@@ -236,7 +236,7 @@ fn options_of_the_first_fragment_are_those_of_the_whole() {
 /// Reliability row 28; RFC 5722 §3.
 #[test]
 fn fragments_that_overlap_end_the_whole_datagram() {
-    let overlaps: [(usize, bool, &[u8]); 7] = [
+    let overlaps: [(usize, bool, &[u8]); 8] = [
         (0, true, &[9; 64]),   // the same place, other bytes
         (0, true, &[1; 72]),   // longer
         (0, false, &[1; 64]),  // the same bytes as the last fragment
@@ -244,6 +244,7 @@ fn fragments_that_overlap_end_the_whole_datagram() {
         (120, true, &[1; 16]), // over the front of another
         (128, false, &[1; 8]), // another end
         (8, true, &[1; 8]),    // inside
+        (64, false, &[1; 8]),  // an end in front of what is here
     ];
     for (offset, more, payload) in overlaps {
         let mut rig = Rig::new();
