@@ -18,6 +18,7 @@ from pathlib import Path
 from lab import Lab, LabError, run, wait_until
 
 PACKAGE = "linux-image-cloud-amd64"
+NO_OFFLOADS = "csum=off,gso=off,guest_csum=off,guest_tso4=off,guest_tso6=off,guest_ecn=off,guest_ufo=off"
 # With what they depend on.
 MODULES = ("virtio_pci", "virtio_net", "ipip", "ip_gre", "fou")
 # A working KVM says its first word within a second.
@@ -149,8 +150,10 @@ def initramfs(kernel: Kernel) -> bytes:
 class Guest:
     """The running guest, whose network card is the TAP interface `tap` in `node`."""
 
-    def __init__(self, lab: Lab, node: str, tap: str, kernel: Kernel):
+    def __init__(self, lab: Lab, node: str, tap: str, kernel: Kernel, offloads: bool):
         self.lab = lab
+        # Whether it may leave checksums and segments to its network card.
+        self._card = "virtio-net-pci,netdev=net" + ("" if offloads else "," + NO_OFFLOADS)
         self._node, self._tap, self._kernel = node, tap, kernel
         self._disk = lab.run / "initramfs"
         self._disk.write_bytes(initramfs(kernel))
@@ -186,7 +189,7 @@ class Guest:
             "-kernel", self._kernel.image, "-initrd", self._disk, "-append", "console=ttyS0 panic=-1",
             "-serial", f"file:{self._console}", "-serial", f"unix:{path},server=on,wait=off",
             "-netdev", f"tap,id=net,ifname={self._tap},script=no,downscript=no",
-            "-device", "virtio-net-pci,netdev=net")
+            "-device", self._card)
         if wait_until(lambda: path.exists() or self.lab.dead("qemu"), 10) and not self.lab.dead("qemu"):
             self._serial.close()
             self._serial = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

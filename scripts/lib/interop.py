@@ -37,8 +37,8 @@ import agents
 from agents import CORRESPONDENT, Choices
 from guest import Guest, Kernel
 from lab import LabError, build_directory, run, wait_until
-from registration import (ACCEPTED, CO_LOCATED, GRE, GRE_KEY, REVERSE_TUNNEL, Association, RegistrationError, Reply,
-                          Request)
+from registration import (ACCEPTED, CHALLENGE, CO_LOCATED, FAILED_AUTHENTICATION, GRE, GRE_KEY, REVERSE_TUNNEL,
+                          Association, RegistrationError, Reply, Request)
 from runs import Run, common_arguments, guarded
 from screen import GREEN, RED
 from topologies import CORRESPONDENT_CABLE, HOME_CABLES, Cable, End, Topology
@@ -126,14 +126,14 @@ class Interop(Run):
         kernel = Kernel(self.directory / "kernel")
         step("Debian's cloud kernel is fetched, unless it is there")
         kernel.fetch()
-        choices = Choices(ports=self.options.ports)
+        choices = Choices(ports=self.options.ports, nat_traversal="challenge")
         self.lab.up(choices)
         run("ip", "-n", self.lab.namespace("sw"), "tuntap", "add", "guest", "mode", "tap")
         self.lab.start_agents(choices)
         key = bytes.fromhex((self.directory / "etc" / "keys" / "mn-ha.key").read_text(encoding="ascii"))
         self.association = Association(agents.MOBILE_HOME_SPI, key)
         step(f"the home agent runs, on {self.options.ports} ports")
-        self.guest = Guest(self.lab, "sw", "guest", kernel)
+        self.guest = Guest(self.lab, "sw", "guest", kernel, offloads=choices.ports != "dpdk")
         step("the guest boots: some seconds by KVM, half a minute by emulation")
         self.kernel = self.guest.boot()
         step(f"the guest runs Linux {self.kernel} by {'KVM' if self.guest.accelerator == 'kvm' else 'emulation'}")
@@ -185,9 +185,14 @@ class Interop(Run):
         care_of, _ = CARE_OF[case.network]
         self.guest.run(f"exec 3<>/dev/udp/{agents.HOME_AGENT}/434")
         try:
-            request = Request(agents.HOME_ADDRESS, agents.HOME_AGENT, care_of, lifetime,
-                              CO_LOCATED | REVERSE_TUNNEL | case.flags, list(case.extensions))
-            reply = self.exchange(request)
+            def request(*more: tuple[int, bytes]) -> Request:
+                return Request(agents.HOME_ADDRESS, agents.HOME_AGENT, care_of, lifetime,
+                               CO_LOCATED | REVERSE_TUNNEL | case.flags, [*case.extensions, *more])
+
+            reply = self.exchange(request())
+            # Behind a NAT: denied, and asked to show that it is really there.
+            if reply.code == FAILED_AUTHENTICATION and (given := dict(reply.extensions).get(CHALLENGE)):
+                reply = self.exchange(request((CHALLENGE, given)))
             if reply.code not in ACCEPTED:
                 raise RegistrationError(f"the home agent denies it with {reply.code}")
             listed = self.guest.run("cat /proc/net/udp")
@@ -200,7 +205,10 @@ class Interop(Run):
     def exchange(self, request: Request) -> Reply:
         """A request out of the guest's own UDP socket, and the reply that comes to it."""
         text = base64.b64encode(request.emit(self.association)).decode()
-        said = self.guest.run(f"echo {text} | base64 -d >&3; timeout 5 dd bs=2048 count=1 <&3 2>/dev/null | base64 -w0")
+        # Not by `timeout`: busybox's stays behind for a while, with the socket in its hands.
+        said = self.guest.run(
+            f"echo {text} | base64 -d >&3; for i in $(seq 50); do read -t 0 -u 3 && break; sleep 0.1; done; "
+            "read -t 0 -u 3 && dd bs=2048 count=1 <&3 2>/dev/null | base64 -w0", check=False)
         message = base64.b64decode(said.strip())
         if not message:
             raise RegistrationError("the home agent does not answer")

@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 REQUEST, REPLY = 1, 3
 # Flags of a request (RFC 5944, 3.3; T: RFC 3024, 3.1).
 CO_LOCATED, MINIMAL, GRE, REVERSE_TUNNEL = 0x20, 0x10, 0x08, 0x02
-# Extensions of the form type, length, data. The mobile-home authentication comes last.
+# Extensions: type, length, data; the long ones type, sub-type (0), length in two bytes,
+# data (RFC 5944, 1.10). The mobile-home authentication comes last.
 MOBILE_HOME_AUTHENTICATION = 32
 GRE_KEY = 48  # RFC 6245
+CHALLENGE = 132  # RFC 4721
+LONG = (GRE_KEY,)
 ACCEPTED = (0, 1)
+FAILED_AUTHENTICATION = 131
 # Seconds from 1900 to 1970 (RFC 5905).
 NTP_OFFSET = 2_208_988_800
 
@@ -53,7 +57,9 @@ class Request:
         """Its bytes, authenticated."""
         message = struct.pack("!BBH4s4s4sQ", REQUEST, self.flags, self.lifetime, packed(self.home_address),
                               packed(self.home_agent), packed(self.care_of_address), self.identification)
-        message += b"".join(struct.pack("!BB", kind, len(data)) + data for kind, data in self.extensions)
+        for kind, data in self.extensions:
+            message += struct.pack("!BBH", kind, 0, len(data)) if kind in LONG else struct.pack("!BB", kind, len(data))
+            message += data
         message += struct.pack("!BBI", MOBILE_HOME_AUTHENTICATION, 20, association.spi)
         return message + association.authenticator(message)
 
@@ -81,9 +87,12 @@ class Reply:
             raise RegistrationError("a reply to another request")
         extensions, at = [], 20
         while at < len(message):
-            if at + 2 > len(message) or at + 2 + message[at + 1] > len(message):
+            head = 4 if message[at] in LONG else 2
+            # The length is the last of the head, one byte or two.
+            end = at + head + int.from_bytes(message[at + head // 2:at + head], "big")
+            if at + head > len(message) or end > len(message):
                 raise RegistrationError("an extension that is cut off")
-            data = message[at + 2:at + 2 + message[at + 1]]
+            data = message[at + head:end]
             if message[at] == MOBILE_HOME_AUTHENTICATION:
                 if data[:4] != association.spi.to_bytes(4, "big"):
                     raise RegistrationError("a reply under another SPI")
@@ -91,7 +100,7 @@ class Reply:
                     raise RegistrationError("a reply with a wrong authenticator")
                 return cls(code, lifetime, identification, tuple(extensions))
             extensions.append((message[at], data))
-            at += 2 + len(data)
+            at = end
         raise RegistrationError(f"a reply of code {code} without authentication")
 
 

@@ -32,17 +32,18 @@ class Messages(unittest.TestCase):
     def test_a_request_has_the_layout_of_rfc_5944(self):
         message = request().emit(ASSOCIATION)
         self.assertEqual(message[:24].hex(), "012a012c" "0a01000a" "0a000102" "0a000802" "0123456789abcdef")
-        self.assertEqual(message[24:30].hex(), "3004c0ffee01")
-        self.assertEqual(message[30:36].hex(), "201400000100")
-        self.assertEqual(message[36:], ASSOCIATION.authenticator(message[:36]))
+        self.assertEqual(message[24:32].hex(), "30000004c0ffee01")
+        self.assertEqual(message[32:38].hex(), "201400000100")
+        self.assertEqual(message[38:], ASSOCIATION.authenticator(message[:38]))
 
     def test_the_authenticator_is_hmac_md5_of_rfc_2202(self):
         known = Association(256, b"Jefe").authenticator(b"what do ya want for nothing?")
         self.assertEqual(known.hex(), "750c783e6ab0b503eaa86e310a5db738")
 
     def test_a_reply_to_the_request_is_read_with_its_extensions(self):
-        read = Reply.parse(reply(1, tail=bytes((44, 2, 7, 8))), request(), ASSOCIATION)
-        self.assertEqual((read.code, read.lifetime, read.extensions), (1, 300, ((44, bytes((7, 8))),)))
+        read = Reply.parse(reply(1, tail=bytes((44, 2, 7, 8, GRE_KEY, 0, 0, 4, 1, 2, 3, 4))), request(), ASSOCIATION)
+        self.assertEqual((read.code, read.lifetime), (1, 300))
+        self.assertEqual(read.extensions, ((44, bytes((7, 8))), (GRE_KEY, bytes((1, 2, 3, 4)))))
 
     def test_what_is_no_reply_to_the_request_is_refused(self):
         good = reply()
@@ -52,6 +53,8 @@ class Messages(unittest.TestCase):
             "another node": reply(home_address=bytes((10, 1, 0, 11))),
             "another key": reply(key=bytes(16)), "another SPI": reply(spi=257),
             "a changed code": bytes((3, 77)) + good[2:], "an endless extension": reply(tail=bytes((44, 200))),
+            "an endless long extension": reply(tail=bytes((GRE_KEY, 0, 1, 0))),
+            "half a long extension": good[:20] + bytes((GRE_KEY, 0, 0)),
         }
         Reply.parse(good, request(), ASSOCIATION)
         for name, message in wrong.items():
