@@ -94,8 +94,8 @@ class Hundred(Run):
     def bindings(self) -> dict:
         """What the home agent knows of them."""
         care_of = [entry for binding in self.lab.show_list("ha", "bindings") for entry in binding["care_of_addresses"]]
-        registered = sorted({entry.get("registered", entry["address"]) for entry in care_of})
-        outer = {(entry["address"], entry.get("peer_port")) for entry in care_of}
+        registered = sorted({entry["registered"] for entry in care_of})
+        outer = {(entry["address"], entry["udp_port"]) for entry in care_of}
         if len(registered) != 1:
             self.problems.append(f"the nodes do not share one care-of address: {', '.join(registered)}")
         if len({address for address, _ in outer}) != 1 or len(outer) != len(self.numbers):

@@ -152,3 +152,6 @@ if __name__ == "__main__":
         sys.exit(f"lab: {problem}")
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:
+        # Who read along has seen enough. Python shall not say so once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

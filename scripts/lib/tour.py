@@ -171,7 +171,7 @@ class Tour(Run):
         super().__init__(options, itinerary.topology, directory)
         self.plan = itinerary
         self.moves: list[Move] = []
-        # The encapsulation after each move, as the home agent has it.
+        # The encapsulation after each move.
         self.encaps: list[str] = []
 
     def main(self) -> dict:
@@ -251,7 +251,7 @@ class Tour(Run):
             moves.append({"from": move.origin, "to": move.target, "encap": encap, "outage_ms": round(outage, 1),
                           "probes_lost": lost})
             if encap != stop.encap:
-                self.problems.append(f"at {move.target} the home agent encapsulates by {encap}, not by {stop.encap}")
+                self.problems.append(f"at {move.target} the tunnel is {encap}, not {stop.encap}")
             if outage > MOST_OUTAGE_MS:
                 self.problems.append(f"the move from {move.origin} to {move.target} cost {outage:.0f} ms: more "
                                      f"than {MOST_OUTAGE_MS}")
@@ -307,8 +307,14 @@ class Tour(Run):
             file.write(f"# at {self.moves[-1].target}\n{shown.rstrip()}\n\n")
 
     def encapsulation(self) -> str:
-        """How the home agent reaches the node."""
-        return next(iter(self.lab.encapsulations("ha")), "none")
+        """How the home agent tunnels to the node. Of a tunnel of its own, the node must say the
+        same; a foreign agent's it need not know."""
+        given = next(iter(self.lab.encapsulations("ha")), "none")
+        node = self.lab.show("mn", "mobile-node")
+        if node["tunnel"] and node["encapsulation"] != given:
+            self.problems.append(f"at {self.moves[-1].target} the node speaks of {node['encapsulation']}, its home "
+                                 f"agent of {given}")
+        return given
 
     def tell(self, move: Move, probes: Probes, now: int) -> None:
         """A line on what a move has cost so far."""

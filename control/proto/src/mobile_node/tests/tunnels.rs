@@ -203,9 +203,6 @@ fn a_forced_tunnel_that_is_prohibited_is_asked_for_without_force() {
     world.deny(ReplyCode::HA_PROHIBITED);
     world.pass(1_900);
     assert_eq!(world.requests().len(), count);
-    let mut minimal = by_itself(prefers(PreferredEncapsulation::Minimal, true));
-    minimal.deny(ReplyCode::HA_PROHIBITED);
-    assert_eq!(minimal.requests().len(), 1, "nor is anything else given up for it");
 }
 
 /// B-04: codes 72, 139, 142 and 134.
