@@ -193,6 +193,7 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
         hash_seed: [a, b],
         bindings: bindings.max(defaults.bindings),
         visitors: visitors.max(defaults.visitors),
+        napts: config.napts.clone(),
         ..defaults
     })
 }

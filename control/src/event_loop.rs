@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeport_dataplane::launch::{Control, InjectSender, PortShared, PuntReceiver};
+use homeport_dataplane::napt::NaptShared;
 use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::agent::{Agent, Datagram};
@@ -45,6 +46,7 @@ use crate::events::Events;
 use crate::inject::{self, InjectError, Injection};
 use crate::install::{Installer, Tables};
 use crate::kernel::{Mirror, Resolver, Setup};
+use crate::nat_log::BlockBook;
 use crate::punted::{self, BadPunt, Punted, Tunnelled};
 
 /// Punted packets in one turn.
@@ -113,6 +115,8 @@ pub struct EventLoop {
     punts: PuntReceiver,
     injects: InjectSender,
     ports: Arc<[PortShared]>,
+    napts: Vec<NaptShared>,
+    blocks: BlockBook,
     buffer: Vec<u8>,
     mirror: Mirror,
     resolver: Resolver,
@@ -156,7 +160,7 @@ impl EventLoop {
             punts,
             injects,
             ports,
-            napts: _,
+            napts,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
@@ -169,6 +173,8 @@ impl EventLoop {
             punts,
             injects,
             ports,
+            napts,
+            blocks: BlockBook::default(),
             buffer: Vec::new(),
             mirror,
             resolver,
@@ -266,6 +272,11 @@ impl EventLoop {
                     self.counts.kernel_errors += 1;
                     tracing::debug!(%error, %next_hop, "next hop not asked for");
                 }
+            }
+            Punted::NatLog(record) => {
+                let napt = self.napts.get(record.napt());
+                let name = napt.map_or("", |napt| napt.config.name.as_str());
+                self.blocks.take(&record, name, now.monotonic);
             }
             Punted::Other(reason) => *self.counts.not_served.entry(reason).or_default() += 1,
         }

@@ -10,4 +10,5 @@ pub mod inject;
 pub mod install;
 pub mod kernel;
 pub mod mobile;
+pub mod nat_log;
 pub mod punted;

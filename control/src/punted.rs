@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use homeport_dataplane::napt::log::NatLogRecord;
 use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::{TenantId, TunnelledEcho};
@@ -53,6 +54,8 @@ pub enum Punted<'a> {
     Rebound(Tunnelled),
     /// A next hop to resolve.
     ResolveNeighbor(Ipv4Addr),
+    /// A block of ports that a NAPT gave or took back.
+    NatLog(NatLogRecord),
     /// Something that nothing here is interested in yet.
     Other(PuntReason),
 }
@@ -178,7 +181,10 @@ pub fn parse<'a>(header: &PuntHeader, frame: &'a [u8]) -> Result<Punted<'a>, Bad
         PuntReason::TunnelRebound => {
             tunnelled(frame).map(|(tunnelled, _)| Punted::Rebound(tunnelled))
         }
-        reason @ (PuntReason::Advertisement | PuntReason::NatLog) => Ok(Punted::Other(reason)),
+        PuntReason::NatLog => NatLogRecord::read_from_bytes(frame)
+            .map(Punted::NatLog)
+            .map_err(|_| BadPunt::UnknownHeader),
+        reason @ PuntReason::Advertisement => Ok(Punted::Other(reason)),
     }
 }
 

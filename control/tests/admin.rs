@@ -213,6 +213,28 @@ fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
                 mac: "02:00:00:00:00:09".into(),
             }],
         },
+        Query::Napt => Answer::Napt {
+            napt: vec![NaptView {
+                name: "internet".into(),
+                inside: vec!["home".into()],
+                outside: "core".into(),
+                addresses: vec![Ipv4Addr::new(10, 0, 1, 2)],
+                port_range: "16384-32767".into(),
+                mapping: "endpoint-independent".into(),
+                filtering: "address-dependent".into(),
+                max_sessions: 65_536,
+                counters: BTreeMap::from([("sessions".into(), 5), ("host-limit".into(), 2)]),
+                blocks: vec![NaptBlockView {
+                    tenant: 0,
+                    inside: NODE,
+                    mac: Some("02:00:00:00:00:0a".into()),
+                    external: Ipv4Addr::new(10, 0, 1, 2),
+                    first_port: 16_384,
+                    last_port: 16_511,
+                    age_seconds: 60,
+                }],
+            }],
+        },
         Query::Drops => {
             let dropped = DropReason::ALL.iter().map(|reason| {
                 let count = u64::from(*reason == DropReason::NoRoute) * 7;
@@ -385,7 +407,7 @@ fn err(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const NOUNS: [&str; 10] = [
+const NOUNS: [&str; 11] = [
     "status",
     "ports",
     "bindings",
@@ -393,6 +415,7 @@ const NOUNS: [&str; 10] = [
     "tunnels",
     "routes",
     "neighbors",
+    "napt",
     "drops",
     "counters",
     "security-associations",

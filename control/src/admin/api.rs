@@ -67,6 +67,8 @@ pub enum Query {
     Routes,
     /// [`Answer::Neighbors`].
     Neighbors,
+    /// [`Answer::Napt`].
+    Napt,
     /// Every drop and discard counter, also those that are zero:
     /// [`Answer::Drops`].
     Drops,
@@ -149,6 +151,11 @@ pub enum Answer {
         /// The neighbours.
         neighbors: Vec<NeighborView>,
     },
+    /// To [`Query::Napt`], in the order of the config.
+    Napt {
+        /// The NAPTs.
+        napt: Vec<NaptView>,
+    },
     /// To [`Query::Drops`].
     Drops {
         /// Every counter of drops and discards.
@@ -199,6 +206,7 @@ impl Answer {
             | Answer::Ports { .. }
             | Answer::Routes { .. }
             | Answer::Neighbors { .. }
+            | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
             | Answer::Config(_)
@@ -487,6 +495,7 @@ mod tests {
             Query::Ports,
             Query::Routes,
             Query::Neighbors,
+            Query::Napt,
             Query::Drops,
             Query::ConfigShow,
             Query::ClearBinding { tenant: TenantId(8), home_address },

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::api::{Answer, CounterView, DropView, Plane, PortView, Status};
+use super::api::{Answer, CounterView, DropView, NaptView, Plane, PortView, Status};
 
 /// The media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub status: Option<Status>,
     /// Its ports.
     pub ports: Vec<PortView>,
+    /// Its NAPTs.
+    pub napts: Vec<NaptView>,
     /// Its drops and discards.
     pub drops: Vec<DropView>,
     /// Its other counters.
@@ -29,6 +31,7 @@ impl Snapshot {
         match answer {
             Answer::Status(status) => self.status = Some(status),
             Answer::Ports { ports } => self.ports = ports,
+            Answer::Napt { napt } => self.napts = napt,
             Answer::Drops { drops } => self.drops = drops,
             Answer::Counters { counters } => self.counters = counters,
             _ => {}
@@ -43,6 +46,7 @@ pub fn render(snapshot: &Snapshot) -> String {
         process(&mut text, status);
     }
     ports(&mut text, &snapshot.ports);
+    napts(&mut text, &snapshot.napts);
     drops(&mut text, &snapshot.drops);
     counters(&mut text, &snapshot.counters);
     text.0
@@ -140,6 +144,25 @@ fn ports(text: &mut Exposition, ports: &[PortView]) {
                 text.sample("port_device_total", &labels, *value);
             }
         }
+    }
+}
+
+/// What a NAPT holds now; everything else of it is counted.
+const NAPT_GAUGES: [&str; 4] = ["hosts", "blocks", "mappings", "sessions"];
+
+fn napts(text: &mut Exposition, napts: &[NaptView]) {
+    let all = || napts.iter().flat_map(|napt| napt.counters.iter().map(move |count| (napt, count)));
+    let is_gauge = |name: &String| NAPT_GAUGES.contains(&name.as_str());
+    if napts.is_empty() {
+        return;
+    }
+    text.family("napt", Kind::Gauge, "Hosts, blocks, mappings and sessions of a NAPT, now.");
+    for (napt, (name, value)) in all().filter(|(_, (name, _))| is_gauge(name)) {
+        text.sample("napt", &[("napt", &napt.name), ("of", name)], *value);
+    }
+    text.family("napt_total", Kind::Counter, "What a NAPT has counted.");
+    for (napt, (name, value)) in all().filter(|(_, (name, _))| !is_gauge(name)) {
+        text.sample("napt_total", &[("napt", &napt.name), ("counter", name)], *value);
     }
 }
 

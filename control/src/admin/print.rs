@@ -4,11 +4,13 @@
 //! Text that came from outside (names, devices, refusals) is escaped here, so
 //! that nothing on the wire or in a file can speak to a terminal.
 
+use std::fmt::Write;
+
 use serde_json::Value;
 
 use super::api::{
     AgentView, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
-    MobileNodeView, NeighborView, Plane, PortView, ReverseTunnel, RouteView,
+    MobileNodeView, NaptView, NeighborView, Plane, PortView, ReverseTunnel, RouteView,
     SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
 };
 pub use super::table::{Table, age, clean, is_obeyed, lifetime, scaled};
@@ -333,6 +335,49 @@ pub fn neighbors(neighbors: &[NeighborView]) -> String {
         table.row([&neighbor.address.to_string(), &neighbor.mac, &neighbor.port]);
     }
     table.render("No neighbours have answered yet.")
+}
+
+/// `show napt`: each NAPT, what it has counted, and who has which ports.
+pub fn napt(napts: &[NaptView]) -> String {
+    if napts.is_empty() {
+        return "No NAPT: add a [[napt]] section to the config.\n".into();
+    }
+    let mut text = String::new();
+    for (at, napt) in napts.iter().enumerate() {
+        let addresses: Vec<String> = napt.addresses.iter().map(ToString::to_string).collect();
+        let gap = if at == 0 { "" } else { "\n" };
+        let _ = writeln!(
+            text,
+            "{gap}{}: {} -> {} as {}, ports {}\nmapping {}, filtering {}, at most {} sessions\n",
+            clean(&napt.name),
+            clean(&napt.inside.join(", ")),
+            clean(&napt.outside),
+            addresses.join(", "),
+            clean(&napt.port_range),
+            clean(&napt.mapping),
+            clean(&napt.filtering),
+            napt.max_sessions,
+        );
+        let mut counters = Table::new(&["COUNTER", "#VALUE"]);
+        for (name, value) in &napt.counters {
+            counters.row([name.clone(), value.to_string()]);
+        }
+        text += &counters.render("Nothing is counted.");
+        let mut blocks = Table::new(&["INSIDE", "MAC", "#TENANT", "EXTERNAL", "PORTS", "#AGE"]);
+        for block in &napt.blocks {
+            blocks.row([
+                block.inside.to_string(),
+                or_dash(block.mac.as_ref()),
+                block.tenant.to_string(),
+                block.external.to_string(),
+                format!("{}-{}", block.first_port, block.last_port),
+                format!("{}s", block.age_seconds),
+            ]);
+        }
+        text.push('\n');
+        text += &blocks.render("No host has ports.");
+    }
+    text
 }
 
 /// `show drops`; counters that are zero only if `all` are wanted.

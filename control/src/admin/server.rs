@@ -4,7 +4,7 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
 //! | `DELETE /v1/bindings/{home address}?tenant=N` | what was cleared |
@@ -238,7 +238,7 @@ impl Caller {
 
 fn api_router(sender: AdminSender) -> Router {
     let mut router = Router::new();
-    let views: [(&str, Query); 12] = [
+    let views: [(&str, Query); 13] = [
         ("status", Query::Status),
         ("ports", Query::Ports),
         ("bindings", Query::Bindings),
@@ -246,6 +246,7 @@ fn api_router(sender: AdminSender) -> Router {
         ("tunnels", Query::Tunnels),
         ("routes", Query::Routes),
         ("neighbors", Query::Neighbors),
+        ("napt", Query::Napt),
         ("drops", Query::Drops),
         ("counters", Query::Counters),
         ("security-associations", Query::SecurityAssociations),
@@ -372,7 +373,7 @@ async fn read_config(body: Bytes) -> Result<Config, Refusal> {
 
 async fn show_metrics(State(sender): State<AdminSender>) -> Response {
     let mut all = metrics::Snapshot::default();
-    for query in [Query::Status, Query::Ports, Query::Drops, Query::Counters] {
+    for query in [Query::Status, Query::Ports, Query::Napt, Query::Drops, Query::Counters] {
         match ask_as(&sender, Identity::Operator, query).await {
             Ok(answer) => all.take(answer),
             // A daemon without ports has no counters of them.

@@ -23,6 +23,8 @@ pub enum Noun {
     Routes,
     /// Next hops and their link-layer addresses
     Neighbors,
+    /// Address translation: hosts, port blocks, sessions, limits hit
+    Napt,
     /// What was dropped or discarded, where and why
     Drops,
     /// Every other counter
@@ -44,6 +46,7 @@ impl Noun {
             Noun::Tunnels => "/v1/tunnels",
             Noun::Routes => "/v1/routes",
             Noun::Neighbors => "/v1/neighbors",
+            Noun::Napt => "/v1/napt",
             Noun::Drops => "/v1/drops",
             Noun::Counters => "/v1/counters",
             Noun::SecurityAssociations => "/v1/security-associations",
@@ -61,6 +64,7 @@ impl Noun {
             Noun::Tunnels => Some("tunnels"),
             Noun::Routes => Some("routes"),
             Noun::Neighbors => Some("neighbors"),
+            Noun::Napt => Some("napt"),
             Noun::Drops => Some("drops"),
             Noun::Counters => Some("counters"),
             Noun::SecurityAssociations => Some("security_associations"),
@@ -81,6 +85,7 @@ impl Noun {
             Noun::Tunnels => print::tunnels(&self.read::<Vec<_>>(answer)?),
             Noun::Routes => print::routes(&self.read::<Vec<_>>(answer)?),
             Noun::Neighbors => print::neighbors(&self.read::<Vec<_>>(answer)?),
+            Noun::Napt => print::napt(&self.read::<Vec<_>>(answer)?),
             Noun::Drops => print::drops(&self.read::<Vec<_>>(answer)?, all),
             Noun::Counters => print::counters(&self.read::<Vec<_>>(answer)?),
             Noun::SecurityAssociations => {

@@ -431,6 +431,50 @@ pub struct NeighborView {
     pub mac: String,
 }
 
+/// `show napt`: one NAPT, what it holds now and has counted since the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NaptView {
+    /// Its name in the config.
+    pub name: String,
+    /// The ports whose hosts are hidden.
+    pub inside: Vec<String>,
+    /// The port to the outside.
+    pub outside: String,
+    /// Its external addresses.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The ports of each external address that are the NAPT's, as in `16384-32767`.
+    pub port_range: String,
+    /// What a mapping depends on.
+    pub mapping: String,
+    /// What inbound packets are filtered by.
+    pub filtering: String,
+    /// How many sessions it may hold.
+    pub max_sessions: u64,
+    /// The gauges and counters of the NAPT by name, at most a tenth of a second old.
+    pub counters: BTreeMap<String, u64>,
+    /// The blocks that are given now, by external address and port.
+    pub blocks: Vec<NaptBlockView>,
+}
+
+/// A block of external ports and the inside host that has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct NaptBlockView {
+    /// The host's tenant.
+    pub tenant: u32,
+    /// The inside host's address.
+    pub inside: Ipv4Addr,
+    /// A visitor's link-layer address; `null` for a host that is reached by its address.
+    pub mac: Option<String>,
+    /// The external address.
+    pub external: Ipv4Addr,
+    /// The first port of the block.
+    pub first_port: u16,
+    /// The last port of the block.
+    pub last_port: u16,
+    /// For how long it has been given.
+    pub age_seconds: u64,
+}
+
 /// Which plane dropped something.
 #[derive(
     Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,

@@ -114,6 +114,7 @@ impl Checker<'_> {
         self.distinct(file.advertiser.iter().map(|at| (&*at.port, at.port.span())), |port| {
             (format!("the port {port} has two advertisers"), "name both agents in one".into())
         });
+        let napts = self.napts(&file.napt, &ports);
         Some(Config {
             path: path.into(),
             daemon: daemon?,
@@ -123,6 +124,7 @@ impl Checker<'_> {
             home_agents,
             foreign_agents,
             advertisers,
+            napts,
             file,
             keys: self.keys,
         })

@@ -79,22 +79,31 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             });
         }
     }
-    // Ports are numbered by their place in the file, and tables and state go by
-    // the number.
-    let names = |config: &Config| -> Vec<String> {
-        config.ports.iter().map(|port| port.name.clone()).collect()
-    };
-    let (mut before, mut after) = (names(old), names(new));
-    if before != after {
-        let (old, new) = (Value::from(before.clone()), Value::from(after.clone()));
-        before.sort();
-        after.sort();
-        if before == after {
-            changes.push(Change { path: "port".into(), old, new, effect: Effect::Restart });
+    // Ports and NAPTs are numbered by their place in the file, and tables and state
+    // go by the number.
+    let numbered: [(&str, fn(&Config) -> Vec<String>); 2] =
+        [("port", port_names), ("napt", napt_names)];
+    for (section, names) in numbered {
+        let (mut before, mut after) = (names(old), names(new));
+        if before != after {
+            let (old, new) = (Value::from(before.clone()), Value::from(after.clone()));
+            before.sort();
+            after.sort();
+            if before == after {
+                changes.push(Change { path: section.into(), old, new, effect: Effect::Restart });
+            }
         }
     }
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     ConfigDiff { changes }
+}
+
+fn port_names(config: &Config) -> Vec<String> {
+    config.ports.iter().map(|port| port.name.clone()).collect()
+}
+
+fn napt_names(config: &Config) -> Vec<String> {
+    config.napts.iter().map(|napt| napt.name.clone()).collect()
 }
 
 const HIDDEN: &str = "(hidden)";
@@ -103,7 +112,7 @@ fn effect(path: &str) -> Effect {
     let section = path.split(['.', '[']).next().unwrap_or(path);
     match section {
         // Sockets, logs, rings, buffers and devices are made once, at the start.
-        "daemon" | "dataplane" | "port" => Effect::Restart,
+        "daemon" | "dataplane" | "port" | "napt" => Effect::Restart,
         _ => Effect::Live,
     }
 }

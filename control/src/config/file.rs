@@ -3,6 +3,9 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use homeport_dataplane::napt::config::DEFAULT_PORTS;
+
+use super::napt::{DependenceName, PortRange};
 use super::read::{At, section};
 use super::tunnel::{
     EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
@@ -29,6 +32,8 @@ section! {
         foreign_agent: Vec<ForeignAgentSection>,
         /// Agent advertisements.
         advertiser: Vec<AdvertiserSection>,
+        /// Network address and port translation.
+        napt: Vec<NaptSection>,
     }
 }
 
@@ -263,5 +268,49 @@ section! {
         registration_required: At<bool> = false,
         /// The longest lifetime, as advertised; absent: the agent's.
         registration_lifetime: Option<At<LifetimeText>>,
+    }
+}
+
+section! {
+    /// `[[napt]]`: network address and port translation between ports.
+    NaptSection as "[[napt]]" {
+        /// Its name.
+        name: At<Name>,
+        /// The ports whose hosts are hidden.
+        inside: At<Vec<At<Name>>>,
+        /// The port to the outside.
+        outside: At<Name>,
+        /// The external addresses, of the outside port; absent: its first.
+        addresses: Vec<At<Ipv4Addr>>,
+        /// The ports of each external address that are the NAPT's.
+        port_range: At<PortRange> = PortRange(*DEFAULT_PORTS.start(), *DEFAULT_PORTS.end()),
+        /// How many ports a host is given at a time.
+        block_size: At<u16> = 128,
+        /// How many blocks one host may have.
+        max_blocks_per_host: At<u16> = 8,
+        /// How many sessions one host may have.
+        max_sessions_per_host: At<u32> = 2048,
+        /// How many sessions all hosts together may have.
+        max_sessions: At<usize> = 65_536,
+        /// How many sessions one host may open in a second.
+        max_sessions_per_second: At<u32> = 500,
+        /// What a mapping depends on.
+        mapping: At<DependenceName> = DependenceName::EndpointIndependent,
+        /// What inbound packets are filtered by.
+        filtering: At<DependenceName> = DependenceName::AddressDependent,
+        /// Whether inside hosts reach each other by their external endpoints.
+        hairpinning: At<bool> = true,
+        /// Whether inbound packets keep a session alive, too.
+        inbound_refresh: At<bool> = false,
+        /// Destinations that are not translated for.
+        untranslated: Vec<At<Network>>,
+        /// How long UDP lasts without a packet.
+        udp_timeout: At<Span> = Span::from_secs(300),
+        /// How long a TCP connection that stands does.
+        tcp_established_timeout: At<Span> = Span::from_secs(7440),
+        /// How long a TCP connection that opens or closes does.
+        tcp_transitory_timeout: At<Span> = Span::from_secs(240),
+        /// How long an ICMP query does.
+        icmp_timeout: At<Span> = Span::from_secs(60),
     }
 }

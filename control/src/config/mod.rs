@@ -15,6 +15,7 @@ mod check;
 mod diff;
 pub mod file;
 pub mod key_file;
+mod napt;
 pub mod problem;
 pub mod read;
 pub mod security;
@@ -28,6 +29,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use homeport_dataplane::napt::NaptConfig;
 use homeport_proto::config::{
     AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, Prefix,
 };
@@ -58,6 +60,8 @@ pub struct Config {
     pub foreign_agents: Vec<Named<ForeignAgentConfig>>,
     /// Advertisers.
     pub advertisers: Vec<AdvertiserConfig>,
+    /// NAPTs; the index is their number.
+    pub napts: Vec<NaptConfig>,
     /// What was written, with its defaults: for people and for differences.
     file: file::File,
     /// The keys by the path of their association, only to tell whether one

@@ -57,6 +57,7 @@ macro_rules! text_value {
         }
     };
 }
+pub(crate) use text_value;
 
 /// A name that other sections, the CLI and metric labels use.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use homeport_dataplane::napt::NaptShared;
 use homeport_dataplane::table::binding::TunnelFlags;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
@@ -22,8 +23,8 @@ use super::EventLoop;
 use crate::admin::api::ReverseTunnel as ReverseTunnelView;
 use crate::admin::api::{
     AgentView, Answer, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
-    NeighborView, Outcome, Plane, PortView, Query, Refusal, Role, RouteView,
-    SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
+    NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal, Role,
+    RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
     lifetime_seconds,
 };
 use crate::punted::BadPunt;
@@ -39,6 +40,7 @@ impl EventLoop {
             Query::Tunnels => Answer::Tunnels { tunnels: self.tunnel_views() },
             Query::Routes => Answer::Routes { routes: self.route_views() },
             Query::Neighbors => Answer::Neighbors { neighbors: self.neighbor_views() },
+            Query::Napt => Answer::Napt { napt: self.napt_views(now_monotonic) },
             Query::Drops => Answer::Drops { drops: self.drop_views() },
             Query::Counters => Answer::Counters { counters: self.counter_views() },
             Query::SecurityAssociations => Answer::SecurityAssociations {
@@ -384,6 +386,34 @@ impl EventLoop {
                 mac: entry.mac.to_string(),
             })
             .collect()
+    }
+
+    fn napt_views(&self, now: Instant) -> Vec<NaptView> {
+        let blocks = |number: usize| {
+            let own = self.blocks.iter().filter(move |((napt, ..), _)| *napt == number);
+            own.map(|((_, external, first_port), given)| NaptBlockView {
+                tenant: given.host.tenant.0,
+                inside: given.host.address,
+                mac: given.host.station.map(|mac| mac.to_string()),
+                external: *external,
+                first_port: *first_port,
+                last_port: given.last_port,
+                age_seconds: now.saturating_since(given.since).as_secs(),
+            })
+        };
+        let view = |(number, NaptShared { config, counters }): (usize, &NaptShared)| NaptView {
+            name: config.name.clone(),
+            inside: config.inside.iter().map(|port| self.port_name(*port)).collect(),
+            outside: self.port_name(config.outside),
+            addresses: config.addresses.clone(),
+            port_range: format!("{}-{}", config.ports.start(), config.ports.end()),
+            mapping: config.mapping.name().into(),
+            filtering: config.filtering.name().into(),
+            max_sessions: count(config.max_sessions),
+            counters: counters.all().map(|(name, value)| (name.to_owned(), value)).collect(),
+            blocks: blocks(number).collect(),
+        };
+        self.napts.iter().enumerate().map(view).collect()
     }
 
     fn drop_views(&self) -> Vec<DropView> {
