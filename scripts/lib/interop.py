@@ -112,6 +112,9 @@ class Interop(Run):
                     results.append(self.perform(case))
         report = {"guest": self.kernel, "accelerator": self.guest.accelerator, "cases": results}
         (self.directory / "interop.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+        for result in results:
+            ok = self.screen.color("ok", GREEN) if result["ok"] else self.screen.color("FAILED", RED)
+            print(f"  {result['name']:8} {ok}")
         print(f"\n  guest   Linux {self.kernel} ({report['accelerator']})")
         print(f"  files   {self.directory}: interop.json, *.pcap, *.log, etc/")
         self.problems = [f"{result['name']}: {name}: {text}" for result in results
@@ -148,7 +151,8 @@ class Interop(Run):
     def perform(self, case: Case) -> dict:
         """One tunnel: registered, made, checked, taken away."""
         result = {"name": case.name, "encapsulation": case.encapsulation, "ok": False, "checks": {}}
-        checks: dict[str, str] = result["checks"]
+        self.checks: dict[str, str] = result["checks"]
+        self.screen.step(f"{case.name}: {case.encapsulation}, {'behind the masquerade' if case.network == 'nat' else 'no NAT'}")
         run("ip", "-n", self.lab.namespace("sw"), "link", "set", "guest", "master", f"br-{case.network}", "up")
         care_of, gateway = CARE_OF[case.network]
         self.guest.run(f"ip address flush dev eth0; ip address add {care_of}/24 dev eth0; "
@@ -158,26 +162,23 @@ class Interop(Run):
             port = self.register(case, LIFETIME)
             self.make_tunnel(case, care_of, port)
             before = self.drops()
-            self.check(case, checks)
-            checks["the home agent dropped"] = self.judge(self.drops() - before, 0)
+            self.check()
+            self.note("the home agent dropped", self.judge(self.drops() - before, 0))
         except (LabError, RegistrationError) as problem:
-            checks["it runs"] = f"WRONG: {problem}"
+            self.note("it runs", f"WRONG: {problem}")
         finally:
             self.guest.run("ip link delete tun0; ip fou show | sed 's/ .*//;s/^port//' ; "
                            "for p in $(ip fou show | sed -n 's/^port \\([0-9]*\\).*/\\1/p'); do ip fou del port $p; done",
                            check=False)
             capture.terminate()
             capture.wait(timeout=10)
-        if "it runs" not in checks:
-            self.check_wire(case, checks)
+        if "it runs" not in self.checks:
+            self.check_wire(case)
             try:
                 self.register(case, 0)
             except (LabError, RegistrationError) as problem:
-                checks["it deregisters"] = f"WRONG: {problem}"
-        result["ok"] = all(not text.startswith("WRONG") for text in checks.values())
-        self.screen.step(f"{case.name:8} {self.screen.color('ok', GREEN) if result['ok'] else self.screen.color('FAILED', RED)}")
-        for name, text in checks.items():
-            print(f"            {name:32} {text}")
+                self.note("it deregisters", f"WRONG: {problem}")
+        result["ok"] = all(not text.startswith("WRONG") for text in self.checks.values())
         return result
 
     def register(self, case: Case, lifetime: int) -> int:
@@ -224,26 +225,26 @@ class Interop(Run):
         if (shown := self.lab.encapsulations("ha")) != [case.encapsulation]:
             raise LabError(f"the home agent shows {shown}, not {case.encapsulation}")
 
-    def check(self, case: Case, checks: dict[str, str]) -> None:
+    def check(self) -> None:
         """Ping and TCP, both ways."""
         for size in (56, 1400, 8000):
             there = self.lab.exec("cn", "ping", "-n", "-q", "-c", "20", "-i", "0.02", "-W", "2", "-s", size,
                                   agents.HOME_ADDRESS, check=False)
-            checks[f"ping to the guest, {size} bytes"] = self.judge_ping(there)
+            self.note(f"ping to the guest, {size} bytes", self.judge_ping(there))
             back = self.guest.run(f"ping -q -c 3 -W 2 -s {size} {CORRESPONDENT}", check=False)
-            checks[f"ping from the guest, {size} bytes"] = self.judge_ping(back)
+            self.note(f"ping from the guest, {size} bytes", self.judge_ping(back))
         expected = hashlib.sha256(self.path.read_bytes()).hexdigest()
-        got = self.guest.run(f"wget -q -O - http://{CORRESPONDENT}:{HTTP_PORT}/ | sha256sum", 120).split()[0]
-        checks["TCP to the guest"] = self.judge_sum(got, expected)
+        got = self.guest.run(f"timeout 100 wget -q -O - http://{CORRESPONDENT}:{HTTP_PORT}/ | sha256sum", 120).split()[0]
+        self.note("TCP to the guest", self.judge_sum(got, expected))
         expected = self.guest.run("sha256sum /www/file").split()[0]
         fetched = subprocess.run(
             self.lab.inside("cn", "curl", "-s", f"http://{agents.HOME_ADDRESS}:{HTTP_PORT}/file"),
             capture_output=True, timeout=120, check=False).stdout
-        checks["TCP from the guest"] = self.judge_sum(hashlib.sha256(fetched).hexdigest(), expected)
+        self.note("TCP from the guest", self.judge_sum(hashlib.sha256(fetched).hexdigest(), expected))
         statistics = self.guest.run("cat /sys/class/net/tun0/statistics/{rx,tx}_errors").split()
-        checks["errors of the guest's tunnel"] = self.judge(sum(map(int, statistics)), 0)
+        self.note("errors of the guest's tunnel", self.judge(sum(map(int, statistics)), 0))
 
-    def check_wire(self, case: Case, checks: dict[str, str]) -> None:
+    def check_wire(self, case: Case) -> None:
         """That the wire carried this encapsulation both ways, and nothing in the clear."""
         path = self.directory / f"{case.name}.pcap"
 
@@ -252,9 +253,14 @@ class Interop(Run):
 
         for name, way in (("to the guest", "src"), ("from the guest", "dst")):
             seen = count(f"{way} host {agents.HOME_AGENT} and ({case.wire})")
-            checks[f"on the wire, {name}"] = f"{seen} packets" if seen > 100 else f"WRONG: only {seen} packets"
+            self.note(f"on the wire, {name}", f"{seen} packets" if seen > 100 else f"WRONG: only {seen} packets")
         clear = count(f"host {CORRESPONDENT}")
-        checks["on the wire, not in a tunnel"] = self.judge(clear, 0)
+        self.note("on the wire, not in a tunnel", self.judge(clear, 0))
+
+    def note(self, name: str, text: str) -> None:
+        """A check, on the screen and in the report."""
+        self.checks[name] = text
+        print(f"            {name:32} {self.screen.color(text, RED if text.startswith('WRONG') else GREEN)}", flush=True)
 
     @staticmethod
     def judge(value: int, expected: int) -> str:
