@@ -159,6 +159,7 @@ impl Checker<'_> {
         &mut self,
         section: &ForeignAgentSection,
         ports: &[Port],
+        napts: &[&str],
     ) -> Option<Named<ForeignAgentConfig>> {
         let name = section.name.0.clone();
         self.on_a_port(&section.care_of_address, "the care-of address", ports);
@@ -185,6 +186,7 @@ impl Checker<'_> {
         self.distinct(section.ports.iter().map(|at| (&**at, at.span())), |port| {
             (format!("the port {port} stands here twice"), "name it once".into())
         });
+        let napt = section.napt.as_ref().and_then(|name| self.napt_number(name, napts));
         let path = format!("foreign_agent[{name}].security_association");
         let security = security_associations(
             &section.security_association,
@@ -213,8 +215,8 @@ impl Checker<'_> {
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,
-            napt: None,
-            source_routes: self.source_routes(&section.source_route, None),
+            napt,
+            source_routes: self.source_routes(&section.source_route, napt, napts),
             security,
             tunnels,
             udp_tunnel,

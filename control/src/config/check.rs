@@ -15,7 +15,9 @@ use homeport_dataplane::packet::DATA_ROOM;
 use homeport_proto::{PortId, TenantId};
 use toml::de::DeTable;
 
-use super::file::{DaemonSection, DataplaneSection, File, PortSection, RouteSection};
+use super::file::{
+    DaemonSection, DataplaneSection, File, ForeignAgentSection, PortSection, RouteSection,
+};
 use super::problem::Problems;
 use super::read::{At, nearest};
 use super::value::{BackendKind, Name};
@@ -103,8 +105,12 @@ impl Checker<'_> {
             .iter()
             .filter_map(|at| self.home_agent(at, &ports, &mut seen, &mut behind))
             .collect();
-        let foreign_agents: Vec<_> =
-            file.foreign_agent.iter().filter_map(|at| self.foreign_agent(at, &ports)).collect();
+        let napt_names: Vec<&str> = file.napt.iter().map(|at| at.name.0.as_str()).collect();
+        let foreign_agents: Vec<_> = file
+            .foreign_agent
+            .iter()
+            .filter_map(|at| self.foreign_agent(at, &ports, &napt_names))
+            .collect();
         self.agent_addresses(&file);
         let advertisers = file
             .advertiser
@@ -114,7 +120,8 @@ impl Checker<'_> {
         self.distinct(file.advertiser.iter().map(|at| (&*at.port, at.port.span())), |port| {
             (format!("the port {port} has two advertisers"), "name both agents in one".into())
         });
-        let napts = self.napts(&file.napt, &ports);
+        let named = file.foreign_agent.iter().flat_map(ForeignAgentSection::napts).collect();
+        let napts = self.napts(&file.napt, &ports, &named);
         Some(Config {
             path: path.into(),
             daemon: daemon?,
@@ -369,7 +376,7 @@ impl Checker<'_> {
         found.map(|agent| &agent.config)
     }
 
-    fn unknown_name(&mut self, name: &At<Name>, kind: &str, names: &[&str]) {
+    pub(super) fn unknown_name(&mut self, name: &At<Name>, kind: &str, names: &[&str]) {
         let help = match nearest(&name.0, names) {
             Some(near) => format!("did you mean \"{near}\"?"),
             None if names.is_empty() => format!("add a {kind} of that name"),

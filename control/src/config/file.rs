@@ -218,6 +218,9 @@ section! {
         administratively_prohibited: At<bool> = false,
         /// Whether two visitors may have one home address.
         overlapping_addresses: At<bool> = false,
+        /// The NAPT that visitors are hidden behind where their packets go by the
+        /// routes of this box.
+        napt: Option<At<Name>>,
         /// Which way visitors' packets go.
         source_route: Vec<SourceRouteSection>,
         /// What visitors may ask for, beside plain IP in IP.
@@ -248,6 +251,16 @@ section! {
         via: At<ViaName>,
         /// The cheaper way of two is taken.
         cost: At<u16> = 10,
+        /// The NAPT that they are hidden behind on a local way; absent: the agent's.
+        napt: Option<At<Name>>,
+    }
+}
+
+impl ForeignAgentSection {
+    /// The names of the NAPTs that its visitors are hidden behind.
+    pub(super) fn napts(&self) -> impl Iterator<Item = &str> {
+        let routes = self.source_route.iter().filter_map(|route| route.napt.as_ref());
+        self.napt.iter().chain(routes).map(|name| name.0.as_str())
     }
 }
 
@@ -276,8 +289,9 @@ section! {
     NaptSection as "[[napt]]" {
         /// Its name.
         name: At<Name>,
-        /// The ports whose hosts are hidden.
-        inside: At<Vec<At<Name>>>,
+        /// The ports whose hosts are hidden; absent: only the visitors of the foreign
+        /// agents that name it.
+        inside: Vec<At<Name>>,
         /// The port to the outside.
         outside: At<Name>,
         /// The external addresses, of the outside port; absent: its first.

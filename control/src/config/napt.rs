@@ -84,12 +84,17 @@ const MAX_SESSIONS: usize = 1 << 22;
 const MAX_ADDRESSES: usize = 64;
 
 impl Checker<'_> {
-    pub(super) fn napts(&mut self, sections: &[NaptSection], ports: &[Port]) -> Vec<NaptConfig> {
+    pub(super) fn napts(
+        &mut self,
+        sections: &[NaptSection],
+        ports: &[Port],
+        named: &HashSet<&str>,
+    ) -> Vec<NaptConfig> {
         self.distinct(sections.iter().map(|at| (&*at.name, at.name.span())), |name| {
             (format!("two NAPTs have the name \"{name}\""), "give each its own".into())
         });
         let napts: Vec<NaptConfig> =
-            sections.iter().filter_map(|section| self.napt(section, ports)).collect();
+            sections.iter().filter_map(|section| self.napt(section, ports, named)).collect();
         let ways = sections.iter().flat_map(|section| {
             let inside = section.inside.iter();
             inside.map(|port| ((port.0.clone(), section.outside.0.clone()), port.span()))
@@ -115,16 +120,21 @@ impl Checker<'_> {
         napts
     }
 
-    fn napt(&mut self, section: &NaptSection, ports: &[Port]) -> Option<NaptConfig> {
+    fn napt(
+        &mut self,
+        section: &NaptSection,
+        ports: &[Port],
+        named: &HashSet<&str>,
+    ) -> Option<NaptConfig> {
         let outside = self.find_port(&section.outside, ports);
         let inside: Vec<PortId> = section
             .inside
             .iter()
             .filter_map(|name| Some(self.find_port(name, ports)?.id))
             .collect();
-        if section.inside.is_empty() {
-            let help = "name the ports whose hosts are hidden, as in inside = [\"visited\"]";
-            self.problems.add(section.inside.span(), "nothing is inside this NAPT", help);
+        if section.inside.is_empty() && !named.contains(section.name.0.as_str()) {
+            let help = "name the ports whose hosts are hidden, as in inside = [\"visited\"], or the NAPT in a [[foreign_agent]]";
+            self.problems.add(section.name.span(), "nothing is inside this NAPT", help);
         }
         if let Some(both) = section.inside.iter().find(|name| name.0 == section.outside.0) {
             let message = format!("the port \"{}\" is inside and outside", **both);
