@@ -81,10 +81,9 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
     }
     // Ports and NAPTs are numbered by their place in the file, and tables and state
     // go by the number.
-    let numbered: [(&str, fn(&Config) -> Vec<String>); 2] =
-        [("port", port_names), ("napt", napt_names)];
-    for (section, names) in numbered {
-        let (mut before, mut after) = (names(old), names(new));
+    for (section, mut before, mut after) in
+        [("port", port_names(old), port_names(new)), ("napt", napt_names(old), napt_names(new))]
+    {
         if before != after {
             let (old, new) = (Value::from(before.clone()), Value::from(after.clone()));
             before.sort();
