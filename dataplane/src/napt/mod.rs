@@ -13,7 +13,7 @@
 //!   [`log`] the records of blocks, [`counters`] what it counts.
 //!
 //! A packet that could be translated but must not be has a
-//! [`DropReason`](crate::verdict::DropReason). Nothing that comes from outside ends
+//! [`DropReason`]. Nothing that comes from outside ends
 //! a mapping or a session before its time, and no ICMP message does.
 //!
 //! **Not done:** application-level gateways, on purpose (RFC 4787 REQ-10); port
