@@ -1,0 +1,399 @@
+//! A daemon that answers with real types, and the real command.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+
+use homeport_control::admin::api::*;
+use homeport_control::admin::client::Client;
+use homeport_control::admin::server::AdminServer;
+use homeport_control::config::Config;
+use homeport_dataplane::verdict::DropReason;
+use homeport_proto::event::DiscardReason;
+
+/// `clear` knows this address only.
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+
+pub(crate) const CONFIG: &str = r#"[daemon]
+admin_socket = "SOCKET"
+
+[[port]]
+name = "core"
+backend = "af_packet"
+interface = "eth0"
+addresses = ["10.0.1.2/24"]
+
+[[port]]
+name = "home"
+backend = "af_packet"
+interface = "eth1"
+addresses = ["10.1.0.1/24"]
+
+[[home_agent]]
+name = "ha"
+address = "10.0.1.2"
+max_lifetime = "600s"
+[[home_agent.home_network]]
+prefix = "10.1.0.0/24"
+port = "home"
+[[home_agent.security_association]]
+mobile_node = "10.1.0.10"
+spi = 256
+key_file = "mn.key"
+"#;
+
+/// A directory of its own, gone when dropped.
+pub(crate) struct Room(pub(crate) PathBuf);
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("homeport-admin-{}-{number}", std::process::id());
+        let room = Room(std::env::temp_dir().join(name));
+        std::fs::create_dir_all(&room.0).unwrap();
+        room.write("mn.key", "000102030405060708090a0b0c0d0e0f", 0o600);
+        room.config(|text| text);
+        room
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str, mode: u32) {
+        std::fs::write(self.path(name), text).unwrap();
+        std::fs::set_permissions(self.path(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    /// Writes `ha.toml`: the good one, changed.
+    pub(crate) fn config(&self, change: impl FnOnce(String) -> String) -> PathBuf {
+        let socket = self.path("ha.sock").display().to_string();
+        self.write("ha.toml", &change(CONFIG.replace("SOCKET", &socket)), 0o644);
+        self.path("ha.toml")
+    }
+}
+
+impl Drop for Room {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server with a thread behind it that plays the event loop.
+pub(crate) struct Daemon {
+    pub(crate) room: Room,
+    server: Option<AdminServer>,
+    event_loop: Option<JoinHandle<()>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Daemon {
+    pub(crate) fn start() -> Self {
+        Daemon::with_loop(true)
+    }
+
+    /// With `answers` false, the loop takes calls and keeps them.
+    pub(crate) fn with_loop(answers: bool) -> Self {
+        let room = Room::new();
+        let config =
+            Config::load(&room.path("ha.toml")).unwrap_or_else(|errors| panic!("{errors}"));
+        let (sender, handle) = channel().unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopping = Arc::clone(&stop);
+        let event_loop =
+            std::thread::spawn(move || event_loop(&handle, Arc::new(config), answers, &stopping));
+        let metrics = Some("127.0.0.1:0".parse().unwrap());
+        let server = AdminServer::start(sender, &room.path("ha.sock"), metrics).unwrap();
+        Daemon { room, server: Some(server), event_loop: Some(event_loop), stop }
+    }
+
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.room.path("ha.sock")
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.socket())
+    }
+
+    pub(crate) fn metrics(&self) -> SocketAddr {
+        self.server.as_ref().unwrap().metrics_address().unwrap()
+    }
+
+    pub(crate) fn homeport(&self, words: &[&str]) -> Output {
+        homeport(&[&["--socket", self.socket().to_str().unwrap()], words].concat())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.server.take());
+        self.stop.store(true, Ordering::Relaxed);
+        self.event_loop.take().unwrap().join().unwrap();
+    }
+}
+
+pub(crate) fn event_loop(
+    handle: &AdminHandle,
+    mut config: Arc<Config>,
+    answers: bool,
+    stop: &AtomicBool,
+) {
+    use rustix::event::{PollFd, PollFlags, poll};
+    let mut kept = Vec::new();
+    while !stop.load(Ordering::Relaxed) {
+        let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let mut fds = [PollFd::from_borrowed_fd(handle.readiness(), PollFlags::IN)];
+        poll(&mut fds, Some(&wait)).unwrap();
+        while let Some(call) = handle.try_next() {
+            if answers {
+                let outcome = answer(call.query(), &mut config);
+                call.answer(outcome);
+            } else {
+                kept.push(call);
+            }
+        }
+    }
+}
+
+pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
+    let drop = |plane, port: Option<&str>, tenant, reason: &str, text: &str, count| DropView {
+        plane,
+        port: port.map(Into::into),
+        tenant,
+        reason: reason.into(),
+        text: text.into(),
+        count,
+    };
+    Ok(match query {
+        Query::Status => Answer::Status(status()),
+        Query::Ports => Answer::Ports { ports: vec![port()] },
+        Query::Bindings => Answer::Bindings { bindings: vec![binding()] },
+        Query::Visitors => Answer::Visitors { visitors: vec![visitor()] },
+        Query::Tunnels => Answer::Tunnels {
+            tunnels: vec![TunnelView {
+                tenant: 0,
+                role: Role::HomeAgent,
+                local: Ipv4Addr::new(10, 0, 1, 2),
+                remote: Ipv4Addr::new(10, 0, 2, 2),
+                encapsulation: Encapsulation::IpInIp,
+                udp_port: None,
+                gre_key: None,
+                nodes: 1,
+                reverse: 1,
+            }],
+        },
+        Query::Routes => Answer::Routes {
+            routes: vec![RouteView {
+                destination: "0.0.0.0/0".into(),
+                port: Some("core".into()),
+                gateway: Some(Ipv4Addr::new(10, 0, 1, 1)),
+                mobile_router: None,
+                unreachable: false,
+            }],
+        },
+        Query::Neighbors => Answer::Neighbors {
+            neighbors: vec![NeighborView {
+                port: "core".into(),
+                address: Ipv4Addr::new(10, 0, 1, 1),
+                mac: "02:00:00:00:00:09".into(),
+            }],
+        },
+        Query::Napt => Answer::Napt {
+            napt: vec![NaptView {
+                name: "internet".into(),
+                inside: vec!["home".into()],
+                outside: "core".into(),
+                addresses: vec![Ipv4Addr::new(10, 0, 1, 2)],
+                port_range: "16384-32767".into(),
+                mapping: "endpoint-independent".into(),
+                filtering: "address-dependent".into(),
+                max_sessions: 65_536,
+                counters: BTreeMap::from([("sessions".into(), 5), ("host-limit".into(), 2)]),
+                blocks: vec![NaptBlockView {
+                    tenant: 0,
+                    inside: NODE,
+                    mac: Some("02:00:00:00:00:0a".into()),
+                    external: Ipv4Addr::new(10, 0, 1, 2),
+                    first_port: 16_384,
+                    last_port: 16_511,
+                    age_seconds: 60,
+                }],
+            }],
+        },
+        Query::Drops => {
+            let dropped = DropReason::ALL.iter().map(|reason| {
+                let count = u64::from(*reason == DropReason::NoRoute) * 7;
+                drop(Plane::Dataplane, Some("core"), None, reason.counter(), reason.text(), count)
+            });
+            let discarded = DiscardReason::ALL.iter().map(|reason| {
+                drop(Plane::Control, None, Some(0), reason.counter(), reason.text(), 0)
+            });
+            Answer::Drops { drops: dropped.chain(discarded).collect() }
+        }
+        Query::Counters => Answer::Counters {
+            counters: vec![CounterView {
+                name: "registration_replies_sent".into(),
+                tenant: Some(0),
+                code: Some(133),
+                value: 3,
+                text: "Replies sent, by code.".into(),
+                ..CounterView::default()
+            }],
+        },
+        Query::SecurityAssociations => Answer::SecurityAssociations {
+            security_associations: vec![SecurityAssociationView {
+                tenant: 0,
+                agent: "ha".into(),
+                peer_role: Role::MobileNode,
+                peer: NODE,
+                spi: 256,
+                algorithm: "hmac-md5".into(),
+                replay: "timestamps".into(),
+                tolerance_seconds: Some(7),
+            }],
+        },
+        Query::MobileNode => {
+            return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
+        }
+        Query::ConfigShow => Answer::Config(Arc::clone(config)),
+        Query::ConfigApply(new) => {
+            let diff = config.live_diff(new)?;
+            *config = Arc::clone(new);
+            Answer::ConfigApplied(diff)
+        }
+        Query::ClearBinding { tenant, home_address } if *home_address == NODE => {
+            Answer::Cleared(Cleared { tenant: tenant.0, home_address: NODE, care_of_addresses: 1 })
+        }
+        Query::ClearBinding { home_address, .. } => {
+            let hint = "See `homeport show bindings`.";
+            return Err(Refusal::not_found(format!("{home_address} has no binding."), hint));
+        }
+    })
+}
+
+pub(crate) fn status() -> Status {
+    Status {
+        version: "0.1.0".into(),
+        pid: 7,
+        uptime_seconds: 192,
+        config_file: "/etc/homeport/ha.toml".into(),
+        config_generation: 1,
+        poll: "adaptive".into(),
+        workers: 1,
+        ports: 2,
+        ports_up: 2,
+        bindings: 1,
+        visitors: 1,
+        agents: vec![AgentView {
+            name: "ha".into(),
+            role: Role::HomeAgent,
+            tenant: 0,
+            address: Ipv4Addr::new(10, 0, 1, 2),
+            registrations: 1,
+            limit: 1000,
+        }],
+        totals: Totals { rx: 15, tx: 5, punted: 4, to_kernel: 3, dropped: 2, held: 1 },
+    }
+}
+
+pub(crate) fn port() -> PortView {
+    PortView {
+        name: "core".into(),
+        backend: "af_packet".into(),
+        // A name that would clear the screen.
+        device: "eth0\u{1b}[2J".into(),
+        mac: "02:00:00:00:00:01".into(),
+        mtu: 1500,
+        up: true,
+        kernel_twin: Some("hp-core".into()),
+        addresses: vec!["10.0.1.2/24".into()],
+        rx: 10,
+        rx_bytes: 1000,
+        tx: 5,
+        tx_bytes: 500,
+        from_kernel: 3,
+        to_kernel: 3,
+        injected: 1,
+        originated: 1,
+        punted: 4,
+        dropped: 2,
+        held: 1,
+        encapsulated: 2,
+        decapsulated: 2,
+        keepalives: 3,
+        reserved_bits: 4,
+        device_counters: BTreeMap::from([("kernel-drops".into(), 9)]),
+    }
+}
+
+pub(crate) fn binding() -> BindingView {
+    BindingView {
+        tenant: 0,
+        home_address: NODE,
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        care_of_addresses: vec![CareOfView {
+            address: Ipv4Addr::new(10, 0, 2, 2),
+            registered: Ipv4Addr::new(10, 0, 2, 2),
+            encapsulation: Encapsulation::IpInIp,
+            udp_port: None,
+            half_bound: false,
+            unproven: false,
+            keepalive_seconds: None,
+            gre_key: None,
+            reverse_tunnel: true,
+            co_located: false,
+            broadcast: false,
+            lifetime_seconds: Some(600),
+            remaining_seconds: Some(500),
+        }],
+        home_link: Some("home".into()),
+        mobile_networks: vec!["10.9.0.0/24".into()],
+        age_seconds: 100,
+    }
+}
+
+pub(crate) fn visitor() -> VisitorView {
+    VisitorView {
+        tenant: 0,
+        home_address: NODE,
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        care_of_address: Ipv4Addr::new(10, 0, 2, 2),
+        mac: "02:00:00:00:00:10".into(),
+        port: "visited".into(),
+        state: VisitorState::Registered,
+        encapsulation: Encapsulation::IpInIp,
+        keepalive_seconds: None,
+        gre_key: None,
+        reverse_tunnel: ReverseTunnel::Direct,
+        lifetime_seconds: None,
+        remaining_seconds: None,
+        age_seconds: 100,
+    }
+}
+
+pub(crate) fn homeport(words: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_homeport"))
+        .args(words)
+        .env_remove("HOMEPORT_SOCKET")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+pub(crate) fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+pub(crate) fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+pub(crate) fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
