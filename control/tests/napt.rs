@@ -1,5 +1,5 @@
-//! Our NAPT beside the kernel's own (nftables masquerade): the same frames go through
-//! both, and what comes out is compared byte by byte but for the external port, which
+//! Our NAPT between real hosts, and beside the kernel's own (nftables masquerade): the
+//! same frames go through both, and what comes out is compared byte by byte but for the external port, which
 //! each chooses, and its checksums, which are verified (B-07).
 //!
 //! Left out is what only one of them promises: nftables answers strangers for the box
@@ -12,11 +12,15 @@
     reason = "a test fails by panicking"
 )]
 
+mod daemon;
 mod namespace;
 
-use std::net::Ipv4Addr;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use daemon::{Daemon, Folder};
 use homeport_dataplane::launch::{DataplaneConfig, PortSetup, build};
 use homeport_dataplane::napt::NaptConfig;
 use homeport_dataplane::packet::{Burst, PacketPool};
@@ -32,7 +36,7 @@ use homeport_wire::checksum::Sum;
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::tcp::TcpHeader;
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader};
-use namespace::{Namespace, join, run, unavailable};
+use namespace::{Namespace, join, run, unavailable, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
@@ -129,7 +133,7 @@ impl Nat for Kernel {
                     self.pool.give(received);
                 }
             }
-            std::thread::sleep(Duration::from_millis(1));
+            thread::sleep(Duration::from_millis(1));
         }
         seen
     }
@@ -387,4 +391,84 @@ fn we_do_what_nftables_does_with_the_same_frames() {
     }
     let passed = ours.iter().filter(|(_, seen)| !seen.is_empty()).count();
     assert_eq!(ours.len() - passed, 2, "all but the strangers' packets came out");
+}
+
+/// `homeportd` with a `[[napt]]`, and hosts of the kernel on both sides: a download, a
+/// large ping, what is for the box itself, and what the operator sees.
+#[test]
+fn hosts_reach_the_outside_by_the_daemons_address() {
+    if unavailable("hosts_reach_the_outside_by_the_daemons_address") {
+        return;
+    }
+    let [inside, outside, router] =
+        ["in", "out", "box"].map(|end| Namespace::new(&format!("napt-{end}")));
+    join((&inside, "eth0"), (&router, "in"));
+    join((&outside, "eth0"), (&router, "out"));
+    inside.ip("addr add 10.1.0.10/24 dev eth0");
+    inside.ip("route add default via 10.1.0.1");
+    // The outside has no way to the inside but by the answer to its own address.
+    outside.ip("addr add 203.0.113.7/24 dev eth0");
+    let folder = Folder::new("napt");
+    let port = |name: &str, address: &str| {
+        format!(
+            "[[port]]\nname = \"{name}\"\nbackend = \"af_packet\"\ninterface = \"{name}\"\n\
+             addresses = [\"{address}\"]\n"
+        )
+    };
+    let socket = folder.path("n.sock");
+    let ports = port("in", "10.1.0.1/24") + &port("out", "203.0.113.1/24");
+    let napt = "[[napt]]\nname = \"internet\"\ninside = [\"in\"]\noutside = \"out\"\n";
+    let text = format!("[daemon]\nadmin_socket = \"{}\"\n{ports}{napt}", socket.display());
+    folder.write("n.toml", &text);
+    let mut daemon = Daemon::start(&router, &folder, "n");
+
+    let (peer, received) = download(&inside, &outside);
+    assert_eq!(peer.ip(), EXTERNAL);
+    assert!((16_384..32_768).contains(&peer.port()));
+    assert_eq!(received, 10_000_000);
+    for words in ["-c 2 -i 0.2 -W 2 203.0.113.7", "-c 2 -i 0.2 -W 2 -s 8000 203.0.113.7"] {
+        let output = inside.output("ping", words);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    }
+    // An error of the outside host finds its way, and so does what is for the box.
+    let refused = inside.inside(|| TcpStream::connect("203.0.113.7:9"));
+    assert_eq!(refused.unwrap_err().kind(), std::io::ErrorKind::ConnectionRefused);
+    for (from, to) in [(&outside, "203.0.113.1"), (&inside, "203.0.113.1"), (&inside, "10.1.0.1")] {
+        let output = from.output("ping", &format!("-c 1 -W 2 {to}"));
+        assert!(output.status.success(), "{to} does not answer");
+    }
+
+    let shown = wait_for("the block in `show napt`", Duration::from_secs(5), || {
+        let shown = daemon.get("napt")["napt"][0].clone();
+        shown["blocks"][0].is_object().then_some(shown)
+    });
+    let block = &shown["blocks"][0];
+    assert_eq!((&shown["name"], &block["inside"]), (&"internet".into(), &"10.1.0.10".into()));
+    let (first, last) = (&block["first_port"], &block["last_port"]);
+    let ports = first.as_u64().unwrap()..=last.as_u64().unwrap();
+    assert!(ports.contains(&u64::from(peer.port())));
+    assert!(shown["counters"]["translated-out"].as_u64().unwrap() > 1000, "{shown}");
+    daemon.wait_for_log("a block of ports was given");
+    daemon.assert_conserved();
+    daemon.stop();
+}
+
+/// Fetches ten megabytes by TCP: from whom the server saw the connection come, and how
+/// much arrived whole.
+fn download(from: &Namespace, to: &Namespace) -> (SocketAddr, usize) {
+    let listener = to.inside(|| TcpListener::bind("0.0.0.0:5000").unwrap());
+    let block: Vec<u8> = (0..100_000u32).map(|n| (n % 251) as u8).collect();
+    let sent = block.clone();
+    let server = thread::spawn(move || {
+        let (mut stream, peer) = listener.accept().unwrap();
+        for _ in 0..100 {
+            stream.write_all(&sent).unwrap();
+        }
+        peer
+    });
+    let mut stream = from.inside(|| TcpStream::connect("203.0.113.7:5000").unwrap());
+    let mut received = Vec::new();
+    stream.read_to_end(&mut received).unwrap();
+    assert!(received.chunks(block.len()).all(|chunk| chunk == block));
+    (server.join().unwrap(), received.len())
 }

@@ -29,7 +29,8 @@
 //!
 //! [`launch`] makes a dataplane · [`worker`] runs it · [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
 //! [`table`] what the control core knows, readable without waiting · [`verdict`]
-//! what becomes of a packet · [`punt`] the rings to and from the control core.
+//! what becomes of a packet · [`napt`] address translation · [`punt`] the rings to and from
+//! the control core.
 
 pub mod adjacency;
 pub mod allowance;

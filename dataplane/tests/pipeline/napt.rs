@@ -80,6 +80,19 @@ fn what_is_tunnelled_is_never_translated() {
     assert_eq!(rig.control.napts[0].counters.opened.get(), 0);
 }
 
+/// Nor is what a mobile node's tunnel brings to an external endpoint: its answer would
+/// go into the tunnel as it is.
+#[test]
+fn what_comes_out_of_a_tunnel_is_never_translated() {
+    let mut rig = gateway(ReverseTunnel::None);
+    let port = open(&mut rig, NODE);
+    rig.home_agent("10.0.2.9");
+    rig.bind(FAR, binding("10.0.2.9", &["10.0.9.2"]));
+    let packet = Ip::udp(FAR, EXTERNAL, (53, port)).tunnelled("10.0.9.2", "10.0.2.9");
+    assert_eq!(rig.exchange(0, &from_core(&packet)), []);
+    assert_eq!(rig.to_kernel(0).len(), 1, "{}", rig.drops());
+}
+
 /// All else of the external address stays what it was: registrations, tunnels, pings
 /// and the kernel's own sockets, from outside and from inside.
 #[test]
