@@ -566,8 +566,10 @@ pub struct MobileNodeView {
     pub co_located: bool,
     /// How its packets go back.
     pub reverse_tunnel: ReverseTunnel,
-    /// How the tunnel to the home agent encapsulates, be it the node's own or the
-    /// foreign agent's; `null` at home and while there is none.
+    /// How the tunnel to the home agent encapsulates, be it the node's own or, as the
+    /// node asked for it, the foreign agent's; `null` at home and while there is none.
+    /// A UDP tunnel that a foreign agent arranged for itself is not seen here: the
+    /// home agent shows it.
     pub encapsulation: Option<Encapsulation>,
     /// Whether the home agent saw a NAT in the way.
     pub nat: bool,
