@@ -6,6 +6,7 @@
 
 pub mod binding;
 pub mod hash;
+pub mod keyed;
 pub mod local;
 pub mod lpm;
 pub mod neighbor;
