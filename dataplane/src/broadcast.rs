@@ -15,6 +15,7 @@ use homeport_wire::PortId;
 
 use crate::table::binding::{BindingEntry, BindingKey, TunnelFlags};
 use crate::table::hash::{Reader, TableFull, Writer, table};
+use crate::table::keyed::{TableKey, WORDS};
 
 /// The most nodes of one link that get its broadcasts: what one frame may cost.
 pub const MAX_LISTENERS: u16 = 64;
@@ -26,6 +27,13 @@ pub struct ListenerKey {
     pub port: PortId,
     /// The place: they are taken from 0 up, without gaps.
     pub slot: u16,
+}
+
+impl TableKey for ListenerKey {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [u64::from(self.port.0) << 16 | u64::from(self.slot), 0, 0]
+    }
 }
 
 /// The only one who changes the lists.

@@ -67,7 +67,9 @@ pub struct Tables {
 impl Tables {
     /// Brings what [`classify`] will look up first into the cache.
     pub fn prefetch(&self, tenant: TenantId, facts: &Ipv4Facts) {
-        self.bindings.prefetch(&BindingKey { tenant, home_address: facts.destination });
+        if self.bindings.may_have(facts.destination) {
+            self.bindings.probe(&BindingKey { tenant, home_address: facts.destination });
+        }
     }
 
     /// The binding of a home address.

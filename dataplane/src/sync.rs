@@ -119,6 +119,8 @@ pub(crate) enum Mutant {
     ReplaceInTwoSteps,
     /// An entry is published without releasing its contents.
     PublishRelaxed,
+    /// A key that moves leaves its first bucket before it is in its second.
+    MovedAfterwards,
     /// A route look-up believes a result that a removal may have torn.
     RouteUnchecked,
     /// A removal of a route is counted after it is done.

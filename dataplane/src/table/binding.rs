@@ -4,6 +4,9 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::{PortId, TenantId};
 
+use super::filter::FilterShape;
+use super::keyed::{TableKey, WORDS, tenant_address};
+
 /// The most simultaneous bindings of one node that the dataplane copies to.
 pub const MAX_TUNNELS: usize = 4;
 
@@ -14,6 +17,22 @@ pub struct BindingKey {
     pub tenant: TenantId,
     /// The node's home address.
     pub home_address: Ipv4Addr,
+}
+
+impl TableKey for BindingKey {
+    /// Bindings lie together in home networks: a bit for each /16 tells most
+    /// correspondents from mobile nodes, however many of these there are.
+    const FILTER: Option<FilterShape> = Some(FilterShape { log_bits: 16, ignored_bits: 16 });
+
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [tenant_address(self.tenant, self.home_address), 0, 0]
+    }
+
+    #[inline(always)]
+    fn filtered(&self) -> Option<Ipv4Addr> {
+        Some(self.home_address)
+    }
 }
 
 /// How a tunnel encapsulates.

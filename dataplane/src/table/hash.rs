@@ -15,12 +15,22 @@
 //! ([`qsbr`](super::qsbr)). The slab has room for more entries than the capacity
 //! because of those that wait for readers.
 //!
-//! The bucket array is at most half full, and a new key goes to the emptier of its
-//! two buckets: both being full is then so improbable (far below 10⁻⁹ for a whole
-//! filling) that the capacity is real. No key ever moves from slot to slot, so no
-//! look-up can miss a key that is there.
+//! A new key goes into its first bucket while that has room, and the bucket array is
+//! at most half full: so almost every key is found in one bucket line and one entry
+//! line. Where the first bucket is full, the key goes into the second; where both are,
+//! a key of theirs makes room by moving *from its first bucket to its second*, never
+//! back. Both being full with nobody able to move is so improbable (far below 10⁻⁹ for
+//! a whole filling) that the capacity is real.
 //!
-//! The hash is SipHash-1-3 with a secret seed, as outsiders choose keys.
+//! A burst is looked up in stages, so that its cache misses overlap: [`Reader::probe`]
+//! hashes and fetches the bucket, [`Reader::locate`] finds the entry's number and
+//! fetches the entry, [`Reader::confirm`] compares the key. That is worth ten times
+//! more than anything else about a table.
+//!
+//! The hash is [keyed](super::keyed) with a secret seed, as outsiders choose keys. A
+//! [filter](super::filter), if the key type has one, says of most addresses that are
+//! not in the table that they are not. Buckets and entries lie on huge pages where
+//! there are any ([`memory`](super::memory)).
 //!
 //! # Why it is right
 //!
@@ -28,23 +38,21 @@
 //!   loads the slot with `Acquire`, so it sees the entry's contents.
 //! * Key and slot stay together while the key is in the table, and a replacement is
 //!   one store: a reader sees the old value or the new one.
+//! * A key that moves is stored into its second bucket before its slot in the first
+//!   is stored over (`Release`). A reader looks into the first bucket first: if it no
+//!   longer sees the key there (`Acquire`), it sees it in the second.
 //! * A reference that a look-up gave borrows the reader, and `quiescent` needs the
 //!   reader mutably: no reference outlives the promise that there is none.
 //! * Only the writer stores to slots and entries, and it is `&mut` when it does, so
 //!   what it lends from `get` and `iter` cannot change either.
-//!
-//! **Not done:** moving entries (breadth-first) so that the bucket array can be
-//! fuller; huge pages.
 #![allow(unsafe_code, reason = "readers and the writer share entries without a lock")]
 
-use std::{
-    fmt,
-    hash::{Hash, Hasher},
-    mem::MaybeUninit,
-};
+use std::{fmt, mem::MaybeUninit, net::Ipv4Addr};
 
-use siphasher::sip::SipHasher13;
-
+use super::filter::{Filter, FilterWriter};
+use super::keyed::{KeyedHash, TableKey};
+use super::memory::{Array, Pages, Zeroable};
+use super::prefetch::prefetch;
 use super::qsbr::{Domain, Participant};
 use crate::sync::{Arc, AtomicU64, Mutant, Ordering, UnsafeCell, planted};
 
@@ -77,13 +85,16 @@ pub struct TableFull;
 /// outsiders choose keys.
 pub fn table<K, V>(capacity: usize, seed: [u64; 2]) -> Writer<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: TableKey,
     V: Copy + Send + Sync + 'static,
 {
     let capacity = capacity.clamp(1, MAX_CAPACITY);
     let entries = capacity + (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
+    let filter = K::FILTER.map(|shape| FilterWriter::new(shape, seed[0] ^ seed[1].rotate_left(17)));
+    let table = Table::new(capacity, entries, seed, filter.as_ref().map(FilterWriter::reader));
     Writer {
-        table: Arc::new(Table::new(capacity, entries, seed)),
+        table: Arc::new(table),
+        filter,
         slab: Slab { domain: Domain::new(), free: Vec::new(), fresh: 0, entries },
         len: 0,
         capacity,
@@ -93,6 +104,7 @@ where
 /// The only one who changes a table.
 pub struct Writer<K, V> {
     table: Arc<Table<K, V>>,
+    filter: Option<FilterWriter>,
     slab: Slab,
     len: usize,
     capacity: usize,
@@ -100,7 +112,7 @@ pub struct Writer<K, V> {
 
 impl<K, V> Writer<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: TableKey,
     V: Copy + Send + Sync + 'static,
 {
     /// A new reader, online. It must soon say `quiescent` or `offline`, and go on
@@ -124,6 +136,9 @@ where
             None => self.table.vacancy(&place).ok_or(TableFull)?,
         };
         let index = self.slab.take().ok_or(TableFull)?;
+        if let (None, Some(filter), Some(address)) = (&old, &mut self.filter, key.filtered()) {
+            filter.add(address);
+        }
         // SAFETY: the slab gave out `index`: no slot names it, and every reader
         // that could have found it in a slot has passed a quiescent point since.
         unsafe { self.table.fill(index, Entry { key, value }) };
@@ -151,6 +166,9 @@ where
         found.slot.store(EMPTY, Ordering::Release);
         self.slab.retire(found.index);
         self.len -= 1;
+        if let (Some(filter), Some(address)) = (&mut self.filter, key.filtered()) {
+            filter.remove(address);
+        }
         true
     }
 
@@ -187,6 +205,11 @@ where
     pub fn capacity(&self) -> usize {
         self.capacity
     }
+
+    /// What pages its entries lie on.
+    pub fn pages(&self) -> Pages {
+        self.table.entries.pages()
+    }
 }
 
 impl<K, V> fmt::Debug for Writer<K, V> {
@@ -206,7 +229,7 @@ pub struct Reader<K, V> {
 
 impl<K, V> Reader<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: TableKey,
     V: Copy + Send + Sync + 'static,
 {
     /// The value of a key, until the next [`quiescent`](Self::quiescent). An
@@ -220,15 +243,63 @@ where
         self.table.find(&self.table.place(key), key).map(|found| &found.entry.value)
     }
 
-    /// Brings the key's buckets into the cache, for a look-up that comes soon.
-    #[inline]
-    pub fn prefetch(&self, key: &K) {
+    /// Whether the table may have a key with this [`TableKey::filtered`] address: no
+    /// is certain. Always yes where the key type has no filter.
+    #[inline(always)]
+    pub fn may_have(&self, address: Ipv4Addr) -> bool {
+        self.table.filter.as_ref().is_none_or(|filter| filter.may_have(address))
+    }
+
+    /// The first stage of a look-up: hashes the key and brings its first bucket into
+    /// the cache.
+    #[inline(always)]
+    pub fn probe(&self, key: &K) -> Probe {
         let place = self.table.place(key);
-        for bucket in place.buckets {
-            if let Some(bucket) = self.table.buckets.get(bucket) {
-                prefetch(bucket);
+        let [first, second] = place.buckets;
+        if let Some(bucket) = self.table.buckets.get(first) {
+            prefetch(bucket);
+        }
+        // Buckets are fewer than entries can be numbered.
+        Probe { tag: place.tag, first: first as u32, second: second as u32 }
+    }
+
+    /// The second stage: finds an entry that may be the key's, and brings it into the
+    /// cache. `None`: the key is not there.
+    #[inline(always)]
+    pub fn locate(&self, probe: &Probe) -> Option<Candidate<'_, K, V>> {
+        if !self.participant.is_online() {
+            return None;
+        }
+        for bucket in [probe.first, probe.second] {
+            let Some(bucket) = self.table.buckets.get(bucket as usize) else { continue };
+            let (matching, words) = bucket.matching(probe.tag);
+            if matching != 0 {
+                let word = words.get(matching.trailing_zeros() as usize % SLOTS)?;
+                // SAFETY: a slot named it just now, and this reader is online and is
+                // borrowed as long as the candidate is.
+                let entry = unsafe { self.table.entry(index_of(*word)) }?;
+                prefetch(entry);
+                return Some(Candidate { entry });
             }
         }
+        None
+    }
+
+    /// The last stage: the value, if the candidate is the key's.
+    #[inline(always)]
+    pub fn confirm<'t>(&'t self, candidate: &Candidate<'t, K, V>, key: &K) -> Option<&'t V> {
+        if candidate.entry.key == *key {
+            return Some(&candidate.entry.value);
+        }
+        // Another key with the same tag: one in 2³².
+        self.lookup(key)
+    }
+
+    /// A number that changes when a value that was there is replaced or removed. What
+    /// was looked up at a version is still so while the version is the same.
+    #[inline]
+    pub fn version(&self) -> u64 {
+        self.participant.version()
     }
 
     /// Says that the references that look-ups gave are dead (as the `&mut` proves),
@@ -257,18 +328,64 @@ impl<K, V> fmt::Debug for Reader<K, V> {
     }
 }
 
+/// A look-up between its first two stages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Probe {
+    tag: u32,
+    first: u32,
+    second: u32,
+}
+
+/// An entry that is the key's unless another has the same tag.
+pub struct Candidate<'t, K, V> {
+    entry: &'t Entry<K, V>,
+}
+
+impl<K, V> Clone for Candidate<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for Candidate<'_, K, V> {}
+
 /// What writer and readers share.
 struct Table<K, V> {
     /// A power of two of them, at least two.
-    buckets: Box<[Bucket]>,
-    entries: Box<[EntryCell<K, V>]>,
+    buckets: Array<Bucket>,
+    entries: Array<EntryCell<K, V>>,
     /// Keyed with the seed.
-    hasher: SipHasher13,
+    hasher: KeyedHash,
+    filter: Option<Filter>,
 }
 
 #[repr(align(64))]
 struct Bucket {
     slots: [AtomicU64; SLOTS],
+}
+
+// SAFETY: atomic integers, for which zero is a value: `EMPTY`.
+unsafe impl Zeroable for Bucket {
+    fn zero() -> Self {
+        Bucket { slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) }
+    }
+}
+
+impl Bucket {
+    /// A bit for each slot whose tag is this one, and what the slots hold. No branch
+    /// depends on where the tag is: that cannot be predicted.
+    #[inline(always)]
+    fn matching(&self, tag: u32) -> (u32, [u64; SLOTS]) {
+        // Acquire: the entries that they name have been filled.
+        let words = self.slots.each_ref().map(|slot| slot.load(Ordering::Acquire));
+        let mut matching = 0;
+        for (at, word) in words.iter().enumerate() {
+            // An empty slot has tag zero, and no number.
+            let is_match = tag_of(*word) == tag && *word as u32 != 0;
+            matching |= u32::from(is_match) << at;
+        }
+        (matching, words)
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -280,6 +397,14 @@ struct Entry<K, V> {
 
 /// Room for an entry.
 type EntryCell<K, V> = UnsafeCell<MaybeUninit<Entry<K, V>>>;
+
+// SAFETY: any bytes will do for room, and it is never dropped; keys and values are
+// `Copy`.
+unsafe impl<K, V> Zeroable for EntryCell<K, V> {
+    fn zero() -> Self {
+        UnsafeCell::new(MaybeUninit::uninit())
+    }
+}
 
 // SAFETY: buckets are atomic. Entries are shared as `&Entry` only while a slot
 // names them or a reader may still hold them, and then nobody writes them
@@ -300,30 +425,25 @@ struct Found<'a, K, V> {
     entry: &'a Entry<K, V>,
 }
 
-impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
-    fn new(capacity: usize, entries: usize, seed: [u64; 2]) -> Self {
+impl<K: TableKey, V: Copy> Table<K, V> {
+    fn new(capacity: usize, entries: usize, seed: [u64; 2], filter: Option<Filter>) -> Self {
         // Half full at most.
         let buckets = (capacity * 2).div_ceil(SLOTS).next_power_of_two().max(2);
-        let [key0, key1] = seed;
         Table {
-            buckets: (0..buckets)
-                .map(|_| Bucket { slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) })
-                .collect(),
-            entries: (0..entries).map(|_| UnsafeCell::new(MaybeUninit::uninit())).collect(),
-            hasher: SipHasher13::new_with_keys(key0, key1),
+            buckets: Array::zeroed(buckets),
+            entries: Array::zeroed(entries),
+            hasher: KeyedHash::new(seed),
+            filter,
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn place(&self, key: &K) -> Place {
-        let mut hasher = self.hasher;
-        key.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hasher.hash(key);
         let tag = tag_of(hash);
         let mask = self.buckets.len() - 1;
         let first = hash as usize & mask;
-        // The other bucket follows from one bucket and the tag, in both directions,
-        // so that an entry can be moved without its key. Odd: it is another one.
+        // Odd: it is another one.
         let second = first ^ ((tag.wrapping_mul(0x9e37_79b9) | 1) as usize & mask);
         Place { tag, buckets: [first, second] }
     }
@@ -338,13 +458,13 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
     #[inline]
     fn find(&self, place: &Place, key: &K) -> Option<Found<'_, K, V>> {
         for bucket in place.buckets {
-            for slot in self.slots(bucket) {
-                // Acquire: the entry that it names has been filled.
-                let word = slot.load(Ordering::Acquire);
-                if word == EMPTY || tag_of(word) != place.tag {
-                    continue;
-                }
-                let index = index_of(word);
+            let Some(bucket) = self.buckets.get(bucket) else { continue };
+            let (mut matching, words) = bucket.matching(place.tag);
+            while matching != 0 {
+                let at = matching.trailing_zeros() as usize;
+                matching &= matching - 1;
+                let (Some(slot), Some(word)) = (bucket.slots.get(at), words.get(at)) else { break };
+                let index = index_of(*word);
                 // SAFETY: a slot named it just now, and the caller is the writer,
                 // or a reader that is online and holds the result no longer than
                 // its borrow of itself.
@@ -358,14 +478,38 @@ impl<K: Copy + Eq + Hash, V: Copy> Table<K, V> {
         None
     }
 
-    /// A free slot in the emptier bucket.
+    /// A slot for a new key: a free one of its first bucket or else of its second, or
+    /// one whose key could move. It is the writer's question.
     fn vacancy(&self, place: &Place) -> Option<&AtomicU64> {
+        let [first, second] = place.buckets;
+        self.free_slot(first)
+            .or_else(|| self.free_slot(second))
+            .or_else(|| self.make_room(first))
+            .or_else(|| self.make_room(second))
+    }
+
+    fn free_slot(&self, bucket: usize) -> Option<&AtomicU64> {
         // Relaxed: only the writer asks, and it stored them itself.
-        let empty = |slot: &&AtomicU64| slot.load(Ordering::Relaxed) == EMPTY;
-        let [first, second] = place.buckets.map(|bucket| self.slots(bucket));
-        let free = |slots: &[AtomicU64]| slots.iter().filter(empty).count();
-        let slots = if free(second) > free(first) { second } else { first };
-        slots.iter().find(empty)
+        self.slots(bucket).iter().find(|slot| slot.load(Ordering::Relaxed) == EMPTY)
+    }
+
+    /// Moves a key out of a bucket that is its first one into its second, and returns
+    /// its slot, which still names it: it is to be stored over.
+    fn make_room(&self, bucket: usize) -> Option<&AtomicU64> {
+        self.slots(bucket).iter().find_map(|slot| {
+            let word = slot.load(Ordering::Relaxed);
+            // SAFETY: a slot names it, and the caller is the writer.
+            let entry = unsafe { self.entry(index_of(word)) }?;
+            let [first, second] = self.place(&entry.key).buckets;
+            let free = self.free_slot(second).filter(|_| first == bucket)?;
+            if planted(Mutant::MovedAfterwards) {
+                slot.store(EMPTY, Ordering::Release);
+            }
+            // Release: who sees the number sees the entry. What is stored over the old
+            // slot releases this store.
+            free.store(word, Ordering::Release);
+            Some(slot)
+        })
     }
 
     /// # Safety
@@ -438,18 +582,6 @@ const fn tag_of(word: u64) -> u32 {
 
 const fn index_of(word: u64) -> u32 {
     (word as u32).wrapping_sub(1)
-}
-
-#[inline(always)]
-fn prefetch<T>(target: &T) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing and faults on nothing; SSE is baseline.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(target).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = target;
 }
 
 #[cfg(test)]

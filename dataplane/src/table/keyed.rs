@@ -23,6 +23,8 @@ use std::net::Ipv4Addr;
 use homeport_wire::TenantId;
 use siphasher::sip::SipHasher24;
 
+use super::filter::FilterShape;
+
 /// The most words of a key.
 pub const WORDS: usize = 3;
 
@@ -31,9 +33,24 @@ pub trait TableKey: Copy + Eq + Send + Sync + 'static {
     /// All that tells the key from others, as words; unused ones are zero (and cost
     /// nothing, as the compiler sees them).
     fn words(&self) -> [u64; WORDS];
+
+    /// The filter of tables with such keys, if they have one.
+    const FILTER: Option<FilterShape> = None;
+
+    /// The address that the filter knows the key by; `None`: it does not know it.
+    fn filtered(&self) -> Option<Ipv4Addr> {
+        None
+    }
 }
 
 impl TableKey for u32 {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [u64::from(*self), 0, 0]
+    }
+}
+
+impl TableKey for u16 {
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
         [u64::from(*self), 0, 0]
@@ -44,6 +61,13 @@ impl TableKey for u64 {
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
         [*self, 0, 0]
+    }
+}
+
+impl TableKey for TenantId {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [u64::from(self.0), 0, 0]
     }
 }
 

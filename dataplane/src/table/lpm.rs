@@ -31,12 +31,13 @@
 //! **Not done:** a look-up costs as many hash look-ups as there are prefix lengths
 //! in use; a trie or per-scope lengths would make fewer.
 
-use std::{fmt, hash::Hash, net::Ipv4Addr};
+use std::{fmt, net::Ipv4Addr};
 
 use homeport_wire::TenantId;
 
 use super::{
     hash::{self, Reader, TableFull, Writer},
+    keyed::{TableKey, WORDS},
     route::RouteEntry,
 };
 use crate::sync::{Arc, AtomicU64, Mutant, Ordering, Padded, planted};
@@ -111,9 +112,17 @@ where
 }
 
 /// What routes are kept apart by.
-pub trait Scope: Copy + Eq + Hash + Send + Sync + 'static {}
+pub trait Scope: TableKey {}
 
-impl<S: Copy + Eq + Hash + Send + Sync + 'static> Scope for S {}
+impl<S: TableKey> Scope for S {}
+
+impl<S: Scope> TableKey for RouteKey<S> {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        let [scope, ..] = self.scope.words();
+        [scope, u64::from(self.prefix.to_bits()) << 8 | u64::from(self.prefix_len), 0]
+    }
+}
 
 /// The only one who changes the routes.
 pub struct RouteWriter<S = TenantId, V = RouteEntry> {

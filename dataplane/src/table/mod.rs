@@ -5,11 +5,14 @@
 //! boundary; the borrow checker sees to it.
 
 pub mod binding;
+pub mod filter;
 pub mod hash;
 pub mod keyed;
 pub mod local;
 pub mod lpm;
+pub mod memory;
 pub mod neighbor;
+pub(crate) mod prefetch;
 pub mod qsbr;
 pub mod route;
 pub mod source_route;

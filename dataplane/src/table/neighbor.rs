@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::{MacAddress, PortId};
 
+use super::keyed::{TableKey, WORDS};
+
 /// What a neighbour is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NeighborKey {
@@ -11,6 +13,13 @@ pub struct NeighborKey {
     pub port: PortId,
     /// The next hop.
     pub address: Ipv4Addr,
+}
+
+impl TableKey for NeighborKey {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [u64::from(self.port.0) << 32 | u64::from(self.address.to_bits()), 0, 0]
+    }
 }
 
 /// A neighbour that answered.

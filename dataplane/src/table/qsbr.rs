@@ -132,6 +132,13 @@ impl Participant {
         self.posted != OFFLINE
     }
 
+    /// The newest epoch: it changes with everything that is retired.
+    #[inline]
+    pub(crate) fn version(&self) -> u64 {
+        // Acquire: what was unlinked before it is not found any more.
+        self.published.0.load(Ordering::Acquire)
+    }
+
     /// Says that no reference is held. Does nothing while offline.
     #[inline]
     pub(crate) fn quiescent(&mut self) {

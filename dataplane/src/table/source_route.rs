@@ -3,11 +3,19 @@
 
 use std::num::NonZeroU32;
 
+use super::keyed::{TableKey, WORDS};
 use super::lpm::{self, RouteReader, RouteWriter};
 
 /// The number of a list of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteList(pub NonZeroU32);
+
+impl TableKey for RouteList {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [u64::from(self.0.get()), 0, 0]
+    }
+}
 
 /// The ways to the destinations of one prefix, each with its cost: the cheaper one
 /// that can be gone is gone, and of two that cost the same the tunnel. Never empty.

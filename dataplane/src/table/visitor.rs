@@ -19,7 +19,9 @@ use std::net::Ipv4Addr;
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 use super::binding::{Encapsulation, EntryFlags};
+use super::filter::FilterShape;
 use super::hash::{self, MAX_CAPACITY, Reader, TableFull, Writer};
+use super::keyed::{TableKey, WORDS, tenant_address};
 use super::source_route::RouteList;
 
 /// Who a visitor is.
@@ -102,6 +104,34 @@ enum Index {
     Address(TenantId, Ipv4Addr),
     HomeAgent(TenantId, Ipv4Addr, Ipv4Addr),
     Station(TenantId, Ipv4Addr, MacAddress),
+}
+
+impl TableKey for Index {
+    /// Sixteen bits for each of 65,536 visitors.
+    const FILTER: Option<FilterShape> = Some(FilterShape { log_bits: 20, ignored_bits: 0 });
+
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        match *self {
+            Index::Address(tenant, address) => [tenant_address(tenant, address), 0, 0],
+            Index::HomeAgent(tenant, address, home_agent) => {
+                [tenant_address(tenant, address), u64::from(home_agent.to_bits()), 1]
+            }
+            Index::Station(tenant, address, MacAddress([a, b, c, d, e, f])) => {
+                let station = u64::from_be_bytes([0, 0, a, b, c, d, e, f]);
+                [tenant_address(tenant, address), station, 2]
+            }
+        }
+    }
+
+    /// Whoever asks begins with the address alone.
+    #[inline(always)]
+    fn filtered(&self) -> Option<Ipv4Addr> {
+        match *self {
+            Index::Address(_, address) => Some(address),
+            Index::HomeAgent(..) | Index::Station(..) => None,
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -233,6 +263,13 @@ pub struct VisitorReader {
 }
 
 impl VisitorReader {
+    /// Whether there may be a visitor with this home address, in whichever tenant: no
+    /// is certain.
+    #[inline(always)]
+    pub fn may_have(&self, home_address: Ipv4Addr) -> bool {
+        self.index.may_have(home_address)
+    }
+
     /// The visitor that a tunnel of `home_agent` carries packets to.
     #[inline]
     pub fn of_home_agent(

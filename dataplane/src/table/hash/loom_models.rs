@@ -98,3 +98,47 @@ fn loom_a_removed_key_is_never_confused_with_another() {
 fn loom_finds_a_removed_entry_that_is_reused_early() {
     explore_mutant(Mutant::FreedTooEarly, remove);
 }
+
+/// Keys that have this first bucket, in a table of capacity three.
+fn keys_of_one_bucket(writer: &Writer<u32, u32>) -> [u32; 3] {
+    let home = |key: &u32| writer.table.place(key).buckets;
+    let spreads = |key: &u32| home(key)[0] == 0 && home(key)[1] == 1;
+    let mut keys = (0..).filter(spreads);
+    let moves = (0..).find(|key| home(key) == [0, 2]).unwrap();
+    [moves, keys.next().unwrap(), keys.next().unwrap()]
+}
+
+/// A key that makes room for another is found all the while.
+fn make_room() {
+    let mut writer = table(4, SEED);
+    let [moves, stays, comes] = keys_of_one_bucket(&writer);
+    writer.install(moves, 1).unwrap();
+    writer.install(stays, 2).unwrap();
+    // The newcomer's second bucket is full, too.
+    let [_, second] = writer.table.place(&comes).buckets;
+    let full = |key: &u32| writer.table.place(key).buckets == [second, 0];
+    let full: Vec<u32> = (0..).filter(full).take(2).collect();
+    for key in full {
+        writer.install(key, 3).unwrap();
+    }
+    writer.capacity = 5;
+    let reader = writer.reader();
+    let reading = thread::spawn(move || {
+        assert_eq!(reader.hold(moves), Some(1), "lost on its way");
+    });
+    writer.install(comes, 4).unwrap();
+    assert_eq!(writer.get(&moves), Some(&1));
+    assert_eq!(writer.table.place(&moves).buckets[0], 0);
+    reading.join().unwrap();
+}
+
+#[test]
+fn loom_a_key_that_makes_room_is_never_missed() {
+    explore("hash make room", 10, make_room);
+}
+
+#[test]
+#[should_panic = "lost on its way"]
+fn loom_finds_a_key_that_leaves_before_it_arrives() {
+    explore_mutant(Mutant::MovedAfterwards, make_room);
+}

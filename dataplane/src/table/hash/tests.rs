@@ -69,8 +69,10 @@ proptest! {
                     prop_assert_eq!(writer.remove(&key), known);
                 }
                 Step::Lookup(key) => {
-                    reader.prefetch(&key);
                     prop_assert_eq!(reader.lookup(&key), map.get(&key));
+                    let found = reader.locate(&reader.probe(&key));
+                    let found = found.and_then(|found| reader.confirm(&found, &key));
+                    prop_assert_eq!(found, map.get(&key), "in stages");
                     prop_assert_eq!(writer.get(&key), map.get(&key));
                 }
                 Step::Quiescent => {
@@ -97,13 +99,13 @@ fn every_capacity_is_reached() {
     for round in 0..50_u64 {
         for capacity in [1, 2, 3, 7, 8, 63, 64, 1_000, 4_096] {
             let mut writer = table(capacity, [round, !round]);
-            for key in 0..capacity {
+            for key in 0..capacity as u64 {
                 assert_eq!(writer.install(key, ()), Ok(()), "key {key} of {capacity}");
             }
             assert_eq!(writer.len(), capacity);
             assert_eq!(writer.capacity(), capacity);
-            assert_eq!(writer.install(capacity, ()), Err(TableFull));
-            assert!((0..capacity).all(|key| writer.get(&key).is_some()));
+            assert_eq!(writer.install(capacity as u64, ()), Err(TableFull));
+            assert!((0..capacity as u64).all(|key| writer.get(&key).is_some()));
         }
     }
 }
@@ -125,7 +127,7 @@ fn a_full_table_survives_churn() {
 #[test]
 fn a_full_table_still_replaces() {
     let mut writer = table(8, SEED);
-    for key in 0..8 {
+    for key in 0..8_u64 {
         writer.install(key, 0).unwrap();
     }
     for value in 1..1_000 {
@@ -138,19 +140,19 @@ fn a_full_table_still_replaces() {
 #[test]
 fn a_silent_reader_keeps_its_entries_and_the_writer_is_told() {
     let mut writer = table(4, SEED);
-    writer.install("key", 0).unwrap();
+    writer.install(1_u64, 0).unwrap();
     let mut reader = writer.reader();
-    let held = reader.lookup(&"key").unwrap();
+    let held = reader.lookup(&1_u64).unwrap();
     let mut value = 0;
-    while writer.install("key", value + 1).is_ok() {
+    while writer.install(1_u64, value + 1).is_ok() {
         value += 1;
         assert!(value < 1_000, "entries that a reader may hold were reused");
     }
     assert_eq!(*held, 0);
-    assert_eq!(reader.lookup(&"key"), Some(&value));
+    assert_eq!(reader.lookup(&1_u64), Some(&value));
     reader.quiescent();
-    assert_eq!(writer.install("key", value + 1), Ok(()));
-    assert_eq!(reader.lookup(&"key"), Some(&(value + 1)));
+    assert_eq!(writer.install(1_u64, value + 1), Ok(()));
+    assert_eq!(reader.lookup(&1_u64), Some(&(value + 1)));
 }
 
 #[test]
@@ -161,7 +163,7 @@ fn readers_that_sleep_or_are_gone_hold_nothing_up() {
     asleep.quiescent();
     drop(writer.reader());
     for value in 0..1_000 {
-        assert_eq!(writer.install(7, value), Ok(()));
+        assert_eq!(writer.install(7_u32, value), Ok(()));
     }
     asleep.online();
     assert_eq!(asleep.lookup(&7), Some(&999));
@@ -173,7 +175,7 @@ fn readers_that_sleep_or_are_gone_hold_nothing_up() {
 #[cfg_attr(debug_assertions, should_panic(expected = "offline reader"))]
 fn an_offline_reader_finds_nothing() {
     let mut writer = table(4, SEED);
-    writer.install(1, 1).unwrap();
+    writer.install(1_u32, 1).unwrap();
     let mut reader = writer.reader();
     reader.offline();
     assert_eq!(reader.lookup(&1), None);
@@ -182,7 +184,7 @@ fn an_offline_reader_finds_nothing() {
 #[test]
 fn a_reader_outlives_its_writer() {
     let mut writer = table(4, SEED);
-    writer.install(1, 2).unwrap();
+    writer.install(1_u32, 2).unwrap();
     let reader = writer.reader();
     drop(writer);
     assert_eq!(reader.lookup(&1), Some(&2));
@@ -200,12 +202,35 @@ fn the_seed_decides_where_keys_are() {
 }
 
 #[test]
-fn each_bucket_of_a_key_names_the_other() {
+fn a_key_has_two_buckets() {
     let writer: Writer<u32, ()> = table(1_000, SEED);
     for key in 0..1_000 {
         let [first, second] = writer.table.place(&key).buckets;
         assert_ne!(first, second);
     }
+}
+
+/// Keys of one bucket fill it, then spill into their second ones, then make room for
+/// each other; what moved and what is gone is told apart all the while.
+#[test]
+fn a_full_bucket_spills_and_its_keys_make_room() {
+    let mut writer = table(1_000, SEED);
+    let crowd: Vec<u64> =
+        (0..).filter(|key| writer.table.place(key).buckets[0] == 3).take(300).collect();
+    let mut there = Vec::new();
+    for key in &crowd {
+        if writer.install(*key, *key).is_ok() {
+            there.push(*key);
+        }
+        assert!(there.iter().all(|key| writer.get(key) == Some(key)), "after {key}");
+    }
+    // Each of its 256 buckets could be a second one: most find room.
+    assert!(there.len() > 250, "only {} found room", there.len());
+    for key in &there {
+        assert!(writer.remove(key));
+        assert_eq!(writer.get(key), None);
+    }
+    assert!(writer.is_empty());
 }
 
 #[test]
