@@ -23,6 +23,7 @@ use homeport_dataplane::table::binding::{
     BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
 };
 use homeport_dataplane::table::hash::{TableFull, Writer};
+use homeport_dataplane::table::keyed::TableKey;
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::lpm::{RouteWriter, Scope};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
@@ -418,7 +419,7 @@ trait Table {
 
 impl<K, V> Table for Writer<K, V>
 where
-    K: Copy + Eq + Hash + Send + Sync + 'static,
+    K: TableKey + Hash,
     V: Copy + Send + Sync + 'static,
 {
     type Key = K;
@@ -446,7 +447,7 @@ impl Table for VisitorWriter {
     }
 }
 
-impl<S: Scope, V: Copy + Send + Sync + 'static> Table for RouteWriter<S, V> {
+impl<S: Scope + Hash, V: Copy + Send + Sync + 'static> Table for RouteWriter<S, V> {
     type Key = (S, Prefix);
     type Value = V;
 
