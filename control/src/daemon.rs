@@ -45,7 +45,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     pipe::register(SIGHUP, reloading)?;
 
     let ports::Ports { setups, guards, dpdk } = ports::open(&config)?;
-    let (control, worker) =
+    let (control, workers) =
         launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
     for (shared, port) in control.ports.iter().zip(&config.ports) {
         shared.set_address(port.addresses.first().map(|at| at.address));
@@ -60,7 +60,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     let socket = &config.daemon.admin_socket;
     let server = AdminServer::start(sender.clone(), socket, config.daemon.metrics)
         .context("[daemon] admin_socket or metrics")?;
-    let (worker_thread, worker_ended) = WorkerThread::spawn(worker, dpdk)?;
+    let (threads, worker_ended) = WorkerThreads::spawn(workers, dpdk)?;
     let signals = Signals {
         stop,
         reload,
@@ -83,48 +83,77 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     notify::notify("STOPPING=1");
     tracing::info!("stopping");
 
-    // The socket first, so that nobody asks what is going; then the worker, with
+    // The socket first, so that nobody asks what is going; then the workers, with
     // whose ports the twins vanish; the shields last, when no port needs them.
     drop(server);
-    let worker = worker_thread.stop();
+    let workers = threads.stop();
     drop(event_loop);
     drop(guards);
-    worker.and(ended.map_err(Into::into))
+    workers.and(ended.map_err(Into::into))
 }
 
-/// A worker on a thread of its own.
-struct WorkerThread {
-    thread: JoinHandle<()>,
+/// The workers, each on a thread of its own.
+struct WorkerThreads {
+    threads: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
 }
 
-impl WorkerThread {
-    /// Starts it. The stream ends when the thread does, however it does.
-    fn spawn(worker: Worker, dpdk: Dpdk) -> Result<(Self, UnixStream)> {
+impl WorkerThreads {
+    /// Starts them. The stream ends when the first of the threads does, however it
+    /// does.
+    fn spawn(workers: Vec<Worker>, dpdk: Dpdk) -> Result<(Self, UnixStream)> {
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, running) = UnixStream::pair()?;
         running.shutdown(Shutdown::Read)?;
-        let thread = thread::Builder::new().name("rx-0".into()).spawn({
-            let stop = Arc::clone(&stop);
-            move || {
+        let mut all = WorkerThreads { threads: Vec::new(), stop };
+        for (number, worker) in workers.into_iter().enumerate() {
+            let running = Running(running.try_clone()?);
+            let stop = Arc::clone(&all.stop);
+            let run = move || {
                 let _running = running;
                 dpdk.register_thread();
                 worker.run(&stop);
+            };
+            let thread = thread::Builder::new().name(format!("rx-{number}")).spawn(run);
+            match thread {
+                Ok(thread) => all.threads.push(thread),
+                Err(error) => {
+                    all.stop()?;
+                    return Err(error).context("starting a worker's thread");
+                }
             }
-        })?;
-        Ok((WorkerThread { thread, stop }, ended))
+        }
+        Ok((all, ended))
     }
 
+    /// Ends them all.
+    ///
+    /// # Errors
+    /// Says which one panicked, the first if several did.
     fn stop(self) -> Result<()> {
         self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().map_err(|panic| {
-            let message = panic
-                .downcast_ref::<&str>()
-                .map(|text| (*text).to_owned())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_default();
-            anyhow!("the worker thread panicked: {message}")
-        })
+        let mut result = Ok(());
+        for (number, thread) in self.threads.into_iter().enumerate() {
+            let ended = thread.join().map_err(|panic| {
+                let message = panic
+                    .downcast_ref::<&str>()
+                    .map(|text| (*text).to_owned())
+                    .or_else(|| panic.downcast_ref::<String>().cloned())
+                    .unwrap_or_default();
+                anyhow!("the worker thread rx-{number} panicked: {message}")
+            });
+            result = result.and(ended);
+        }
+        result
+    }
+}
+
+/// Ends the stream that it is an end of when it is dropped, whoever else has one.
+struct Running(UnixStream);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 
@@ -176,10 +205,10 @@ fn check_privileges() -> Result<()> {
 }
 
 fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
-    let cores = &config.dataplane.cores;
-    if cores.len() > 1 {
-        bail!("[dataplane] cores = {cores:?}: one worker is all there is yet; name one core");
-    }
+    let cores = match config.dataplane.cores.as_slice() {
+        [] => vec![None],
+        cores => cores.iter().copied().map(Some).collect(),
+    };
     let [a, b] = hash_seed()?;
     let (bindings, visitors) = table_sizes(config);
     let defaults = DataplaneConfig::default();
@@ -188,7 +217,7 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
             config::PollMode::Adaptive => PollMode::Adaptive,
             config::PollMode::Busy => PollMode::Busy,
         },
-        core: cores.first().copied(),
+        cores,
         buffers: config.dataplane.buffers,
         hash_seed: [a, b],
         bindings: bindings.max(defaults.bindings),
@@ -239,12 +268,19 @@ mod tests {
         }
     }
 
-    fn worker(ports: Vec<Box<dyn Port>>) -> Worker {
-        let name = String::from("broken");
-        let setup =
-            |port| launch::PortSetup { name: name.clone(), tenant: TenantId(0), port, twin: None };
-        let config = DataplaneConfig::default();
-        launch::build(&config, ports.into_iter().map(setup).collect()).unwrap().1
+    /// So many workers, the last of which has a port that is broken, if one is.
+    fn workers(count: usize, broken: bool) -> Vec<Worker> {
+        let setup = launch::PortSetup {
+            name: "broken".into(),
+            tenant: TenantId(0),
+            queues: vec![Box::new(Broken)],
+            twin: None,
+        };
+        let ports = if broken { vec![setup] } else { Vec::new() };
+        let worker = |ports| launch::build(&DataplaneConfig::default(), ports).unwrap().1;
+        let mut workers: Vec<Worker> = (1..count).flat_map(|_| worker(Vec::new())).collect();
+        workers.extend(worker(ports));
+        workers
     }
 
     fn dpdk() -> Dpdk {
@@ -255,20 +291,25 @@ mod tests {
 
     #[test]
     fn a_worker_that_panics_is_noticed_and_named() {
-        let (thread, mut ended) =
-            WorkerThread::spawn(worker(vec![Box::new(Broken)]), dpdk()).unwrap();
-        ended.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        assert_eq!(ended.read(&mut [0; 1]).unwrap(), 0);
-        let error = thread.stop().unwrap_err();
-        assert_eq!(error.to_string(), "the worker thread panicked: the driver is broken");
+        for count in [1, 3] {
+            let (threads, mut ended) = WorkerThreads::spawn(workers(count, true), dpdk()).unwrap();
+            ended.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            assert_eq!(ended.read(&mut [0; 1]).unwrap(), 0);
+            let error = threads.stop().unwrap_err();
+            let name = format!("rx-{}", count - 1);
+            assert_eq!(
+                error.to_string(),
+                format!("the worker thread {name} panicked: the driver is broken")
+            );
+        }
     }
 
     #[test]
-    fn a_worker_runs_until_it_is_stopped() {
-        let (thread, mut ended) = WorkerThread::spawn(worker(Vec::new()), dpdk()).unwrap();
+    fn workers_run_until_they_are_stopped() {
+        let (threads, mut ended) = WorkerThreads::spawn(workers(2, false), dpdk()).unwrap();
         ended.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
         assert!(ended.read(&mut [0; 1]).is_err());
-        thread.stop().unwrap();
+        threads.stop().unwrap();
         assert_eq!(ended.read(&mut [0; 1]).unwrap(), 0);
     }
 }

@@ -30,8 +30,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeport_dataplane::launch::{Control, InjectSender, PortShared, PuntReceiver};
-use homeport_dataplane::napt::NaptShared;
+use homeport_dataplane::launch::{Control, InjectSender, NaptControl, PortShared, PuntReceiver};
 use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::agent::{Agent, Datagram};
@@ -115,7 +114,7 @@ pub struct EventLoop {
     punts: PuntReceiver,
     injects: InjectSender,
     ports: Arc<[PortShared]>,
-    napts: Vec<NaptShared>,
+    napts: Vec<NaptControl>,
     blocks: BlockBook,
     buffer: Vec<u8>,
     mirror: Mirror,
@@ -511,7 +510,7 @@ mod tests {
         let text = "[daemon]\nadmin_socket = \"/run/homeport/test.sock\"\n\
              [[port]]\nname = \"a\"\nbackend = \"af_packet\"\ninterface = \"a\"\n";
         let config = Config::parse(text, Path::new("test.toml")).unwrap();
-        let (control, _worker) = launch::build(&DataplaneConfig::default(), Vec::new()).unwrap();
+        let (control, _workers) = launch::build(&DataplaneConfig::default(), Vec::new()).unwrap();
         let (stop, stopping) = UnixStream::pair().unwrap();
         let (reload, reloading) = UnixStream::pair().unwrap();
         let (worker, working) = UnixStream::pair().unwrap();

@@ -161,10 +161,12 @@ impl Ours {
         let setup = |port: MemPort| PortSetup {
             name: "port".into(),
             tenant: TenantId(0),
-            port: Box::new(port),
+            queues: vec![Box::new(port)],
             twin: None,
         };
-        let (mut control, worker) = build(&config, vec![setup(out_port), setup(in_port)]).unwrap();
+        let (mut control, mut workers) =
+            build(&config, vec![setup(out_port), setup(in_port)]).unwrap();
+        let worker = workers.remove(0);
         for (number, address) in [(0, EXTERNAL), (1, GATEWAY)] {
             control.locals.install(LocalKey { address }, LocalEntry::default()).unwrap();
             control.ports[usize::from(number)].set_address(Some(address));

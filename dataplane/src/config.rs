@@ -21,9 +21,10 @@ pub enum PollMode {
 pub struct DataplaneConfig {
     /// What the worker does when nothing is waiting.
     pub poll: PollMode,
-    /// The core that the worker is pinned to; `None`: where the scheduler likes.
-    pub core: Option<usize>,
-    /// How many packet buffers the worker has. Fewer than it needs to hold packets
+    /// One for each worker, at least one: the CPU that it is pinned to; `None`:
+    /// where the scheduler likes.
+    pub cores: Vec<Option<usize>>,
+    /// How many packet buffers each worker has. Fewer than it needs to hold packets
     /// and to fill its bursts are made that many.
     pub buffers: usize,
     /// Keys the hash of tables whose keys an outsider can choose: secret, and new
@@ -45,7 +46,7 @@ pub struct DataplaneConfig {
     pub punt_ring: usize,
     /// Bytes of the ring of injected packets.
     pub inject_ring: usize,
-    /// How many ICMP errors are sent in a second.
+    /// How many ICMP errors are sent in a second, by all workers together.
     pub icmp_errors_per_second: u32,
     /// The NAPTs, numbered in their order.
     pub napts: Vec<NaptConfig>,
@@ -55,7 +56,7 @@ impl Default for DataplaneConfig {
     fn default() -> Self {
         DataplaneConfig {
             poll: PollMode::default(),
-            core: None,
+            cores: vec![None],
             buffers: 8192,
             hash_seed: [0; 2],
             bindings: 1 << 17,
@@ -79,14 +80,17 @@ pub struct PortSetup {
     /// Whose link it is; [`UNDERLAY`](crate::classify::UNDERLAY) for a link that
     /// tenants share.
     pub tenant: TenantId,
-    /// The port.
-    pub port: Box<dyn Port>,
+    /// Its queues, at least one and no more than there are workers: worker *i*
+    /// receives and sends by queue *i*, if there is one. Each is an object of its
+    /// own, used by its worker only, and all have one MAC and MTU.
+    pub queues: Vec<Box<dyn Port>>,
     /// Its kernel twin; `None` when there is no kernel behind it (tests, replay).
     pub twin: Option<Box<dyn Port>>,
 }
 
 impl std::fmt::Debug for PortSetup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "PortSetup({}, tenant {})", self.name, self.tenant)
+        let queues = self.queues.len();
+        write!(f, "PortSetup({}, tenant {}, {queues} queues)", self.name, self.tenant)
     }
 }

@@ -79,8 +79,15 @@ pub(crate) struct Forwarder {
 }
 
 impl Forwarder {
-    pub(crate) fn new(output: Output, config: &DataplaneConfig, mtus: Arc<TunnelMtuCache>) -> Self {
-        let errors_per_second = config.icmp_errors_per_second;
+    /// For the worker with this number.
+    pub(crate) fn new(
+        worker: usize,
+        output: Output,
+        config: &DataplaneConfig,
+        mtus: Arc<TunnelMtuCache>,
+    ) -> Self {
+        let workers = u32::try_from(config.cores.len()).unwrap_or(u32::MAX).max(1);
+        let errors_per_second = config.icmp_errors_per_second.div_ceil(workers);
         Forwarder {
             output,
             hold: Hold::new(),
@@ -93,7 +100,7 @@ impl Forwarder {
             mtus,
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
-            nat: Nat::new(config),
+            nat: Nat::new(worker as u32, workers, config),
         }
     }
 

@@ -1,25 +1,24 @@
 //! Making a dataplane: its tables, rings and ports, split into what the control
-//! core holds and what the worker runs.
+//! core holds and what each worker runs.
 
-use std::net::Ipv4Addr;
+mod shared;
+
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use homeport_wire::{MacAddress, TenantId};
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::broadcast::ListenerWriter;
 use crate::classify::Tables;
 pub use crate::config::{DataplaneConfig, PollMode, PortSetup};
-use crate::napt::NaptShared;
 use crate::output::{Outlet, Output};
 use crate::packet::PacketPool;
-use crate::port::{Port, counters_of};
+use crate::port::elsewhere::Elsewhere;
 use crate::punt::{InjectHeader, PuntHeader};
 use crate::ring::{Consumer, Producer, PushResult, ring};
-use crate::stats::{Counter, PortStats};
+use crate::stats::PortStats;
 use crate::table::binding::{BindingEntry, BindingKey};
 use crate::table::hash::{Writer, table};
 use crate::table::local::{LocalEntry, LocalKey};
@@ -30,6 +29,7 @@ use crate::table::visitor::{VisitorWriter, visitors};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
+pub use shared::{NaptControl, PortShared};
 
 /// How many packets that were put together from fragments may be on their way at
 /// once: each is cut again, or copied, before the next one is made.
@@ -56,10 +56,10 @@ pub struct Control {
     pub punts: PuntReceiver,
     /// Packets of the control core.
     pub injects: InjectSender,
-    /// What both sides know of each port, by its number.
+    /// What all sides know of each port, by its number.
     pub ports: Arc<[PortShared]>,
     /// The NAPTs, by their numbers.
-    pub napts: Vec<NaptShared>,
+    pub napts: Vec<NaptControl>,
 }
 
 impl std::fmt::Debug for Control {
@@ -68,83 +68,31 @@ impl std::fmt::Debug for Control {
     }
 }
 
-/// A port as the control core sees it.
-#[derive(Debug)]
-pub struct PortShared {
-    /// Its name in the configuration.
-    pub name: String,
-    /// Whose link it is.
-    pub tenant: TenantId,
-    /// Its link-layer address.
-    pub mac: MacAddress,
-    /// The longest IPv4 packet that it carries, in bytes.
-    pub mtu: u16,
-    /// What is counted for it. Only the worker adds.
-    pub stats: PortStats,
-    up: AtomicBool,
-    address: AtomicU32,
-    counters: Box<[(&'static str, Counter)]>,
-}
-
-impl PortShared {
-    /// Whether its link had carrier when the worker last looked (ten times a
-    /// second).
-    pub fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
-    }
-
-    /// The address that ICMP errors about packets which came in here are sent
-    /// from.
-    pub fn address(&self) -> Option<Ipv4Addr> {
-        let address = Ipv4Addr::from_bits(self.address.load(Ordering::Relaxed));
-        (!address.is_unspecified()).then_some(address)
-    }
-
-    /// Sets the address that ICMP errors are sent from: an address of ours on this
-    /// link. Without one, only errors of tunnels are sent.
-    pub fn set_address(&self, address: Option<Ipv4Addr>) {
-        let bits = address.unwrap_or(Ipv4Addr::UNSPECIFIED).to_bits();
-        self.address.store(bits, Ordering::Relaxed);
-    }
-
-    /// The port's own counters, at most a tenth of a second old.
-    pub fn counters(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        self.counters.iter().map(|(name, count)| (*name, count.get()))
-    }
-
-    /// The worker's side: how the port is.
-    pub(crate) fn set_up(&self, up: bool) {
-        self.up.store(up, Ordering::Relaxed);
-    }
-
-    /// The worker's side: tells the port's own counters.
-    pub(crate) fn publish(&self, port: &dyn Port) {
-        let mut places = self.counters.iter();
-        port.counters(&mut |_, count| {
-            if let Some((_, place)) = places.next() {
-                place.set(count);
-            }
-        });
-    }
-}
-
-/// Makes a dataplane of `ports`, numbered in their order.
+/// Makes a dataplane of `ports`, numbered in their order, and its workers: one for
+/// each of [`DataplaneConfig::cores`], each to be run by a thread of its own.
 ///
 /// # Errors
-/// When the system has no file descriptor left.
+/// When a port has no queue or more than there are workers, when there is no worker,
+/// or when the system has no file descriptor left.
 pub fn build(
     config: &DataplaneConfig,
     ports: Vec<PortSetup>,
-) -> std::io::Result<(Control, Worker)> {
-    let shared: Arc<[PortShared]> = ports.iter().map(port_shared).collect();
-    let outlets: Vec<Outlet> =
-        ports.into_iter().map(|setup| Outlet::new(setup.port, setup.twin, setup.tenant)).collect();
+) -> io::Result<(Control, Vec<Worker>)> {
+    check(config, &ports)?;
+    let workers = config.cores.len();
+    let stats: Arc<[Arc<[PortStats]>]> =
+        (0..workers).map(|_| ports.iter().map(|_| PortStats::default()).collect()).collect();
+    let shared: Arc<[PortShared]> = ports
+        .iter()
+        .enumerate()
+        .map(|(number, setup)| PortShared::new(setup, number, Arc::clone(&stats)))
+        .collect();
     let seed = config.hash_seed;
-    let (punt_sender, punts) = punt_rings(config.punt_ring)?;
-    let (injects, inject_receiver) = inject_ring(config.inject_ring)?;
+    let (punt_senders, punts) = punt_rings(workers, config.punt_ring)?;
+    let (injects, inject_receivers) = inject_rings(workers, config.inject_ring)?;
     let mut control = Control {
         bindings: table(config.bindings, seed),
-        listeners: ListenerWriter::new(outlets.len(), seed),
+        listeners: ListenerWriter::new(ports.len(), seed),
         visitors: visitors(config.visitors, seed),
         locals: table(config.locals, seed),
         routes: routes(config.routes, seed),
@@ -155,7 +103,43 @@ pub fn build(
         ports: Arc::clone(&shared),
         napts: Vec::new(),
     };
-    let tables = Tables {
+    let mtus = Arc::new(TunnelMtuCache::new(seed));
+    let needed = Worker::buffers_needed(ports.len());
+    let mut outlets = outlets(ports, workers).into_iter();
+    let mut made = Vec::with_capacity(workers);
+    for (number, (punts, injects)) in punt_senders.into_iter().zip(inject_receivers).enumerate() {
+        let output = Output {
+            outlets: outlets.next().unwrap_or_default(),
+            shared: Arc::clone(&shared),
+            stats: stats.get(number).map(Arc::clone).unwrap_or_default(),
+            pool: PacketPool::with_large(config.buffers.max(needed), LARGE_BUFFERS),
+            punts,
+        };
+        let tables = readers(&control);
+        made.push(Worker::new(number, config, output, tables, injects, Arc::clone(&mtus)));
+    }
+    control.napts = NaptControl::of(&made);
+    Ok((control, made))
+}
+
+fn check(config: &DataplaneConfig, ports: &[PortSetup]) -> io::Result<()> {
+    let workers = config.cores.len();
+    let invalid = |text: String| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    if workers == 0 {
+        return invalid("a dataplane needs at least one worker".into());
+    }
+    match ports.iter().find(|setup| !(1..=workers).contains(&setup.queues.len())) {
+        Some(PortSetup { name, queues, .. }) => invalid(format!(
+            "the port {name} has {} queues, and there are {workers} workers to serve them",
+            queues.len()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Every table, for one more worker.
+fn readers(control: &Control) -> Tables {
+    Tables {
         bindings: control.bindings.reader(),
         listeners: control.listeners.reader(),
         visitors: control.visitors.reader(),
@@ -163,37 +147,26 @@ pub fn build(
         routes: control.routes.reader(),
         source_routes: control.source_routes.reader(),
         neighbors: control.neighbors.reader(),
-    };
-    let needed = Worker::buffers_needed(outlets.len());
-    let output = Output {
-        outlets,
-        shared,
-        pool: PacketPool::with_large(config.buffers.max(needed), LARGE_BUFFERS),
-        punts: punt_sender,
-    };
-    let mtus = Arc::new(TunnelMtuCache::new(seed));
-    let worker = Worker::new(config, output, tables, inject_receiver, mtus);
-    control.napts = worker.napts();
-    Ok((control, worker))
-}
-
-fn port_shared(setup: &PortSetup) -> PortShared {
-    PortShared {
-        name: setup.name.clone(),
-        tenant: setup.tenant,
-        mac: setup.port.mac(),
-        mtu: setup.port.mtu(),
-        stats: PortStats::default(),
-        up: AtomicBool::new(setup.port.is_up()),
-        address: AtomicU32::new(0),
-        counters: counters_of(&*setup.port)
-            .into_iter()
-            .map(|(name, _)| (name, Counter::default()))
-            .collect(),
     }
 }
 
-/// The worker's end of the punt rings: one for each reason, so that a flood of one
+/// The ports as each worker has them: worker *i* has queue *i* of each, where there is
+/// one, and worker 0 the kernel twins.
+fn outlets(ports: Vec<PortSetup>, workers: usize) -> Vec<Vec<Outlet>> {
+    let mut outlets: Vec<Vec<Outlet>> =
+        (0..workers).map(|_| Vec::with_capacity(ports.len())).collect();
+    for PortSetup { queues, mut twin, tenant, .. } in ports {
+        let (mac, mtu) = queues.first().map_or_else(Default::default, |at| (at.mac(), at.mtu()));
+        let mut queues = queues.into_iter();
+        for outlets in &mut outlets {
+            let queue = queues.next().unwrap_or_else(|| Box::new(Elsewhere { mac, mtu }));
+            outlets.push(Outlet::new(queue, twin.take(), tenant));
+        }
+    }
+    outlets
+}
+
+/// A worker's end of its punt rings: one for each reason, so that a flood of one
 /// leaves the others their room.
 pub(crate) struct PuntSender {
     rings: Vec<Producer>,
@@ -212,6 +185,7 @@ impl PuntSender {
 
 /// The control core's end of the punt rings.
 pub struct PuntReceiver {
+    /// Reason by reason, each worker's.
     rings: Vec<Consumer>,
     next: usize,
     wake: Arc<OwnedFd>,
@@ -260,28 +234,32 @@ impl std::fmt::Debug for PuntReceiver {
     }
 }
 
-/// The control core's end of the inject ring.
+/// The control core's end of the inject rings, one for each worker.
 pub struct InjectSender {
-    ring: Producer,
-    wake: Arc<OwnedFd>,
+    rings: Vec<(Producer, Arc<OwnedFd>)>,
 }
 
 impl InjectSender {
-    /// Hands a packet to the worker and wakes it. `false`, and nothing handed over,
-    /// when the ring is full.
+    /// Hands a packet to a worker and wakes it. `false`, and nothing handed over,
+    /// when its ring is full.
+    ///
+    /// All go by worker 0, which has a queue of each port: so they leave in the order
+    /// in which they were handed over.
     #[must_use]
     pub fn send(&mut self, header: InjectHeader, bytes: &[u8]) -> bool {
-        push(&mut self.ring, header.as_bytes(), bytes, &self.wake)
+        self.rings
+            .first_mut()
+            .is_some_and(|(ring, wake)| push(ring, header.as_bytes(), bytes, wake))
     }
 }
 
 impl std::fmt::Debug for InjectSender {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("InjectSender").finish_non_exhaustive()
+        f.debug_struct("InjectSender").field("workers", &self.rings.len()).finish()
     }
 }
 
-/// The worker's end of the inject ring.
+/// A worker's end of its inject ring.
 pub(crate) struct InjectReceiver {
     ring: Consumer,
     wake: Arc<OwnedFd>,
@@ -311,21 +289,34 @@ impl InjectReceiver {
     }
 }
 
-fn punt_rings(bytes: usize) -> std::io::Result<(PuntSender, PuntReceiver)> {
+fn punt_rings(workers: usize, bytes: usize) -> io::Result<(Vec<PuntSender>, PuntReceiver)> {
     let wake = wake_up()?;
-    let (senders, receivers) = PuntReason::ALL.iter().map(|_| ring(bytes)).unzip();
-    let sender = PuntSender { rings: senders, wake: Arc::clone(&wake) };
-    Ok((sender, PuntReceiver { rings: receivers, next: 0, wake }))
+    let mut senders: Vec<PuntSender> =
+        (0..workers).map(|_| PuntSender { rings: Vec::new(), wake: Arc::clone(&wake) }).collect();
+    let mut rings = Vec::new();
+    for _ in PuntReason::ALL {
+        for worker in &mut senders {
+            let (sender, receiver) = ring(bytes);
+            worker.rings.push(sender);
+            rings.push(receiver);
+        }
+    }
+    Ok((senders, PuntReceiver { rings, next: 0, wake }))
 }
 
-fn inject_ring(bytes: usize) -> std::io::Result<(InjectSender, InjectReceiver)> {
-    let wake = wake_up()?;
-    let (sender, receiver) = ring(bytes);
-    let injects = InjectSender { ring: sender, wake: Arc::clone(&wake) };
-    Ok((injects, InjectReceiver { ring: receiver, wake }))
+fn inject_rings(workers: usize, bytes: usize) -> io::Result<(InjectSender, Vec<InjectReceiver>)> {
+    let mut receivers = Vec::with_capacity(workers);
+    let mut senders = Vec::with_capacity(workers);
+    for _ in 0..workers {
+        let wake = wake_up()?;
+        let (sender, receiver) = ring(bytes);
+        senders.push((sender, Arc::clone(&wake)));
+        receivers.push(InjectReceiver { ring: receiver, wake });
+    }
+    Ok((InjectSender { rings: senders }, receivers))
 }
 
-fn wake_up() -> std::io::Result<Arc<OwnedFd>> {
+fn wake_up() -> io::Result<Arc<OwnedFd>> {
     Ok(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
 }
 

@@ -38,6 +38,8 @@ impl Outlet {
 pub(crate) struct Output {
     pub(crate) outlets: Vec<Outlet>,
     pub(crate) shared: Arc<[PortShared]>,
+    /// What this worker counts, by port.
+    pub(crate) stats: Arc<[PortStats]>,
     pub(crate) pool: PacketPool,
     pub(crate) punts: PuntSender,
 }
@@ -50,7 +52,7 @@ impl Output {
 
     /// The counters of a port.
     pub(crate) fn stats(&self, port: PortId) -> Option<&PortStats> {
-        stats(&self.shared, port)
+        stats(&self.stats, port)
     }
 
     /// Ends a packet with `verdict`; it has its link header unless it is dropped.
@@ -80,13 +82,7 @@ impl Output {
             return self.drop(packet, DropReason::PortDown);
         };
         if outlet.tx.is_full() {
-            send(
-                outlet.port.as_mut(),
-                &mut outlet.tx,
-                &mut self.pool,
-                &self.shared,
-                Way::Out(port),
-            );
+            send(outlet.port.as_mut(), &mut outlet.tx, &mut self.pool, &self.stats, Way::Out(port));
         }
         if let Err(packet) = outlet.tx.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
@@ -104,7 +100,7 @@ impl Output {
             return self.drop(packet, DropReason::NoKernelTwin);
         };
         if outlet.is_full() {
-            send(twin, outlet, &mut self.pool, &self.shared, Way::ToKernel);
+            send(twin, outlet, &mut self.pool, &self.stats, Way::ToKernel);
         }
         if let Err(packet) = outlet.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
@@ -161,13 +157,13 @@ impl Output {
 
     /// Sends what waits for its burst.
     pub(crate) fn flush(&mut self) {
-        let Output { outlets, shared, pool, .. } = self;
+        let Output { outlets, stats, pool, .. } = self;
         for (index, outlet) in outlets.iter_mut().enumerate() {
             let Outlet { port, twin, tx, to_kernel, .. } = outlet;
             // Ports are numbered with 16 bits.
-            send(port.as_mut(), tx, pool, shared, Way::Out(PortId(index as u16)));
+            send(port.as_mut(), tx, pool, stats, Way::Out(PortId(index as u16)));
             if let Some(twin) = twin {
-                send(twin.as_mut(), to_kernel, pool, shared, Way::ToKernel);
+                send(twin.as_mut(), to_kernel, pool, stats, Way::ToKernel);
             }
         }
     }
@@ -182,8 +178,8 @@ enum Way {
     ToKernel,
 }
 
-fn stats(shared: &[PortShared], port: PortId) -> Option<&PortStats> {
-    shared.get(usize::from(port.0)).map(|port| &port.stats)
+fn stats(all: &[PortStats], port: PortId) -> Option<&PortStats> {
+    all.get(usize::from(port.0))
 }
 
 /// Sends a burst and counts each of its packets at the port that it is counted
@@ -193,7 +189,7 @@ fn send(
     port: &mut dyn Port,
     burst: &mut Burst,
     pool: &mut PacketPool,
-    shared: &[PortShared],
+    all: &[PortStats],
     way: Way,
 ) {
     if burst.is_empty() {
@@ -206,13 +202,13 @@ fn send(
     }
     let sent = port.tx_burst(pool, burst);
     for (index, (counted_at, len)) in sent_by.iter().take(count).enumerate() {
-        let Some(counters) = stats(shared, *counted_at) else { continue };
+        let Some(counters) = stats(all, *counted_at) else { continue };
         match way {
             _ if index >= sent => counters.dropped(DropReason::PortTransmitFull).add(1),
             Way::ToKernel => counters.to_kernel.add(1),
             Way::Out(egress) => {
                 counters.transmitted.add(1);
-                if let Some(egress) = stats(shared, egress) {
+                if let Some(egress) = stats(all, egress) {
                     egress.tx.add(1);
                     egress.tx_bytes.add(*len);
                 }

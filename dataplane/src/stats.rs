@@ -52,8 +52,10 @@ impl<const COUNT: usize> Default for PerReason<COUNT> {
     }
 }
 
-/// Everything that is counted for one port on one RX core.
+/// Everything that is counted for one port on one RX core. On cache lines of its own
+/// (two, as adjacent lines are fetched in pairs): no two cores write to one.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub struct PortStats {
     /// Frames that the port received.
     pub rx: Counter,

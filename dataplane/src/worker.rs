@@ -1,7 +1,5 @@
-//! One RX core: polls its ports, runs the stages over each burst, sleeps when
-//! nothing is waiting.
-//!
-//! **Not done:** more than one worker for a port.
+//! One RX core: polls its queues of the ports, runs the stages over each burst,
+//! sleeps when nothing is waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,6 +41,7 @@ const MAX_FDS: usize = 64;
 /// A worker, to be run by a thread of its own.
 pub struct Worker {
     poll: PollMode,
+    number: usize,
     core: Option<usize>,
     forwarder: Forwarder,
     tables: Tables,
@@ -63,7 +62,9 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
+    /// The worker with this number among [`DataplaneConfig::cores`].
     pub(crate) fn new(
+        number: usize,
         config: &DataplaneConfig,
         output: Output,
         mut tables: Tables,
@@ -74,8 +75,9 @@ impl Worker {
         tables.offline();
         Worker {
             poll: config.poll,
-            core: config.core,
-            forwarder: Forwarder::new(output, config, mtus),
+            number,
+            core: config.cores.get(number).copied().flatten(),
+            forwarder: Forwarder::new(number, output, config, mtus),
             tables,
             injects,
             received: Burst::new(),
@@ -90,7 +92,7 @@ impl Worker {
         MAX_HELD + MAX_FRAGMENTS + MAX_EARLY + MAX_JOBS + BURST * (2 + 4 * ports)
     }
 
-    /// What the control core may know of each NAPT.
+    /// What others may know of each NAPT on this core.
     pub(crate) fn napts(&self) -> Vec<NaptShared> {
         self.forwarder.napts()
     }
@@ -160,7 +162,7 @@ impl Worker {
     /// A burst of a port, stage by stage.
     fn receive(&mut self, index: usize) -> bool {
         let Worker { forwarder, tables, received, seen, .. } = self;
-        let Output { outlets, pool, shared, .. } = &mut forwarder.output;
+        let Output { outlets, pool, stats, .. } = &mut forwarder.output;
         let Some(outlet) = outlets.get_mut(index) else { return false };
         outlet.port.rx_burst(pool, received);
         if received.is_empty() {
@@ -179,9 +181,9 @@ impl Worker {
             }
             *seen = Some(frame);
         }
-        if let Some(port) = shared.get(index) {
-            port.stats.rx.add(received.len() as u64);
-            port.stats.rx_bytes.add(bytes);
+        if let Some(port) = stats.get(index) {
+            port.rx.add(received.len() as u64);
+            port.rx_bytes.add(bytes);
         }
         // The others: name each packet and do what its name says.
         for (packet, seen) in received.drain().zip(seen.iter_mut()) {
@@ -197,7 +199,7 @@ impl Worker {
     /// A burst of a kernel twin.
     fn receive_from_kernel(&mut self, index: usize) -> bool {
         let Worker { forwarder, tables, received, .. } = self;
-        let Output { outlets, pool, shared, .. } = &mut forwarder.output;
+        let Output { outlets, pool, stats, .. } = &mut forwarder.output;
         let Some(Outlet { twin: Some(twin), tenant, .. }) = outlets.get_mut(index) else {
             return false;
         };
@@ -206,8 +208,8 @@ impl Worker {
             return false;
         }
         let tenant = *tenant;
-        if let Some(port) = shared.get(index) {
-            port.stats.from_kernel.add(received.len() as u64);
+        if let Some(port) = stats.get(index) {
+            port.from_kernel.add(received.len() as u64);
         }
         for mut packet in received.drain() {
             (packet.port, packet.tenant) = (PortId(index as u16), tenant);
@@ -238,8 +240,10 @@ impl Worker {
         let Output { outlets, shared, .. } = &mut self.forwarder.output;
         for (outlet, shared) in outlets.iter_mut().zip(shared.iter()) {
             outlet.up = outlet.port.is_up();
-            shared.set_up(outlet.up);
-            shared.publish(&*outlet.port);
+            if self.number == 0 {
+                shared.set_up(outlet.up);
+            }
+            shared.publish(self.number, &*outlet.port);
         }
     }
 

@@ -315,7 +315,7 @@ mod tests {
         let mut buffer = Vec::with_capacity(4096);
         while rig.control.punts.next(&mut buffer).is_some() {}
         assert_eq!(allocations(|| work(&mut rig)), 0);
-        let counters = &rig.control.napts[0].counters;
+        let counters = &rig.control.napts[0].workers[0];
         assert!(counters.opened.get() > 500 && counters.taken_back.get() > 2, "{counters:?}");
         assert_eq!(counters.sessions.get(), 0);
         rig.check();

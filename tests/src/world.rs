@@ -363,7 +363,7 @@ impl AgentBox {
                     PortSetup {
                         name: name.into(),
                         tenant: TENANT,
-                        port: Box::new(mem),
+                        queues: vec![Box::new(mem)],
                         twin: None,
                     },
                 )
@@ -380,7 +380,8 @@ impl AgentBox {
             hash_seed: chances,
             ..DataplaneConfig::default()
         };
-        let (control, worker) = build(&sizes, setups).expect("a dataplane");
+        let (control, mut workers) = build(&sizes, setups).expect("a dataplane");
+        let worker = workers.remove(0);
         let Control {
             bindings,
             listeners,
@@ -429,12 +430,12 @@ impl AgentBox {
 
     /// How many packets it dropped for a reason.
     pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.ports.iter().map(|port| port.stats.dropped(reason).get()).sum()
+        self.ports.iter().map(|port| port.sum(|stats| stats.dropped(reason).get())).sum()
     }
 
     /// Checks that each packet got exactly one verdict.
     pub fn assert_conserved(&self) {
-        let stats = || self.ports.iter().map(|port| &port.stats);
+        let stats = || self.ports.iter().flat_map(PortShared::workers);
         let put_in: u64 = stats().map(PortStats::total_in).sum();
         let out: u64 = stats()
             .map(|port| {

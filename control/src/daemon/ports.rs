@@ -75,7 +75,8 @@ pub(super) fn open(config: &Config) -> Result<Ports> {
         let mac = device.mac();
         let twin = open_twin(port, mac)?;
         let (name, tenant) = (port.name.clone(), port.tenant);
-        ports.setups.push(PortSetup { name, tenant, port: device, twin: Some(Box::new(twin)) });
+        let queues = vec![device];
+        ports.setups.push(PortSetup { name, tenant, queues, twin: Some(Box::new(twin)) });
         tracing::info!(port = port.name, device = port.backend.device(), %mac, "port opened");
     }
     Ok(ports)

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use homeport_dataplane::napt::NaptShared;
+use homeport_dataplane::launch::{NaptControl, PortShared};
+use homeport_dataplane::stats::{Counter, PortStats};
 use homeport_dataplane::table::binding::TunnelFlags;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
@@ -101,7 +102,7 @@ impl EventLoop {
             bindings: count(bindings.len()),
             visitors: count(visitors.len()),
             agents: home_agents.chain(foreign_agents).collect(),
-            totals: self.ports.iter().map(|port| Totals::from(&port.stats)).sum(),
+            totals: self.ports.iter().flat_map(PortShared::workers).map(Totals::from).sum(),
         }
     }
 
@@ -109,8 +110,9 @@ impl EventLoop {
         let both = self.config.ports.iter().zip(self.ports.iter());
         let view =
             |(port, shared): (&crate::config::Port, &homeport_dataplane::launch::PortShared)| {
-                let stats = &shared.stats;
-                let totals = Totals::from(stats);
+                let sum =
+                    |count: fn(&PortStats) -> &Counter| shared.sum(|stats| count(stats).get());
+                let totals: Totals = shared.workers().map(Totals::from).sum();
                 PortView {
                     name: port.name.clone(),
                     backend: port.backend.word().into(),
@@ -120,21 +122,21 @@ impl EventLoop {
                     up: shared.is_up(),
                     kernel_twin: Some(port.kernel_twin.clone()),
                     addresses: port.addresses.iter().map(ToString::to_string).collect(),
-                    rx: stats.rx.get(),
-                    rx_bytes: stats.rx_bytes.get(),
-                    tx: stats.tx.get(),
-                    tx_bytes: stats.tx_bytes.get(),
-                    from_kernel: stats.from_kernel.get(),
-                    to_kernel: stats.to_kernel.get(),
-                    injected: stats.injected.get(),
-                    originated: stats.originated.get(),
+                    rx: sum(|stats| &stats.rx),
+                    rx_bytes: sum(|stats| &stats.rx_bytes),
+                    tx: sum(|stats| &stats.tx),
+                    tx_bytes: sum(|stats| &stats.tx_bytes),
+                    from_kernel: sum(|stats| &stats.from_kernel),
+                    to_kernel: sum(|stats| &stats.to_kernel),
+                    injected: sum(|stats| &stats.injected),
+                    originated: sum(|stats| &stats.originated),
                     punted: totals.punted,
                     dropped: totals.dropped,
                     held: totals.held,
-                    encapsulated: stats.encapsulated.get(),
-                    decapsulated: stats.decapsulated.get(),
-                    keepalives: stats.keepalives.get(),
-                    reserved_bits: stats.reserved_bits.get(),
+                    encapsulated: sum(|stats| &stats.encapsulated),
+                    decapsulated: sum(|stats| &stats.decapsulated),
+                    keepalives: sum(|stats| &stats.keepalives),
+                    reserved_bits: sum(|stats| &stats.reserved_bits),
                     device_counters: shared
                         .counters()
                         .map(|(name, value)| (name.to_owned(), value))
@@ -401,16 +403,16 @@ impl EventLoop {
                 age_seconds: now.saturating_since(given.since).as_secs(),
             })
         };
-        let view = |(number, NaptShared { config, counters }): (usize, &NaptShared)| NaptView {
-            name: config.name.clone(),
-            inside: config.inside.iter().map(|port| self.port_name(*port)).collect(),
-            outside: self.port_name(config.outside),
-            addresses: config.addresses.clone(),
-            port_range: format!("{}-{}", config.ports.start(), config.ports.end()),
-            mapping: config.mapping.name().into(),
-            filtering: config.filtering.name().into(),
-            max_sessions: count(config.max_sessions),
-            counters: counters.all().map(|(name, value)| (name.to_owned(), value)).collect(),
+        let view = |(number, napt): (usize, &NaptControl)| NaptView {
+            name: napt.config.name.clone(),
+            inside: napt.config.inside.iter().map(|port| self.port_name(*port)).collect(),
+            outside: self.port_name(napt.config.outside),
+            addresses: napt.config.addresses.clone(),
+            port_range: format!("{}-{}", napt.config.ports.start(), napt.config.ports.end()),
+            mapping: napt.config.mapping.name().into(),
+            filtering: napt.config.filtering.name().into(),
+            max_sessions: count(napt.config.max_sessions),
+            counters: napt.counters().map(|(name, value)| (name.to_owned(), value)).collect(),
             blocks: blocks(number).collect(),
         };
         self.napts.iter().enumerate().map(view).collect()
@@ -424,7 +426,7 @@ impl EventLoop {
                 tenant: None,
                 reason: reason.counter().into(),
                 text: reason.text().into(),
-                count: port.stats.dropped(*reason).get(),
+                count: port.sum(|stats| stats.dropped(*reason).get()),
             })
         });
         let punts = BadPunt::ALL.iter().map(|reason| DropView {
@@ -496,7 +498,7 @@ impl EventLoop {
                 name: "punted".into(),
                 port: Some(port.name.clone()),
                 reason: Some(reason.counter().into()),
-                value: port.stats.punted(*reason).get(),
+                value: port.sum(|stats| stats.punted(*reason).get()),
                 text: reason.text().into(),
                 ..CounterView::default()
             }));

@@ -20,10 +20,10 @@ pub(super) struct Nat {
 }
 
 impl Nat {
-    pub(super) fn new(config: &DataplaneConfig) -> Self {
+    /// For one of so many workers.
+    pub(super) fn new(worker: u32, workers: u32, config: &DataplaneConfig) -> Self {
         let napt = |(number, napt): (usize, &crate::napt::NaptConfig)| {
-            // One worker: every block is its own.
-            Napt::new(napt.clone(), number as u16, config.hash_seed, (0, 1))
+            Napt::new(napt.clone(), number as u16, config.hash_seed, (worker, workers))
         };
         Nat { napts: config.napts.iter().enumerate().map(napt).collect(), early: Early::new() }
     }

@@ -6,6 +6,7 @@
 pub mod af_packet;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
+pub(crate) mod elsewhere;
 pub mod interface;
 pub mod mem;
 pub mod offload;
@@ -21,7 +22,8 @@ use homeport_wire::MacAddress;
 
 use crate::packet::{Burst, PacketPool};
 
-/// A source and sink of Ethernet frames. A port belongs to one worker.
+/// A source and sink of Ethernet frames: a port, or one of its queues. It belongs to
+/// one worker.
 pub trait Port: Send {
     /// Name for people: of the interface, the file or the vdev.
     fn name(&self) -> &str;
@@ -54,7 +56,8 @@ pub trait Port: Send {
     }
 
     /// Tells what the port itself lost or mended, by counter name (kebab-case):
-    /// always the same counters in the same order. Never allocates.
+    /// always the same counters in the same order. Of the queues of one port each
+    /// tells its own share: they are added up. Never allocates.
     fn counters(&self, _tell: &mut dyn FnMut(&'static str, u64)) {}
 }
 

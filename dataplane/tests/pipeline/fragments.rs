@@ -54,7 +54,7 @@ fn packets(sent: &[(usize, Vec<u8>)]) -> Vec<Ip> {
 }
 
 fn joined(rig: &Rig) -> u64 {
-    rig.control.ports.iter().map(|port| port.stats.joined.get()).sum()
+    rig.control.ports.iter().map(|port| port.sum(|stats| stats.joined.get())).sum()
 }
 
 /// B-05: a router in the tunnel cut the outer packet; in whatever order the parts

@@ -92,11 +92,12 @@ impl Plan {
             setups.push(PortSetup {
                 name,
                 tenant: *tenant,
-                port: Box::new(port),
+                queues: vec![Box::new(port)],
                 twin: self.twins.then(|| Box::new(twin) as Box<_>),
             });
         }
-        let (control, worker) = build(&self.config, setups).unwrap();
+        let (control, mut workers) = build(&self.config, setups).unwrap();
+        let worker = workers.remove(0);
         Rig { control, worker, links, twins, now: Instant::now() }
     }
 }
@@ -197,16 +198,16 @@ impl Rig {
     }
 
     pub(crate) fn stats(&self, port: usize) -> &PortStats {
-        &self.control.ports[port].stats
+        self.control.ports[port].workers().next().unwrap()
     }
 
     /// How many packets were dropped for a reason, at all ports.
     pub(crate) fn dropped(&self, reason: DropReason) -> u64 {
-        self.control.ports.iter().map(|port| port.stats.dropped(reason).get()).sum()
+        self.control.ports.iter().map(|port| port.sum(|stats| stats.dropped(reason).get())).sum()
     }
 
     pub(crate) fn punted(&self, reason: PuntReason) -> u64 {
-        self.control.ports.iter().map(|port| port.stats.punted(reason).get()).sum()
+        self.control.ports.iter().map(|port| port.sum(|stats| stats.punted(reason).get())).sum()
     }
 
     /// That this frame is dropped for this reason, once, and nothing comes of it.
@@ -229,11 +230,12 @@ impl Rig {
     /// The conservation law, for each port and in sum.
     pub(crate) fn check(&self) {
         for port in self.control.ports.iter() {
-            let stats = &port.stats;
-            assert_eq!(stats.total_in(), stats.total_out(), "{}: {stats:#?}", port.name);
+            for stats in port.workers() {
+                assert_eq!(stats.total_in(), stats.total_out(), "{}: {stats:#?}", port.name);
+            }
         }
         let sum = |count: fn(&PortStats) -> u64| -> u64 {
-            self.control.ports.iter().map(|port| count(&port.stats)).sum()
+            self.control.ports.iter().map(|port| port.sum(count)).sum()
         };
         assert_eq!(sum(|stats| stats.tx.get()), sum(|stats| stats.transmitted.get()));
     }

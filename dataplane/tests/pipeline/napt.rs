@@ -77,7 +77,7 @@ fn what_is_tunnelled_is_never_translated() {
     let back = Ip::udp(FAR, NODE, (53, 4000)).tunnelled("10.0.1.2", EXTERNAL);
     let sent = rig.exchange(0, &from_core(&back));
     assert_eq!(only(sent, 1, station(MOBILE)).ends(), (FAR.into(), NODE.into()));
-    assert_eq!(rig.control.napts[0].counters.opened.get(), 0);
+    assert_eq!(rig.control.napts[0].workers[0].opened.get(), 0);
 }
 
 /// Nor is what a mobile node's tunnel brings to an external endpoint: its answer would
@@ -367,7 +367,7 @@ fn the_control_core_is_told_of_blocks() {
     let [(_, record)] = &punts[..] else { panic!("{punts:?}") };
     assert!(!NatLogRecord::read_from_bytes(record).unwrap().given());
     assert_eq!(rig.punted(PuntReason::NatLog), 2);
-    assert_eq!(rig.control.napts[0].counters.hosts.get(), 0);
+    assert_eq!(rig.control.napts[0].workers[0].hosts.get(), 0);
 }
 
 /// Any mixture, good and bad, in any order: every packet has its one verdict and
@@ -401,8 +401,8 @@ fn every_packet_has_one_verdict_and_every_buffer_comes_back() {
     }
     rig.advance(Duration::from_secs(60));
     assert_eq!(rig.worker.free_buffers().0, baseline);
-    assert!(rig.control.napts[0].counters.translated_out.get() > 400);
-    assert!(rig.control.napts[0].counters.translated_in.get() > 400);
+    assert!(rig.control.napts[0].workers[0].translated_out.get() > 400);
+    assert!(rig.control.napts[0].workers[0].translated_in.get() > 400);
 }
 
 fn long_udp(from: &str, to: &str, ports: (u16, u16), len: usize) -> Ip {

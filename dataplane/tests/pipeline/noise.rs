@@ -225,7 +225,7 @@ proptest! {
         for _ in 0..2 {
             rig.advance(homeport_dataplane::hold::HOLD_TIME);
         }
-        for stats in rig.control.ports.iter().map(|port| &port.stats) {
+        for stats in rig.control.ports.iter().flat_map(|port| port.workers()) {
             prop_assert_eq!(stats.held.get(), 0);
         }
         prop_assert_eq!(rig.worker.free_buffers(), baseline);

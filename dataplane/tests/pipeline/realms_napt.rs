@@ -135,7 +135,7 @@ fn local_sessions_of_visitors_with_one_address_are_told_apart_by_station() {
 #[test]
 fn an_unknown_station_gets_no_state() {
     let mut rig = foreign_agent(ReverseTunnel::None);
-    let counters = rig.control.napts[0].counters.clone();
+    let counters = rig.control.napts[0].workers[0].clone();
     for source in [NODE, "10.1.0.11", "10.2.0.66"] {
         let packet = datagram((source, 5000), (SITE, 53), b"local");
         let sent = rig.exchange(1, &packet.frame(port_mac(1), station(50)));
@@ -226,7 +226,7 @@ fn tunnel_traffic_of_visitors_has_no_napt() {
         let sent = rig.exchange(0, &back.frame(port_mac(0), station(ROUTER)));
         assert_eq!(only(sent, 1, guest.station).ends(), (SITE.into(), NODE.into()));
     }
-    assert_eq!(rig.control.napts[0].counters.opened.get(), 0);
+    assert_eq!(rig.control.napts[0].workers[0].opened.get(), 0);
 }
 
 /// An ICMP error of ours about a visitor's packet goes to the station that sent it,

@@ -90,9 +90,11 @@ impl Running {
             Some(waiting) => Box::new(WakingPort { port, waiting: Arc::clone(waiting) }),
             None => Box::new(port),
         };
-        let setup = PortSetup { name: "port0".into(), tenant: TENANT, port, twin: None };
+        let setup =
+            PortSetup { name: "port0".into(), tenant: TENANT, queues: vec![port], twin: None };
         let config = DataplaneConfig { poll, ..Plan::ports(1).config };
-        let (mut control, worker) = build(&config, vec![setup]).unwrap();
+        let (mut control, mut workers) = build(&config, vec![setup]).unwrap();
+        let worker = workers.remove(0);
         let via = homeport_dataplane::table::route::RouteEntry::Via {
             port: PortId(0),
             gateway: Some(ip("10.0.1.1")),
