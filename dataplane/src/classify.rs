@@ -65,13 +65,6 @@ pub struct Tables {
 }
 
 impl Tables {
-    /// Brings what [`classify`] will look up first into the cache.
-    pub fn prefetch(&self, tenant: TenantId, facts: &Ipv4Facts) {
-        if self.bindings.may_have(facts.destination) {
-            self.bindings.probe(&BindingKey { tenant, home_address: facts.destination });
-        }
-    }
-
     /// The binding of a home address.
     pub fn binding(&self, tenant: TenantId, home_address: Ipv4Addr) -> Option<&BindingEntry> {
         self.bindings.lookup(&BindingKey { tenant, home_address })

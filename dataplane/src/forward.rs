@@ -18,6 +18,7 @@ use crate::allowance::Allowances;
 use crate::broadcast::MAX_LISTENERS;
 use crate::classify::{self, ArpClass, Bound, Class, Origin, Tables, classify, classify_arp};
 use crate::config::DataplaneConfig;
+use crate::fast::FastPath;
 use crate::hold::Hold;
 use crate::icmp_error::{IcmpError, TokenBucket};
 use crate::napt::InsideHost;
@@ -67,11 +68,12 @@ pub(crate) struct Forwarder {
     pub(crate) hold: Hold,
     pub(crate) reassembly: Reassembly,
     pub(crate) now: Instant,
+    pub(crate) fast: FastPath,
     jobs: VecDeque<Job>,
     pieces: Burst,
-    identification: u16,
+    pub(crate) identification: u16,
     errors: TokenBucket,
-    mtus: Arc<TunnelMtuCache>,
+    pub(crate) mtus: Arc<TunnelMtuCache>,
     /// How often the control core is told of a NAT that changed a port.
     rebounds: TokenBucket,
     allowances: Allowances,
@@ -93,6 +95,7 @@ impl Forwarder {
             hold: Hold::new(),
             reassembly: Reassembly::new(config.hash_seed),
             now: Instant::now(),
+            fast: FastPath::new(),
             jobs: VecDeque::with_capacity(MAX_JOBS),
             pieces: Burst::new(),
             identification: 0,

@@ -40,6 +40,7 @@ pub mod classify;
 pub mod config;
 pub mod decap;
 pub mod encap;
+mod fast;
 mod forward;
 pub mod fragment;
 pub mod hold;

@@ -119,6 +119,25 @@ impl Packet {
         true
     }
 
+    /// Whether `count` bytes can be put in front of the frame.
+    pub const fn has_headroom(&self, count: usize) -> bool {
+        self.head as usize >= count
+    }
+
+    /// Takes `stripped` bytes off the front and puts `N` others there, which are to be
+    /// written. `None`, and nothing changed, when the frame is shorter, or the headroom
+    /// too small.
+    #[inline(always)]
+    pub fn replace_front<const N: usize>(&mut self, stripped: usize) -> Option<&mut [u8; N]> {
+        let len = usize::from(self.len).checked_sub(stripped)?;
+        let end = usize::from(self.head) + stripped;
+        let head = end.checked_sub(N)?;
+        let room = self.storage.bytes_mut().get_mut(head..end)?.first_chunk_mut::<N>()?;
+        // The start of a buffer of 16 bits; and its length, which `N` is part of.
+        (self.head, self.len) = (head as u16, (len + N) as u16);
+        Some(room)
+    }
+
     /// Takes `count` bytes off the front. `false`, and nothing changed, when the
     /// frame is shorter.
     #[must_use]

@@ -11,13 +11,13 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::classify::{Tables, may_reach};
 use crate::config::{DataplaneConfig, PollMode};
+use crate::fast;
 use crate::forward::{Forwarder, MAX_JOBS};
 use crate::hold::MAX_HELD;
 use crate::launch::InjectReceiver;
 use crate::napt::{MAX_EARLY, NaptShared};
 use crate::output::{Outlet, Output};
 use crate::packet::{BURST, Burst};
-use crate::parse::{self, Frame};
 use crate::punt::{InjectHeader, InjectKind};
 use crate::reassembly::MAX_FRAGMENTS;
 use crate::tunnel_mtu::TunnelMtuCache;
@@ -47,12 +47,8 @@ pub struct Worker {
     tables: Tables,
     injects: InjectReceiver,
     received: Burst,
-    seen: [Option<Seen>; BURST],
     housekeeping_at: Option<Instant>,
 }
-
-/// What the first stage says of a frame.
-type Seen = Result<(EthernetHeader, Frame), DropReason>;
 
 impl std::fmt::Debug for Worker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -81,7 +77,6 @@ impl Worker {
             tables,
             injects,
             received: Burst::new(),
-            seen: [const { None }; BURST],
             housekeeping_at: None,
         }
     }
@@ -161,38 +156,25 @@ impl Worker {
 
     /// A burst of a port, stage by stage.
     fn receive(&mut self, index: usize) -> bool {
-        let Worker { forwarder, tables, received, seen, .. } = self;
+        let Worker { forwarder, tables, received, .. } = self;
         let Output { outlets, pool, stats, .. } = &mut forwarder.output;
         let Some(outlet) = outlets.get_mut(index) else { return false };
         outlet.port.rx_burst(pool, received);
         if received.is_empty() {
             return false;
         }
-        // The first stage: parse, and bring the bucket of each destination's
-        // binding into the cache.
         let mut bytes = 0;
-        for (packet, seen) in received.iter_mut().zip(seen.iter_mut()) {
+        for packet in received.iter_mut() {
             // Ports are numbered with 16 bits.
             (packet.port, packet.tenant) = (PortId(index as u16), outlet.tenant);
             bytes += packet.len() as u64;
-            let frame = parse::frame(packet.bytes());
-            if let Ok((_, Frame::Ipv4(facts))) = &frame {
-                tables.prefetch(packet.tenant, facts);
-            }
-            *seen = Some(frame);
         }
         if let Some(port) = stats.get(index) {
             port.rx.add(received.len() as u64);
             port.rx_bytes.add(bytes);
         }
-        // The others: name each packet and do what its name says.
-        for (packet, seen) in received.drain().zip(seen.iter_mut()) {
-            match seen.take() {
-                Some(Ok((ethernet, frame))) => forwarder.receive(tables, packet, ethernet, frame),
-                Some(Err(reason)) => forwarder.output.drop(packet, reason),
-                None => forwarder.output.drop(packet, DropReason::MalformedEthernet),
-            }
-        }
+        let mac = outlet.mac;
+        fast::receive(forwarder, tables, received, PortId(index as u16), mac);
         true
     }
 

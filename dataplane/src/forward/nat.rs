@@ -35,6 +35,15 @@ impl Forwarder {
         self.nat.napts.iter().map(Napt::shared).collect()
     }
 
+    /// Whether what comes in by `inside` and leaves by `outside` is translated.
+    #[inline(always)]
+    pub(crate) fn translates(&self, inside: PortId, outside: PortId) -> bool {
+        self.nat.napts.iter().any(|napt| {
+            let config = napt.config();
+            config.outside == outside && config.inside.contains(&inside)
+        })
+    }
+
     /// What a NAPT does from time to time, whether packets come or not.
     pub(crate) fn tend_napts(&mut self) {
         let Forwarder { nat, output, now, .. } = self;

@@ -1,0 +1,72 @@
+//! Link headers that were put together lately: next hops are few, packets are many.
+
+use std::net::Ipv4Addr;
+
+use homeport_wire::{EtherType, EthernetHeader, MacAddress, PortId};
+use zerocopy::IntoBytes;
+
+use crate::classify::Tables;
+use crate::output::Outlet;
+
+/// How many are kept: 24 bytes each, so that they stay in the innermost cache.
+const KEPT: usize = 256;
+
+/// No next hop has this key: ports are numbered with 16 bits.
+const NOBODY: u64 = u64::MAX;
+
+#[derive(Clone, Copy)]
+struct Known {
+    key: u64,
+    header: [u8; EthernetHeader::LEN],
+}
+
+/// What is kept, and of which version of the neighbour table.
+pub(super) struct NextHops {
+    known: Box<[Known; KEPT]>,
+    version: u64,
+}
+
+impl NextHops {
+    pub(super) fn new() -> Self {
+        let nobody = Known { key: NOBODY, header: [0; EthernetHeader::LEN] };
+        NextHops { known: Box::new([nobody; KEPT]), version: 0 }
+    }
+
+    /// Forgets everything if a neighbour was replaced or removed since.
+    #[inline(always)]
+    pub(super) fn refresh(&mut self, tables: &Tables) {
+        let version = tables.neighbors.version();
+        if version != self.version {
+            self.version = version;
+            self.known.iter_mut().for_each(|known| known.key = NOBODY);
+        }
+    }
+
+    /// The link header of packets to `address` by `port`, whose outlet this is.
+    /// `None`: no such neighbour is known.
+    #[inline(always)]
+    pub(super) fn header(
+        &mut self,
+        port: PortId,
+        address: u32,
+        outlet: &Outlet,
+        tables: &Tables,
+    ) -> Option<[u8; EthernetHeader::LEN]> {
+        let key = u64::from(port.0) << 32 | u64::from(address);
+        // Fibonacci hashing; who makes two next hops share a place gains a look-up.
+        let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
+        let known = self.known.get_mut(place)?;
+        if known.key != key {
+            let mac = tables.neighbor(port, Ipv4Addr::from_bits(address))?;
+            *known = Known { key, header: link_header(mac, outlet.mac) };
+        }
+        Some(known.header)
+    }
+}
+
+fn link_header(to: MacAddress, from: MacAddress) -> [u8; EthernetHeader::LEN] {
+    let header = EthernetHeader::new(to, from, EtherType::IPV4);
+    let mut bytes = [0; EthernetHeader::LEN];
+    bytes.copy_from_slice(header.as_bytes());
+    bytes
+}
