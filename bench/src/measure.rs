@@ -1,0 +1,164 @@
+//! Running a programme on a box: the worker on its core, and beside it what the control
+//! core does.
+
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, anyhow, bail};
+use homeport_dataplane::launch::Control;
+use homeport_dataplane::table::binding::EntryFlags;
+use homeport_dataplane::verdict::DropReason;
+use rustix::thread::{CpuSet, sched_setaffinity};
+
+use crate::case::Family;
+use crate::cycles;
+use crate::frames::Random;
+use crate::generator::{Phase, PhaseResult, Shared};
+use crate::world::{self, Size, World};
+
+/// How the threads are laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Cores {
+    /// Of the worker.
+    pub worker: Option<usize>,
+    /// Of what the control core does.
+    pub control: Option<usize>,
+}
+
+/// What one programme gave.
+#[derive(Debug)]
+pub struct Measured {
+    /// For each phase, in order.
+    pub results: Vec<PhaseResult>,
+    /// Table updates that were really made in each phase, a second.
+    pub updates_per_second: Vec<f64>,
+    /// How long it took to install the bindings.
+    pub installed_in: Duration,
+}
+
+/// What is told while it runs.
+pub trait Progress {
+    /// So many bindings are installed.
+    fn installed(&self, count: u64);
+    /// This phase runs.
+    fn phase(&self, number: usize, phase: &Phase);
+}
+
+/// Says nothing.
+#[derive(Debug)]
+pub struct Quiet;
+
+impl Progress for Quiet {
+    fn installed(&self, _: u64) {}
+    fn phase(&self, _: usize, _: &Phase) {}
+}
+
+/// Runs a programme on a box of its own.
+///
+/// # Errors
+/// A frame left the box that was wrong, a packet was lost, or there is no such box.
+pub fn run(
+    family: Family,
+    entries: u64,
+    programme: Vec<Phase>,
+    cores: Cores,
+    progress: &dyn Progress,
+) -> Result<Measured> {
+    let flows = if family == Family::Flows { entries } else { 0 };
+    let shared = Shared::new(programme, flows);
+    let size = Size { family, entries, core: cores.worker };
+    let world = World::new(&size, &shared, |count| progress.installed(count))?;
+    let World { mut control, worker, installed_in } = world;
+    // Measured once, and not in a run.
+    cycles::reading();
+    cycles::per_second();
+    pin(cores.control);
+    let running = thread::Builder::new().name("rx-0".into()).spawn({
+        let shared = Arc::clone(&shared);
+        move || worker.run(&shared.stop)
+    })?;
+    let updates_per_second = attend(&mut control, family, &shared, progress, || {
+        running.is_finished()
+    })?;
+    running.join().map_err(|_| anyhow!("the worker panicked"))?;
+    let results = shared.results().map_err(|error| error.context(drops(&control)))?;
+    check_conservation(&control)?;
+    Ok(Measured { results, updates_per_second, installed_in })
+}
+
+/// What the control core does meanwhile: it reads what is punted, and replaces bindings.
+fn attend(
+    control: &mut Control,
+    family: Family,
+    shared: &Shared,
+    progress: &dyn Progress,
+    is_done: impl Fn() -> bool,
+) -> Result<Vec<f64>> {
+    let mut made = vec![0.0; shared.programme.len()];
+    let mut buffer = Vec::new();
+    let mut random = Random::new(99);
+    let mut told = None;
+    let (mut begin, mut count) = (cycles::now(), 0u64);
+    while !is_done() {
+        while control.punts.next(&mut buffer).is_some() {}
+        let Some((at, phase)) = shared.running() else {
+            thread::sleep(Duration::from_millis(1));
+            continue;
+        };
+        if told != Some(at) {
+            (told, begin, count) = (Some(at), cycles::now(), 0);
+            progress.phase(at, phase);
+        }
+        let seconds = (cycles::now() - begin) as f64 / cycles::per_second();
+        let due = (seconds * f64::from(phase.updates)) as u64;
+        // Far behind, it does not run after what it missed with all its might.
+        let due = due.min(count + 1000);
+        while count < due {
+            let node = random.below(phase.entries);
+            // Every other update changes what an entry says.
+            let flags = EntryFlags::default().with(EntryFlags::CLAMP_MSS, count & 1 == 0);
+            let (key, entry) = world::binding(family, node, flags)?;
+            control.bindings.install(key, entry).map_err(|e| anyhow!("an update: {e}"))?;
+            count += 1;
+        }
+        if let Some(made) = made.get_mut(at) {
+            *made = count as f64 / seconds.max(1e-3);
+        }
+        let pause = if phase.updates > 0 { 20 } else { 500 };
+        thread::sleep(Duration::from_micros(pause));
+    }
+    Ok(made)
+}
+
+fn pin(core: Option<usize>) {
+    let Some(core) = core.filter(|core| *core < CpuSet::MAX_CPU) else { return };
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    // Where it may not, the scheduler decides.
+    let _ = sched_setaffinity(None, &cores);
+}
+
+/// Every packet has ended somewhere.
+fn check_conservation(control: &Control) -> Result<()> {
+    for port in control.ports.iter() {
+        let (came, went) = (port.stats.total_in(), port.stats.total_out());
+        if came != went {
+            bail!("{}: {came} packets came and {went} ended somewhere", port.name);
+        }
+    }
+    Ok(())
+}
+
+/// Why packets were dropped, for a failure's message.
+fn drops(control: &Control) -> String {
+    let count = |reason: &DropReason| -> u64 {
+        control.ports.iter().map(|port| port.stats.dropped(*reason).get()).sum()
+    };
+    let drops = DropReason::ALL.iter().map(|reason| (reason.counter(), count(reason)));
+    let drops: Vec<String> = drops
+        .filter(|(_, count)| *count > 0)
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    format!("dropped so far: {}", if drops.is_empty() { "nothing".into() } else { drops.join(", ") })
+}
