@@ -6,7 +6,7 @@ use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Packet, checksum};
 use zerocopy::FromBytes;
 
 use crate::addresses;
-use crate::case::{Case, Family, FrameLen};
+use crate::case::{Case, FrameLen};
 use crate::frames::{STATION, TTL};
 
 /// Looks at a frame that left the box while `case` was measured.
@@ -24,8 +24,9 @@ pub fn check(case: Case, len: FrameLen, frame: &[u8]) -> Result<(), String> {
     let is_tunnelled = source == addresses::HOME_AGENT;
     match case {
         Case::Encap(_) | Case::Mixed if is_tunnelled => {
-            let (opened, inside) = decap::open(&facts, whole.payload())
+            let (opened, _) = decap::open(&facts, whole.payload())
                 .map_err(|e| format!("the tunnel: {}", e.counter()))?;
+            let inside = whole.payload().get(usize::from(opened.shim_len)..).unwrap_or_default();
             let node = addresses::node(opened.inner.destination);
             expect("home address", opened.inner.destination, addresses::home(node))?;
             expect("outer destination", destination, addresses::care_of(node))?;
@@ -110,21 +111,11 @@ fn expect_sum(packet: &Ipv4Packet<'_>) -> Result<(), String> {
     if field == [0, 0] { Err("the UDP checksum is gone".into()) } else { Ok(()) }
 }
 
-/// Whether nothing of this case leaves the box.
-pub const fn is_dropped(case: Case) -> bool {
-    matches!(case, Case::Miss)
-}
-
-/// The part of a case's packets that is dropped, as `(of, all)`.
+/// The part of a case's packets that is dropped, and rightly.
 pub const fn dropped_share(case: Case) -> f64 {
     match case {
         Case::Miss => 1.0,
         Case::Mixed => 0.01,
         _ => 0.0,
     }
-}
-
-/// The family whose bindings a frame is checked against.
-pub const fn family(case: Case) -> Family {
-    case.family()
 }

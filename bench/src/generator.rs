@@ -30,7 +30,7 @@ const SAMPLE: u64 = 16;
 
 /// A run in which the thread was put aside is made again, so often for each run that
 /// was asked for.
-const REPEATS: usize = 3;
+pub const REPEATS: usize = 3;
 
 /// One thing to measure on a box.
 #[derive(Clone, Copy, Debug)]
@@ -210,13 +210,13 @@ struct Mark {
 }
 
 impl GeneratorPort {
-    /// The port with this number, [`INSIDE`] or [`OUTSIDE`].
-    pub fn new(number: u8, shared: Arc<Shared>) -> Self {
+    /// The queue of a worker at the port with this number, [`INSIDE`] or [`OUTSIDE`].
+    pub fn new(number: u8, worker: usize, shared: Arc<Shared>) -> Self {
         GeneratorPort {
             number,
             name: format!("generator{number}"),
             shared,
-            random: Random::new(u64::from(number) + 1),
+            random: Random::new(u64::from(number) + 2 * worker as u64 + 1),
             frames: None,
             next: 0,
             stage: Stage::Begin,

@@ -2,19 +2,22 @@
 //! core does.
 
 use std::sync::Arc;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use homeport_dataplane::launch::Control;
+use homeport_dataplane::packet::BURST;
+use homeport_dataplane::stats::PortStats;
 use homeport_dataplane::table::binding::EntryFlags;
 use homeport_dataplane::verdict::DropReason;
+use homeport_dataplane::worker::Worker;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::case::Family;
 use crate::cycles;
 use crate::frames::Random;
-use crate::generator::{Phase, PhaseResult, Shared};
+use crate::generator::{Extent, Order, Phase, PhaseResult, REPEATS, Shared};
 use crate::world::{self, Size, World};
 
 /// How the threads are laid out.
@@ -24,6 +27,16 @@ pub struct Cores {
     pub worker: Option<usize>,
     /// Of what the control core does.
     pub control: Option<usize>,
+}
+
+impl Cores {
+    /// Puts this thread on its core, and measures the clock, which is not to be done in
+    /// a run.
+    fn prepare(self) {
+        pin(self.control);
+        cycles::reading();
+        cycles::per_second();
+    }
 }
 
 /// What one programme gave.
@@ -66,25 +79,68 @@ pub fn run(
     progress: &dyn Progress,
 ) -> Result<Measured> {
     let flows = if family == Family::Flows { entries } else { 0 };
-    let shared = Shared::new(programme, flows);
-    let size = Size { family, entries, core: cores.worker };
-    let world = World::new(&size, &shared, |count| progress.installed(count))?;
-    let World { mut control, worker, installed_in } = world;
-    // Measured once, and not in a run.
-    cycles::reading();
-    cycles::per_second();
-    pin(cores.control);
-    let running = thread::Builder::new().name("rx-0".into()).spawn({
-        let shared = Arc::clone(&shared);
-        move || worker.run(&shared.stop)
-    })?;
-    let updates_per_second = attend(&mut control, family, &shared, progress, || {
-        running.is_finished()
-    })?;
-    running.join().map_err(|_| anyhow!("the worker panicked"))?;
+    let shared = [Shared::new(programme, flows)];
+    let size = Size { family, entries: room(&shared) };
+    let world = World::new(&size, &shared, &[cores.worker], |count| progress.installed(count))?;
+    let World { mut control, workers, installed_in } = world;
+    cores.prepare();
+    let running = start(workers, &shared)?;
+    let [shared] = &shared;
+    let is_done = || running.iter().all(JoinHandle::is_finished);
+    let updates_per_second = attend(&mut control, family, shared, progress, is_done)?;
+    join(running)?;
     let results = shared.results().map_err(|error| error.context(drops(&control)))?;
     check_conservation(&control)?;
     Ok(Measured { results, updates_per_second, installed_in })
+}
+
+/// The most that a programme has in its tables.
+fn room(shared: &[Arc<Shared>]) -> u64 {
+    let phases = shared.iter().flat_map(|shared| &shared.programme);
+    let most = |phase: &Phase| match (phase.order, phase.extent) {
+        (Order::From(first), Extent::Packets(packets)) => {
+            let runs = phase.runs * (1 + REPEATS) + 1;
+            first + phase.warm_up + runs as u64 * (packets + BURST as u64)
+        }
+        (Order::From(first), Extent::Ticks(_)) => first + phase.warm_up,
+        (Order::Random, _) => phase.entries,
+    };
+    phases.map(most).max().unwrap_or(1)
+}
+
+/// What several workers gave, each by itself, at the same time.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_together(
+    family: Family,
+    programmes: Vec<(Vec<Phase>, Option<usize>)>,
+    control_core: Option<usize>,
+) -> Result<Vec<Vec<PhaseResult>>> {
+    let cores: Vec<Option<usize>> = programmes.iter().map(|(_, core)| *core).collect();
+    let shared: Vec<Arc<Shared>> =
+        programmes.into_iter().map(|(programme, _)| Shared::new(programme, 0)).collect();
+    let size = Size { family, entries: room(&shared) };
+    let World { control, workers, .. } = World::new(&size, &shared, &cores, |_| {})?;
+    Cores { worker: None, control: control_core }.prepare();
+    join(start(workers, &shared)?)?;
+    check_conservation(&control)?;
+    shared.iter().map(|shared| shared.results()).collect()
+}
+
+fn start(workers: Vec<Worker>, shared: &[Arc<Shared>]) -> Result<Vec<JoinHandle<()>>> {
+    let start = |(number, (worker, shared)): (usize, (Worker, &Arc<Shared>))| {
+        let shared = Arc::clone(shared);
+        let name = format!("rx-{number}");
+        Ok(thread::Builder::new().name(name).spawn(move || worker.run(&shared.stop))?)
+    };
+    workers.into_iter().zip(shared).enumerate().map(start).collect()
+}
+
+fn join(running: Vec<JoinHandle<()>>) -> Result<()> {
+    running.into_iter().try_for_each(|thread| {
+        thread.join().map_err(|_| anyhow!("a worker panicked"))
+    })
 }
 
 /// What the control core does meanwhile: it reads what is punted, and replaces bindings.
@@ -142,7 +198,7 @@ fn pin(core: Option<usize>) {
 /// Every packet has ended somewhere.
 fn check_conservation(control: &Control) -> Result<()> {
     for port in control.ports.iter() {
-        let (came, went) = (port.stats.total_in(), port.stats.total_out());
+        let (came, went) = (port.sum(PortStats::total_in), port.sum(PortStats::total_out));
         if came != went {
             bail!("{}: {came} packets came and {went} ended somewhere", port.name);
         }
@@ -153,7 +209,8 @@ fn check_conservation(control: &Control) -> Result<()> {
 /// Why packets were dropped, for a failure's message.
 fn drops(control: &Control) -> String {
     let count = |reason: &DropReason| -> u64 {
-        control.ports.iter().map(|port| port.stats.dropped(*reason).get()).sum()
+        let of = |stats: &PortStats| stats.dropped(*reason).get();
+        control.ports.iter().map(|port| port.sum(of)).sum()
     };
     let drops = DropReason::ALL.iter().map(|reason| (reason.counter(), count(reason)));
     let drops: Vec<String> = drops

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow};
 use homeport_dataplane::launch::{Control, DataplaneConfig, PollMode, PortSetup, build};
 use homeport_dataplane::napt::NaptConfig;
+use homeport_dataplane::port::Port;
 use homeport_dataplane::table::binding::{
     BindingEntry, BindingKey, EntryFlags, TunnelEnd, TunnelFlags,
 };
@@ -28,8 +29,8 @@ pub const TENANT: TenantId = TenantId(0);
 pub struct World {
     /// What the control core has of it.
     pub control: Control,
-    /// What the packet core runs.
-    pub worker: Worker,
+    /// What the packet cores run.
+    pub workers: Vec<Worker>,
     /// How long its bindings took to install.
     pub installed_in: Duration,
 }
@@ -41,25 +42,49 @@ pub struct Size {
     pub family: Family,
     /// Its bindings, or the flows that it will be led to open.
     pub entries: u64,
-    /// The core that the worker shall keep to.
-    pub core: Option<usize>,
 }
 
 impl World {
-    /// Makes one. `progress` is told how many bindings are installed, now and then.
+    /// Makes one whose ports are the generator's, with a worker and a queue of each port
+    /// for each of `shared`, on these cores. `progress` is told how many bindings are
+    /// installed, now and then.
     ///
     /// # Errors
     /// A table is full, or the system has no descriptor left.
-    pub fn new(size: &Size, shared: &Arc<Shared>, progress: impl Fn(u64)) -> Result<World> {
-        let port = |number: u8| PortSetup {
+    pub fn new(
+        size: &Size,
+        shared: &[Arc<Shared>],
+        cores: &[Option<usize>],
+        progress: impl Fn(u64),
+    ) -> Result<World> {
+        let port = |number: u8| {
+            let queue = |(worker, shared): (usize, &Arc<Shared>)| -> Box<dyn Port> {
+                Box::new(GeneratorPort::new(number, worker, Arc::clone(shared)))
+            };
+            shared.iter().enumerate().map(queue).collect()
+        };
+        World::with_ports(size, [INSIDE, OUTSIDE].map(port), cores, progress)
+    }
+
+    /// The same with these queues of its two ports.
+    ///
+    /// # Errors
+    /// As [`World::new`].
+    pub fn with_ports(
+        size: &Size,
+        ports: [Vec<Box<dyn Port>>; 2],
+        cores: &[Option<usize>],
+        progress: impl Fn(u64),
+    ) -> Result<World> {
+        let setup = |(number, queues): (usize, Vec<Box<dyn Port>>)| PortSetup {
             name: format!("port{number}"),
             tenant: TENANT,
-            port: Box::new(GeneratorPort::new(number, Arc::clone(shared))),
+            queues,
             twin: None,
         };
-        let ports = [INSIDE, OUTSIDE].map(port).into();
-        let (mut control, worker) =
-            build(&config(size), ports).context("making the dataplane")?;
+        let ports = ports.into_iter().enumerate().map(setup).collect();
+        let config = DataplaneConfig { cores: cores.to_vec(), ..config(size) };
+        let (mut control, workers) = build(&config, ports).context("making the dataplane")?;
         furnish(&mut control)?;
         let begin = Instant::now();
         match size.family {
@@ -70,7 +95,7 @@ impl World {
             }
             family => bind(&mut control, family, size.entries, progress)?,
         }
-        Ok(World { control, worker, installed_in: begin.elapsed() })
+        Ok(World { control, workers, installed_in: begin.elapsed() })
     }
 }
 
@@ -79,7 +104,6 @@ fn config(size: &Size) -> DataplaneConfig {
     let entries = usize::try_from(size.entries).unwrap_or(usize::MAX);
     DataplaneConfig {
         poll: PollMode::Busy,
-        core: size.core,
         // As an operator would have it: no more than the worker needs.
         buffers: 0,
         hash_seed: [0x5eed_0000_0000_0001, 0x5eed_0000_0000_0002],
