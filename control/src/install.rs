@@ -447,7 +447,7 @@ impl Table for VisitorWriter {
     }
 }
 
-impl<S: Scope + Hash, V: Copy + Send + Sync + 'static> Table for RouteWriter<S, V> {
+impl<S: Scope + Hash, V: Copy + Eq + Hash + Send + Sync + 'static> Table for RouteWriter<S, V> {
     type Key = (S, Prefix);
     type Value = V;
 

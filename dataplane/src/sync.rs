@@ -121,12 +121,18 @@ pub(crate) enum Mutant {
     PublishRelaxed,
     /// A key that moves leaves its first bucket before it is in its second.
     MovedAfterwards,
-    /// A route look-up believes a result that a removal may have torn.
-    RouteUnchecked,
-    /// A removal of a route is counted after it is done.
-    RemovalLate,
-    /// A removal of a route is counted without releasing what was done before.
-    RemovalRelaxed,
+    /// A route that changes empties its slots before it fills them.
+    RouteInTwoSteps,
+    /// A route is published without releasing its value.
+    RouteRelaxed,
+    /// A node of routes is published without releasing its slots.
+    ChildPublishedRelaxed,
+    /// A node of routes is retired before no slot names it.
+    NodeRetiredEarly,
+    /// The epoch of routes is raised before the change.
+    RouteEpochEarly,
+    /// The epoch of routes is raised without releasing the change.
+    RouteEpochRelaxed,
     /// A message is published without releasing its bytes.
     HeadRelaxed,
     /// Room is given back without releasing the reads of it.

@@ -17,8 +17,8 @@ fn installer(capacity: usize) -> Installer {
         listeners: ListenerWriter::new(4, SEED),
         visitors: visitor::visitors(capacity, SEED),
         locals: hash::table(16, SEED),
-        routes: lpm::routes(16, SEED),
-        source_routes: source_route::source_routes(16, SEED),
+        routes: lpm::routes(16),
+        source_routes: source_route::source_routes(16),
         neighbors: hash::table(16, SEED),
     };
     Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)])

@@ -4,59 +4,82 @@
 //!
 //! # How it works
 //!
-//! One [hash table](super::hash) holds every route under (scope, prefix, prefix
-//! length). Beside it, one atomic word has a bit for each prefix length that any
-//! route has. A look-up tries the lengths in use, from the longest to the shortest:
-//! the first hit is the longest match.
+//! The table is a *trie* with a stride of eight bits: a node has 256 slots, and the
+//! scope's number and the address, a byte for each level, lead from node to node.
+//! A slot is one atomic word. It names a *child*, or it is a *leaf*: the number of a
+//! value and the length of the prefix that put it there; or it is empty. A prefix is
+//! expanded: it has all slots that it covers, but those that a longer one has, in
+//! its own node and in the nodes below. So the slot at which a walk ends holds the
+//! longest match, and a look-up never turns back.
+//!
+//! The walk of scope 0 begins at the node of its addresses, as that never goes away:
+//! it costs one load when there are no prefixes but the default route's, and three
+//! for a /24. Other scopes have the nodes of their numbers before it: one for those
+//! below 256, else four.
+//!
+//! Equal values are kept once: a million routes by a handful of gateways take a
+//! handful of cache lines of values.
+//!
+//! Nodes and values lie in slabs that are as large as they may ever become and never
+//! move; memory that is not used is not touched. The writer also keeps the routes in
+//! an ordered map, to know what a removed route hid.
 //!
 //! # Why it is right
 //!
-//! Single routes are installed, replaced and removed atomically, as the hash table
-//! does it. A look-up reads several keys, though, and the writer may change routes
-//! between two of them: a look-up that tried the new /24 before it was there and
-//! the old /16 after it was removed would find nothing, though one of them was
-//! there at any time. So the word also counts removals:
+//! * A slot goes from one leaf to another in one store, and each is the best match of
+//!   what is installed: a reader sees the old state or the new one, never a gap, and
+//!   needs not look twice. A change that covers many slots is seen by one address
+//!   earlier than by another.
+//! * What a word names (a child's slots, a value) is filled before the word is stored
+//!   with `Release`, and loaded with `Acquire`. New nodes are all filled before the
+//!   uppermost is named: they become known in one step.
+//! * A node goes when the last prefix that ends in it or below it has gone. All its
+//!   slots then hold the same word, and its place in the parent takes that. Nodes
+//!   and values are reused when all readers have passed a quiescent point
+//!   ([`qsbr`](super::qsbr)). A reader that is in such a node still reads what was
+//!   right after it began.
+//! * Only the writer stores, and it is `&mut` when it does, so what it lends from
+//!   `get` and `iter` cannot change.
 //!
-//! * The writer sets a length's bit after its first route is in (`Release`), and
-//!   raises the count (`Release`) *before* it removes a route.
-//! * A look-up reads the word (`Acquire`), looks up, and reads it again. If it saw
-//!   a slot that a removal emptied (an `Acquire` load of a `Release` store), it also
-//!   sees the count raised before it. So if the count is unchanged, every removal
-//!   that the look-up saw was announced before it began; then the first read of
-//!   the word made visible all that was installed before those removals.
-//! * If the count did change, the look-up is made again, at most [`ATTEMPTS`] times
-//!   in all: it never waits for the writer. Only a removal during each attempt
-//!   leaves a result that may be a gap's.
-//!
-//! **Not done:** a look-up costs as many hash look-ups as there are prefix lengths
-//! in use; a trie or per-scope lengths would make fewer.
+//! **Not done:** a prefix shorter than /8 that comes or goes costs a walk over all
+//! that is below it, the default route one over the whole scope; huge pages.
+#![allow(unsafe_code, reason = "readers and the writer share values without a lock")]
 
-use std::{fmt, net::Ipv4Addr};
+mod room;
+mod trie;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt,
+    hash::Hash,
+    net::Ipv4Addr,
+};
 
 use homeport_wire::TenantId;
 
-use super::{
-    hash::{self, Reader, TableFull, Writer},
-    keyed::{TableKey, WORDS},
-    route::RouteEntry,
+use self::{
+    room::{Room, Users},
+    trie::{HOME, Key, LEVELS, MAX_VALUES, TOP, Trie, Word, prepare, publish, read},
 };
-use crate::sync::{Arc, AtomicU64, Mutant, Ordering, Padded, planted};
+use super::{hash::TableFull, qsbr::Participant, route::RouteEntry};
+use crate::sync::{Arc, Mutant, Ordering, planted};
 
 /// The longest prefix of IPv4.
 const LONGEST: u8 = 32;
 
-/// Bits of the word that name lengths in use: bit n for /n. Above them is the
-/// count of removals.
-const LENGTHS: u64 = (1 << (LONGEST + 1)) - 1;
+/// The most routes of a table.
+pub const MAX_CAPACITY: usize = MAX_VALUES / 2;
 
-/// One removal, in the word.
-const REMOVAL: u64 = LENGTHS + 1;
+/// Nodes and values beyond those that the routes need, for those that wait for
+/// readers.
+const SPARE: std::ops::RangeInclusive<usize> = if cfg!(loom) { 1..=1 } else { 64..=65_536 };
 
-/// How often a look-up is made when routes are removed meanwhile.
-pub const ATTEMPTS: usize = 8;
+/// How many routes may each have a way of nodes of its own. More routes than this
+/// share the upper ones, unless they are in very many scopes.
+const SCATTERED: usize = 1 << 16;
 
 /// What a route is found by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteKey<S = TenantId> {
     /// Whose route it is.
     scope: S,
@@ -97,46 +120,76 @@ impl<S> fmt::Display for RouteKey<S> {
     }
 }
 
-/// Makes a route table for at most `capacity` routes; `seed` as in
-/// [`hash::table`].
-pub fn routes<S, V>(capacity: usize, seed: [u64; 2]) -> RouteWriter<S, V>
+/// Makes a route table for at most `capacity` routes (from 1 to [`MAX_CAPACITY`]; what
+/// is outside is taken as the nearest). It reserves address space, about seven
+/// kilobytes a route up to 65,536 routes and one for each further, and uses memory as
+/// routes come.
+pub fn routes<S, V>(capacity: usize) -> RouteWriter<S, V>
 where
     S: Scope,
-    V: Copy + Send + Sync + 'static,
+    V: Copy + Eq + Hash + Send + Sync + 'static,
 {
+    let capacity = capacity.clamp(1, MAX_CAPACITY);
+    let spare = (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
+    let kept = HOME as usize + 1;
+    // A way has a node on each level, but all have the top.
+    let nodes = kept + capacity + (LEVELS - 2) * capacity.min(SCATTERED) + spare;
+    let values = capacity + spare;
     RouteWriter {
-        routes: hash::table(capacity, seed),
-        word: Arc::new(Padded(AtomicU64::new(0))),
+        trie: Arc::new(Trie::new(nodes, values)),
+        room: Room::new(kept as u32, nodes as u32, values as u32),
+        routes: BTreeMap::new(),
         used: [0; LONGEST as usize + 1],
+        numbers: HashMap::new(),
+        value_users: Users::default(),
+        node_users: Users::default(),
+        epoch: 0,
+        capacity,
     }
 }
 
 /// What routes are kept apart by.
-pub trait Scope: TableKey {}
+pub trait Scope: Copy + Ord + Send + Sync + 'static {
+    /// Its number, by which it differs from every other. Those below 256 are found
+    /// faster, and 0 the fastest.
+    fn number(self) -> u32;
+}
 
-impl<S: TableKey> Scope for S {}
-
-impl<S: Scope> TableKey for RouteKey<S> {
+impl Scope for TenantId {
     #[inline(always)]
-    fn words(&self) -> [u64; WORDS] {
-        let [scope, ..] = self.scope.words();
-        [scope, u64::from(self.prefix.to_bits()) << 8 | u64::from(self.prefix_len), 0]
+    fn number(self) -> u32 {
+        self.0
     }
 }
 
 /// The only one who changes the routes.
 pub struct RouteWriter<S = TenantId, V = RouteEntry> {
-    routes: Writer<RouteKey<S>, V>,
-    /// The lengths in use and the count of removals; only the writer stores to it.
-    word: Arc<Padded<AtomicU64>>,
+    trie: Arc<Trie<V>>,
+    room: Room,
+    /// All routes, with the numbers of their values.
+    routes: BTreeMap<RouteKey<S>, u32>,
     /// How many routes each prefix length has.
     used: [usize; LONGEST as usize + 1],
+    /// The number of each value in use.
+    numbers: HashMap<V, u32>,
+    /// How many routes have a value, by its number.
+    value_users: Users,
+    /// How many prefixes end in a node and how many children it has, by its number.
+    /// Whether it has any is not asked of those that never go.
+    node_users: Users,
+    /// As published.
+    epoch: u64,
+    capacity: usize,
 }
 
-impl<S: Scope, V: Copy + Send + Sync + 'static> RouteWriter<S, V> {
+impl<S: Scope, V: Copy + Eq + Hash + Send + Sync + 'static> RouteWriter<S, V> {
     /// A new reader, online. It must say `quiescent` or `offline` like any reader.
     pub fn reader(&self) -> RouteReader<S, V> {
-        RouteReader { routes: self.routes.reader(), word: Arc::clone(&self.word) }
+        RouteReader {
+            trie: Arc::clone(&self.trie),
+            participant: self.room.reader(),
+            scope: std::marker::PhantomData,
+        }
     }
 
     /// Adds a route, or replaces the one of this prefix in one step. Bits of
@@ -153,16 +206,29 @@ impl<S: Scope, V: Copy + Send + Sync + 'static> RouteWriter<S, V> {
         entry: V,
     ) -> Result<(), TableFull> {
         let key = RouteKey::new(scope, prefix, prefix_len);
-        let before = self.routes.len();
-        self.routes.install(key, entry)?;
-        if self.routes.len() > before
-            && let Some(used) = self.used.get_mut(usize::from(key.prefix_len))
-        {
-            *used += 1;
-            // Relaxed: the writer stored it itself. Release: who sees the bit sees
-            // the route.
-            let word = self.word.0.load(Ordering::Relaxed);
-            self.word.0.store(word | 1 << key.prefix_len, Ordering::Release);
+        let old = self.routes.get(&key).copied();
+        if old.is_none() && self.routes.len() >= self.capacity {
+            return Err(TableFull);
+        }
+        let value = self.take_value(entry).ok_or(TableFull)?;
+        if old == Some(value) {
+            self.release_value(value);
+            return Ok(());
+        }
+        if planted(Mutant::RouteEpochEarly) {
+            self.publish();
+        }
+        if self.expand(&key, Word::leaf(key.prefix_len, value), old.is_none()).is_none() {
+            self.release_value(value);
+            return Err(TableFull);
+        }
+        self.routes.insert(key, value);
+        match old {
+            Some(old) => self.release_value(old),
+            None => self.count(key.prefix_len, 1),
+        }
+        if !planted(Mutant::RouteEpochEarly) {
+            self.publish();
         }
         Ok(())
     }
@@ -170,38 +236,26 @@ impl<S: Scope, V: Copy + Send + Sync + 'static> RouteWriter<S, V> {
     /// Removes a route; whether it was there.
     pub fn remove(&mut self, scope: S, prefix: Ipv4Addr, prefix_len: u8) -> bool {
         let key = RouteKey::new(scope, prefix, prefix_len);
-        if self.routes.get(&key).is_none() {
+        let Some(value) = self.routes.remove(&key) else {
             return false;
-        }
-        // Relaxed: the writer stored it itself. Release: who knows of the removal
-        // sees all routes that were installed before it.
-        let word = self.word.0.load(Ordering::Relaxed).wrapping_add(REMOVAL);
-        let order =
-            if planted(Mutant::RemovalRelaxed) { Ordering::Relaxed } else { Ordering::Release };
-        if planted(Mutant::RemovalLate) {
-            self.routes.remove(&key);
-        }
-        self.word.0.store(word, order);
-        self.routes.remove(&key);
-        if let Some(used) = self.used.get_mut(usize::from(key.prefix_len)) {
-            *used -= 1;
-            if *used == 0 {
-                // Relaxed would do: a look-up for a length without routes is only
-                // slower.
-                self.word.0.store(word & !(1 << key.prefix_len), Ordering::Release);
-            }
-        }
+        };
+        self.count(key.prefix_len, -1);
+        let uncovered = self.shorter(&key);
+        self.contract(&key, Word::leaf(key.prefix_len, value), uncovered);
+        self.release_value(value);
+        self.publish();
         true
     }
 
     /// The route of exactly this prefix.
     pub fn get(&self, scope: S, prefix: Ipv4Addr, prefix_len: u8) -> Option<&V> {
-        self.routes.get(&RouteKey::new(scope, prefix, prefix_len))
+        let value = self.routes.get(&RouteKey::new(scope, prefix, prefix_len))?;
+        self.value(*value)
     }
 
-    /// All routes, in no order.
+    /// All routes, ordered by scope and prefix.
     pub fn iter(&self) -> impl Iterator<Item = (&RouteKey<S>, &V)> {
-        self.routes.iter()
+        self.routes.iter().filter_map(|(key, value)| Some((key, self.value(*value)?)))
     }
 
     /// How many routes there are.
@@ -216,88 +270,259 @@ impl<S: Scope, V: Copy + Send + Sync + 'static> RouteWriter<S, V> {
 
     /// How many routes there may be.
     pub fn capacity(&self) -> usize {
-        self.routes.capacity()
+        self.capacity
+    }
+
+    /// Gives a prefix its slots, with the nodes that lead there; `None` if there are
+    /// not enough, and then nothing has changed.
+    fn expand(&mut self, route: &RouteKey<S>, leaf: Word, is_new: bool) -> Option<()> {
+        let trie = Arc::clone(&self.trie);
+        let key = route.key();
+        let (last, covered) = key.end(route.prefix_len);
+        let mut node = TOP;
+        for level in 0..last {
+            let slot = trie.slot(node, key, level)?;
+            let word = read(slot);
+            if let Some(child) = word.as_child() {
+                node = child;
+                continue;
+            }
+            let child = Word::child(self.branch(route, leaf, word, level + 1)?);
+            if planted(Mutant::ChildPublishedRelaxed) {
+                prepare(slot, child);
+            } else {
+                publish(slot, child);
+            }
+            self.node_users.add(node);
+            return Some(());
+        }
+        trie.overwrite(node, covered, 0..=leaf.rank(), leaf);
+        if is_new {
+            self.node_users.add(node);
+        }
+        Some(())
+    }
+
+    /// A new node of `level`, and below it all to the end of a prefix. What `leaf`
+    /// does not cover holds `above`.
+    fn branch(
+        &mut self,
+        route: &RouteKey<S>,
+        leaf: Word,
+        above: Word,
+        level: usize,
+    ) -> Option<u32> {
+        let key = route.key();
+        let (last, covered) = key.end(route.prefix_len);
+        let node = self.room.take_node()?;
+        let below = if level == last {
+            None
+        } else if let Some(below) = self.branch(route, leaf, above, level + 1) {
+            Some(Word::child(below))
+        } else {
+            self.room.give_back_node(node);
+            return None;
+        };
+        for (index, slot) in self.trie.slots(node).iter().enumerate() {
+            let word = match below {
+                None if covered.contains(&index) => leaf,
+                Some(below) if index == key.index(level) => below,
+                _ => above,
+            };
+            prepare(slot, word);
+        }
+        self.node_users.add(node);
+        Some(node)
+    }
+
+    /// Gives the slots of a prefix to `uncovered`, and lets nodes go in which no
+    /// prefix is left.
+    fn contract(&mut self, route: &RouteKey<S>, leaf: Word, uncovered: Word) {
+        let trie = Arc::clone(&self.trie);
+        let key = route.key();
+        let (last, covered) = key.end(route.prefix_len);
+        let mut way = [TOP; LEVELS];
+        let mut node = TOP;
+        for (level, place) in way.iter_mut().enumerate().take(last + 1) {
+            *place = node;
+            if level == last {
+                break;
+            }
+            match trie.slot(node, key, level).and_then(|slot| read(slot).as_child()) {
+                Some(child) => node = child,
+                None => return,
+            }
+        }
+        trie.overwrite(node, covered, leaf.rank()..=leaf.rank(), uncovered);
+        let parents = way.iter().enumerate().take(last).rev();
+        for (level, parent) in parents {
+            if !self.node_users.leave(node) || node <= HOME {
+                return;
+            }
+            if planted(Mutant::NodeRetiredEarly) {
+                self.room.retire_node(node);
+            }
+            // All slots of the node hold the same.
+            if let Some(slot) = trie.slot(*parent, key, level) {
+                publish(slot, uncovered);
+            }
+            if !planted(Mutant::NodeRetiredEarly) {
+                self.room.retire_node(node);
+            }
+            node = *parent;
+        }
+    }
+
+    /// The leaf of the longest installed prefix that covers a route's and is shorter,
+    /// or an empty word.
+    fn shorter(&self, route: &RouteKey<S>) -> Word {
+        let lengths = self.used.iter().zip(0..route.prefix_len).rev();
+        lengths
+            .filter(|(used, _)| **used > 0)
+            .find_map(|(_, len)| {
+                let value = self.routes.get(&RouteKey::new(route.scope, route.prefix, len))?;
+                Some(Word::leaf(len, *value))
+            })
+            .unwrap_or(Word::EMPTY)
+    }
+
+    fn count(&mut self, prefix_len: u8, change: isize) {
+        if let Some(used) = self.used.get_mut(usize::from(prefix_len)) {
+            *used = used.saturating_add_signed(change);
+        }
+    }
+
+    /// The number of a value, which it keeps until it was released as often as taken.
+    fn take_value(&mut self, entry: V) -> Option<u32> {
+        if let Some(number) = self.numbers.get(&entry) {
+            self.value_users.add(*number);
+            return Some(*number);
+        }
+        let number = self.room.take_value()?;
+        // SAFETY: it was free: no slot names it, and every reader that could have
+        // found it in a slot has passed a quiescent point since.
+        unsafe { self.trie.fill(number, entry) };
+        self.numbers.insert(entry, number);
+        self.value_users.add(number);
+        Some(number)
+    }
+
+    /// To be called when no slot holds it any more for this user.
+    fn release_value(&mut self, number: u32) {
+        if self.value_users.leave(number) {
+            if let Some(value) = self.value(number).copied() {
+                self.numbers.remove(&value);
+            }
+            self.room.retire_value(number);
+        }
+    }
+
+    fn value(&self, number: u32) -> Option<&V> {
+        // SAFETY: this is the writer, the value is not retired, and only `&mut self`
+        // could change that.
+        unsafe { self.trie.value(number) }
+    }
+
+    /// Tells readers that there was a change.
+    fn publish(&mut self) {
+        self.epoch += 1;
+        let published = &self.trie.published.0;
+        // Relaxed: a look-up that follows reads the trie itself.
+        published.routes.store(self.routes.len() as u64, Ordering::Relaxed);
+        // Release: who sees the epoch sees the change.
+        let order =
+            if planted(Mutant::RouteEpochRelaxed) { Ordering::Relaxed } else { Ordering::Release };
+        published.epoch.store(self.epoch, order);
+    }
+}
+
+impl<S: Scope> RouteKey<S> {
+    fn key(&self) -> Key {
+        Key::new(self.scope.number(), self.prefix)
     }
 }
 
 impl<S, V> fmt::Debug for RouteWriter<S, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteWriter").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("RouteWriter")
+            .field("len", &self.routes.len())
+            .field("capacity", &self.capacity)
+            .finish_non_exhaustive()
     }
 }
 
 /// Finds routes, without ever waiting. Dropping it deregisters it.
 pub struct RouteReader<S = TenantId, V = RouteEntry> {
-    routes: Reader<RouteKey<S>, V>,
-    word: Arc<Padded<AtomicU64>>,
+    trie: Arc<Trie<V>>,
+    participant: Participant,
+    scope: std::marker::PhantomData<fn(S)>,
 }
 
 impl<S: Scope, V: Copy + Send + Sync + 'static> RouteReader<S, V> {
     /// The scope's route with the longest prefix that `destination` is in. An
     /// offline reader finds none.
+    #[inline]
     pub fn lookup(&self, scope: S, destination: Ipv4Addr) -> Option<V> {
         self.lookup_from(0, scope, destination)
     }
 
     /// As [`RouteReader::lookup`], but no prefix shorter than `shortest` counts.
+    #[inline]
     pub fn lookup_from(&self, shortest: u8, scope: S, destination: Ipv4Addr) -> Option<V> {
-        let counting = LENGTHS & (u64::MAX << shortest.min(LONGEST));
-        // Acquire: all routes whose bits it has, and all that were installed before
-        // the removals that it counts.
-        let mut word = self.word.0.load(Ordering::Acquire);
-        let mut found = None;
-        for _ in 0..ATTEMPTS {
-            found = self.longest(word & counting, scope, destination);
-            // The look-up's loads are Acquire: this one cannot be made before them.
-            let after = self.word.0.load(Ordering::Acquire);
-            if after & !LENGTHS == word & !LENGTHS || planted(Mutant::RouteUnchecked) {
-                break;
-            }
-            word = after;
+        debug_assert!(self.participant.is_online(), "a look-up by an offline reader");
+        if !self.participant.is_online() {
+            return None;
         }
-        found
+        let word = self.trie.best(Key::new(scope.number(), destination));
+        if word.rank() <= shortest.min(LONGEST) {
+            return None;
+        }
+        // SAFETY: a slot named it just now, and the reader is online.
+        unsafe { self.trie.copy(word.value()) }
+    }
+
+    /// A number that changes with every route that is installed, replaced or removed,
+    /// after the change is made.
+    ///
+    /// Who reads the epoch, then looks up, and later reads the same epoch again may
+    /// use the result again: no change that was complete when the epoch was read first
+    /// is missing from it, and none has been completed since. A look-up that came
+    /// before the first reading may be older.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        // Acquire: later look-ups see every change before this epoch.
+        self.trie.published.0.epoch.load(Ordering::Acquire)
     }
 
     /// Whether no scope has any route.
     #[inline]
     pub fn is_empty(&self) -> bool {
-        // Relaxed: a look-up that follows reads the word itself.
-        self.word.0.load(Ordering::Relaxed) & LENGTHS == 0
+        // Relaxed: a look-up that follows reads the trie itself.
+        self.trie.published.0.routes.load(Ordering::Relaxed) == 0
     }
 
-    /// As for [`Reader::quiescent`].
+    /// As for [`Reader::quiescent`](super::hash::Reader::quiescent).
     #[inline]
     pub fn quiescent(&mut self) {
-        self.routes.quiescent();
+        self.participant.quiescent();
     }
 
-    /// As for [`Reader::offline`].
+    /// As for [`Reader::offline`](super::hash::Reader::offline).
     pub fn offline(&mut self) {
-        self.routes.offline();
+        self.participant.offline();
     }
 
-    /// As for [`Reader::online`].
+    /// As for [`Reader::online`](super::hash::Reader::online).
     pub fn online(&mut self) {
-        self.routes.online();
-    }
-
-    /// Tries `lengths` (a bit for each), the longest first.
-    fn longest(&self, mut lengths: u64, scope: S, destination: Ipv4Addr) -> Option<V> {
-        while let Some(length) = lengths.checked_ilog2() {
-            lengths &= !(1 << length);
-            // At most 32: `LENGTHS` has no bit above.
-            let key = RouteKey::new(scope, destination, length as u8);
-            if let Some(entry) = self.routes.lookup(&key) {
-                return Some(*entry);
-            }
-        }
-        None
+        self.participant.online();
     }
 }
 
 impl<S, V> fmt::Debug for RouteReader<S, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RouteReader").field("routes", &self.routes).finish_non_exhaustive()
+        f.debug_struct("RouteReader")
+            .field("participant", &self.participant)
+            .finish_non_exhaustive()
     }
 }
 

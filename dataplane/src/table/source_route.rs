@@ -3,19 +3,11 @@
 
 use std::num::NonZeroU32;
 
-use super::keyed::{TableKey, WORDS};
-use super::lpm::{self, RouteReader, RouteWriter};
+use super::lpm::{self, RouteReader, RouteWriter, Scope};
 
 /// The number of a list of routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RouteList(pub NonZeroU32);
-
-impl TableKey for RouteList {
-    #[inline(always)]
-    fn words(&self) -> [u64; WORDS] {
-        [u64::from(self.0.get()), 0, 0]
-    }
-}
 
 /// The ways to the destinations of one prefix, each with its cost: the cheaper one
 /// that can be gone is gone, and of two that cost the same the tunnel. Never empty.
@@ -42,8 +34,14 @@ pub type SourceRouteWriter = RouteWriter<RouteList, SourceRouteEntry>;
 /// Finds source-restricted routes.
 pub type SourceRouteReader = RouteReader<RouteList, SourceRouteEntry>;
 
-/// Makes a table for at most `capacity` routes; `seed` as in
-/// [`hash::table`](super::hash::table).
-pub fn source_routes(capacity: usize, seed: [u64; 2]) -> SourceRouteWriter {
-    lpm::routes(capacity, seed)
+impl Scope for RouteList {
+    #[inline(always)]
+    fn number(self) -> u32 {
+        self.0.get()
+    }
+}
+
+/// Makes a table for at most `capacity` routes, as [`lpm::routes`] does.
+pub fn source_routes(capacity: usize) -> SourceRouteWriter {
+    lpm::routes(capacity)
 }
