@@ -40,7 +40,7 @@ fn longer() {
 
 #[test]
 fn loom_a_route_that_gets_longer_is_never_missed() {
-    explore("lpm longer", 1, longer);
+    explore("lpm longer", 9_000, longer);
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn child() {
 
 #[test]
 fn loom_a_new_node_is_known_with_all_its_slots() {
-    explore("lpm child", 1, child);
+    explore("lpm child", 400, child);
 }
 
 #[test]
@@ -92,9 +92,11 @@ fn loom_finds_a_node_that_is_not_released() {
 }
 
 /// A node goes and comes back elsewhere while a reader may be in it: the reader finds
-/// nobody else's route.
+/// nobody else's route. Others have the same values, so that only the node is reused.
 fn reclaim() {
-    let mut writer = routes(1);
+    let mut writer = routes(3);
+    writer.install(TENANT, address(8), 2, via(1)).unwrap();
+    writer.install(TENANT, address(12), 2, via(2)).unwrap();
     writer.install(TENANT, address(0), 4, via(1)).unwrap();
     let mut reader = writer.reader();
     let reading = thread::spawn(move || {
@@ -112,7 +114,7 @@ fn reclaim() {
 
 #[test]
 fn loom_a_node_is_not_reused_while_a_reader_is_in_it() {
-    explore("lpm reclaim", 1, reclaim);
+    explore("lpm reclaim", 16_000, reclaim);
 }
 
 #[test]
@@ -148,7 +150,7 @@ fn epoch() {
 
 #[test]
 fn loom_an_epoch_has_its_changes() {
-    explore("lpm epoch", 1, epoch);
+    explore("lpm epoch", 40, epoch);
 }
 
 #[test]
