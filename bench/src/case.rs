@@ -196,7 +196,8 @@ impl FromStr for FrameLen {
 /// # Errors
 /// It is no number, or more than [`addresses::MAX_NODES`].
 pub fn parse_entries(text: &str) -> Result<u64, String> {
-    let (digits, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let (digits, unit) =
+        text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
     let unit = match unit {
         "" => Some(1),
         "k" => Some(1000),
@@ -208,7 +209,9 @@ pub fn parse_entries(text: &str) -> Result<u64, String> {
     unit.zip(digits.parse::<u64>().ok())
         .and_then(|(unit, count)| count.checked_mul(unit))
         .filter(|count| (1..=addresses::MAX_NODES).contains(count))
-        .ok_or_else(|| format!("`{text}` is no number of entries: 1 to 16Mi, as 1k, 100k, 1M, 16Mi"))
+        .ok_or_else(|| {
+            format!("`{text}` is no number of entries: 1 to 16Mi, as 1k, 100k, 1M, 16Mi")
+        })
 }
 
 /// A number of entries for people.

@@ -390,6 +390,8 @@ mod tests {
             *lens.entry(len).or_insert(0u32) += 1;
         }
         let (seven, four, one) = (lens[&64], lens[&570], lens[&1400]);
-        assert!(seven.abs_diff(7000) < 200 && four.abs_diff(4000) < 200 && one.abs_diff(1000) < 200);
+        assert!(
+            seven.abs_diff(7000) < 200 && four.abs_diff(4000) < 200 && one.abs_diff(1000) < 200
+        );
     }
 }

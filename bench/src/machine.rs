@@ -68,8 +68,11 @@ impl Machine {
     /// In a line or two for people.
     pub fn describe(&self) -> String {
         let gib = self.memory_bytes as f64 / f64::from(1 << 30);
-        let virtual_machine =
-            if self.hypervisor.is_empty() { String::new() } else { format!(", {}", self.hypervisor) };
+        let virtual_machine = if self.hypervisor.is_empty() {
+            String::new()
+        } else {
+            format!(", {}", self.hypervisor)
+        };
         let pages = if self.huge_pages == 0 {
             format!("no huge pages reserved (transparent: {})", self.transparent_huge_pages)
         } else {

@@ -138,9 +138,9 @@ fn start(workers: Vec<Worker>, shared: &[Arc<Shared>]) -> Result<Vec<JoinHandle<
 }
 
 fn join(running: Vec<JoinHandle<()>>) -> Result<()> {
-    running.into_iter().try_for_each(|thread| {
-        thread.join().map_err(|_| anyhow!("a worker panicked"))
-    })
+    running
+        .into_iter()
+        .try_for_each(|thread| thread.join().map_err(|_| anyhow!("a worker panicked")))
 }
 
 /// What the control core does meanwhile: it reads what is punted, and replaces bindings.
@@ -217,5 +217,8 @@ fn drops(control: &Control) -> String {
         .filter(|(_, count)| *count > 0)
         .map(|(reason, count)| format!("{reason} {count}"))
         .collect();
-    format!("dropped so far: {}", if drops.is_empty() { "nothing".into() } else { drops.join(", ") })
+    format!(
+        "dropped so far: {}",
+        if drops.is_empty() { "nothing".into() } else { drops.join(", ") }
+    )
 }

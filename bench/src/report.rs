@@ -92,8 +92,11 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let at = |index: usize| values.get(index).copied().unwrap_or_default();
         let (half, last) = (values.len() / 2, values.len().saturating_sub(1));
-        let median =
-            if values.len().is_multiple_of(2) { (at(half.saturating_sub(1)) + at(half)) / 2.0 } else { at(half) };
+        let median = if values.len().is_multiple_of(2) {
+            (at(half.saturating_sub(1)) + at(half)) / 2.0
+        } else {
+            at(half)
+        };
         Spread { min: at(0), median, max: at(last) }
     }
 

@@ -190,11 +190,7 @@ fn bind(control: &mut Control, family: Family, count: u64, progress: impl Fn(u64
 ///
 /// # Errors
 /// Never: a binding with a tunnel can be made.
-pub fn binding(
-    family: Family,
-    node: u64,
-    flags: EntryFlags,
-) -> Result<(BindingKey, BindingEntry)> {
+pub fn binding(family: Family, node: u64, flags: EntryFlags) -> Result<(BindingKey, BindingEntry)> {
     let key = BindingKey { tenant: TENANT, home_address: addresses::home(node) };
     let encapsulation = family.kind(node).encapsulation(node);
     let end = TunnelEnd::new(addresses::care_of(node), encapsulation, TunnelFlags::REVERSE);

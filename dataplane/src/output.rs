@@ -76,6 +76,7 @@ impl Output {
     }
 
     /// Sends a frame by `port`, with the next burst.
+    #[inline]
     pub(crate) fn transmit(&mut self, packet: Packet, port: PortId) {
         let Some(outlet) = self.outlets.get_mut(usize::from(port.0)).filter(|outlet| outlet.up)
         else {
@@ -195,24 +196,32 @@ fn send(
     if burst.is_empty() {
         return;
     }
-    let mut sent_by = [(PortId::default(), 0u64); BURST];
+    let mut sent_by = [(PortId::default(), 0u32); BURST];
     let count = burst.len();
     for (slot, packet) in sent_by.iter_mut().zip(burst.iter()) {
-        *slot = (packet.port, packet.len() as u64);
+        // A frame's length has 16 bits.
+        *slot = (packet.port, packet.len() as u32);
     }
-    let sent = port.tx_burst(pool, burst);
-    for (index, (counted_at, len)) in sent_by.iter().take(count).enumerate() {
-        let Some(counters) = stats(all, *counted_at) else { continue };
+    let sent = port.tx_burst(pool, burst).min(count);
+    let (sent, refused) = sent_by.get(..count).unwrap_or_default().split_at(sent);
+    // Most bursts were counted at one port: once for each run of them.
+    let same_port = |one: &(PortId, u32), next: &(PortId, u32)| one.0 == next.0;
+    for run in sent.chunk_by(same_port) {
+        let Some(counters) = run.first().and_then(|(port, _)| stats(all, *port)) else { continue };
         match way {
-            _ if index >= sent => counters.dropped(DropReason::PortTransmitFull).add(1),
-            Way::ToKernel => counters.to_kernel.add(1),
-            Way::Out(egress) => {
-                counters.transmitted.add(1);
-                if let Some(egress) = stats(all, egress) {
-                    egress.tx.add(1);
-                    egress.tx_bytes.add(*len);
-                }
-            }
+            Way::ToKernel => counters.to_kernel.add(run.len() as u64),
+            Way::Out(_) => counters.transmitted.add(run.len() as u64),
         }
+    }
+    for (counted_at, _) in refused {
+        if let Some(counters) = stats(all, *counted_at) {
+            counters.dropped(DropReason::PortTransmitFull).add(1);
+        }
+    }
+    if let Way::Out(egress) = way
+        && let Some(egress) = stats(all, egress)
+    {
+        egress.tx.add(sent.len() as u64);
+        egress.tx_bytes.add(sent.iter().map(|(_, len)| u64::from(*len)).sum());
     }
 }

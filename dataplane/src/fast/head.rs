@@ -6,23 +6,12 @@ use crate::encap::OUTER_TTL;
 /// Bytes of a header without options: the only kind that goes fast.
 pub(super) const LEN: usize = 20;
 
-/// First octets of addresses that need a closer look: this network, loopback, link
-/// local (with all of 169/8), multicast and above (RFC 1812 §5.3.7, RFC 6890).
-const UNUSUAL: [bool; 256] = {
-    let mut unusual = [false; 256];
-    (unusual[0], unusual[127], unusual[169]) = (true, true, true);
-    let mut octet = 224;
-    while octet < 256 {
-        unusual[octet] = true;
-        octet += 1;
-    }
-    unusual
-};
-
-/// Whether an address needs a closer look.
+/// Whether an address needs a closer look, by its first octet: this network, loopback,
+/// link local (with all of 169/8), multicast and above (RFC 1812 §5.3.7, RFC 6890).
 #[inline(always)]
-pub(super) fn is_unusual(address: u32) -> bool {
-    UNUSUAL.get((address >> 24) as usize).is_none_or(|unusual| *unusual)
+pub(super) const fn is_unusual(address: u32) -> bool {
+    let octet = address >> 24;
+    octet.wrapping_sub(1) >= 223 || octet == 127 || octet == 169
 }
 
 /// A header that is nothing special: version 4, no options, the checksum right, no
@@ -100,7 +89,7 @@ pub(super) fn hop(bytes: &mut [u8]) {
         let checksum = (checksum & 0xffff) + (checksum >> 16);
         // Zero has two forms; this one is never stored (RFC 1624 §3).
         let checksum = if checksum == 0xffff { 0 } else { checksum };
-        *bytes = ((word & 0xffff_0000) - 0x0100_0000 | checksum).to_be_bytes();
+        *bytes = (((word & 0xffff_0000) - 0x0100_0000) | checksum).to_be_bytes();
     }
 }
 
@@ -168,8 +157,8 @@ mod tests {
                 hop(&mut bytes);
                 prop_assert!(parse::ipv4(&bytes).is_ok(), "the checksum is right behind a hop");
             } else if plain && whole && bytes.len() >= LEN {
-                let special = bytes[8] <= 1 || UNUSUAL[usize::from(bytes[12])]
-                    || UNUSUAL[usize::from(bytes[16])];
+                let unusual = |octet: u8| matches!(octet, 0 | 127 | 169 | 224..);
+                let special = bytes[8] <= 1 || unusual(bytes[12]) || unusual(bytes[16]);
                 prop_assert!(special, "{:?} is nothing special", bytes);
             }
         }

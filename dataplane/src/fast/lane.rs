@@ -7,8 +7,8 @@ use homeport_wire::{IpProtocol, MOBILE_IP_PORT, TenantId};
 use super::head::{self, Head};
 use crate::classify::{Tables, may_reach};
 use crate::packet::Packet;
-use crate::table::binding::{BindingEntry, BindingKey, Encapsulation};
-use crate::table::hash::{Candidate, Probe};
+use crate::table::binding::{BindingKey, Encapsulation};
+use crate::table::hash::Probe;
 use crate::table::local::{LocalEntry, LocalKey};
 
 /// Bytes of a link header and an IPv4 header without options.
@@ -29,7 +29,8 @@ pub(super) enum Kind {
 }
 
 /// A packet on its way through the stages.
-pub(super) struct Lane<'t> {
+#[derive(Clone, Copy)]
+pub(super) struct Lane {
     pub(super) kind: Kind,
     /// The header of the packet, or of the one inside.
     pub(super) head: Head,
@@ -40,22 +41,26 @@ pub(super) struct Lane<'t> {
     pub(super) inner_at: usize,
     pub(super) tenant: TenantId,
     pub(super) probe: Probe,
-    pub(super) candidate: Option<Candidate<'t, BindingKey, BindingEntry>>,
 }
 
-impl Default for Lane<'_> {
-    fn default() -> Self {
-        Lane {
-            kind: Kind::General,
-            head: Head::default(),
-            outer: (0, 0),
-            encapsulation: Encapsulation::IpInIp,
-            inner_at: 0,
-            tenant: TenantId(0),
-            probe: Probe::default(),
-            candidate: None,
-        }
-    }
+impl Lane {
+    /// Of a packet that goes the general way.
+    pub(super) const GENERAL: Lane = Lane {
+        kind: Kind::General,
+        head: Head {
+            source: 0,
+            destination: 0,
+            total_len: 0,
+            tos: 0,
+            protocol: 0,
+            dont_fragment: false,
+        },
+        outer: (0, 0),
+        encapsulation: Encapsulation::IpInIp,
+        inner_at: 0,
+        tenant: TenantId(0),
+        probe: Probe::NONE,
+    };
 }
 
 /// What the lanes of one burst share.
@@ -64,6 +69,8 @@ pub(super) struct Reading<'t> {
     /// The first eight bytes of frames for us: the port's address, as a word whose
     /// lower 16 bits do not count.
     mac: u64,
+    /// Whether there may be visitors.
+    pub(super) visiting: bool,
     /// The address of ours that the burst asked for last.
     local: Option<(u32, &'t LocalEntry)>,
 }
@@ -71,24 +78,18 @@ pub(super) struct Reading<'t> {
 impl<'t> Reading<'t> {
     pub(super) fn new(tables: &'t Tables, mac: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = mac;
-        Reading { tables, mac: u64::from_be_bytes([a, b, c, d, e, f, 0, 0]), local: None }
+        let mac = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
+        Reading { tables, mac, visiting: tables.visitors.may_have_any(), local: None }
     }
 
     /// Reads a frame, and begins to look up what it needs.
     #[inline(always)]
-    pub(super) fn read(&mut self, packet: &Packet, lane: &mut Lane<'t>) {
-        lane.kind = self.kind(packet, lane).unwrap_or(Kind::General);
-        let key = match lane.kind {
-            Kind::Destination => lane.head.destination,
-            Kind::Tunnelled => lane.head.source,
-            Kind::Plain | Kind::General => return,
-        };
-        let home_address = Ipv4Addr::from_bits(key);
-        lane.probe = self.tables.bindings.probe(&BindingKey { tenant: lane.tenant, home_address });
+    pub(super) fn read(&mut self, packet: &Packet) -> Lane {
+        self.try_read(packet).unwrap_or(Lane::GENERAL)
     }
 
     #[inline(always)]
-    fn kind(&mut self, packet: &Packet, lane: &mut Lane<'t>) -> Option<Kind> {
+    fn try_read(&mut self, packet: &Packet) -> Option<Lane> {
         let frame = packet.bytes();
         let to = u64::from_be_bytes(*frame.first_chunk::<8>()?);
         let is_for_us = (to ^ self.mac) >> 16 == 0;
@@ -103,25 +104,28 @@ impl<'t> Reading<'t> {
             return None;
         }
         if self.may_be_local(destination) {
-            lane.outer = (source, destination);
-            return self.tunnelled(packet.tenant, bytes, &head, lane);
+            return self.tunnelled(packet.tenant, bytes, &head);
         }
         if self.may_visit(source) || self.may_visit(destination) || is_tunnel(&head, bytes) {
             return None;
         }
-        (lane.head, lane.tenant) = (head, packet.tenant);
-        Some(if self.may_be_bound(destination) { Kind::Destination } else { Kind::Plain })
+        let (kind, probe) = if self.may_be_bound(destination) {
+            (Kind::Destination, self.probe(packet.tenant, destination))
+        } else {
+            (Kind::Plain, Probe::NONE)
+        };
+        Some(Lane { kind, head, tenant: packet.tenant, probe, ..Lane::GENERAL })
+    }
+
+    #[inline(always)]
+    fn probe(&self, tenant: TenantId, home_address: u32) -> Probe {
+        let home_address = Ipv4Addr::from_bits(home_address);
+        self.tables.bindings.probe(&BindingKey { tenant, home_address })
     }
 
     /// A packet to an address of ours: one that comes out of a tunnel here.
     #[inline(always)]
-    fn tunnelled(
-        &mut self,
-        tenant: TenantId,
-        bytes: &'_ [u8],
-        outer: &Head,
-        lane: &mut Lane<'t>,
-    ) -> Option<Kind> {
+    fn tunnelled(&mut self, tenant: TenantId, bytes: &[u8], outer: &Head) -> Option<Lane> {
         let local = self.local(outer.destination)?;
         let is_agents = local.home_agent && may_reach(tenant, local.tenant);
         if !is_agents || self.may_visit(outer.source) {
@@ -144,9 +148,15 @@ impl<'t> Reading<'t> {
         {
             return None;
         }
-        (lane.head, lane.tenant) = (head, local.tenant);
-        (lane.encapsulation, lane.inner_at) = (encapsulation, LINK + head::LEN + shim_len);
-        Some(Kind::Tunnelled)
+        Some(Lane {
+            kind: Kind::Tunnelled,
+            head,
+            outer: (outer.source, outer.destination),
+            encapsulation,
+            inner_at: LINK + head::LEN + shim_len,
+            tenant: local.tenant,
+            probe: self.probe(local.tenant, source),
+        })
     }
 
     #[inline(always)]
@@ -169,7 +179,7 @@ impl<'t> Reading<'t> {
 
     #[inline(always)]
     fn may_visit(&self, address: u32) -> bool {
-        self.tables.visitors.may_have(Ipv4Addr::from_bits(address))
+        self.visiting && self.tables.visitors.may_have(Ipv4Addr::from_bits(address))
     }
 
     #[inline(always)]

@@ -40,6 +40,7 @@ use crate::parse;
 use crate::table::binding::{
     BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
 };
+use crate::table::hash::Candidate;
 use crate::table::route::RouteEntry;
 use crate::tunnel_mtu::MIN_TUNNEL_MTU;
 
@@ -53,6 +54,9 @@ impl FastPath {
         FastPath { next_hops: NextHops::new() }
     }
 }
+
+/// What the second stage finds.
+type Found<'t> = Candidate<'t, BindingKey, BindingEntry>;
 
 /// What a burst has done so far.
 #[derive(Default)]
@@ -78,19 +82,21 @@ pub(crate) fn receive(
     mac: MacAddress,
 ) {
     forwarder.fast.next_hops.refresh(tables);
-    let mut lanes: [Lane<'_>; BURST] = std::array::from_fn(|_| Lane::default());
     let mut reading = Reading::new(tables, mac.0);
-    for (packet, lane) in burst.iter().zip(&mut lanes) {
-        reading.read(packet, lane);
-    }
-    for lane in lanes.iter_mut().take(burst.len()) {
+    let lanes: [Lane; BURST] = {
+        let mut packets = burst.iter();
+        std::array::from_fn(|_| packets.next().map_or(Lane::GENERAL, |packet| reading.read(packet)))
+    };
+    let mut candidates = [None; BURST];
+    for (lane, candidate) in lanes.iter().zip(&mut candidates).take(burst.len()) {
         if matches!(lane.kind, Kind::Destination | Kind::Tunnelled) {
-            lane.candidate = tables.bindings.locate(&lane.probe);
+            *candidate = tables.bindings.locate(&lane.probe);
         }
     }
-    let mut act = Act { forwarder, tables, counts: Counts::default(), sampled: false };
-    for (packet, lane) in burst.drain().zip(&lanes) {
-        act.on(packet, lane);
+    let visiting = reading.visiting;
+    let mut act = Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting };
+    for ((packet, lane), candidate) in burst.drain().zip(&lanes).zip(&candidates) {
+        act.on(packet, lane, candidate.as_ref());
     }
     let Act { forwarder, counts, .. } = act;
     if let Some(stats) = forwarder.output.stats(port) {
@@ -106,20 +112,22 @@ struct Act<'a, 't> {
     counts: Counts,
     /// Whether this burst has told the soft state of a tunnel already.
     sampled: bool,
+    /// Whether there may be visitors.
+    visiting: bool,
 }
 
 impl<'t> Act<'_, 't> {
     #[inline(always)]
-    fn on(&mut self, mut packet: Packet, lane: &Lane<'t>) {
+    fn on(&mut self, mut packet: Packet, lane: &Lane, candidate: Option<&Found<'t>>) {
         let way = match lane.kind {
             Kind::General => None,
             Kind::Plain => self.forward(&mut packet, lane),
-            Kind::Destination => match self.bound(lane, lane.head.destination) {
+            Kind::Destination => match self.bound(lane, candidate, lane.head.destination) {
                 Some(entry) => self.encapsulate(&mut packet, lane, entry),
                 None => self.forward(&mut packet, lane),
             },
             Kind::Tunnelled => self
-                .bound(lane, lane.head.source)
+                .bound(lane, candidate, lane.head.source)
                 .and_then(|entry| self.decapsulate(&mut packet, lane, entry)),
         };
         match way {
@@ -130,15 +138,20 @@ impl<'t> Act<'_, 't> {
 
     /// The binding of an address that was probed for.
     #[inline(always)]
-    fn bound(&self, lane: &Lane<'t>, address: u32) -> Option<&'t BindingEntry> {
+    fn bound(
+        &self,
+        lane: &Lane,
+        candidate: Option<&Found<'t>>,
+        address: u32,
+    ) -> Option<&'t BindingEntry> {
         let home_address = Ipv4Addr::from_bits(address);
         let key = BindingKey { tenant: lane.tenant, home_address };
-        self.tables.bindings.confirm(lane.candidate.as_ref()?, &key)
+        self.tables.bindings.confirm(candidate?, &key)
     }
 
     /// From link to link.
     #[inline(always)]
-    fn forward(&mut self, packet: &mut Packet, lane: &Lane<'_>) -> Option<PortId> {
+    fn forward(&mut self, packet: &mut Packet, lane: &Lane) -> Option<PortId> {
         let way = self.way(lane.tenant, lane.head.destination)?;
         if lane.head.total_len > way.mtu || self.forwarder.translates(packet.port, way.port) {
             return None;
@@ -155,7 +168,7 @@ impl<'t> Act<'_, 't> {
     fn encapsulate(
         &mut self,
         packet: &mut Packet,
-        lane: &Lane<'_>,
+        lane: &Lane,
         entry: &BindingEntry,
     ) -> Option<PortId> {
         let head = &lane.head;
@@ -174,9 +187,8 @@ impl<'t> Act<'_, 't> {
         let Tables { locals, visitors, bindings, .. } = self.tables;
         if head::is_unusual(care_of_address)
             || locals.may_have(care_of)
-            || visitors.may_have(care_of)
-            || visitors.may_have(entry.home_agent)
             || bindings.may_have(care_of)
+            || self.visiting && (visitors.may_have(care_of) || visitors.may_have(entry.home_agent))
         {
             return None;
         }
@@ -212,7 +224,7 @@ impl<'t> Act<'_, 't> {
     fn decapsulate(
         &mut self,
         packet: &mut Packet,
-        lane: &Lane<'_>,
+        lane: &Lane,
         entry: &BindingEntry,
     ) -> Option<PortId> {
         let end = only_tunnel(entry)?;
@@ -269,17 +281,17 @@ impl<'t> Act<'_, 't> {
 }
 
 /// A packet that is about to enter a tunnel.
-struct Entering<'i, 'a, 't, 'l> {
+struct Entering<'i, 'a, 't> {
     act: &'i mut Act<'a, 't>,
     packet: &'i mut Packet,
-    lane: &'i Lane<'l>,
+    lane: &'i Lane,
     way: Way,
     set_df: bool,
     /// The outer source and destination.
     ends: (u32, u32),
 }
 
-impl Entering<'_, '_, '_, '_> {
+impl Entering<'_, '_, '_> {
     /// Puts `FRONT` bytes in front of the packet: link header, outer header and the
     /// `SHIM` bytes of what lies between, which are made from the outer payload's length.
     #[inline(always)]

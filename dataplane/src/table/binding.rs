@@ -22,7 +22,7 @@ pub struct BindingKey {
 impl TableKey for BindingKey {
     /// Bindings lie together in home networks: a bit for each /16 tells most
     /// correspondents from mobile nodes, however many of these there are.
-    const FILTER: Option<FilterShape> = Some(FilterShape { log_bits: 16, ignored_bits: 16 });
+    const FILTER: FilterShape = FilterShape { log_bits: 16, ignored_bits: 16 };
 
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {

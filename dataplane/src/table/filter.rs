@@ -17,33 +17,55 @@ const WORD: u32 = u64::BITS;
 /// What a table's filter is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FilterShape {
-    /// It has 2 to this power bits, from 6 to 32.
+    /// It has 2 to this power bits, from 6 to 31.
     pub log_bits: u32,
     /// So many low bits of an address are left out: who differs in them alone shares
     /// a bit.
     pub ignored_bits: u32,
 }
 
-/// The reading side.
+impl FilterShape {
+    /// No filter at all: what a key type without one has.
+    pub const NONE: FilterShape = FilterShape { log_bits: 0, ignored_bits: 0 };
+
+    const fn is_none(self) -> bool {
+        self.log_bits == 0
+    }
+
+    #[inline(always)]
+    const fn bit(self, factor: u32, address: Ipv4Addr) -> u32 {
+        let group = address.to_bits() >> self.ignored_bits;
+        // Multiply-shift: two groups share a bit with twice the probability of chance
+        // at most, if the odd factor is secret.
+        group.wrapping_mul(factor) >> (32 - self.log_bits)
+    }
+}
+
+/// The reading side. Its shape is the caller's to know: as a constant, it costs nothing.
 #[derive(Clone, Debug)]
 pub(crate) struct Filter {
     words: Arc<[AtomicU64]>,
     factor: u32,
-    shape: FilterShape,
+    /// How many keys there are.
+    keys: Arc<AtomicU64>,
 }
 
 /// The writing side: it counts, so that it can clear.
 #[derive(Debug)]
 pub(crate) struct FilterWriter {
     filter: Filter,
+    shape: FilterShape,
     counts: Box<[u32]>,
 }
 
 impl Filter {
     /// Whether there may be something in the group of `address`.
     #[inline(always)]
-    pub(crate) fn may_have(&self, address: Ipv4Addr) -> bool {
-        let bit = self.bit(address);
+    pub(crate) fn may_have(&self, shape: FilterShape, address: Ipv4Addr) -> bool {
+        if shape.is_none() {
+            return true;
+        }
+        let bit = shape.bit(self.factor, address);
         // Relaxed: a bit is set before its key is in the table. Who was told of the
         // key sees the bit; who was not may as well come a moment earlier.
         self.words
@@ -51,24 +73,24 @@ impl Filter {
             .is_some_and(|word| word.load(Ordering::Relaxed) >> (bit % WORD) & 1 == 1)
     }
 
+    /// Whether there may be anything anywhere.
     #[inline(always)]
-    fn bit(&self, address: Ipv4Addr) -> u32 {
-        let group = address.to_bits() >> self.shape.ignored_bits;
-        // Multiply-shift: two groups share a bit with twice the probability of chance
-        // at most, if the odd factor is secret.
-        group.wrapping_mul(self.factor) >> (32 - self.shape.log_bits)
+    pub(crate) fn may_have_any(&self, shape: FilterShape) -> bool {
+        // Relaxed: as for the bits.
+        shape.is_none() || self.keys.load(Ordering::Relaxed) > 0
     }
 }
 
 impl FilterWriter {
     /// Nothing is there. `seed` must be secret.
     pub(crate) fn new(shape: FilterShape, seed: u64) -> Self {
-        let log_bits = shape.log_bits.clamp(6, 31);
-        let shape = FilterShape { log_bits, ignored_bits: shape.ignored_bits.min(31) };
-        let words = (0..1u32 << (log_bits - 6)).map(|_| AtomicU64::new(0)).collect();
+        let bits = if shape.is_none() { 0 } else { 1usize << shape.log_bits };
+        let words = (0..bits.div_ceil(WORD as usize)).map(|_| AtomicU64::new(0)).collect();
+        let factor = (seed >> 32) as u32 | 1;
         FilterWriter {
-            filter: Filter { words, factor: (seed >> 32) as u32 | 1, shape },
-            counts: vec![0; 1 << log_bits].into_boxed_slice(),
+            filter: Filter { words, factor, keys: Arc::new(AtomicU64::new(0)) },
+            shape,
+            counts: vec![0; bits].into_boxed_slice(),
         }
     }
 
@@ -78,7 +100,11 @@ impl FilterWriter {
 
     /// To be called before a new key of this group is in the table.
     pub(crate) fn add(&mut self, address: Ipv4Addr) {
-        let bit = self.filter.bit(address);
+        if self.shape.is_none() {
+            return;
+        }
+        self.count(1);
+        let bit = self.shape.bit(self.filter.factor, address);
         if let Some(count) = self.counts.get_mut(bit as usize) {
             *count += 1;
             if *count == 1 {
@@ -89,13 +115,22 @@ impl FilterWriter {
 
     /// To be called after a key of this group has left the table.
     pub(crate) fn remove(&mut self, address: Ipv4Addr) {
-        let bit = self.filter.bit(address);
+        if self.shape.is_none() {
+            return;
+        }
+        self.count(u64::MAX);
+        let bit = self.shape.bit(self.filter.factor, address);
         if let Some(count) = self.counts.get_mut(bit as usize).filter(|count| **count > 0) {
             *count -= 1;
             if *count == 0 {
                 self.flip(bit);
             }
         }
+    }
+
+    fn count(&mut self, change: u64) {
+        let keys = &self.filter.keys;
+        keys.store(keys.load(Ordering::Relaxed).wrapping_add(change), Ordering::Release);
     }
 
     fn flip(&mut self, bit: u32) {
@@ -119,7 +154,8 @@ mod tests {
             seed: u64, log_bits in 6u32..12, ignored_bits in 0u32..20,
             steps in proptest::collection::vec((any::<bool>(), 0u32..40), 0..200),
         ) {
-            let mut writer = FilterWriter::new(FilterShape { log_bits, ignored_bits }, seed);
+            let shape = FilterShape { log_bits, ignored_bits };
+            let mut writer = FilterWriter::new(shape, seed);
             let filter = writer.reader();
             let address = |number: u32| Ipv4Addr::from_bits(number.wrapping_mul(0x0101_0301));
             let mut counts = [0u32; 40];
@@ -133,23 +169,25 @@ mod tests {
                     *count -= 1;
                 }
                 for (number, count) in counts.iter().enumerate() {
-                    prop_assert!(*count == 0 || filter.may_have(address(number as u32)));
+                    prop_assert!(*count == 0 || filter.may_have(shape, address(number as u32)));
                 }
             }
             for (number, count) in counts.iter().enumerate() {
                 (0..*count).for_each(|_| writer.remove(address(number as u32)));
             }
-            prop_assert!((0..40).all(|number| !filter.may_have(address(number))), "a bit stays set");
+            let stays = (0..40).any(|number| filter.may_have(shape, address(number)));
+            prop_assert!(!stays && !filter.may_have_any(shape), "a bit stays set");
         }
     }
 
     #[test]
     fn most_of_what_is_not_there_is_not_looked_for() {
-        let mut writer = FilterWriter::new(FilterShape { log_bits: 16, ignored_bits: 0 }, 7 << 32);
+        let shape = FilterShape { log_bits: 16, ignored_bits: 0 };
+        let mut writer = FilterWriter::new(shape, 7 << 32);
         (0..1000u32).for_each(|number| writer.add(Ipv4Addr::from_bits(0x0a00_0000 + number * 7)));
         let filter = writer.reader();
         let looked = (0..100_000u32)
-            .filter(|number| filter.may_have(Ipv4Addr::from_bits(0xc000_0000 + number * 13)))
+            .filter(|number| filter.may_have(shape, Ipv4Addr::from_bits(0xc000_0000 + number * 13)))
             .count();
         assert!(looked < 6_000, "{looked} of 100,000 were looked for in vain");
     }

@@ -7,7 +7,7 @@
 //! the key's hash (the *tag*) and the number of an entry. *Entries* hold key and
 //! value, a cache line each, in a slab. A key lives in one of two buckets that its
 //! hash names, so a look-up costs at most two bucket lines and one entry line; a
-//! wrong entry is looked at once in 2³² tags.
+//! wrong entry is looked at once in 2³¹ tags.
 //!
 //! Entries never change once they are published. A replacement fills a fresh
 //! entry and stores its number into the same slot; a removal empties the slot. The
@@ -90,8 +90,8 @@ where
 {
     let capacity = capacity.clamp(1, MAX_CAPACITY);
     let entries = capacity + (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
-    let filter = K::FILTER.map(|shape| FilterWriter::new(shape, seed[0] ^ seed[1].rotate_left(17)));
-    let table = Table::new(capacity, entries, seed, filter.as_ref().map(FilterWriter::reader));
+    let filter = FilterWriter::new(K::FILTER, seed[0] ^ seed[1].rotate_left(17));
+    let table = Table::new(capacity, entries, seed, filter.reader());
     Writer {
         table: Arc::new(table),
         filter,
@@ -104,7 +104,7 @@ where
 /// The only one who changes a table.
 pub struct Writer<K, V> {
     table: Arc<Table<K, V>>,
-    filter: Option<FilterWriter>,
+    filter: FilterWriter,
     slab: Slab,
     len: usize,
     capacity: usize,
@@ -136,8 +136,8 @@ where
             None => self.table.vacancy(&place).ok_or(TableFull)?,
         };
         let index = self.slab.take().ok_or(TableFull)?;
-        if let (None, Some(filter), Some(address)) = (&old, &mut self.filter, key.filtered()) {
-            filter.add(address);
+        if let (None, Some(address)) = (&old, key.filtered()) {
+            self.filter.add(address);
         }
         // SAFETY: the slab gave out `index`: no slot names it, and every reader
         // that could have found it in a slot has passed a quiescent point since.
@@ -166,8 +166,8 @@ where
         found.slot.store(EMPTY, Ordering::Release);
         self.slab.retire(found.index);
         self.len -= 1;
-        if let (Some(filter), Some(address)) = (&mut self.filter, key.filtered()) {
-            filter.remove(address);
+        if let Some(address) = key.filtered() {
+            self.filter.remove(address);
         }
         true
     }
@@ -247,7 +247,13 @@ where
     /// is certain. Always yes where the key type has no filter.
     #[inline(always)]
     pub fn may_have(&self, address: Ipv4Addr) -> bool {
-        self.table.filter.as_ref().is_none_or(|filter| filter.may_have(address))
+        self.table.filter.may_have(K::FILTER, address)
+    }
+
+    /// Whether the table may have any such key: no is certain.
+    #[inline(always)]
+    pub fn may_have_any(&self) -> bool {
+        self.table.filter.may_have_any(K::FILTER)
     }
 
     /// The first stage of a look-up: hashes the key and brings its first bucket into
@@ -272,12 +278,12 @@ where
         }
         for bucket in [probe.first, probe.second] {
             let Some(bucket) = self.table.buckets.get(bucket as usize) else { continue };
-            let (matching, words) = bucket.matching(probe.tag);
-            if matching != 0 {
-                let word = words.get(matching.trailing_zeros() as usize % SLOTS)?;
+            if let Some(slot) = bucket.slot(bucket.matching(probe.tag)) {
+                // Acquire: the entry that it names has been filled.
+                let word = slot.load(Ordering::Acquire);
                 // SAFETY: a slot named it just now, and this reader is online and is
-                // borrowed as long as the candidate is.
-                let entry = unsafe { self.table.entry(index_of(*word)) }?;
+                // borrowed as long as the candidate is. (An empty slot names nothing.)
+                let entry = unsafe { self.table.entry(index_of(word)) }?;
                 prefetch(entry);
                 return Some(Candidate { entry });
             }
@@ -291,7 +297,7 @@ where
         if candidate.entry.key == *key {
             return Some(&candidate.entry.value);
         }
-        // Another key with the same tag: one in 2³².
+        // Another key with the same tag: one in 2³¹.
         self.lookup(key)
     }
 
@@ -336,6 +342,11 @@ pub struct Probe {
     second: u32,
 }
 
+impl Probe {
+    /// Of no key.
+    pub const NONE: Probe = Probe { tag: 0, first: 0, second: 0 };
+}
+
 /// An entry that is the key's unless another has the same tag.
 pub struct Candidate<'t, K, V> {
     entry: &'t Entry<K, V>,
@@ -356,7 +367,7 @@ struct Table<K, V> {
     entries: Array<EntryCell<K, V>>,
     /// Keyed with the seed.
     hasher: KeyedHash,
-    filter: Option<Filter>,
+    filter: Filter,
 }
 
 #[repr(align(64))]
@@ -372,19 +383,58 @@ unsafe impl Zeroable for Bucket {
 }
 
 impl Bucket {
-    /// A bit for each slot whose tag is this one, and what the slots hold. No branch
-    /// depends on where the tag is: that cannot be predicted.
+    /// Two bits for each slot, of which the lower is set if its tag is this one. No
+    /// branch depends on where that is: it cannot be predicted.
     #[inline(always)]
-    fn matching(&self, tag: u32) -> (u32, [u64; SLOTS]) {
-        // Acquire: the entries that they name have been filled.
-        let words = self.slots.each_ref().map(|slot| slot.load(Ordering::Acquire));
-        let mut matching = 0;
-        for (at, word) in words.iter().enumerate() {
-            // An empty slot has tag zero, and no number.
-            let is_match = tag_of(*word) == tag && *word as u32 != 0;
-            matching |= u32::from(is_match) << at;
+    fn matching(&self, tag: u32) -> u32 {
+        #[cfg(all(target_arch = "x86_64", not(loom)))]
+        {
+            let mask: u32;
+            // SAFETY: it reads the 64 bytes of the slots, which are aligned to a cache
+            // line, and nothing else. Other threads may store to them: what is read of
+            // each slot is one of its values, as slots are aligned words, and only says
+            // where to look. The slot itself is then loaded as the atomic that it is.
+            unsafe {
+                std::arch::asm!(
+                    "movd {tags}, {tag:e}",
+                    "pshufd {tags}, {tags}, 0",
+                    "movdqa {a}, [{slots}]",
+                    "movdqa {b}, [{slots} + 16]",
+                    "movdqa {c}, [{slots} + 32]",
+                    "movdqa {d}, [{slots} + 48]",
+                    "pcmpeqd {a}, {tags}",
+                    "pcmpeqd {b}, {tags}",
+                    "pcmpeqd {c}, {tags}",
+                    "pcmpeqd {d}, {tags}",
+                    "packssdw {a}, {b}",
+                    "packssdw {c}, {d}",
+                    "packsswb {a}, {c}",
+                    "pmovmskb {mask:e}, {a}",
+                    slots = in(reg) self.slots.as_ptr(),
+                    tag = in(reg) tag,
+                    mask = lateout(reg) mask,
+                    tags = out(xmm_reg) _,
+                    a = out(xmm_reg) _,
+                    b = out(xmm_reg) _,
+                    c = out(xmm_reg) _,
+                    d = out(xmm_reg) _,
+                    options(pure, readonly, nostack, preserves_flags),
+                );
+            }
+            // A bit for each half of each slot; the tag is the upper half.
+            mask >> 1 & 0x5555
         }
-        (matching, words)
+        #[cfg(not(all(target_arch = "x86_64", not(loom))))]
+        {
+            let tags = self.slots.iter().map(|slot| tag_of(slot.load(Ordering::Acquire)));
+            tags.enumerate().map(|(at, other)| u32::from(other == tag) << (2 * at)).sum()
+        }
+    }
+
+    /// The slot of the lowest bit of `matching`.
+    #[inline(always)]
+    fn slot(&self, matching: u32) -> Option<&AtomicU64> {
+        self.slots.get(matching.trailing_zeros() as usize / 2)
     }
 }
 
@@ -426,7 +476,7 @@ struct Found<'a, K, V> {
 }
 
 impl<K: TableKey, V: Copy> Table<K, V> {
-    fn new(capacity: usize, entries: usize, seed: [u64; 2], filter: Option<Filter>) -> Self {
+    fn new(capacity: usize, entries: usize, seed: [u64; 2], filter: Filter) -> Self {
         // Half full at most.
         let buckets = (capacity * 2).div_ceil(SLOTS).next_power_of_two().max(2);
         Table {
@@ -440,7 +490,8 @@ impl<K: TableKey, V: Copy> Table<K, V> {
     #[inline(always)]
     fn place(&self, key: &K) -> Place {
         let hash = self.hasher.hash(key);
-        let tag = tag_of(hash);
+        // Never that of an empty slot.
+        let tag = tag_of(hash) | 1;
         let mask = self.buckets.len() - 1;
         let first = hash as usize & mask;
         // Odd: it is another one.
@@ -459,15 +510,14 @@ impl<K: TableKey, V: Copy> Table<K, V> {
     fn find(&self, place: &Place, key: &K) -> Option<Found<'_, K, V>> {
         for bucket in place.buckets {
             let Some(bucket) = self.buckets.get(bucket) else { continue };
-            let (mut matching, words) = bucket.matching(place.tag);
-            while matching != 0 {
-                let at = matching.trailing_zeros() as usize;
+            let mut matching = bucket.matching(place.tag);
+            while let Some(slot) = bucket.slot(matching) {
                 matching &= matching - 1;
-                let (Some(slot), Some(word)) = (bucket.slots.get(at), words.get(at)) else { break };
-                let index = index_of(*word);
+                // Acquire: the entry that it names has been filled.
+                let index = index_of(slot.load(Ordering::Acquire));
                 // SAFETY: a slot named it just now, and the caller is the writer,
                 // or a reader that is online and holds the result no longer than
-                // its borrow of itself.
+                // its borrow of itself. (An empty slot names nothing.)
                 if let Some(entry) = unsafe { self.entry(index) }
                     && entry.key == *key
                 {

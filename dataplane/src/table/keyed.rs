@@ -35,7 +35,7 @@ pub trait TableKey: Copy + Eq + Send + Sync + 'static {
     fn words(&self) -> [u64; WORDS];
 
     /// The filter of tables with such keys, if they have one.
-    const FILTER: Option<FilterShape> = None;
+    const FILTER: FilterShape = FilterShape::NONE;
 
     /// The address that the filter knows the key by; `None`: it does not know it.
     fn filtered(&self) -> Option<Ipv4Addr> {

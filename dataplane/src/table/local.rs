@@ -17,7 +17,7 @@ pub struct LocalKey {
 
 impl TableKey for LocalKey {
     /// A box has some dozens of addresses: hardly any other shares a bit with one.
-    const FILTER: Option<FilterShape> = Some(FilterShape { log_bits: 16, ignored_bits: 0 });
+    const FILTER: FilterShape = FilterShape { log_bits: 16, ignored_bits: 0 };
 
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {

@@ -108,7 +108,7 @@ enum Index {
 
 impl TableKey for Index {
     /// Sixteen bits for each of 65,536 visitors.
-    const FILTER: Option<FilterShape> = Some(FilterShape { log_bits: 20, ignored_bits: 0 });
+    const FILTER: FilterShape = FilterShape { log_bits: 20, ignored_bits: 0 };
 
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
@@ -263,6 +263,12 @@ pub struct VisitorReader {
 }
 
 impl VisitorReader {
+    /// Whether there may be any visitor: no is certain.
+    #[inline(always)]
+    pub fn may_have_any(&self) -> bool {
+        self.index.may_have_any()
+    }
+
     /// Whether there may be a visitor with this home address, in whichever tenant: no
     /// is certain.
     #[inline(always)]
