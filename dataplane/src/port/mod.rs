@@ -1,9 +1,11 @@
 //! Where packets come from and go to.
 //!
 //! One trait, several backends: memory (tests, simulation), pcap files (replay),
-//! AF_PACKET (any Linux interface), DPDK, and the TAP of a kernel twin.
+//! AF_PACKET (any Linux interface), AF_XDP (beside the kernel), DPDK, and the TAP of
+//! a kernel twin.
 
 pub mod af_packet;
+pub mod af_xdp;
 #[cfg(feature = "dpdk")]
 pub mod dpdk;
 pub(crate) mod elsewhere;
@@ -33,6 +35,11 @@ pub trait Port: Send {
 
     /// The longest IPv4 packet that it carries, in bytes (the link's MTU).
     fn mtu(&self) -> u16;
+
+    /// How it runs, for people, where there is a choice; it stays so.
+    fn mode(&self) -> Option<&str> {
+        None
+    }
 
     /// Whether the link has carrier.
     fn is_up(&self) -> bool {

@@ -75,8 +75,21 @@ impl Host {
 
     /// Lays a cable between two hosts, by a veth pair; both ends are up.
     pub(crate) fn cable(&self, name: &str, peer: &Host, peer_name: &str) {
-        let there = peer.thread;
-        self.sh(&format!("ip link add {name} type veth peer name {peer_name} netns {there}"));
+        self.cable_with_queues(name, peer, peer_name, 1);
+    }
+
+    /// The same, with so many queues at each end.
+    pub(crate) fn cable_with_queues(
+        &self,
+        name: &str,
+        peer: &Host,
+        peer_name: &str,
+        queues: usize,
+    ) {
+        let (there, queues) = (peer.thread, format!("numtxqueues {queues} numrxqueues {queues}"));
+        self.sh(&format!(
+            "ip link add {name} {queues} type veth peer name {peer_name} {queues} netns {there}"
+        ));
         self.sh(&format!("ip link set {name} up"));
         peer.sh(&format!("ip link set {peer_name} up"));
     }
