@@ -25,6 +25,7 @@ use crate::admin::server::AdminServer;
 use crate::clock;
 use crate::config::{self, Config};
 use crate::event_loop::{EventLoop, Parts, Signals, table_sizes};
+use crate::install::ClaimKeeper;
 use crate::kernel::{Mirror, Resolver, Setup};
 
 /// Runs homeportd with this config until SIGTERM or SIGINT. `ready` is called once
@@ -44,7 +45,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     pipe::register(SIGINT, stopping)?;
     pipe::register(SIGHUP, reloading)?;
 
-    let ports::Ports { setups, guards, dpdk } = ports::open(&config)?;
+    let ports::Ports { setups, guards, dpdk, claims, shared } = ports::open(&config)?;
     let (control, workers) =
         launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
     for (shared, port) in control.ports.iter().zip(&config.ports) {
@@ -52,8 +53,12 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     }
     let macs: Vec<_> = control.ports.iter().map(|port| port.mac).collect();
     let mut setup = Setup::new()?;
-    ports::configure_twins(&config, &macs, &mut setup)?;
-    let twins = config.ports.iter().map(|port| (port.kernel_twin.clone(), port.id));
+    ports::configure_twins(&config, &macs, &shared, &mut setup)?;
+    let claims = claims.map_or_else(ClaimKeeper::default, |claims| {
+        let most = usize::try_from(config.dataplane.exact_claims).unwrap_or(usize::MAX);
+        ClaimKeeper::new(claims, most, &config.napts)
+    });
+    let twins = config.ports.iter().map(|port| (port.kernel_interface.clone(), port.id));
     let mirror = Mirror::new(twins).context("reading the kernel's routes")?;
 
     let (sender, admin) = api::channel().context("making the admin channel")?;
@@ -74,6 +79,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
         mirror,
         resolver: Resolver::new()?,
         setup,
+        claims,
         admin,
         signals,
     });

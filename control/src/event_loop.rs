@@ -43,7 +43,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::events::Events;
 use crate::inject::{self, InjectError, Injection};
-use crate::install::{Installer, Tables};
+use crate::install::{ClaimKeeper, Installer, Tables};
 use crate::kernel::{Mirror, Resolver, Setup};
 use crate::nat_log::BlockBook;
 use crate::punted::{self, BadPunt, Punted, Tunnelled};
@@ -77,6 +77,8 @@ pub struct Parts {
     pub resolver: Resolver,
     /// Changes the kernel's routes.
     pub setup: Setup,
+    /// What AF_XDP ports take from the kernel.
+    pub claims: ClaimKeeper,
     /// The admin API.
     pub admin: AdminHandle,
     /// What comes from outside.
@@ -147,7 +149,8 @@ impl EventLoop {
     /// Makes the agents, and fills the tables with what the kernel has and the
     /// config says. The dataplane may forward from then on.
     pub fn new(parts: Parts) -> Self {
-        let Parts { control, config, seed, mirror, resolver, setup, admin, signals } = parts;
+        let Parts { control, config, seed, mirror, resolver, setup, claims, admin, signals } =
+            parts;
         let Control {
             bindings,
             listeners,
@@ -167,7 +170,7 @@ impl EventLoop {
         let now = clock::now();
         let mut event_loop = EventLoop {
             agent: Agent::new(config.agent_config(), seed, now),
-            installer: Installer::new(tables, tenants),
+            installer: Installer::new(tables, tenants, claims),
             events: Events::default(),
             punts,
             injects,
@@ -522,6 +525,7 @@ mod tests {
             mirror: Mirror::new([]).unwrap(),
             resolver: Resolver::new().unwrap(),
             setup: Setup::new().unwrap(),
+            claims: ClaimKeeper::default(),
             admin: api::channel().unwrap().1,
             signals: Signals { stop, reload, worker, begin_reload },
         });

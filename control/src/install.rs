@@ -34,9 +34,11 @@ use homeport_proto::action::BindingState;
 use homeport_proto::config::{AgentConfig, Prefix};
 use homeport_proto::{Action, PortId, TenantId};
 
+pub use self::claims::ClaimKeeper;
 use self::visiting::Visiting;
 use crate::kernel::{Change, KernelLocal};
 
+mod claims;
 mod visiting;
 
 /// The writers of the dataplane's tables.
@@ -68,6 +70,7 @@ pub struct Installer {
     locals: Kept<Writer<LocalKey, LocalEntry>>,
     routes: Kept<RouteWriter>,
     neighbors: Kept<Writer<NeighborKey, NeighborEntry>>,
+    claims: ClaimKeeper,
     port_tenants: Vec<TenantId>,
     tenants: BTreeSet<TenantId>,
     configured: BTreeMap<Ipv4Addr, LocalEntry>,
@@ -81,8 +84,8 @@ pub struct Installer {
 
 impl Installer {
     /// The writer of these tables, which are empty. `port_tenants` says whose each
-    /// port is, by its number.
-    pub fn new(tables: Tables, port_tenants: Vec<TenantId>) -> Self {
+    /// port is, by its number; `claims` are for those of AF_XDP.
+    pub fn new(tables: Tables, port_tenants: Vec<TenantId>, claims: ClaimKeeper) -> Self {
         Installer {
             bindings: Kept::new("bindings", tables.bindings),
             listeners: tables.listeners,
@@ -90,6 +93,7 @@ impl Installer {
             locals: Kept::new("local addresses", tables.locals),
             routes: Kept::new("routes", tables.routes),
             neighbors: Kept::new("neighbours", tables.neighbors),
+            claims,
             port_tenants,
             tenants: BTreeSet::from([UNDERLAY]),
             configured: BTreeMap::new(),
@@ -113,11 +117,17 @@ impl Installer {
                 self.bindings.remove(&key);
                 self.route_behind((tenant, home_address), &[]);
                 self.listen(key, None);
+                self.claims.unbind((tenant, home_address));
             }
-            Action::InstallVisitor(visitor) => self.visiting.install(visitor),
+            Action::InstallVisitor(visitor) => {
+                let (key, reached) = self.visiting.install(visitor);
+                self.claims.visit(key, reached);
+            }
             Action::RemoveVisitor { tenant, home_address, home_agent } => {
                 let (tenant, home_address, home_agent) = (*tenant, *home_address, *home_agent);
-                self.visiting.remove(VisitorKey { tenant, home_address, home_agent });
+                let key = VisitorKey { tenant, home_address, home_agent };
+                self.visiting.remove(key);
+                self.claims.leave(key);
             }
             Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => return false,
         }
@@ -129,7 +139,10 @@ impl Installer {
     /// foreign agents.
     pub fn configure(&mut self, config: &AgentConfig) {
         self.configure_tenants(config);
-        self.visiting.configure(config);
+        self.claims.configure(config);
+        for (key, reached) in self.visiting.configure(config) {
+            self.claims.visit(key, reached);
+        }
         let wanted = configured_addresses(config);
         let before = std::mem::replace(&mut self.configured, wanted);
         let mut touched: Vec<Ipv4Addr> =
@@ -248,8 +261,10 @@ impl Installer {
         let Some(entry) = binding_entry(binding) else {
             self.bindings.remove(&key);
             self.route_behind(router, &[]);
+            self.claims.unbind(router);
             return self.listen(key, None);
         };
+        self.claims.bind(router, entry.home_link());
         // A renewal is no change of state.
         if self.bindings.writer.get(&key) != Some(&entry) {
             let home_address = binding.home_address;
@@ -277,11 +292,13 @@ impl Installer {
                 tracing::info!(%tenant, %prefix, %home_address, "mobile network removed");
                 self.mobile_networks.remove(&key);
                 self.update_route(tenant, prefix);
+                self.claims.route(tenant, prefix, false);
             }
         }
         for prefix in networks {
             if self.mobile_networks.insert((tenant, *prefix), home_address) != Some(home_address) {
                 tracing::info!(%tenant, %prefix, %home_address, "mobile network installed");
+                self.claims.route(tenant, *prefix, true);
                 self.update_route(tenant, *prefix);
             }
         }
@@ -340,6 +357,7 @@ impl Installer {
             }),
             (None, None) => None,
         };
+        self.claims.local(address, entry.as_ref());
         match entry {
             Some(entry) => self.locals.install(key, entry),
             None => self.locals.remove(&key),

@@ -97,13 +97,23 @@ fn agents(agents: &[AgentView]) -> String {
 
 /// `show ports`: what they are, then what they counted.
 pub fn ports(ports: &[PortView]) -> String {
-    let mut table =
-        Table::new(&["PORT", "LINK", "BACKEND", "DEVICE", "MAC", "#MTU", "TWIN", "ADDRESSES"]);
+    let mut table = Table::new(&[
+        "PORT",
+        "LINK",
+        "BACKEND",
+        "MODE",
+        "DEVICE",
+        "MAC",
+        "#MTU",
+        "TWIN",
+        "ADDRESSES",
+    ]);
     for port in ports {
         table.row([
             port.name.clone(),
             if port.up { "up" } else { "down" }.into(),
             port.backend.clone(),
+            or_dash(port.mode.as_ref()),
             port.device.clone(),
             port.mac.clone(),
             port.mtu.to_string(),

@@ -236,8 +236,11 @@ pub struct Status {
 pub struct PortView {
     /// Its name in the config.
     pub name: String,
-    /// `af_packet`, `dpdk`, `memory`, `pcap`.
+    /// `af_packet`, `af_xdp`, `dpdk`, `memory`, `pcap`.
     pub backend: String,
+    /// How it runs, where there is a choice: `native, copy, 1 queue`.
+    #[serde(default)]
+    pub mode: Option<String>,
     /// The interface, PCI address, vdev or file behind it.
     pub device: String,
     /// Its link-layer address.
@@ -248,7 +251,7 @@ pub struct PortView {
     pub up: bool,
     /// Its kernel twin, where it has one.
     pub kernel_twin: Option<String>,
-    /// The addresses on the twin, with prefix length.
+    /// The addresses on the twin, or on the interface itself, with prefix length.
     pub addresses: Vec<String>,
     /// Frames that the port received.
     pub rx: u64,

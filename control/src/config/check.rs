@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use homeport_dataplane::packet::DATA_ROOM;
+use homeport_dataplane::port::af_xdp::XdpMode;
 use homeport_proto::{PortId, TenantId};
 use toml::de::DeTable;
 
@@ -20,7 +21,7 @@ use super::file::{
 };
 use super::problem::Problems;
 use super::read::{At, nearest};
-use super::value::{BackendKind, Name};
+use super::value::{BackendKind, Name, XdpModeName};
 use super::{Backend, Config, ConfigErrors, Daemon, Dataplane, Named, Port, Route, key_file};
 
 /// The longest name that Linux gives an interface, in bytes.
@@ -36,6 +37,10 @@ const MAX_PORTS: usize = 256;
 /// Buffers for a few bursts in every stage; fewer would only drop.
 const MIN_BUFFERS: usize = 256;
 const MAX_BUFFERS: usize = 1 << 20;
+/// As many bindings as there may be.
+const MAX_CLAIMS: u32 = 1 << 24;
+/// More than network cards have.
+const MAX_QUEUES: u32 = 256;
 impl Config {
     /// Reads and checks the file at `path`, and the key files that it names.
     ///
@@ -163,6 +168,7 @@ impl Checker<'_> {
             None => DataplaneSection::from_table(&DeTable::new(), 0..0, self.problems)?,
         };
         self.within(&section.buffers, MIN_BUFFERS..=MAX_BUFFERS, "buffers");
+        self.within(&section.exact_claims, 0..=MAX_CLAIMS, "exact_claims");
         let cores = section.cores.as_ref();
         if let Some(cores) = cores
             && cores.is_empty()
@@ -178,6 +184,7 @@ impl Checker<'_> {
             poll: *section.poll,
             cores: cores.iter().map(|core| **core).collect(),
             buffers: *section.buffers,
+            exact_claims: *section.exact_claims,
         })
     }
 
@@ -207,7 +214,8 @@ impl Checker<'_> {
         self.distinct(addresses.map(|at| (at.address, at.span())), |address| {
             (format!("{address} stands on two ports"), "leave it on one of them".into())
         });
-        let names = sections.iter().map(|section| match &section.kernel_twin {
+        let has_twin = |section: &&PortSection| *section.backend != BackendKind::AfXdp;
+        let names = sections.iter().filter(has_twin).map(|section| match &section.kernel_twin {
             Some(twin) => (twin.to_string(), twin.span()),
             None => (format!("hp-{}", *section.name), section.name.span()),
         });
@@ -221,6 +229,35 @@ impl Checker<'_> {
     }
 
     fn port(&mut self, id: PortId, section: &PortSection) -> Option<Port> {
+        let kernel_interface = self.kernel_interface(section);
+        self.within(&section.mtu, MIN_MTU..=u16::try_from(MAX_MTU).unwrap_or(u16::MAX), "mtu");
+        for address in &section.addresses {
+            if address.prefix_len == 0 {
+                let help = format!("write \"{}/24\" if the network has 24 bits", address.address);
+                self.problems.add(address.span(), "a link's prefix has at least one bit", help);
+            }
+        }
+        Some(Port {
+            id,
+            name: section.name.0.clone(),
+            tenant: TenantId(*section.tenant),
+            backend: self.backend(section)?,
+            mtu: *section.mtu,
+            kernel_interface,
+            addresses: section.addresses.iter().map(|address| **address).collect(),
+        })
+    }
+
+    /// The name of the port's twin, or of its own interface.
+    fn kernel_interface(&mut self, section: &PortSection) -> String {
+        if *section.backend == BackendKind::AfXdp {
+            if let Some(twin) = &section.kernel_twin {
+                let message = "a port of backend af_xdp has no kernel twin";
+                let help = "take the key away: the kernel keeps the interface itself";
+                self.problems.add(twin.span(), message, help);
+            }
+            return section.interface.as_ref().map(|at| at.to_string()).unwrap_or_default();
+        }
         let twin = section.kernel_twin.as_ref();
         let kernel_twin =
             twin.map_or_else(|| format!("hp-{}", *section.name), |twin| twin.to_string());
@@ -253,28 +290,13 @@ impl Checker<'_> {
             let message = format!("the kernel twin has the name of the interface {kernel_twin}");
             self.problems.add(span, message, "set kernel_twin to another name");
         }
-        self.within(&section.mtu, MIN_MTU..=u16::try_from(MAX_MTU).unwrap_or(u16::MAX), "mtu");
-        for address in &section.addresses {
-            if address.prefix_len == 0 {
-                let help = format!("write \"{}/24\" if the network has 24 bits", address.address);
-                self.problems.add(address.span(), "a link's prefix has at least one bit", help);
-            }
-        }
-        Some(Port {
-            id,
-            name: section.name.0.clone(),
-            tenant: TenantId(*section.tenant),
-            backend: self.backend(section)?,
-            mtu: *section.mtu,
-            kernel_twin,
-            addresses: section.addresses.iter().map(|address| **address).collect(),
-        })
+        kernel_twin
     }
 
     fn backend(&mut self, section: &PortSection) -> Option<Backend> {
         let kind = *section.backend;
         let (wanted, stray, key, stray_key, example) = match kind {
-            BackendKind::AfPacket => {
+            BackendKind::AfPacket | BackendKind::AfXdp => {
                 (&section.interface, &section.device, "interface", "device", "eth0")
             }
             BackendKind::Dpdk => {
@@ -290,6 +312,7 @@ impl Checker<'_> {
                 format!("write {key} = \"{example}\" instead"),
             );
         }
+        self.xdp_keys(section);
         if kind == BackendKind::Dpdk && !cfg!(feature = "dpdk") {
             self.problems.add(
                 section.backend.span(),
@@ -309,14 +332,41 @@ impl Checker<'_> {
             return None;
         };
         match kind {
-            BackendKind::AfPacket if !is_interface_name(wanted) => {
+            BackendKind::AfPacket | BackendKind::AfXdp if !is_interface_name(wanted) => {
                 let message = format!("\"{}\" is no interface's name", wanted.escape_debug());
                 let help = "write a name that `ip link` shows, as in \"eth0\"";
                 self.problems.add(wanted.span(), message, help);
                 None
             }
             BackendKind::AfPacket => Some(Backend::AfPacket { interface: wanted.to_string() }),
+            BackendKind::AfXdp => Some(Backend::AfXdp {
+                interface: wanted.to_string(),
+                queues: section.queues.as_deref().copied(),
+                mode: match section.xdp_mode.as_deref() {
+                    None | Some(XdpModeName::Auto) => XdpMode::Auto,
+                    Some(XdpModeName::Native) => XdpMode::Native,
+                    Some(XdpModeName::Generic) => XdpMode::Generic,
+                    Some(XdpModeName::ZeroCopy) => XdpMode::ZeroCopy,
+                },
+            }),
             BackendKind::Dpdk => Some(Backend::Dpdk { device: wanted.to_string() }),
+        }
+    }
+
+    /// The keys that only af_xdp ports have.
+    fn xdp_keys(&mut self, section: &PortSection) {
+        if *section.backend == BackendKind::AfXdp {
+            if let Some(queues) = &section.queues {
+                self.within(queues, 1..=MAX_QUEUES, "queues");
+            }
+            return;
+        }
+        let word = section.backend.word();
+        let queues = section.queues.as_ref().map(|at| ("queues", at.span()));
+        let mode = section.xdp_mode.as_ref().map(|at| ("xdp_mode", at.span()));
+        for (key, span) in queues.into_iter().chain(mode) {
+            let message = format!("a port of backend {word} has no `{key}`");
+            self.problems.add(span, message, "take the key away, or write backend = \"af_xdp\"");
         }
     }
 

@@ -12,7 +12,7 @@ use super::tunnel::{
 };
 use super::value::{
     AlgorithmName, BackendKind, InterfaceAddress, LifetimeText, LogFilter, Name, Network, PollMode,
-    ProfileName, ReplayName, Span, ViaName,
+    ProfileName, ReplayName, Span, ViaName, XdpModeName,
 };
 
 section! {
@@ -58,6 +58,9 @@ section! {
         cores: Option<At<Vec<At<usize>>>>,
         /// Packet buffers of each worker.
         buffers: At<usize> = 8192,
+        /// How many nodes are claimed one by one on af_xdp ports; beyond it, home
+        /// networks are claimed whole.
+        exact_claims: At<u32> = 1_000_000,
     }
 }
 
@@ -70,15 +73,20 @@ section! {
         tenant: At<u32> = 0,
         /// What is behind it.
         backend: At<BackendKind>,
-        /// The Linux interface, for af_packet.
+        /// The Linux interface, for af_packet and af_xdp.
         interface: Option<At<String>>,
         /// The PCI address, or the vdev with its arguments, for dpdk.
         device: Option<At<String>>,
+        /// How many queues of the interface are received from, for af_xdp; absent:
+        /// all that it has.
+        queues: Option<At<u32>>,
+        /// Where the program runs, for af_xdp; absent: auto.
+        xdp_mode: Option<At<XdpModeName>>,
         /// The longest IPv4 packet that it carries, in bytes.
         mtu: At<u16> = 1500,
         /// Its kernel twin's interface name; absent: hp- and the port's name.
         kernel_twin: Option<At<String>>,
-        /// The addresses on the twin.
+        /// The addresses on the twin, or on the interface itself.
         addresses: Vec<At<InterfaceAddress>>,
     }
 }

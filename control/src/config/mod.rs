@@ -30,6 +30,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use homeport_dataplane::napt::NaptConfig;
+use homeport_dataplane::port::af_xdp::XdpMode;
 use homeport_proto::config::{
     AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, Prefix,
 };
@@ -90,6 +91,8 @@ pub struct Dataplane {
     pub cores: Vec<usize>,
     /// Packet buffers of each worker.
     pub buffers: usize,
+    /// How many nodes are claimed one by one on af_xdp ports.
+    pub exact_claims: u32,
 }
 
 /// A port.
@@ -105,9 +108,10 @@ pub struct Port {
     pub backend: Backend,
     /// The longest IPv4 packet that it carries, in bytes.
     pub mtu: u16,
-    /// The interface name of its kernel twin.
-    pub kernel_twin: String,
-    /// The addresses on the twin; the first is the agents' on this link.
+    /// The interface that the kernel has of it: its kernel twin, or the port's own
+    /// where that stays the kernel's.
+    pub kernel_interface: String,
+    /// The addresses on that interface; the first is the agents' on this link.
     pub addresses: Vec<InterfaceAddress>,
 }
 
@@ -118,6 +122,15 @@ pub enum Backend {
     AfPacket {
         /// The interface.
         interface: String,
+    },
+    /// A Linux interface that stays the kernel's, through AF_XDP.
+    AfXdp {
+        /// The interface.
+        interface: String,
+        /// How many of its queues; `None`: all.
+        queues: Option<u32>,
+        /// Where the program runs.
+        mode: XdpMode,
     },
     /// A DPDK device.
     Dpdk {
@@ -131,6 +144,7 @@ impl Backend {
     pub const fn word(&self) -> &'static str {
         match self {
             Backend::AfPacket { .. } => "af_packet",
+            Backend::AfXdp { .. } => "af_xdp",
             Backend::Dpdk { .. } => "dpdk",
         }
     }
@@ -138,9 +152,14 @@ impl Backend {
     /// The interface, or the device.
     pub fn device(&self) -> &str {
         match self {
-            Backend::AfPacket { interface } => interface,
+            Backend::AfPacket { interface } | Backend::AfXdp { interface, .. } => interface,
             Backend::Dpdk { device } => device,
         }
+    }
+
+    /// Whether the kernel keeps the interface, and there is no kernel twin.
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Backend::AfXdp { .. })
     }
 }
 

@@ -150,8 +150,8 @@ fn the_example_is_read_as_it_was_meant() {
     let [core, home, visited] = config.ports.as_slice() else { panic!() };
     assert_eq!((core.id, home.id, visited.id), (PortId(0), PortId(1), PortId(2)));
     assert_eq!(core.backend, Backend::AfPacket { interface: "eth0".into() });
-    assert_eq!((core.kernel_twin.as_str(), core.mtu), ("hp-core", 1500));
-    assert_eq!((home.kernel_twin.as_str(), home.mtu), ("home-twin", 1400));
+    assert_eq!((core.kernel_interface.as_str(), core.mtu), ("hp-core", 1500));
+    assert_eq!((home.kernel_interface.as_str(), home.mtu), ("home-twin", 1400));
     assert_eq!(
         (config.routes[0].gateway, config.routes[0].port),
         (Ipv4Addr::new(10, 0, 1, 1), PortId(0))

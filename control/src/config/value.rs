@@ -513,8 +513,24 @@ words! {
     BackendKind {
         /// A Linux interface, through AF_PACKET.
         AfPacket = "af_packet",
+        /// A Linux interface that stays the kernel's, through AF_XDP.
+        AfXdp = "af_xdp",
         /// A DPDK device or vdev.
         Dpdk = "dpdk",
+    }
+}
+
+words! {
+    /// Where the program of an af_xdp port runs.
+    XdpModeName {
+        /// The best that comes up.
+        Auto = "auto",
+        /// In the driver.
+        Native = "native",
+        /// In the kernel's common receive path.
+        Generic = "generic",
+        /// In the driver, and the card uses the memory of the queues.
+        ZeroCopy = "zero-copy",
     }
 }
 

@@ -27,7 +27,7 @@ impl Dpdk {
             .iter()
             .filter_map(|port| match &port.backend {
                 Backend::Dpdk { device } => Some(device.as_str()),
-                Backend::AfPacket { .. } => None,
+                Backend::AfPacket { .. } | Backend::AfXdp { .. } => None,
             })
             .collect();
         if devices.is_empty() {

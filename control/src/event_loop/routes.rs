@@ -24,7 +24,7 @@ impl Step {
     fn take(self, setup: &mut Setup, config: &Config, mirror: &Mirror) -> Result<(), KernelError> {
         let (Step::Add(route) | Step::Remove(route) | Step::Replace { new: route, .. }) = self;
         let index = mirror.index_of(route.port).ok_or_else(|| {
-            let name = config.port(route.port).map(|port| port.kernel_twin.clone());
+            let name = config.port(route.port).map(|port| port.kernel_interface.clone());
             KernelError::NoInterface(name.unwrap_or_default())
         })?;
         let (destination, gateway) = (route.destination, Some(route.gateway));

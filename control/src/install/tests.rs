@@ -21,7 +21,7 @@ fn installer(capacity: usize) -> Installer {
         source_routes: source_route::source_routes(16),
         neighbors: hash::table(16, SEED),
     };
-    Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)])
+    Installer::new(tables, vec![UNDERLAY, TENANT, TenantId(9)], ClaimKeeper::default())
 }
 
 fn binding(last: u8, care_of_addresses: &[(u8, homeport_proto::Encapsulation)]) -> BindingState {

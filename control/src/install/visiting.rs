@@ -55,7 +55,8 @@ impl Visiting {
         }
     }
 
-    pub(super) fn configure(&mut self, config: &AgentConfig) {
+    /// Returns the visitors whose ways changed, as [`Visiting::install`] does.
+    pub(super) fn configure(&mut self, config: &AgentConfig) -> Vec<(VisitorKey, bool)> {
         let policy = |agent: &homeport_proto::config::ForeignAgentConfig| Policy {
             napt: agent.napt,
             source_routes: agent.source_routes.clone(),
@@ -66,22 +67,27 @@ impl Visiting {
             .map(|agent| ((agent.tenant, agent.care_of_address), policy(agent)))
             .collect();
         if self.policies == policies {
-            return;
+            return Vec::new();
         }
         self.policies = policies;
         let before = std::mem::take(&mut self.lists);
+        let mut changed = Vec::new();
         for (key, state) in self.states.clone() {
             let entry = self.entry(&state);
             self.visitors.install(key, entry);
+            changed.push((key, entry.routes.is_some()));
         }
         for (routes, list) in before {
             for prefix in routes.into_keys() {
                 self.source_routes.remove(&(list, prefix));
             }
         }
+        changed
     }
 
-    pub(super) fn install(&mut self, visitor: &VisitorState) {
+    /// Returns the visitor, and whether it has source-restricted routes: then packets
+    /// for it may be delivered without its tunnel.
+    pub(super) fn install(&mut self, visitor: &VisitorState) -> (VisitorKey, bool) {
         let &VisitorState { tenant, home_address, home_agent, .. } = visitor;
         let key = VisitorKey { tenant, home_address, home_agent };
         let entry = self.entry(visitor);
@@ -91,6 +97,7 @@ impl Visiting {
         }
         self.states.insert(key, *visitor);
         self.visitors.install(key, entry);
+        (key, entry.routes.is_some())
     }
 
     pub(super) fn remove(&mut self, key: VisitorKey) {

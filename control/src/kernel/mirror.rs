@@ -8,7 +8,8 @@
 //! that is removed), and where it lost count (ENOBUFS), everything is dumped anew
 //! and the difference is told.
 //!
-//! Only links that are kernel twins count. Local addresses are those of the
+//! Only links that are kernel twins, or interfaces that a port shares with the
+//! kernel, count: both are called twins below. Local addresses are those of the
 //! kernel's `local` table on a twin or on `lo`, broadcast addresses included: what
 //! the kernel itself takes for its own.
 //!

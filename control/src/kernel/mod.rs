@@ -3,6 +3,7 @@
 //!
 //! * [`setup`] makes a port's kernel twin what the configuration says and takes
 //!   it back.
+//! * [`shared`] does so with an interface that a port shares with the kernel.
 //! * [`mirror`] follows the kernel's routes, local addresses and neighbours and
 //!   tells what changed, as plain data.
 //! * [`resolve`] asks the kernel to resolve a next hop, and to look again at those
@@ -10,16 +11,19 @@
 //!
 //! `socket` is the netlink socket that they share.
 //!
-//! **Not done:** IPv6. Twins have it switched off.
+//! **Not done:** IPv6. Twins have it switched off; on a shared interface it is the
+//! kernel's.
 
 pub mod mirror;
 pub mod resolve;
 pub mod setup;
+pub mod shared;
 pub(crate) mod socket;
 
 pub use mirror::{Change, KernelLocal, Mirror};
 pub use resolve::Resolver;
 pub use setup::{Setup, Twin};
+pub use shared::SharedLink;
 
 use std::io;
 

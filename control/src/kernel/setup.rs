@@ -55,7 +55,7 @@ const SYSCTLS: [(&str, &str); 6] = [
 
 /// Changes links, addresses and routes of the kernel.
 pub struct Setup {
-    requests: Requests,
+    pub(super) requests: Requests,
 }
 
 impl Setup {
@@ -234,6 +234,6 @@ fn route_message(destination: Prefix, gateway: Option<Ipv4Addr>, index: u32) -> 
     message
 }
 
-fn write_sysctl(path: &str, value: &str) -> Result<(), KernelError> {
+pub(super) fn write_sysctl(path: &str, value: &str) -> Result<(), KernelError> {
     std::fs::write(path, value).map_err(KernelError::io(format!("writing {value} to {path}")))
 }

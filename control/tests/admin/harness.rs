@@ -306,6 +306,7 @@ pub(crate) fn port() -> PortView {
     PortView {
         name: "core".into(),
         backend: "af_packet".into(),
+        mode: None,
         // A name that would clear the screen.
         device: "eth0\u{1b}[2J".into(),
         mac: "02:00:00:00:00:01".into(),

@@ -23,6 +23,8 @@ pub struct PortShared {
     pub mac: MacAddress,
     /// The longest IPv4 packet that it carries, in bytes.
     pub mtu: u16,
+    /// How it runs, for people, where there is a choice.
+    pub mode: Option<String>,
     /// Its place among the ports.
     number: usize,
     /// By worker and port: each worker adds to its own only.
@@ -48,6 +50,7 @@ impl PortShared {
             tenant: setup.tenant,
             mac: first.map_or(MacAddress::UNSPECIFIED, |queue| queue.mac()),
             mtu: first.map_or(0, |queue| queue.mtu()),
+            mode: first.and_then(|queue| queue.mode()).map(str::to_owned),
             number,
             stats,
             up: AtomicBool::new(first.is_some_and(|queue| queue.is_up())),

@@ -120,7 +120,11 @@ impl Claims {
         claim: NodeClaim,
     ) -> io::Result<()> {
         let key: [u8; 8] = join(tenant.0.to_ne_bytes(), wire(address));
-        if claim.is_empty() { self.nodes.remove(&key) } else { self.nodes.set(&key, &claim.value()) }
+        if claim.is_empty() {
+            self.nodes.remove(&key)
+        } else {
+            self.nodes.set(&key, &claim.value())
+        }
     }
 
     /// Says what is claimed of the destinations of a prefix; an empty claim takes it

@@ -79,13 +79,7 @@ const EXIT: u8 = 0x95;
 /// `BPF_PSEUDO_MAP_FD`: the immediate is a map's descriptor.
 const MAP_FD: Register = Register(1);
 
-fn instruction(
-    code: u8,
-    to: Register,
-    from: Register,
-    offset: i16,
-    immediate: i32,
-) -> Instruction {
+fn instruction(code: u8, to: Register, from: Register, offset: i16, immediate: i32) -> Instruction {
     let registers =
         if cfg!(target_endian = "little") { from.0 << 4 | to.0 } else { to.0 << 4 | from.0 };
     Instruction { code, registers, offset, immediate }

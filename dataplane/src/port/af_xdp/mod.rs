@@ -35,7 +35,10 @@
 //! spare both copies; super-frames in generic mode; a changed MAC, MTU or number of
 //! queues is noticed only when the port is opened anew, and so is an interface that
 //! was deleted and made again; kernels before 5.9, which attach without a link.
-#![allow(unsafe_code, reason = "AF_XDP sockets, their shared memory and bpf(2) have no safe wrapper")]
+#![allow(
+    unsafe_code,
+    reason = "AF_XDP sockets, their shared memory and bpf(2) have no safe wrapper"
+)]
 
 mod bpf;
 mod claims;
@@ -55,9 +58,9 @@ use homeport_wire::{EthernetHeader, MacAddress, PortId, TenantId};
 use rustix::event::epoll;
 use rustix::io::Errno;
 
+use self::bpf::{LoadedProgram, Map, MapKind};
 pub use self::claims::{Claims, LocalClaim, NodeClaim};
 pub use self::program::Scope;
-use self::bpf::{LoadedProgram, Map, MapKind};
 use self::program::Site;
 use self::socket::{Binding, Queue};
 use super::Port;
@@ -188,10 +191,9 @@ impl AfXdpPort {
 
         let sockets = Map::new(MapKind::Sockets, 4, 4, count)
             .map_err(|error| wrong(program_problem("make the map of its sockets", &error)))?;
-        let site =
-            Site { mac, tenant: options.tenant, port: options.port, scope: options.scope };
-        let program = program::program(&site, claims, &sockets)
-            .map_err(|error| wrong(error.to_string()))?;
+        let site = Site { mac, tenant: options.tenant, port: options.port, scope: options.scope };
+        let program =
+            program::program(&site, claims, &sockets).map_err(|error| wrong(error.to_string()))?;
         let program = LoadedProgram::load(&program)
             .map_err(|error| wrong(program_problem("load its program", &error)))?;
         let (link, native) = attach(&program, index, options.mode).map_err(wrong)?;
@@ -406,11 +408,7 @@ fn frame_len(mtu: u16) -> usize {
 }
 
 /// Attaches the program. Returns the link, and whether the mode is native.
-fn attach(
-    program: &LoadedProgram,
-    index: c_int,
-    mode: XdpMode,
-) -> Result<(OwnedFd, bool), String> {
+fn attach(program: &LoadedProgram, index: c_int, mode: XdpMode) -> Result<(OwnedFd, bool), String> {
     let native = match mode {
         XdpMode::Generic => None,
         _ => Some(program.attach(index, FLAG_NATIVE)),
@@ -512,12 +510,9 @@ fn receive_queues(interface: &str) -> Option<u32> {
     let mut channels = Channels { command: GET_CHANNELS, ..Channels::default() };
     let mut request = interface::request(interface).ok()?;
     request.ifr_ifru.ifru_data = (&raw mut channels).cast();
-    let socket = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::DGRAM,
-        None,
-    )
-    .ok()?;
+    let socket =
+        rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)
+            .ok()?;
     // The kernel writes to `channels`, which lives and has the layout of its command.
     interface::ioctl(&socket, ETHTOOL, &mut request).ok()?;
     Some(channels.receive + channels.combined).filter(|count| *count > 0)

@@ -109,7 +109,8 @@ fn the_rings_go_round_and_round() {
         let Some((_a, _b, mut left, mut right)) = pair(mode) else { return };
         let mut pool = PacketPool::new(BURST);
         for round in 0..3 * socket::RX_FRAMES / 32 + 1 {
-            let frames: Vec<_> = (0..32).map(|n| numbered(round * 32 + n, 60 + n as usize)).collect();
+            let frames: Vec<_> =
+                (0..32).map(|n| numbered(round * 32 + n, 60 + n as usize)).collect();
             assert_eq!(send(&mut left, &mut pool, &frames), 32);
             assert!(receive(&mut right, &mut pool, 32) == frames, "{mode:?} round {round}");
         }

@@ -168,8 +168,14 @@ fn packets_of_bound_nodes_and_visitors_are_taken_and_others_passed() {
             ("to a visitor", ip(OTHER, VISITOR, 6, &tcp(80))),
             ("to nobody", ip(OTHER, Ipv4Addr::new(10, 1, 0, 11), 6, &tcp(80))),
             ("beside the prefix", ip(OTHER, Ipv4Addr::new(10, 78, 0, 1), 6, &tcp(80))),
-            ("for another station", frame(STATION, EtherType::IPV4, &packet(OTHER, NODE, 6, 0, &[]))),
-            ("to all", frame(MacAddress::BROADCAST, EtherType::IPV4, &packet(OTHER, NODE, 6, 0, &[]))),
+            (
+                "for another station",
+                frame(STATION, EtherType::IPV4, &packet(OTHER, NODE, 6, 0, &[])),
+            ),
+            (
+                "to all",
+                frame(MacAddress::BROADCAST, EtherType::IPV4, &packet(OTHER, NODE, 6, 0, &[])),
+            ),
             ("IPv6", frame(PORT_MAC, EtherType(0x86dd), &[0x60; 40])),
             ("tagged", frame(PORT_MAC, EtherType(0x8100), &[0; 40])),
             ("of version 6", version),
@@ -181,7 +187,10 @@ fn packets_of_bound_nodes_and_visitors_are_taken_and_others_passed() {
     );
     // A claim goes when it is taken away, and another tenant's is not ours.
     bench.claims.set_node(TENANT, NODE, NodeClaim::default()).unwrap();
-    bench.claims.set_node(TenantId(8), NODE, NodeClaim { destination: true, ..NodeClaim::default() }).unwrap();
+    bench
+        .claims
+        .set_node(TenantId(8), NODE, NodeClaim { destination: true, ..NodeClaim::default() })
+        .unwrap();
     judge(&bench, false, &[("to a node no longer bound", ip(OTHER, NODE, 6, &tcp(80)))]);
 }
 
@@ -195,7 +204,10 @@ fn an_address_of_ours_gets_what_agents_want_and_the_kernel_the_rest() {
         &[
             ("a registration", ip(OTHER, AGENT, 17, &udp(5000, 434))),
             ("at a link's address", ip(OTHER, LINK_AGENT, 17, &udp(5000, 434))),
-            ("with options", frame(PORT_MAC, EtherType::IPV4, &packet(OTHER, AGENT, 17, 3, &udp(1, 434)))),
+            (
+                "with options",
+                frame(PORT_MAC, EtherType::IPV4, &packet(OTHER, AGENT, 17, 3, &udp(1, 434))),
+            ),
             ("IP in IP", ip(OTHER, AGENT, 4, &quoted(NODE, 6, &[]))),
             ("IP in IP on a link", ip(OTHER, LINK_AGENT, 4, &quoted(NODE, 6, &[]))),
             ("GRE", ip(OTHER, AGENT, 47, &[0; 8])),
@@ -207,7 +219,10 @@ fn an_address_of_ours_gets_what_agents_want_and_the_kernel_the_rest() {
             ("about GRE", ip(OTHER, AGENT, 1, &error(11, &quoted(AGENT, 47, &[0; 8])))),
             ("about minimal", ip(OTHER, AGENT, 1, &error(12, &quoted(AGENT, 55, &[0; 8])))),
             ("about a reply", ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 17, &udp(434, 5000))))),
-            ("about a request", ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 17, &udp(5000, 434))))),
+            (
+                "about a request",
+                ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 17, &udp(5000, 434)))),
+            ),
         ],
     );
     judge(
@@ -222,7 +237,10 @@ fn an_address_of_ours_gets_what_agents_want_and_the_kernel_the_rest() {
             ("an error about TCP", ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 6, &tcp(22))))),
             ("about DNS", ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 17, &udp(5000, 53))))),
             ("about another's tunnel", ip(OTHER, AGENT, 1, &error(3, &quoted(OTHER, 4, &[0; 8])))),
-            ("a short error", ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 4, &[])))[..60].to_vec()),
+            (
+                "a short error",
+                ip(OTHER, AGENT, 1, &error(3, &quoted(AGENT, 4, &[])))[..60].to_vec(),
+            ),
             ("the kernel's tunnel", ip(OTHER, KERNELS, 4, &quoted(NODE, 6, &[]))),
             ("the kernel's UDP", ip(OTHER, KERNELS, 17, &udp(5000, 434))),
             ("a fragment of TCP", fragment(ip(OTHER, AGENT, 6, &[0; 40]), 5)),
@@ -301,7 +319,10 @@ fn a_translated_address_loses_its_port_range_only() {
             ("an answer to a ping", ip(OTHER, NAPT, 1, &echo(0, 20000))),
             ("a fragment", fragment(ip(OTHER, NAPT, 6, &[0; 40]), 5)),
             ("a fragment of UDP", fragment(ip(OTHER, NAPT, 17, &[0; 40]), 5)),
-            ("an error about TCP", ip(OTHER, NAPT, 1, &error(3, &quoted(6, &[0x4e, 0x20, 0, 80, 0, 0, 0, 0])))),
+            (
+                "an error about TCP",
+                ip(OTHER, NAPT, 1, &error(3, &quoted(6, &[0x4e, 0x20, 0, 80, 0, 0, 0, 0]))),
+            ),
             ("about a ping", ip(OTHER, NAPT, 1, &error(11, &quoted(1, &echo(8, 20000))))),
         ],
     );

@@ -145,8 +145,7 @@ impl<T: Slot, E> Ring<T, E> {
 impl<T: Slot> Ring<T, Producer> {
     /// How many slots are free.
     pub(super) fn free(&mut self) -> u32 {
-        self.other =
-            self.mapping.word(self.mapping.offsets.consumer).load(Ordering::Acquire);
+        self.other = self.mapping.word(self.mapping.offsets.consumer).load(Ordering::Acquire);
         self.size - self.own.wrapping_sub(self.other)
     }
 
@@ -181,8 +180,7 @@ impl<T: Slot> Ring<T, Consumer> {
     /// [`Ring::release`].
     pub(super) fn peek(&mut self) -> Option<T> {
         if self.own == self.other {
-            self.other =
-                self.mapping.word(self.mapping.offsets.producer).load(Ordering::Acquire);
+            self.other = self.mapping.word(self.mapping.offsets.producer).load(Ordering::Acquire);
             if self.own == self.other {
                 return None;
             }

@@ -26,11 +26,7 @@ impl Umem {
     ///
     /// # Errors
     /// There is no memory, or no more may be locked (RLIMIT_MEMLOCK).
-    pub(super) fn new(
-        socket: BorrowedFd<'_>,
-        frames: usize,
-        frame_len: usize,
-    ) -> io::Result<Umem> {
+    pub(super) fn new(socket: BorrowedFd<'_>, frames: usize, frame_len: usize) -> io::Result<Umem> {
         let len = frames * frame_len;
         // SAFETY: a new private mapping of no file, placed by the kernel.
         let base = unsafe {
