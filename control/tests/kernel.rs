@@ -8,7 +8,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant as Clock};
 
 use homeport_control::kernel::setup::Twin;
-use homeport_control::kernel::{Change, Mirror, Resolver, Setup};
+use homeport_control::kernel::{Change, Mirror, Resolver, Setup, SharedLink};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::Prefix;
 use homeport_proto::{Instant, MacAddress, PortId};
@@ -265,4 +265,37 @@ fn a_next_hop_is_resolved_by_the_kernel_and_refreshed() {
         assert!(!tables.neighbors.contains_key(&(PORT, nobody)));
         assert!(resolver.resolve(9999, nobody, at(30_000)).is_err());
     });
+}
+
+#[test]
+fn a_shared_interface_is_put_back_as_it_was_found() {
+    if unavailable("a_shared_interface_is_put_back_as_it_was_found") {
+        return;
+    }
+    let (ns, peer) = (Namespace::new("shared"), Namespace::new("shared-peer"));
+    join((&ns, "eth0"), (&peer, "eth0"));
+    ns.ip("address add 10.0.1.2/24 dev eth0");
+    // What a killed process left; and another's route.
+    ns.ip("route add 10.7.0.0/16 via 10.0.1.1 proto 99");
+    ns.ip("route add 10.8.0.0/16 via 10.0.1.1 proto 98");
+    let text = |words: &str| String::from_utf8(ns.output("ip", words).stdout).unwrap();
+    let filter = || ns.output("cat", "/proc/sys/net/ipv4/conf/eth0/rp_filter").stdout;
+    ns.inside(|| std::fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "2").unwrap());
+    let addresses = [(address("10.0.1.2"), 24), (address("10.5.0.1"), 16)];
+    ns.inside(|| {
+        let link = SharedLink::configure("eth0", &addresses).unwrap();
+        assert_eq!(filter(), b"0\n");
+        let shown = text("-4 -o address show dev eth0");
+        assert!(shown.contains("10.0.1.2/24") && shown.contains("10.5.0.1/16"), "{shown}");
+        assert!(!text("route").contains("10.7.0.0"), "{}", text("route"));
+        let mut setup = Setup::new().unwrap();
+        setup.add_route(prefix("10.6.0.0/16"), Some(address("10.0.1.1")), link.index()).unwrap();
+    });
+    let shown = text("-4 -o address show dev eth0");
+    assert!(shown.contains("10.0.1.2/24") && !shown.contains("10.5.0.1"), "{shown}");
+    let routes = text("route");
+    assert!(routes.contains("10.8.0.0") && !routes.contains("10.6.0.0"), "{routes}");
+    assert_eq!(filter(), b"2\n");
+    let error = ns.inside(|| SharedLink::configure("eth7", &[]).err().unwrap().to_string());
+    assert_eq!(error, "there is no interface eth7");
 }

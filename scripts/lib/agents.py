@@ -25,6 +25,9 @@ KEY_BYTES = 16
 # What a mobile node may ask for; beside these there is "plain-udp", by a challenge.
 ENCAPSULATIONS = ("ip-in-ip", "minimal", "gre", "udp")
 
+# What an agent may read its interfaces with.
+PORTS = ("af_packet", "af_xdp", "dpdk")
+
 
 @dataclass(frozen=True)
 class Choices:
@@ -39,11 +42,11 @@ class Choices:
 
 
 def port(number: int, name: str, ports: str, address: str) -> str:
-    """A `[[port]]` on the interface of the same name, by AF_PACKET or as a DPDK vdev."""
+    """A `[[port]]` on the interface of the same name, by AF_PACKET, AF_XDP or as a DPDK vdev."""
     if ports == "dpdk":
         where = f'backend = "dpdk"\ndevice = "net_af_packet{number},iface={name}"'
     else:
-        where = f'backend = "af_packet"\ninterface = "{name}"'
+        where = f'backend = "{ports}"\ninterface = "{name}"'
     return f'[[port]]\nname = "{name}"\n{where}\nmtu = 1500\naddresses = ["{address}"]\n\n'
 
 

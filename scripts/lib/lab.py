@@ -148,6 +148,8 @@ class Lab:
         self._lay_cables()
         if choices.ports == "dpdk" and not plain:
             self._without_offloads()
+        if choices.ports == "af_xdp" and not plain:
+            self._forwarding_agents()
         if plain:
             self._plain_routers()
         for node, outside in self.topology.masquerades.items():
@@ -334,6 +336,12 @@ class Lab:
             for node, interface, _ in (cable.near, cable.far):
                 self.exec(node, "ethtool", "-K", interface, "tx", "off", "rx", "off", "sg", "off", "tso", "off",
                           "gso", "off", "gro", "off")
+
+    def _forwarding_agents(self) -> None:
+        """On AF_XDP ports the kernel keeps what is not claimed, such as the packets of a
+        node at home: there it is the kernel that forwards them."""
+        for node in self.topology.agents:
+            self.exec(node, "sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward")
 
     def _plain_routers(self) -> None:
         for node, ((if1, address1), (if2, address2), gateway) in self.topology.plain_routers.items():

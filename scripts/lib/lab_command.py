@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from agents import Choices
+from agents import PORTS, Choices
 from lab import Lab, LabError, build_directory, processes_in, run
 from topologies import ROAM, TOPOLOGIES
 
@@ -36,7 +36,7 @@ def arguments() -> argparse.ArgumentParser:
                              formatter_class=argparse.RawDescriptionHelpFormatter)
     up.add_argument("topology", nargs="?", choices=tuple(TOPOLOGIES), default=ROAM.name,
                     help="which one (default: %(default)s)")
-    up.add_argument("--ports", choices=("af_packet", "dpdk"), default="af_packet",
+    up.add_argument("--ports", choices=PORTS, default="af_packet",
                     help="what the agents read their interfaces with (default: %(default)s)")
     up.add_argument("--plain", action="store_true",
                     help="no Homeport: the agents are plain routers, the node has no mobility (roam only)")

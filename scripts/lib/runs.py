@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Callable, Iterator
 
+from agents import PORTS
 from lab import Lab, LabError, build_directory
 from screen import RED, Screen
 from topologies import Topology
@@ -70,7 +71,7 @@ class Run:
 
 def common_arguments(parser: argparse.ArgumentParser) -> None:
     """What all of them take."""
-    parser.add_argument("--ports", choices=("af_packet", "dpdk"), default="af_packet",
+    parser.add_argument("--ports", choices=PORTS, default="af_packet",
                         help="what the agents read their interfaces with (default: %(default)s)")
     parser.add_argument("--name", default=os.environ.get("HOMEPORT_LAB", "hp"),
                         help="prefix of the namespaces (default: hp, or $HOMEPORT_LAB)")

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import agents
 import interop
-from agents import ENCAPSULATIONS, Choices
+from agents import ENCAPSULATIONS, PORTS, Choices
 from topologies import TOPOLOGIES, hundred
 
 PLANS = (*TOPOLOGIES.values(), interop.INTEROP, hundred(1))
 ALL_CHOICES = [Choices(ports, encap, nat_traversal, mss_clamp) for ports, encap, nat_traversal, mss_clamp in
-               itertools.product(("af_packet", "dpdk"), ENCAPSULATIONS, (None, "rfc3519", "challenge"), (False, True))]
+               itertools.product(PORTS, ENCAPSULATIONS, (None, "rfc3519", "challenge"), (False, True))]
 
 
 class Plans(unittest.TestCase):

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use homeport_dataplane::port::af_xdp::XdpMode;
 use homeport_proto::config::Profile;
 use homeport_proto::security::{Algorithm, ReplayProtection, Spi};
 use homeport_proto::{Lifetime, PortId, TenantId};
@@ -420,6 +421,38 @@ fn values_out_of_range_or_badly_written_say_what_to_write() {
     // It stands where the section begins, for the key stands nowhere.
     assert_eq!((problem.line, problem.column), (51, 1));
     assert_eq!(problem.message, "the security association lacks the key `key_file`");
+}
+
+#[test]
+fn an_af_xdp_port_has_queues_and_a_mode_and_no_twin() {
+    let room = Room::new();
+    let old = "backend = \"af_packet\"\ninterface = \"eth1\"";
+    let with = |keys: &str| {
+        let text = format!("backend = \"af_xdp\"\ninterface = \"eth1\"\n{keys}");
+        room.parse(&GOOD.replace(old, &text).replace("kernel_twin = \"home-twin\"\n", ""))
+    };
+    let config = with("queues = 4\nxdp_mode = \"native\"").unwrap();
+    let port = &config.ports[1];
+    let (interface, queues, mode) = ("eth1".into(), Some(4), XdpMode::Native);
+    assert_eq!(port.backend, Backend::AfXdp { interface, queues, mode });
+    assert_eq!((port.kernel_interface.as_str(), port.backend.is_shared()), ("eth1", true));
+    let (interface, queues, mode) = ("eth1".into(), None, XdpMode::Auto);
+    assert_eq!(with("").unwrap().ports[1].backend, Backend::AfXdp { interface, queues, mode });
+    for (keys, message) in [
+        ("queues = 0", "queues cannot be 0"),
+        ("device = \"x\"", "a port of backend af_xdp has no `device`"),
+        ("kernel_twin = \"x\"", "a port of backend af_xdp has no kernel twin"),
+        ("xdp_mode = \"nativ\"", "\"nativ\" is not known here"),
+    ] {
+        let errors = with(keys).unwrap_err();
+        assert_eq!(errors.problems[0].message, message);
+    }
+    let problem = room.only_problem(old, &format!("{old}\nqueues = 7"), "7");
+    says(
+        &problem,
+        "a port of backend af_packet has no `queues`",
+        "take the key away, or write backend = \"af_xdp\"",
+    );
 }
 
 #[test]

@@ -213,3 +213,105 @@ impl Inner {
 fn parts(prefix: Prefix) -> (Ipv4Addr, u8) {
     (prefix.address(), prefix.prefix_len())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TENANT: TenantId = TenantId(3);
+    const LINK: PortId = PortId(2);
+
+    fn address(last: u8) -> Ipv4Addr {
+        Ipv4Addr::new(10, 1, 0, last)
+    }
+
+    fn visitor(home_agent: u8) -> VisitorKey {
+        let home_agent = Ipv4Addr::new(10, 0, home_agent, 2);
+        VisitorKey { tenant: TENANT, home_address: address(10), home_agent }
+    }
+
+    /// A keeper of real claims, and these; `None`, with the reason printed, where this
+    /// process may not make maps.
+    fn keeper(most: usize, napts: &[NaptConfig]) -> Option<(ClaimKeeper, Arc<Claims>)> {
+        match Claims::new(16) {
+            Ok(claims) => {
+                let claims = Arc::new(claims);
+                Some((ClaimKeeper::new(Arc::clone(&claims), most, napts), claims))
+            }
+            Err(error) => {
+                println!("skipped: cannot make maps: {error}");
+                None
+            }
+        }
+    }
+
+    fn bound() -> NodeClaim {
+        NodeClaim { destination: true, source: false, home_link: Some(LINK) }
+    }
+
+    #[test]
+    fn a_node_that_is_bound_and_visits_is_claimed_until_both_end() {
+        let Some((mut keeper, claims)) = keeper(8, &[]) else { return };
+        let of = || claims.of_node(TENANT, address(10));
+        keeper.bind((TENANT, address(10)), Some(LINK));
+        assert_eq!(of(), bound());
+        keeper.visit(visitor(1), false);
+        keeper.visit(visitor(2), true);
+        assert_eq!(of(), NodeClaim { source: true, ..bound() });
+        keeper.unbind((TENANT, address(10)));
+        assert_eq!(of(), NodeClaim { destination: true, source: true, home_link: None });
+        keeper.leave(visitor(2));
+        assert_eq!(of(), NodeClaim { source: true, ..NodeClaim::default() });
+        keeper.leave(visitor(1));
+        assert!(of().is_empty());
+        assert!(claims.of_node(TenantId(4), address(10)).is_empty());
+    }
+
+    #[test]
+    fn beyond_the_limit_the_home_network_is_claimed_whole() {
+        let Some((mut keeper, claims)) = keeper(2, &[]) else { return };
+        let network =
+            HomeNetwork { prefix: Prefix::new(address(0), 24).unwrap(), link: Some(LINK) };
+        keeper.inner.as_mut().unwrap().home_networks = vec![(TENANT, network)];
+        for last in [10, 11] {
+            keeper.bind((TENANT, address(last)), Some(LINK));
+        }
+        assert!(claims.of_node(TENANT, address(12)).is_empty());
+        keeper.bind((TENANT, address(12)), Some(LINK));
+        // The third, and with it all of the network.
+        assert_eq!(claims.of_node(TENANT, address(12)), bound());
+        assert_eq!(claims.of_node(TENANT, address(99)), bound());
+        // Outside of all home networks there is no other way than one by one.
+        let outside = Ipv4Addr::new(10, 2, 0, 1);
+        keeper.bind((TENANT, outside), None);
+        assert!(claims.of_node(TENANT, outside).destination);
+        keeper.unbind((TENANT, address(10)));
+        assert_eq!(claims.of_node(TENANT, address(10)), bound());
+    }
+
+    #[test]
+    fn an_address_of_ours_is_what_its_entry_and_the_napts_say() {
+        let napt = NaptConfig::new("out", Vec::new(), PortId(0), vec![address(1)]);
+        let Some((mut keeper, claims)) = keeper(2, &[napt]) else { return };
+        let entry = LocalEntry { home_agent: true, ..LocalEntry::default() };
+        keeper.local(address(1), Some(&entry));
+        keeper.local(address(2), Some(&LocalEntry::default()));
+        let translated = Some(16384..=32767);
+        let expected = LocalClaim { agent: true, tunnel_end: true, broadcast: false, translated };
+        assert_eq!(claims.of_local(address(1)), Some(expected));
+        assert_eq!(claims.of_local(address(2)), Some(LocalClaim::default()));
+        keeper.local(address(1), None);
+        assert_eq!(claims.of_local(address(1)), None);
+    }
+
+    #[test]
+    fn networks_behind_a_router_are_claimed_while_it_is_bound() {
+        let Some((mut keeper, claims)) = keeper(2, &[]) else { return };
+        let prefix = Prefix::new(Ipv4Addr::new(10, 9, 0, 0), 16).unwrap();
+        let inside = || claims.of_node(TENANT, Ipv4Addr::new(10, 9, 8, 7)).destination;
+        keeper.route(TENANT, prefix, true);
+        assert!(inside());
+        keeper.route(TENANT, prefix, false);
+        assert!(!inside());
+    }
+}

@@ -15,6 +15,7 @@ use super::instruction::Instruction;
 
 /// Commands of bpf(2) (`enum bpf_cmd` of `linux/bpf.h`).
 const MAP_CREATE: c_int = 0;
+const MAP_LOOKUP_ELEM: c_int = 1;
 const MAP_UPDATE_ELEM: c_int = 2;
 const MAP_DELETE_ELEM: c_int = 3;
 const PROG_LOAD: c_int = 5;
@@ -96,6 +97,23 @@ impl Map {
         }
         let attribute = element(self.fd.as_fd(), key, Some(value));
         call(MAP_UPDATE_ELEM, attribute.as_bytes()).map(drop)
+    }
+
+    /// The value of a key, or of the longest prefix that it is in; it has N bytes.
+    ///
+    /// # Errors
+    /// There is none: `NotFound`.
+    pub(super) fn get<const N: usize>(&self, key: &[u8]) -> io::Result<[u8; N]> {
+        let mut value = [0; N];
+        if key.len() != self.key_len || N != self.value_len {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let attribute = Element {
+            value: value.as_mut_ptr().expose_provenance() as u64,
+            ..element(self.fd.as_fd(), key, None)
+        };
+        call(MAP_LOOKUP_ELEM, attribute.as_bytes())?;
+        Ok(value)
     }
 
     /// Takes a key away; one that is not there is as good as gone.
@@ -274,7 +292,8 @@ fn new_fd(command: c_int, attribute: &[u8]) -> io::Result<OwnedFd> {
 fn call(command: c_int, attribute: &[u8]) -> io::Result<c_long> {
     // SAFETY: the kernel reads the attribute, and what it points to: buffers of the
     // callers above, which live and have the lengths given. None of these commands
-    // writes to the attribute; the log is written within its length.
+    // writes to the attribute; the log, and a value that is looked up, are written
+    // within their lengths.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, attribute.as_ptr(), attribute.len()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }

@@ -70,6 +70,17 @@ impl NodeClaim {
         let link = self.home_link.map_or(0, |port| u32::from(port.0));
         join(flags.to_ne_bytes(), link.to_ne_bytes())
     }
+
+    fn from_value([a, b, c, d, link @ ..]: [u8; 8]) -> NodeClaim {
+        let flags = u32::from_ne_bytes([a, b, c, d]);
+        // Ports are numbered with 16 bits.
+        let link = PortId(u32::from_ne_bytes(link) as u16);
+        NodeClaim {
+            destination: flags & IS_DESTINATION != 0,
+            source: flags & IS_SOURCE != 0,
+            home_link: (flags & PROXY_ARP != 0).then_some(link),
+        }
+    }
 }
 
 /// The claims of all AF_XDP ports of a process.
@@ -146,6 +157,27 @@ impl Claims {
         } else {
             self.prefixes.set(&key, &claim.value())
         }
+    }
+
+    /// What is claimed of a node, by itself or by the longest prefix that it is in.
+    pub fn of_node(&self, tenant: TenantId, address: Ipv4Addr) -> NodeClaim {
+        let node: [u8; 8] = join(tenant.0.to_ne_bytes(), wire(address));
+        let key: [u8; 12] = join(64u32.to_ne_bytes(), node);
+        let value = self.nodes.get(&node).or_else(|_| self.prefixes.get(&key));
+        value.map(NodeClaim::from_value).unwrap_or_default()
+    }
+
+    /// What is claimed of an address of this box; `None`: it is none.
+    pub fn of_local(&self, address: Ipv4Addr) -> Option<LocalClaim> {
+        let [a, b, c, d, first @ .., e, f] = self.locals.get::<8>(&wire(address)).ok()?;
+        let flags = u32::from_ne_bytes([a, b, c, d]);
+        let range = u16::from_ne_bytes(first)..=u16::from_ne_bytes([e, f]);
+        Some(LocalClaim {
+            agent: flags & IS_AGENT != 0,
+            tunnel_end: flags & IS_TUNNEL_END != 0,
+            broadcast: flags & IS_BROADCAST != 0,
+            translated: (flags & IS_TRANSLATED != 0).then_some(range),
+        })
     }
 
     pub(super) fn locals(&self) -> &Map {
