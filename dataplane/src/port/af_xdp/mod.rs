@@ -149,7 +149,7 @@ pub struct AfXdpPort {
     any: Option<OwnedFd>,
     carrier: Carrier,
     counts: Counts,
-    /// Dropped after the queues: what is redirected meanwhile has a place to go.
+    /// Dropped last: what comes for a closed queue meanwhile is the kernel's.
     attachment: Arc<Attachment>,
 }
 
@@ -276,15 +276,14 @@ impl Port for AfXdpPort {
                 queue.reap();
             }
         }
-        let mut sent = 0;
+        let (offered, mut sent) = (burst.len(), 0);
         for packet in burst.drain() {
             if packet.len() <= longest && put(queue, packet.bytes()) {
                 sent += 1;
             }
             pool.give(packet);
-            self.counts.tx_refused += 1;
         }
-        self.counts.tx_refused -= sent as u64;
+        self.counts.tx_refused += (offered - sent) as u64;
         queue.transmit.submit();
         queue.kick();
         sent
