@@ -8,9 +8,11 @@
 
 use std::net::Ipv4Addr;
 
-use super::Transport;
+use super::bits::{self, Parity};
 use super::clock::Tick;
 use super::config::NaptConfig;
+use super::emptiest::Emptiest;
+use super::segment::{Endpoint, Transport};
 use super::slab::NONE;
 
 /// How long a block stays with its host after its last mapping is gone (RFC 6888
@@ -21,12 +23,21 @@ const LINGER: u32 = 120 * Tick::PER_SECOND;
 /// apart (RFC 6888 REQ-8).
 const REST: u32 = 120 * Tick::PER_SECOND;
 
-/// An external endpoint: the place of its address in the configuration, and its
-/// port or ICMP query identifier.
+/// An external endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct External {
-    pub(super) address: u16,
+    pub(super) address: Ipv4Addr,
+    /// The port or ICMP query identifier.
     pub(super) port: u16,
+    /// The place of the address in the configuration.
+    pub(super) place: u16,
+}
+
+impl External {
+    #[inline(always)]
+    pub(super) const fn endpoint(self) -> Endpoint {
+        Endpoint { address: self.address, port: self.port }
+    }
 }
 
 /// One block of ports.
@@ -40,10 +51,24 @@ struct Block {
     used: [u16; Transport::COUNT],
     /// When its last mapping went.
     idle_since: Tick,
+    /// When the first of its ports that rest has rested, whoever has it then.
+    rested_at: Tick,
 }
 
-const FREE: Block =
-    Block { host: NONE, next: NONE, used: [0; Transport::COUNT], idle_since: Tick(0) };
+impl Block {
+    const FREE: Block = Block {
+        host: NONE,
+        next: NONE,
+        used: [0; Transport::COUNT],
+        idle_since: Tick(0),
+        rested_at: Tick::NEVER,
+    };
+
+    /// The block in other hands, or nobody's.
+    const fn given(self, host: u32, next: u32) -> Block {
+        Block { host, next, rested_at: self.rested_at, ..Block::FREE }
+    }
+}
 
 /// A port of one transport.
 #[derive(Clone, Copy, Debug)]
@@ -55,6 +80,8 @@ struct Port {
 /// The blocks of one NAPT on one core.
 pub(super) struct PortBlocks {
     addresses: Box<[Ipv4Addr]>,
+    /// The addresses in order, each with its place.
+    places: Box<[(Ipv4Addr, u16)]>,
     first_port: u16,
     block_size: u16,
     blocks_per_address: u32,
@@ -65,8 +92,15 @@ pub(super) struct PortBlocks {
     blocks: Box<[Block]>,
     /// By transport, address and port.
     ports: [Box<[Port]>; Transport::COUNT],
-    /// Free blocks of this core, by address.
-    free: Box<[u32]>,
+    /// By transport and block, so many words each: its ports that neither are in use
+    /// nor rest, as bits.
+    free_ports: [Box<[u64]>; Transport::COUNT],
+    words_per_block: usize,
+    /// By address, so many words each: its blocks that this core can give, as bits.
+    free_blocks: Box<[u64]>,
+    words_per_address: usize,
+    /// How many blocks this core can give, by address.
+    free: Emptiest,
     random: u64,
 }
 
@@ -81,7 +115,23 @@ impl PortBlocks {
         let port = Port { mapping: NONE, rests_until: Tick(0) };
         let ports = || vec![port; count * usize::from(block_size)].into_boxed_slice();
         let cores = cores.max(1);
-        let own = (0..blocks_per_address).filter(|block| block % cores == core).count() as u32;
+        let own = |block: &u32| block % cores == core;
+        // Sets with nothing but what is free.
+        let set = |numbers: &mut dyn Iterator<Item = u32>, words: usize| {
+            let mut set = vec![0; words];
+            numbers.for_each(|number| bits::set(&mut set, number as usize, true));
+            set
+        };
+        let words_per_block = usize::from(block_size).div_ceil(bits::WORD);
+        let free_ports = || {
+            let block = set(&mut (0..u32::from(block_size)), words_per_block);
+            block.repeat(count).into_boxed_slice()
+        };
+        let words_per_address = (blocks_per_address as usize).div_ceil(bits::WORD);
+        let free_blocks = set(&mut (0..blocks_per_address).filter(own), words_per_address);
+        let mut places: Vec<_> = addresses.iter().copied().zip(0..).collect();
+        places.sort();
+        places.dedup_by_key(|(address, _)| *address);
         PortBlocks {
             first_port: *config.ports.start(),
             block_size,
@@ -89,9 +139,17 @@ impl PortBlocks {
             core,
             cores,
             rests: config.filtering == super::Dependence::EndpointIndependent,
-            blocks: vec![FREE; count].into_boxed_slice(),
+            blocks: vec![Block::FREE; count].into_boxed_slice(),
             ports: [ports(), ports(), ports()],
-            free: vec![own; addresses.len()].into_boxed_slice(),
+            free_ports: [free_ports(), free_ports(), free_ports()],
+            words_per_block,
+            free_blocks: free_blocks.repeat(addresses.len()).into_boxed_slice(),
+            words_per_address,
+            free: Emptiest::new(
+                addresses.len(),
+                (0..blocks_per_address).filter(own).count() as u32,
+            ),
+            places: places.into_boxed_slice(),
             addresses,
             random: seed | 1,
         }
@@ -104,8 +162,8 @@ impl PortBlocks {
     }
 
     /// How many blocks of an address are free.
-    pub(super) fn free_at(&self, address: u16) -> u32 {
-        self.free.get(usize::from(address)).copied().unwrap_or_default()
+    pub(super) fn free_at(&self, place: u16) -> u32 {
+        self.free.count(usize::from(place))
     }
 
     /// How many blocks of each address are kept for hosts that have none yet.
@@ -113,22 +171,17 @@ impl PortBlocks {
         self.blocks_per_address / self.cores / 4
     }
 
-    /// The address with the most free blocks, if any has one.
+    /// The address with the most free blocks, if any has one. The first of equals, so
+    /// that one address fills after the other's turn.
     pub(super) fn emptiest(&self) -> Option<u16> {
-        let addresses = self.free.iter().enumerate().filter(|(_, free)| **free > 0);
-        // The first of equals, so that one address fills after the other's turn.
-        let best = addresses.max_by_key(|(at, free)| (**free, std::cmp::Reverse(*at)));
-        best.and_then(|(at, _)| u16::try_from(at).ok())
+        u16::try_from(self.free.best()?).ok()
     }
 
     /// The place of an external address.
+    #[inline]
     pub(super) fn place_of(&self, address: Ipv4Addr) -> Option<u16> {
-        let at = self.addresses.iter().position(|own| *own == address)?;
-        u16::try_from(at).ok()
-    }
-
-    pub(super) fn address(&self, place: u16) -> Option<Ipv4Addr> {
-        self.addresses.get(usize::from(place)).copied()
+        let at = self.places.binary_search_by_key(&address, |(own, _)| *own).ok()?;
+        self.places.get(at).map(|(_, place)| *place)
     }
 
     /// Whether a port is one of the NAPT's.
@@ -147,23 +200,19 @@ impl PortBlocks {
         (port.mapping != NONE).then_some(port.mapping)
     }
 
-    /// Gives a free block of `address` to a host, as the first of its list, which
-    /// so far starts with `first`. The block's number, and its first port.
-    pub(super) fn give(&mut self, address: u16, host: u32, first: u32) -> Option<(u32, u16)> {
-        let count = self.blocks_per_address;
+    /// Gives a free block of an address to a host, as the first of its list, which
+    /// so far starts with `first`. The block's number.
+    pub(super) fn give(&mut self, place: u16, host: u32, first: u32) -> Option<u32> {
         // From a random one on: who comes next cannot be told (RFC 7857 §9).
-        let start = self.random_below(count);
-        let base = u32::from(address) * count;
-        let number = (0..count).map(|step| (start + step) % count).find(|number| {
-            let block = self.blocks.get((base + number) as usize);
-            self.owns(*number) && block.is_some_and(|block| block.host == NONE)
-        })?;
-        let at = base + number;
-        *self.blocks.get_mut(at as usize)? = Block { host, next: first, ..FREE };
-        if let Some(free) = self.free.get_mut(usize::from(address)) {
-            *free = free.saturating_sub(1);
-        }
-        Some((at, self.first_port_of(at)))
+        let start = self.random_below(self.blocks_per_address) as usize;
+        let address = usize::from(place);
+        let number = bits::next(self.free_blocks_of(address)?, Parity::Any, start)?;
+        let at = u32::from(place) * self.blocks_per_address + number as u32;
+        let block = self.blocks.get_mut(at as usize)?;
+        *block = block.given(host, first);
+        bits::set(self.free_blocks_of(address)?, number, false);
+        self.free.set(address, self.free.count(address).saturating_sub(1));
+        Some(at)
     }
 
     /// Takes a block back that has been idle for long; the host that had it.
@@ -173,12 +222,20 @@ impl PortBlocks {
         if !idle || now < block.idle_since.plus(LINGER) {
             return None;
         }
-        let Block { host, .. } = std::mem::replace(block, FREE);
-        let address = at / self.blocks_per_address;
-        if let Some(free) = self.free.get_mut(address as usize) {
-            *free += 1;
+        let nobodys = block.given(NONE, NONE);
+        let Block { host, .. } = std::mem::replace(block, nobodys);
+        let address = at.checked_div(self.blocks_per_address)? as usize;
+        let number = (at % self.blocks_per_address) as usize;
+        if let Some(free) = self.free_blocks_of(address) {
+            bits::set(free, number, true);
         }
+        self.free.set(address, self.free.count(address) + 1);
         Some(host)
+    }
+
+    fn free_blocks_of(&mut self, address: usize) -> Option<&mut [u64]> {
+        let words = self.words_per_address;
+        self.free_blocks.get_mut(address * words..(address + 1) * words)
     }
 
     /// The block behind `at` in its host's list.
@@ -211,9 +268,10 @@ impl PortBlocks {
             block.is_some_and(|block| block.host == host) && self.is_free(transport, *at, now)
         });
         let at = wanted
-            .or_else(|| self.find(first, transport, Some(inside_port & 1), now))
-            .or_else(|| self.find(first, transport, None, now))?;
+            .or_else(|| self.find(first, transport, Parity::of(inside_port), now))
+            .or_else(|| self.find(first, transport, Parity::Any, now))?;
         self.ports.get_mut(transport as usize)?.get_mut(at)?.mapping = mapping;
+        self.mark(transport, at, false);
         let block = self.blocks.get_mut(at / usize::from(self.block_size))?;
         if let Some(used) = block.used.get_mut(transport as usize) {
             *used += 1;
@@ -227,12 +285,19 @@ impl PortBlocks {
         let Some(at) = self.index(external) else { return };
         let port = self.ports.get_mut(transport as usize).and_then(|ports| ports.get_mut(at));
         let Some(port) = port.filter(|port| port.mapping != NONE) else { return };
-        *port = Port { mapping: NONE, rests_until: if rest { now.plus(REST) } else { now } };
+        let rests_until = if rest { now.plus(REST) } else { now };
+        *port = Port { mapping: NONE, rests_until };
         if let Some(block) = self.blocks.get_mut(at / usize::from(self.block_size)) {
             if let Some(used) = block.used.get_mut(transport as usize) {
                 *used = used.saturating_sub(1);
             }
             block.idle_since = now;
+            if rest {
+                block.rested_at = block.rested_at.min(rests_until);
+            }
+        }
+        if !rest {
+            self.mark(transport, at, true);
         }
     }
 
@@ -253,36 +318,78 @@ impl PortBlocks {
         self.block_size
     }
 
-    /// A free port in the blocks of a list, of this parity.
+    /// A free port in the blocks of a list, of this parity: from a random one on, as
+    /// it must not be told in advance (RFC 6056).
     fn find(
         &mut self,
         first: u32,
         transport: Transport,
-        parity: Option<u16>,
+        parity: Parity,
         now: Tick,
     ) -> Option<usize> {
-        let size = usize::from(self.block_size);
         let start = self.random_below(u32::from(self.block_size)) as usize;
-        let start = parity.map_or(start, |parity| start & !1 | usize::from(parity));
-        let step = 1 + usize::from(parity.is_some());
-        let mut block = first;
-        while let Some(Block { used, next, .. }) = self.blocks.get(block as usize) {
+        let mut at = first;
+        while let Some(Block { used, next, rested_at, .. }) = self.blocks.get(at as usize).copied()
+        {
             let full = used.get(transport as usize).is_none_or(|used| *used >= self.block_size);
-            let base = block as usize * size;
-            let free = (0..size)
-                .step_by(step)
-                .map(|offset| base + (start + offset) % size)
-                .find(|at| !full && self.is_free(transport, *at, now));
-            if free.is_some() {
-                return free;
+            if !full {
+                if now >= rested_at {
+                    self.wake(at, now);
+                }
+                let free = self.free_ports_of(transport, at as usize)?;
+                if let Some(offset) = bits::next(free, parity, start) {
+                    return Some(at as usize * usize::from(self.block_size) + offset);
+                }
             }
-            block = *next;
+            at = next;
         }
         None
     }
 
+    /// Makes the ports of a block free that have rested.
+    fn wake(&mut self, at: u32, now: Tick) {
+        let size = usize::from(self.block_size);
+        let range = at as usize * size..(at as usize + 1) * size;
+        let mut rested_at = Tick::NEVER;
+        for transport in [Transport::Udp, Transport::IcmpQuery] {
+            let ports = self.ports.get(transport as usize).and_then(|all| all.get(range.clone()));
+            let words = self.words_per_block;
+            let free = self.free_ports.get_mut(transport as usize);
+            let free = free.and_then(|all| all.get_mut(at as usize * words..));
+            let (Some(ports), Some(free)) = (ports, free) else { continue };
+            for (offset, port) in ports.iter().enumerate() {
+                if port.mapping != NONE || bits::has(free, offset) {
+                    continue;
+                }
+                if now >= port.rests_until {
+                    bits::set(free, offset, true);
+                } else {
+                    rested_at = rested_at.min(port.rests_until);
+                }
+            }
+        }
+        if let Some(block) = self.blocks.get_mut(at as usize) {
+            block.rested_at = rested_at;
+        }
+    }
+
     fn is_free(&self, transport: Transport, at: usize, now: Tick) -> bool {
         self.port(transport, at).is_some_and(|port| port.mapping == NONE && now >= port.rests_until)
+    }
+
+    /// Says whether a port is free.
+    fn mark(&mut self, transport: Transport, at: usize, free: bool) {
+        let (block, offset) = self.split(at);
+        let words = self.words_per_block;
+        let ports = self.free_ports.get_mut(transport as usize);
+        if let Some(ports) = ports.and_then(|all| all.get_mut(block * words..)) {
+            bits::set(ports, offset, free);
+        }
+    }
+
+    fn free_ports_of(&self, transport: Transport, block: usize) -> Option<&[u64]> {
+        let words = self.words_per_block;
+        self.free_ports.get(transport as usize)?.get(block * words..(block + 1) * words)
     }
 
     fn port(&self, transport: Transport, at: usize) -> Option<Port> {
@@ -306,18 +413,29 @@ impl PortBlocks {
         number % self.cores == self.core
     }
 
-    fn index(&self, External { address, port }: External) -> Option<usize> {
-        let block = u32::from(address) * self.blocks_per_address + self.block_of(port)?;
+    fn index(&self, External { place, port, .. }: External) -> Option<usize> {
+        let block = u32::from(place) * self.blocks_per_address + self.block_of(port)?;
         let offset = (port - self.first_port) % self.block_size;
         Some(block as usize * usize::from(self.block_size) + usize::from(offset))
     }
 
+    /// The number of a port's block, and the port's in it.
+    fn split(&self, at: usize) -> (usize, usize) {
+        // All ports together are numbered with 32 bits, which divide faster.
+        let (at, size) = (at as u32, u32::from(self.block_size));
+        ((at / size) as usize, (at % size) as usize)
+    }
+
     fn external(&self, at: usize) -> External {
-        let size = usize::from(self.block_size);
-        let block = (at / size) as u32;
+        let (block, offset) = self.split(at);
         // Addresses are numbered with 16 bits, and so are ports.
-        let address = (block / self.blocks_per_address) as u16;
-        External { address, port: self.first_port_of(block) + (at % size) as u16 }
+        let place = (block as u32).checked_div(self.blocks_per_address).unwrap_or_default();
+        let address = self.addresses.get(place as usize).copied();
+        External {
+            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            port: self.first_port_of(block as u32).wrapping_add(offset as u16),
+            place: place as u16,
+        }
     }
 
     /// A number below `limit` that is hard to guess (xorshift64*, secretly seeded).

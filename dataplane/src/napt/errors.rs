@@ -6,7 +6,7 @@
 use std::net::Ipv4Addr;
 
 use super::blocks::External;
-use super::flows::MappingKey;
+use super::key::FlowKey;
 use super::segment::{Endpoint, Segment, Side, Transport, replace_quoted};
 use super::{InsideHost, Napt, Outcome};
 use crate::verdict::DropReason;
@@ -22,8 +22,8 @@ impl Napt {
     ) -> Outcome<InsideHost> {
         let external = Some(about.source).filter(|source| source.address == to);
         let external = external.and_then(|Endpoint { address, port }| {
-            let address = self.blocks.place_of(address)?;
-            self.blocks.contains(port).then_some(External { address, port })
+            let place = self.blocks.place_of(address)?;
+            self.blocks.contains(port).then_some(External { address, port, place })
         });
         let Some(external) = external else {
             // About a packet that the box itself sent.
@@ -41,8 +41,8 @@ impl Napt {
                 Outcome::Refused(DropReason::NatNoMapping)
             };
         };
-        let host = mapping.key.host;
-        let inside = Endpoint { address: host.address, port: mapping.key.port };
+        let host = mapping.key.host();
+        let inside = Endpoint { address: host.address, port: mapping.key.port() };
         let (outer, inner) = ((Side::Destination, host.address), (Side::Source, inside));
         replace_quoted(packet, outer, inner, about.transport);
         self.counters.errors_translated.add(1);
@@ -61,18 +61,15 @@ impl Napt {
         let Segment { transport, source: remote, destination: inside, .. } = *about;
         let station = sender.station.filter(|_| sender.address == inside.address);
         let host = InsideHost { tenant: sender.tenant, address: inside.address, station };
-        let key = MappingKey::new(host, transport, inside.port, remote, self.config.mapping);
+        let key = FlowKey::new(&host, transport, inside.port, remote);
         let id = self.flows.mapping(&key);
-        let id = id.or_else(|| self.flows.mapping_of_any_station(&key, remote));
+        let id = id.or_else(|| self.flows.mapping_of_any_station(&key));
         let Some(mapping) = id.and_then(|id| self.flows.mappings.get(id)) else {
             return Outcome::Refused(DropReason::NatNoMapping);
         };
-        let External { address, port } = mapping.external;
-        let Some(address) = self.blocks.address(address) else {
-            return Outcome::Refused(DropReason::NatNoMapping);
-        };
-        let outer = (Side::Source, address);
-        replace_quoted(packet, outer, (Side::Destination, Endpoint { address, port }), transport);
+        let external = mapping.external.endpoint();
+        let outer = (Side::Source, external.address);
+        replace_quoted(packet, outer, (Side::Destination, external), transport);
         self.counters.errors_translated.add(1);
         Outcome::Translated(())
     }

@@ -2,70 +2,42 @@
 //! each mapping (RFC 2663 §2.3, RFC 4787 §4).
 //!
 //! A *mapping* ties an inside endpoint to an external one. A *session* is a mapping
-//! in use with one remote endpoint. A *peer* is a remote address that a mapping has
-//! sessions with: what address-dependent filtering asks for. Each is found by a
-//! keyed hash, in a table of fixed size.
+//! in use with one remote endpoint: a [`Flow`] is all that its packets need, in one
+//! cache line, found by what an outbound and by what an inbound packet says. Hosts,
+//! mappings and peers are only for what opens and ends sessions. A *peer* is a remote
+//! address that a mapping has sessions with: what address-dependent filtering asks
+//! for. All are found by a keyed hash, in tables of fixed size.
 
 use std::net::Ipv4Addr;
 
 use super::InsideHost;
 use super::blocks::External;
-use super::clock::Tick;
-use super::config::Dependence;
+use super::buckets::Buckets;
+use super::clock::{Lifetimes, Tick};
+use super::config::{Dependence, NaptConfig};
+use super::key::{FlowKey, InboundKey, PeerKey};
+use super::openings::Openings;
 use super::segment::{Endpoint, Transport};
-use super::slab::{Chains, NONE, Slab, hash};
-use super::tcp::Connection;
-use crate::icmp_error::TokenBucket;
+use super::slab::{Chains, NONE, Slab};
+use super::tcp::{Connection, From, TcpSegment};
+use crate::table::keyed::{KeyedHash, TableKey, tenant_address};
 
 /// An inside host with at least one block.
 pub(super) struct Host {
     pub(super) key: InsideHost,
-    /// Its external address: all its blocks are there (RFC 4787 REQ-2).
+    /// The place of its external address: all its blocks are there (RFC 4787 REQ-2).
     pub(super) address: u16,
     /// The first block of its list.
     pub(super) first_block: u32,
     pub(super) blocks: u16,
     pub(super) sessions: u32,
     /// New sessions that it may open now.
-    pub(super) openings: TokenBucket,
-}
-
-/// What a mapping is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct MappingKey {
-    pub(super) host: InsideHost,
-    pub(super) transport: Transport,
-    pub(super) port: u16,
-    /// The remote endpoint, as far as the mapping depends on it.
-    pub(super) remote: Option<(Ipv4Addr, Option<u16>)>,
-}
-
-impl MappingKey {
-    pub(super) fn new(
-        host: InsideHost,
-        transport: Transport,
-        port: u16,
-        remote: Endpoint,
-        mapping: Dependence,
-    ) -> Self {
-        let remote = match mapping {
-            Dependence::EndpointIndependent => None,
-            Dependence::AddressDependent => Some((remote.address, None)),
-            Dependence::AddressAndPortDependent => Some((remote.address, Some(remote.port))),
-        };
-        MappingKey { host, transport, port, remote }
-    }
-
-    /// The hash leaves the station out: an ICMP error does not name it.
-    fn hash(&self, seed: [u64; 2]) -> u64 {
-        let InsideHost { tenant, address, .. } = self.host;
-        hash(seed, &(tenant, address, self.transport, self.port, self.remote))
-    }
+    pub(super) openings: Openings,
 }
 
 /// An inside endpoint tied to an external one.
 pub(super) struct Mapping {
-    pub(super) key: MappingKey,
+    pub(super) key: FlowKey,
     pub(super) host: u32,
     pub(super) external: External,
     /// How many sessions use it.
@@ -75,11 +47,45 @@ pub(super) struct Mapping {
 }
 
 /// A mapping in use with one remote endpoint.
-pub(super) struct Session {
-    pub(super) mapping: u32,
-    pub(super) remote: Endpoint,
+#[repr(C, align(64))]
+pub(super) struct Flow {
+    pub(super) key: FlowKey,
+    pub(super) external: External,
     pub(super) expires: Tick,
-    pub(super) tcp: Option<Connection>,
+    mapping: u32,
+    /// The peer that it counts for; [`NONE`] if peers are not kept.
+    peer: u32,
+    /// Of TCP.
+    tcp: Connection,
+}
+
+impl Flow {
+    pub(super) fn inbound_key(&self) -> InboundKey {
+        InboundKey::new(self.external.endpoint(), self.key.remote(), self.key.transport())
+    }
+
+    /// Starts the session's timer anew, if the packet does (RFC 4787 REQ-6, RFC 7857
+    /// §2).
+    #[inline]
+    pub(super) fn refresh(
+        &mut self,
+        tcp: Option<TcpSegment>,
+        from: From,
+        lifetimes: &Lifetimes,
+        now: Tick,
+    ) {
+        let lifetime = match (self.key.transport(), tcp) {
+            (Transport::Tcp, Some(segment)) => {
+                if !self.tcp.saw(&segment, from) {
+                    return;
+                }
+                self.tcp.lifetime(lifetimes)
+            }
+            (Transport::IcmpQuery, _) => lifetimes.icmp,
+            _ => lifetimes.udp,
+        };
+        self.expires = now.plus(lifetime);
+    }
 }
 
 /// A remote address that a mapping has sessions with.
@@ -91,156 +97,251 @@ struct Peer {
 
 /// All of it.
 pub(super) struct FlowTable {
-    seed: [u64; 2],
+    hash: KeyedHash,
+    /// What a mapping depends on.
+    dependence: Dependence,
+    /// Whether it is ever asked who a mapping's peers are.
+    keeps_peers: bool,
     pub(super) hosts: Slab<Host>,
-    hosts_by_key: Chains,
+    hosts_by_key: Buckets,
+    /// Without the station, which an ICMP error does not name.
+    hosts_by_address: Chains,
     pub(super) mappings: Slab<Mapping>,
-    mappings_by_key: Chains,
-    pub(super) sessions: Slab<Session>,
-    sessions_by_remote: Chains,
+    mappings_by_key: Buckets,
+    pub(super) flows: Slab<Flow>,
+    pub(super) outbound: Buckets,
+    pub(super) inbound: Buckets,
     peers: Slab<Peer>,
-    peers_by_address: Chains,
+    peers_by_key: Buckets,
 }
 
 impl FlowTable {
-    pub(super) fn new(hosts: usize, sessions: usize, seed: [u64; 2]) -> Self {
+    pub(super) fn new(config: &NaptConfig, hosts: usize, seed: [u64; 2]) -> Self {
+        let sessions = config.max_sessions;
+        let keeps_peers = config.filtering == Dependence::AddressDependent;
+        let peers = if keeps_peers { sessions } else { 0 };
         FlowTable {
-            seed,
+            hash: KeyedHash::new(seed),
+            dependence: config.mapping,
+            keeps_peers,
             hosts: Slab::new(hosts),
-            hosts_by_key: Chains::new(hosts),
+            hosts_by_key: Buckets::new(hosts),
+            hosts_by_address: Chains::new(hosts),
             mappings: Slab::new(sessions),
-            mappings_by_key: Chains::new(sessions),
-            sessions: Slab::new(sessions),
-            sessions_by_remote: Chains::new(sessions),
-            peers: Slab::new(sessions),
-            peers_by_address: Chains::new(sessions),
+            mappings_by_key: Buckets::new(sessions),
+            flows: Slab::new(sessions),
+            outbound: Buckets::new(sessions),
+            inbound: Buckets::new(sessions),
+            peers: Slab::new(peers),
+            peers_by_key: Buckets::new(peers),
         }
     }
 
+    #[inline(always)]
+    pub(super) fn hash(&self, key: &impl TableKey) -> u64 {
+        self.hash.hash(key)
+    }
+
+    fn hash_of_address(&self, host: &InsideHost) -> u64 {
+        self.hash(&tenant_address(host.tenant, host.address))
+    }
+
     pub(super) fn host(&self, key: &InsideHost) -> Option<u32> {
-        let is_it = |id: &u32| self.hosts.get(*id).is_some_and(|host| host.key == *key);
-        self.hosts_by_key.of(hash(self.seed, key)).find(is_it)
+        let is_it = |id| self.hosts.get(id).is_some_and(|host| host.key == *key);
+        self.hosts_by_key.find(self.hash(key), is_it)
     }
 
     /// A place for a host that has no block yet.
     pub(super) fn insert_host(&mut self, host: Host) -> Option<u32> {
-        let hash = hash(self.seed, &host.key);
+        let key = host.key;
         let id = self.hosts.insert(host)?;
-        self.hosts_by_key.insert(hash, id);
+        if !self.hosts_by_key.insert(self.hash(&key), id) {
+            self.hosts.remove(id);
+            return None;
+        }
+        self.hosts_by_address.insert(self.hash_of_address(&key), id);
         Some(id)
     }
 
     pub(super) fn remove_host(&mut self, id: u32) {
         if let Some(host) = self.hosts.remove(id) {
-            self.hosts_by_key.remove(hash(self.seed, &host.key), id);
+            self.hosts_by_key.remove(self.hash(&host.key), id);
+            self.hosts_by_address.remove(self.hash_of_address(&host.key), id);
         }
     }
 
-    pub(super) fn mapping(&self, key: &MappingKey) -> Option<u32> {
-        let is_it = |id: &u32| self.mappings.get(*id).is_some_and(|mapping| mapping.key == *key);
-        self.mappings_by_key.of(key.hash(self.seed)).find(is_it)
+    /// The mapping that a flow of this key has or would have.
+    pub(super) fn mapping(&self, key: &FlowKey) -> Option<u32> {
+        let key = key.mapping(self.dependence);
+        let is_it = |id| self.mappings.get(id).is_some_and(|mapping| mapping.key == key);
+        self.mappings_by_key.find(self.hash(&key), is_it)
     }
 
-    /// The mapping of an inside endpoint whatever the station: one that is in use
-    /// with the remote endpoint, or else any.
-    pub(super) fn mapping_of_any_station(&self, key: &MappingKey, remote: Endpoint) -> Option<u32> {
-        let same = |id: &u32| {
-            self.mappings.get(*id).is_some_and(|mapping| {
-                let host = InsideHost { station: key.host.station, ..mapping.key.host };
-                MappingKey { host, ..mapping.key } == *key
-            })
+    /// The same whatever the station: one that is in use with the remote endpoint, or
+    /// else any.
+    pub(super) fn mapping_of_any_station(&self, key: &FlowKey) -> Option<u32> {
+        let owner = key.host();
+        let same = |host: &&Host| {
+            (host.key.tenant, host.key.address) == (owner.tenant, owner.address)
         };
-        let hash = key.hash(self.seed);
-        let mut found = self.mappings_by_key.of(hash).filter(same);
-        let in_use = found.find(|id| self.session(*id, remote).is_some());
-        in_use.or_else(|| self.mappings_by_key.of(hash).find(same))
+        let mappings = || {
+            let ids = self.hosts_by_address.of(self.hash_of_address(&owner));
+            let hosts = ids.filter_map(|id| self.hosts.get(id)).filter(same);
+            hosts.filter_map(|host| self.mapping(&key.with_station(host.key.station)))
+        };
+        let in_use = mappings().find(|id| self.session(*id, key.remote()).is_some());
+        in_use.or_else(|| mappings().next())
     }
 
     pub(super) fn insert_mapping(&mut self, mapping: Mapping) -> Option<u32> {
-        let hash = mapping.key.hash(self.seed);
+        let hash = self.hash(&mapping.key);
         let id = self.mappings.insert(mapping)?;
-        self.mappings_by_key.insert(hash, id);
+        if !self.mappings_by_key.insert(hash, id) {
+            self.mappings.remove(id);
+            return None;
+        }
         Some(id)
     }
 
     pub(super) fn remove_mapping(&mut self, id: u32) -> Option<Mapping> {
         let mapping = self.mappings.remove(id)?;
-        self.mappings_by_key.remove(mapping.key.hash(self.seed), id);
+        self.mappings_by_key.remove(self.hash(&mapping.key), id);
         Some(mapping)
     }
 
+    /// The flow of an outbound packet.
+    #[inline]
+    pub(super) fn flow_out(&self, key: &FlowKey) -> Option<u32> {
+        let is_it = |id| self.flows.get(id).is_some_and(|flow| flow.key == *key);
+        self.outbound.find(self.hash(key), is_it)
+    }
+
+    /// The flow of an inbound packet.
+    #[inline]
+    pub(super) fn flow_in(&self, key: &InboundKey) -> Option<u32> {
+        let is_it = |id| self.flows.get(id).is_some_and(|flow| flow.inbound_key() == *key);
+        self.inbound.find(self.hash(key), is_it)
+    }
+
+    /// The flow of a mapping and a remote endpoint.
     pub(super) fn session(&self, mapping: u32, remote: Endpoint) -> Option<u32> {
-        let is_it = |id: &u32| {
-            let session = self.sessions.get(*id);
-            session.is_some_and(|session| session.mapping == mapping && session.remote == remote)
-        };
-        self.sessions_by_remote.of(hash(self.seed, &(mapping, remote))).find(is_it)
+        let mapping = self.mappings.get(mapping)?;
+        let external = mapping.external.endpoint();
+        self.flow_in(&InboundKey::new(external, remote, mapping.key.transport()))
     }
 
     /// Whether a mapping has a session with a remote address.
     pub(super) fn has_peer(&self, mapping: u32, address: Ipv4Addr) -> bool {
-        self.peer(mapping, address).is_some()
+        let Some(known) = self.mappings.get(mapping) else { return false };
+        self.peer(mapping, self.hash_of_peer(&known.key, address), address).is_some()
     }
 
-    /// Opens a session over a mapping; `None` when the table is full.
-    pub(super) fn insert_session(&mut self, session: Session) -> Option<u32> {
-        let Session { mapping, remote, .. } = session;
-        if self.sessions.available() == 0 {
-            return None;
-        }
-        match self.peer(mapping, remote.address) {
-            Some(peer) => {
-                if let Some(peer) = self.peers.get_mut(peer) {
-                    peer.sessions += 1;
-                }
+    /// Of the mapping with this key.
+    fn hash_of_peer(&self, mapping: &FlowKey, address: Ipv4Addr) -> u64 {
+        self.hash(&PeerKey { mapping: self.hash(mapping), address })
+    }
+
+    fn peer(&self, mapping: u32, hash: u64, address: Ipv4Addr) -> Option<u32> {
+        let is_it = |id| {
+            let peer = self.peers.get(id);
+            peer.is_some_and(|peer| peer.mapping == mapping && peer.address == address)
+        };
+        self.peers_by_key.find(hash, is_it)
+    }
+
+    /// Opens a session over a mapping; `None`, and nothing has changed, when a table
+    /// is full.
+    pub(super) fn insert_flow(&mut self, id: u32, remote: Endpoint, now: Tick) -> Option<u32> {
+        let mapping = self.mappings.get(id)?;
+        let (host, external) = (mapping.host, mapping.external);
+        let known = mapping.key;
+        let key = FlowKey::new(&known.host(), known.transport(), known.port(), remote);
+        let peer = if self.keeps_peers { self.join_peer(id, remote.address)? } else { NONE };
+        let flow =
+            Flow { key, external, expires: now, mapping: id, peer, tcp: Connection::new() };
+        let hashes = (self.hash(&key), self.hash(&flow.inbound_key()));
+        let number = match self.flows.insert(flow) {
+            Some(number) if self.link(number, &key, hashes) => number,
+            number => {
+                number.map(|number| self.flows.remove(number));
+                self.leave_peer(peer, &known);
+                return None;
             }
-            None => {
-                let peer = Peer { mapping, address: remote.address, sessions: 1 };
-                let id = self.peers.insert(peer)?;
-                self.peers_by_address.insert(hash(self.seed, &(mapping, remote.address)), id);
-            }
-        }
-        let id = self.sessions.insert(session)?;
-        self.sessions_by_remote.insert(hash(self.seed, &(mapping, remote)), id);
-        let mapping = self.mappings.get_mut(mapping);
-        let host = mapping.map_or(NONE, |mapping| {
+        };
+        if let Some(mapping) = self.mappings.get_mut(id) {
             mapping.sessions += 1;
-            mapping.host
-        });
+        }
         if let Some(host) = self.hosts.get_mut(host) {
             host.sessions += 1;
+        }
+        Some(number)
+    }
+
+    /// Makes a flow findable both ways, or neither.
+    fn link(&mut self, number: u32, key: &FlowKey, (outbound, inbound): (u64, u64)) -> bool {
+        // Where mappings depend on the remote endpoint, one that was opened from
+        // outside may be another's that the inside already speaks to.
+        let known = self.dependence != Dependence::EndpointIndependent
+            && self.flow_out(key).is_some();
+        if !known && !self.outbound.insert(outbound, number) {
+            return false;
+        }
+        let linked = self.inbound.insert(inbound, number);
+        if !linked {
+            self.outbound.remove(outbound, number);
+        }
+        linked
+    }
+
+    /// Ends a session; its mapping stays. The number of the mapping.
+    pub(super) fn remove_flow(&mut self, number: u32) -> Option<u32> {
+        let flow = self.flows.remove(number)?;
+        self.outbound.remove(self.hash(&flow.key), number);
+        self.inbound.remove(self.hash(&flow.inbound_key()), number);
+        let Some(mapping) = self.mappings.get_mut(flow.mapping) else { return Some(flow.mapping) };
+        mapping.sessions = mapping.sessions.saturating_sub(1);
+        let (known, host) = (mapping.key, mapping.host);
+        self.leave_peer(flow.peer, &known);
+        if let Some(host) = self.hosts.get_mut(host) {
+            host.sessions = host.sessions.saturating_sub(1);
+        }
+        Some(flow.mapping)
+    }
+
+    /// Counts one session more of a mapping with a remote address.
+    fn join_peer(&mut self, mapping: u32, address: Ipv4Addr) -> Option<u32> {
+        let hash = self.hash_of_peer(&self.mappings.get(mapping)?.key, address);
+        if let Some(id) = self.peer(mapping, hash, address) {
+            self.peers.get_mut(id)?.sessions += 1;
+            return Some(id);
+        }
+        let id = self.peers.insert(Peer { mapping, address, sessions: 1 })?;
+        if !self.peers_by_key.insert(hash, id) {
+            self.peers.remove(id);
+            return None;
         }
         Some(id)
     }
 
-    /// Ends a session; its mapping stays. The number of the mapping.
-    pub(super) fn remove_session(&mut self, id: u32) -> Option<u32> {
-        let Session { mapping, remote, .. } = self.sessions.remove(id)?;
-        self.sessions_by_remote.remove(hash(self.seed, &(mapping, remote)), id);
-        if let Some(at) = self.peer(mapping, remote.address)
-            && let Some(peer) = self.peers.get_mut(at)
-        {
-            peer.sessions = peer.sessions.saturating_sub(1);
-            if peer.sessions == 0 {
-                self.peers.remove(at);
-                self.peers_by_address.remove(hash(self.seed, &(mapping, remote.address)), at);
-            }
+    /// Counts one less, of the mapping with this key.
+    fn leave_peer(&mut self, id: u32, mapping: &FlowKey) {
+        let Some(peer) = self.peers.get_mut(id) else { return };
+        peer.sessions = peer.sessions.saturating_sub(1);
+        if peer.sessions == 0 {
+            let address = peer.address;
+            self.peers.remove(id);
+            let hash = self.hash_of_peer(mapping, address);
+            self.peers_by_key.remove(hash, id);
         }
-        let host = self.mappings.get_mut(mapping).map_or(NONE, |mapping| {
-            mapping.sessions = mapping.sessions.saturating_sub(1);
-            mapping.host
-        });
-        if let Some(host) = self.hosts.get_mut(host) {
-            host.sessions = host.sessions.saturating_sub(1);
-        }
-        Some(mapping)
     }
+}
 
-    fn peer(&self, mapping: u32, address: Ipv4Addr) -> Option<u32> {
-        let is_it = |id: &u32| {
-            let peer = self.peers.get(*id);
-            peer.is_some_and(|peer| peer.mapping == mapping && peer.address == address)
-        };
-        self.peers_by_address.of(hash(self.seed, &(mapping, address))).find(is_it)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_a_cache_line() {
+        assert_eq!((size_of::<Option<Flow>>(), align_of::<Flow>()), (64, 64));
     }
 }

@@ -21,14 +21,19 @@
 //! handing a packet to the core that owns its port ([`Napt::owner`] names it),
 //! which more than one worker needs.
 
+mod bits;
 mod blocks;
+mod buckets;
 mod clock;
 pub mod config;
 pub mod counters;
+mod emptiest;
 mod errors;
 mod flows;
 mod fragments;
+mod key;
 pub mod log;
+mod openings;
 mod segment;
 mod session;
 mod slab;
@@ -41,14 +46,16 @@ use std::time::Instant;
 
 use homeport_wire::{MacAddress, TenantId};
 
-use self::blocks::{External, PortBlocks};
-use self::clock::{Clock, Tick};
+use self::blocks::PortBlocks;
+use self::clock::{Clock, Lifetimes, Tick};
 pub use self::config::{Dependence, NaptConfig, Timeouts};
 pub use self::counters::NaptCounters;
 use self::flows::FlowTable;
 use self::fragments::{Decision, Fragments};
 pub use self::fragments::{Early, FragmentKey, MAX_EARLY};
+use self::key::InboundKey;
 use self::log::{LogQueue, NatLogRecord};
+use self::openings::Rate;
 pub use self::segment::{Endpoint, Transport};
 use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
 use crate::verdict::DropReason;
@@ -98,6 +105,8 @@ pub struct Napt {
     log: LogQueue,
     counters: Arc<NaptCounters>,
     clock: Clock,
+    lifetimes: Lifetimes,
+    rate: Rate,
     /// The next identification of what an external address sends (RFC 6864 §5.3.1).
     identifications: Box<[u16]>,
     swept_at: Tick,
@@ -119,11 +128,13 @@ impl Napt {
         let blocks = PortBlocks::new(&config, core, cores, random);
         Napt {
             number,
-            flows: FlowTable::new(blocks.capacity(), config.max_sessions, seed),
+            flows: FlowTable::new(&config, blocks.capacity(), seed),
             fragments: Fragments::new(seed),
             log: LogQueue::new(),
             counters: Arc::default(),
             clock: Clock::default(),
+            lifetimes: Lifetimes::new(&config.timeouts),
+            rate: Rate::new(config.sessions_per_second_per_host),
             identifications: vec![random as u16; config.addresses.len()].into_boxed_slice(),
             swept_at: Tick(0),
             cursor: 0,
@@ -178,7 +189,7 @@ impl Napt {
     /// nothing to the NAPT. So a host may be given a temporary endpoint towards
     /// any link.
     pub fn outbound(&mut self, packet: &mut [u8], host: &InsideHost, now: Instant) -> Outcome<()> {
-        let tick = self.clock.tick(now);
+        let now = self.clock.time(now);
         let Some(facts) = look(packet) else {
             return Outcome::Refused(DropReason::MalformedIpv4);
         };
@@ -189,14 +200,14 @@ impl Napt {
         let decision = match facts.look {
             Look::Error(about) => return self.outbound_error(packet, &about, host),
             Look::Unsupported => Decision::Refused(DropReason::NatUnsupported),
-            Look::Later => match self.fragments.decided(&key, tick) {
+            Look::Later => match self.fragments.decided(&key, now.tick) {
                 Some(decision) => decision,
                 None => return Outcome::Early(key),
             },
-            Look::Session(segment) => self.decide_outbound(&facts, &segment, host, (now, tick)),
+            Look::Session(segment) => self.decide_outbound(&facts, &segment, host, now),
         };
         if facts.fragment && facts.look.has_ports() {
-            self.fragments.decide(key, decision, tick);
+            self.fragments.decide(key, decision, now.tick);
         }
         let (source, identification) = match decision {
             Decision::Outbound { source, identification } => (source, identification),
@@ -220,7 +231,7 @@ impl Napt {
     ///
     /// What is for no port of the NAPT is unclaimed: it is for the box itself.
     pub fn inbound(&mut self, packet: &mut [u8], now: Instant) -> Outcome<InsideHost> {
-        let tick = self.clock.tick(now);
+        let now = self.clock.time(now);
         let Some(facts) = look(packet) else {
             return Outcome::Refused(DropReason::MalformedIpv4);
         };
@@ -232,14 +243,14 @@ impl Napt {
             Look::Error(about) => return self.inbound_error(packet, &about, facts.destination),
             // Another protocol is for the box itself: a tunnel, say.
             Look::Unsupported => Decision::Unclaimed,
-            Look::Later => match self.fragments.decided(&key, tick) {
+            Look::Later => match self.fragments.decided(&key, now.tick) {
                 Some(decision) => decision,
                 None => return Outcome::Early(key),
             },
-            Look::Session(segment) => self.decide_inbound(place, &segment, (now, tick)),
+            Look::Session(segment) => self.decide_inbound(place, &segment, now),
         };
         if facts.fragment && facts.look.has_ports() {
-            self.fragments.decide(key, decision, tick);
+            self.fragments.decide(key, decision, now.tick);
         }
         let (host, port) = match decision {
             Decision::Inbound((host, port)) => (host, port),
@@ -299,7 +310,6 @@ impl Napt {
 
     /// Whether a packet belongs to a session with its very source.
     fn is_answer(&mut self, facts: &Facts, now: Instant) -> bool {
-        let Some(place) = self.blocks.place_of(facts.destination) else { return false };
         let (transport, port, remote) = match facts.look {
             Look::Session(Segment { transport, source, destination, .. }) => {
                 (transport, destination.port, source)
@@ -314,8 +324,8 @@ impl Napt {
             }
             Look::Unsupported => return false,
         };
-        let mapping = self.blocks.mapping(transport, External { address: place, port });
-        mapping.is_some_and(|mapping| self.flows.session(mapping, remote).is_some())
+        let external = Endpoint { address: facts.destination, port };
+        self.flows.flow_in(&InboundKey::new(external, remote, transport)).is_some()
     }
 
     /// Hands the records of blocks to `send`, until it takes no more.

@@ -2,17 +2,17 @@
 //! alive.
 
 use std::net::Ipv4Addr;
-use std::time::Instant;
 
 use super::blocks::External;
-use super::clock::{Tick, ticks};
-use super::flows::{Host, Mapping, MappingKey, Session};
+use super::clock::{Tick, Time};
+use super::flows::{Host, Mapping};
 use super::fragments::Decision;
+use super::key::{FlowKey, InboundKey};
+use super::openings::Openings;
 use super::segment::{Endpoint, Facts, Segment, Transport};
 use super::slab::NONE;
-use super::tcp::{Connection, From};
+use super::tcp::From;
 use super::{Dependence, InsideHost, Napt};
-use crate::icmp_error::TokenBucket;
 use crate::verdict::DropReason;
 
 impl Napt {
@@ -22,25 +22,25 @@ impl Napt {
         facts: &Facts,
         segment: &Segment,
         host: &InsideHost,
-        now: (Instant, Tick),
+        now: Time,
     ) -> Decision {
         match self.outbound_session(segment, host, now) {
             Ok(external) => {
-                let place = usize::from(external.address);
-                let address = self.blocks.address(external.address);
-                // What may be fragmented needs an identification that no other
-                // host behind this address uses (RFC 7857 §10, RFC 6864 §5.3.1).
-                let next = self.identifications.get_mut(place).filter(|_| !facts.dont_fragment);
-                let identification = next.map(|next| {
-                    *next = next.wrapping_add(1);
-                    *next
-                });
-                let address = address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-                let source = Endpoint { address, port: external.port };
-                Decision::Outbound { source, identification }
+                let identification =
+                    if facts.dont_fragment { None } else { self.identification(external) };
+                Decision::Outbound { source: external.endpoint(), identification }
             }
             Err(reason) => Decision::Refused(reason),
         }
+    }
+
+    /// An identification that no other host behind the external address uses: what
+    /// may be fragmented needs one (RFC 7857 §10, RFC 6864 §5.3.1).
+    #[inline]
+    pub(super) fn identification(&mut self, external: External) -> Option<u16> {
+        let next = self.identifications.get_mut(usize::from(external.place))?;
+        *next = next.wrapping_add(1);
+        Some(*next)
     }
 
     /// The external endpoint of an outbound packet: of its session, or of a new one.
@@ -48,42 +48,36 @@ impl Napt {
         &mut self,
         segment: &Segment,
         host: &InsideHost,
-        (now, tick): (Instant, Tick),
+        now: Time,
     ) -> Result<External, DropReason> {
         let Segment { transport, source, destination: remote, opens, tcp } = *segment;
         if transport == Transport::IcmpQuery && !opens {
             // A reply to an ICMP query that no session brought in.
             return Err(DropReason::NatNoMapping);
         }
-        let key = MappingKey::new(*host, transport, source.port, remote, self.config.mapping);
-        let mapping = self.flows.mapping(&key);
-        let session = mapping.and_then(|mapping| self.flows.session(mapping, remote));
-        if let Some((mapping, session)) = mapping.zip(session) {
-            self.refresh(session, segment, From::Inside, tick);
-            let mapping = self.flows.mappings.get(mapping);
-            return mapping.map(|mapping| mapping.external).ok_or(DropReason::NatExhausted);
+        let key = FlowKey::new(host, transport, source.port, remote);
+        let known = self.flows.flow_out(&key);
+        if let Some(flow) = known.and_then(|flow| self.flows.flows.get_mut(flow)) {
+            flow.refresh(tcp, From::Inside, &self.lifetimes, now.tick);
+            return Ok(flow.external);
         }
         // A connection that is not known is opened by its first segment only.
         if !opens {
             return Err(DropReason::NatNoMapping);
         }
-        self.admit(host, now)?;
-        let mapping = match mapping {
+        let owner = self.flows.host(host);
+        self.admit(owner, now)?;
+        let mapping = match self.flows.mapping(&key) {
             Some(mapping) => mapping,
-            None => self.open_mapping(key, now, tick)?,
+            None => self.open_mapping(key, owner, now)?,
         };
-        let session = self.open_session(mapping, remote, tcp.is_some(), tick);
-        if let Some(session) = session {
-            self.refresh(session, segment, From::Inside, tick);
-        }
-        let mapping = self.flows.mappings.get(mapping).filter(|_| session.is_some());
-        mapping.map(|mapping| mapping.external).ok_or(DropReason::NatExhausted)
+        self.open_session(mapping, segment, remote, From::Inside, now.tick)
     }
 
     /// Whether a host may open one more session (RFC 6888 REQ-4, REQ-5). What is
     /// there stays whatever is asked for (REQ-11d).
-    fn admit(&mut self, key: &InsideHost, now: Instant) -> Result<(), DropReason> {
-        let Some(host) = self.flows.host(key).and_then(|id| self.flows.hosts.get_mut(id)) else {
+    fn admit(&mut self, host: Option<u32>, now: Time) -> Result<(), DropReason> {
+        let Some(host) = host.and_then(|id| self.flows.hosts.get_mut(id)) else {
             return Ok(());
         };
         let limit = self.config.max_sessions_per_host;
@@ -91,49 +85,52 @@ impl Napt {
             self.counters.host_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
-        if !host.openings.take(now) {
+        if !host.openings.take(&self.rate, now.nanos) {
             self.counters.rate_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
         // The last quarter of the table is for those who have little.
         let few = host.sessions < (limit / 4).max(1);
-        let sessions = &self.flows.sessions;
-        if !few && sessions.available() <= sessions.capacity() / 4 {
+        let flows = &self.flows.flows;
+        if !few && flows.available() <= flows.capacity() / 4 {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         }
         Ok(())
     }
 
-    /// Maps an inside endpoint to a port of one of its host's blocks.
+    /// Maps the inside endpoint of a flow to a port of one of its host's blocks.
     fn open_mapping(
         &mut self,
-        key: MappingKey,
-        now: Instant,
-        tick: Tick,
+        flow: FlowKey,
+        owner: Option<u32>,
+        now: Time,
     ) -> Result<u32, DropReason> {
-        if self.flows.mappings.available() == 0 || self.flows.sessions.available() == 0 {
+        if self.flows.mappings.available() == 0 || self.flows.flows.available() == 0 {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         }
-        let host = match self.flows.host(&key.host) {
+        let host = match owner {
             Some(host) => host,
-            None => self.open_host(&key.host, now)?,
+            None => self.open_host(&flow.host(), now)?,
         };
+        let key = flow.mapping(self.config.mapping);
         let mapping = Mapping {
             key,
             host,
-            external: External { address: 0, port: 0 },
+            external: External { address: Ipv4Addr::UNSPECIFIED, port: 0, place: 0 },
             sessions: 0,
-            kept_until: tick,
+            kept_until: now.tick,
         };
-        // There is room: it was looked for.
-        let id = self.flows.insert_mapping(mapping).ok_or(DropReason::NatExhausted)?;
-        let wanted = self.beside(&key);
-        let external = match self.map(host, &key, wanted, id, tick) {
+        let Some(id) = self.flows.insert_mapping(mapping) else {
+            self.counters.exhausted.add(1);
+            return Err(DropReason::NatExhausted);
+        };
+        let wanted = self.beside(&flow);
+        let external = match self.map(host, &key, wanted, id, now.tick) {
             Some(external) => Ok(external),
             None => self.give_block(host).and_then(|()| {
-                self.map(host, &key, wanted, id, tick).ok_or(DropReason::NatExhausted)
+                self.map(host, &key, wanted, id, now.tick).ok_or(DropReason::NatExhausted)
             }),
         };
         match (external, self.flows.mappings.get_mut(id)) {
@@ -151,30 +148,31 @@ impl Napt {
     fn map(
         &mut self,
         host: u32,
-        key: &MappingKey,
+        key: &FlowKey,
         wanted: Option<External>,
         id: u32,
         tick: Tick,
     ) -> Option<External> {
         let first = self.flows.hosts.get(host)?.first_block;
-        self.blocks.map(first, key.transport, key.port, wanted, id, tick)
+        self.blocks.map(first, key.transport(), key.port(), wanted, id, tick)
     }
 
     /// The external port behind the one that the inside port before this one has: a
     /// pair of RTP and RTCP stays one (RFC 4787 §4.2.3).
-    fn beside(&self, key: &MappingKey) -> Option<External> {
-        let odd = key.transport == Transport::Udp && key.port & 1 == 1;
-        let before = MappingKey { port: key.port.checked_sub(1)?, ..*key };
-        let mapping = self.flows.mapping(&before).filter(|_| odd)?;
-        let External { address, port } = self.flows.mappings.get(mapping)?.external;
-        Some(External { address, port: port.checked_add(1)? })
+    fn beside(&self, flow: &FlowKey) -> Option<External> {
+        if flow.transport() != Transport::Udp || flow.port() & 1 == 0 {
+            return None;
+        }
+        let before = flow.with_port(flow.port().checked_sub(1)?);
+        let mapping = self.flows.mapping(&before)?;
+        let external = self.flows.mappings.get(mapping)?.external;
+        Some(External { port: external.port.checked_add(1)?, ..external })
     }
 
     /// Takes a host in with its first block, at the address that has most left.
-    fn open_host(&mut self, key: &InsideHost, now: Instant) -> Result<u32, DropReason> {
-        let rate = self.config.sessions_per_second_per_host;
-        let mut openings = TokenBucket::new(rate, rate.max(1));
-        openings.take(now);
+    fn open_host(&mut self, key: &InsideHost, now: Time) -> Result<u32, DropReason> {
+        let mut openings = Openings::default();
+        openings.take(&self.rate, now.nanos);
         let host = self.blocks.emptiest().and_then(|address| {
             self.flows.insert_host(Host {
                 key: *key,
@@ -205,7 +203,7 @@ impl Napt {
         let given = (self.blocks.free_at(host.address) > kept)
             .then(|| self.blocks.give(host.address, id, host.first_block))
             .flatten();
-        let Some((block, _)) = given else {
+        let Some(block) = given else {
             // RFC 7857 §4: another address would break the pairing.
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
@@ -217,36 +215,43 @@ impl Napt {
         Ok(())
     }
 
-    /// Opens a session over a mapping.
+    /// Opens a session over a mapping with its first packet, and says where the
+    /// mapping is.
     fn open_session(
         &mut self,
         mapping: u32,
+        segment: &Segment,
         remote: Endpoint,
-        is_tcp: bool,
-        tick: Tick,
-    ) -> Option<u32> {
-        let tcp = is_tcp.then(Connection::new);
-        let session = self.flows.insert_session(Session { mapping, remote, expires: tick, tcp });
-        match session {
-            Some(_) => self.counters.opened.add(1),
-            None => self.counters.exhausted.add(1),
-        }
-        session
+        from: From,
+        now: Tick,
+    ) -> Result<External, DropReason> {
+        let flow = self.flows.insert_flow(mapping, remote, now);
+        let Some(flow) = flow.and_then(|flow| self.flows.flows.get_mut(flow)) else {
+            self.counters.exhausted.add(1);
+            return Err(DropReason::NatExhausted);
+        };
+        flow.refresh(segment.tcp, from, &self.lifetimes, now);
+        self.counters.opened.add(1);
+        Ok(flow.external)
     }
 
-    /// Who an inbound packet is for.
-    pub(super) fn decide_inbound(
-        &mut self,
-        address: u16,
-        segment: &Segment,
-        now: (Instant, Tick),
-    ) -> Decision {
-        let external = External { address, port: segment.destination.port };
+    /// Who an inbound packet is for. `place` is that of the address that it came to.
+    pub(super) fn decide_inbound(&mut self, place: u16, segment: &Segment, now: Time) -> Decision {
+        let Segment { transport, source: remote, destination: external, tcp, .. } = *segment;
         if !self.blocks.contains(external.port) {
             return Decision::Unclaimed;
         }
-        let is_query = segment.transport == Transport::IcmpQuery;
-        let found = self.blocks.mapping(segment.transport, external);
+        let known = self.flows.flow_in(&InboundKey::new(external, remote, transport));
+        if let Some(flow) = known.and_then(|flow| self.flows.flows.get_mut(flow)) {
+            // RFC 4787 REQ-6a; a connection's state hears both sides.
+            if tcp.is_some() || self.config.inbound_refresh {
+                flow.refresh(tcp, From::Outside, &self.lifetimes, now.tick);
+            }
+            return Decision::Inbound((flow.key.host(), flow.key.port()));
+        }
+        let is_query = transport == Transport::IcmpQuery;
+        let Endpoint { address, port } = external;
+        let found = self.blocks.mapping(transport, External { address, port, place });
         let Some((id, mapping)) = found.and_then(|id| Some((id, self.flows.mappings.get(id)?)))
         else {
             // The box's own queries have identifiers that it chose itself.
@@ -256,32 +261,21 @@ impl Napt {
                 Decision::Refused(DropReason::NatNoMapping)
             };
         };
-        let inside = (mapping.key.host, mapping.key.port);
-        match self.inbound_session(id, segment, now) {
+        let inside = (mapping.key.host(), mapping.key.port());
+        match self.uninvited(id, segment, now) {
             Ok(()) => Decision::Inbound(inside),
             Err(_) if is_query => Decision::Unclaimed,
             Err(reason) => Decision::Refused(reason),
         }
     }
 
-    /// Whether an inbound packet may use a mapping (RFC 4787 §5, RFC 5382 REQ-3).
-    fn inbound_session(
-        &mut self,
-        mapping: u32,
-        segment: &Segment,
-        (now, tick): (Instant, Tick),
-    ) -> Result<(), DropReason> {
+    /// Whether an inbound packet of no session may use a mapping (RFC 4787 §5, RFC
+    /// 5382 REQ-3).
+    fn uninvited(&mut self, id: u32, segment: &Segment, now: Time) -> Result<(), DropReason> {
         let remote = segment.source;
-        if let Some(session) = self.flows.session(mapping, remote) {
-            // RFC 4787 REQ-6a; a connection's state hears both sides.
-            if segment.tcp.is_some() || self.config.inbound_refresh {
-                self.refresh(session, segment, From::Outside, tick);
-            }
-            return Ok(());
-        }
         let passes = match self.config.filtering {
             Dependence::EndpointIndependent => true,
-            Dependence::AddressDependent => self.flows.has_peer(mapping, remote.address),
+            Dependence::AddressDependent => self.flows.has_peer(id, remote.address),
             Dependence::AddressAndPortDependent => false,
         };
         // RFC 5382 REQ-4: what is not asked for is never answered.
@@ -289,44 +283,21 @@ impl Napt {
         if !passes {
             return Err(DropReason::NatFiltered);
         }
+        let mapping = self.flows.mappings.get_mut(id).ok_or(DropReason::NatNoMapping)?;
         if segment.tcp.is_none() {
-            if self.config.inbound_refresh
-                && let Some(mapping) = self.flows.mappings.get_mut(mapping)
-            {
-                mapping.kept_until = tick.plus(ticks(self.config.timeouts.udp));
+            if self.config.inbound_refresh {
+                mapping.kept_until = now.tick.plus(self.lifetimes.udp);
             }
             return Ok(());
         }
         // From outside a host's sessions can be filled up to the half.
-        let host = self.flows.mappings.get(mapping).map_or(NONE, |mapping| mapping.host);
-        let host = self.flows.hosts.get(host).ok_or(DropReason::NatNoMapping)?;
+        let owner = mapping.host;
+        let host = self.flows.hosts.get(owner).ok_or(DropReason::NatNoMapping)?;
         if host.sessions >= self.config.max_sessions_per_host / 2 {
             self.counters.host_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
-        let key = host.key;
-        self.admit(&key, now)?;
-        let session = self.open_session(mapping, remote, true, tick);
-        let session = session.ok_or(DropReason::NatExhausted)?;
-        self.refresh(session, segment, From::Outside, tick);
-        Ok(())
-    }
-
-    /// Starts a session's timer anew, if the packet does (RFC 4787 REQ-6, RFC 7857
-    /// §2).
-    fn refresh(&mut self, session: u32, segment: &Segment, from: From, now: Tick) {
-        let Some(session) = self.flows.sessions.get_mut(session) else { return };
-        let timeouts = &self.config.timeouts;
-        let timeout = match (&mut session.tcp, segment.tcp) {
-            (Some(connection), Some(tcp)) => {
-                if !connection.saw(&tcp, from) {
-                    return;
-                }
-                connection.timeout(timeouts)
-            }
-            _ if segment.transport == Transport::IcmpQuery => timeouts.icmp,
-            _ => timeouts.udp,
-        };
-        session.expires = now.plus(ticks(timeout));
+        self.admit(Some(owner), now)?;
+        self.open_session(id, segment, remote, From::Outside, now.tick).map(|_| ())
     }
 }

@@ -25,7 +25,7 @@ impl Napt {
             return;
         }
         self.swept_at = tick;
-        let (sessions, mappings) = (self.flows.sessions.capacity(), self.flows.mappings.capacity());
+        let (sessions, mappings) = (self.flows.flows.capacity(), self.flows.mappings.capacity());
         let total = sessions + mappings + self.blocks.numbers();
         let share = total.saturating_mul(elapsed as usize) / SWEEP as usize + 1;
         for _ in 0..share.min(MAX_SWEPT).min(total) {
@@ -44,8 +44,8 @@ impl Napt {
     }
 
     fn end_session(&mut self, id: u32, now: Tick) {
-        let is_over = self.flows.sessions.get(id).is_some_and(|session| now >= session.expires);
-        if is_over && let Some(mapping) = self.flows.remove_session(id) {
+        let is_over = self.flows.flows.get(id).is_some_and(|flow| now >= flow.expires);
+        if is_over && let Some(mapping) = self.flows.remove_flow(id) {
             self.end_mapping(mapping, now);
         }
     }
@@ -56,7 +56,7 @@ impl Napt {
         if mapping.is_some_and(|mapping| mapping.sessions == 0 && now >= mapping.kept_until)
             && let Some(mapping) = self.flows.remove_mapping(id)
         {
-            self.blocks.unmap(mapping.key.transport, mapping.external, now);
+            self.blocks.unmap(mapping.key.transport(), mapping.external, now);
         }
     }
 
@@ -98,6 +98,6 @@ impl Napt {
         counters.hosts.set(self.flows.hosts.len() as u64);
         counters.blocks.set(counters.given.get() - counters.taken_back.get());
         counters.mappings.set(self.flows.mappings.len() as u64);
-        counters.sessions.set(self.flows.sessions.len() as u64);
+        counters.sessions.set(self.flows.flows.len() as u64);
     }
 }

@@ -8,7 +8,7 @@
 
 use homeport_wire::tcp::TcpHeader;
 
-use super::config::Timeouts;
+use super::clock::Lifetimes;
 
 /// The highest window scale (RFC 7323 §2.3).
 const MAX_SCALE: u8 = 14;
@@ -89,16 +89,25 @@ enum Phase {
     Reset,
 }
 
-/// What one side has said.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What one side has said, in eight bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Side {
-    syn: bool,
-    fin: bool,
     /// What it has acknowledged and how much it takes beyond it, once it has.
-    window: Option<(u32, u16)>,
-    /// Shift of that window, if it offered one.
-    scale: Option<u8>,
+    acknowledged: u32,
+    window: u16,
+    /// Shift of that window; [`NO_SCALE`] if it offered none.
+    scale: u8,
+    /// What it has sent so far, of [`SYN`], [`FIN`] and [`WINDOW`].
+    sent: u8,
 }
+
+/// Of [`Side::scale`].
+const NO_SCALE: u8 = u8::MAX;
+
+/// Of [`Side::sent`].
+const SYN: u8 = 1;
+const FIN: u8 = 2;
+const WINDOW: u8 = 4;
 
 /// Which side sent a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,8 +126,8 @@ pub(super) struct Connection {
 
 impl Connection {
     /// One that nobody has said anything about.
-    pub(super) fn new() -> Self {
-        Connection { phase: Phase::Opening, inside: Side::default(), outside: Side::default() }
+    pub(super) const fn new() -> Self {
+        Connection { phase: Phase::Opening, inside: Side::SILENT, outside: Side::SILENT }
     }
 
     /// A segment was sent. Whether the session's timer starts anew.
@@ -132,7 +141,7 @@ impl Connection {
             From::Inside => (&mut self.inside, &self.outside),
             From::Outside => (&mut self.outside, &self.inside),
         };
-        let in_window = receiver.expects(segment, sender.scale.is_some());
+        let in_window = receiver.expects(segment, sender.scale != NO_SCALE);
         if segment.resets() {
             // RFC 7857 §2.2: it is checked to belong to the connection, and then
             // the session lasts for four minutes more.
@@ -144,11 +153,14 @@ impl Connection {
             return restart;
         }
         sender.said(segment);
-        sender.fin |= segment.has(TcpHeader::FIN) && in_window;
+        if segment.has(TcpHeader::FIN) && in_window {
+            sender.sent |= FIN;
+        }
         let before = self.phase;
-        let both_open = self.inside.syn && self.outside.syn;
+        let both = self.inside.sent & self.outside.sent;
+        let both_open = both & SYN != 0;
         self.phase = match self.phase {
-            _ if self.inside.fin && self.outside.fin => Phase::Closing,
+            _ if both & FIN != 0 => Phase::Closing,
             Phase::Opening if both_open => Phase::Established,
             Phase::Reset if both_open && in_window && !segment.opens() => Phase::Established,
             phase => phase,
@@ -162,40 +174,43 @@ impl Connection {
         }
     }
 
-    /// How long it lasts without a packet.
-    pub(super) const fn timeout(&self, timeouts: &Timeouts) -> std::time::Duration {
+    /// How many ticks it lasts without a packet.
+    pub(super) const fn lifetime(&self, lifetimes: &Lifetimes) -> u32 {
         match self.phase {
-            Phase::Established => timeouts.tcp_established,
-            Phase::Opening | Phase::Closing | Phase::Reset => timeouts.tcp_transitory,
+            Phase::Established => lifetimes.tcp_established,
+            Phase::Opening | Phase::Closing | Phase::Reset => lifetimes.tcp_transitory,
         }
     }
 }
 
 impl Side {
+    const SILENT: Side = Side { acknowledged: 0, window: 0, scale: NO_SCALE, sent: 0 };
+
     /// Whether a segment's sequence number is one that this side may take now: in
     /// its window (RFC 9293 §3.10.7.4), which is scaled if both sides offered it
     /// (RFC 7323 §2.2).
     fn expects(&self, segment: &TcpSegment, sender_scales: bool) -> bool {
-        let Some((acknowledged, window)) = self.window else {
+        if self.sent & WINDOW == 0 {
             // It has acknowledged nothing yet: there is nothing to check against
             // but that its SYN is answered.
-            return self.syn && segment.has(TcpHeader::ACK);
-        };
-        let scale = self.scale.filter(|_| sender_scales).unwrap_or(0);
+            return self.sent & SYN != 0 && segment.has(TcpHeader::ACK);
+        }
+        let scales = sender_scales && self.scale != NO_SCALE;
+        let scale = if scales { self.scale.min(MAX_SCALE) } else { 0 };
         // The edge itself counts: a FIN or RST may follow a full window.
-        segment.sequence.wrapping_sub(acknowledged) <= u32::from(window) << scale
+        segment.sequence.wrapping_sub(self.acknowledged) <= u32::from(self.window) << scale
     }
 
     fn said(&mut self, segment: &TcpSegment) {
         if segment.has(TcpHeader::SYN) {
-            (self.syn, self.scale) = (true, segment.scale);
+            self.sent |= SYN;
+            self.scale = segment.scale.unwrap_or(NO_SCALE);
         }
         if segment.has(TcpHeader::ACK) {
-            let newer = self.window.is_none_or(|(acknowledged, _)| {
-                segment.acknowledgment.wrapping_sub(acknowledged) < 1 << 31
-            });
-            if newer {
-                self.window = Some((segment.acknowledgment, segment.window));
+            let ahead = segment.acknowledgment.wrapping_sub(self.acknowledged);
+            if self.sent & WINDOW == 0 || ahead < 1 << 31 {
+                (self.acknowledged, self.window) = (segment.acknowledgment, segment.window);
+                self.sent |= WINDOW;
             }
         }
     }
