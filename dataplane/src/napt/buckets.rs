@@ -207,9 +207,8 @@ mod tests {
     /// How many the buckets say have spilled, and how many there are.
     fn count(table: &Buckets) -> (u32, usize, usize) {
         let spilled = table.buckets.iter().map(|bucket| bucket.spilled).sum();
-        let slots = || {
-            table.buckets.iter().flat_map(|bucket| bucket.tags.iter().zip(&bucket.numbers))
-        };
+        let slots =
+            || table.buckets.iter().flat_map(|bucket| bucket.tags.iter().zip(&bucket.numbers));
         let all = slots().filter(|(tag, _)| **tag != EMPTY);
         let second = all.clone().filter(|(_, number)| **number & SECOND != 0).count();
         (spilled, second, all.count())

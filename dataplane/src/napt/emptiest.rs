@@ -51,7 +51,8 @@ impl Emptiest {
     fn play(&mut self, node: usize) {
         let (left, right) = (self.winners.get(2 * node), self.winners.get(2 * node + 1));
         let (Some(&left), Some(&right)) = (left, right) else { return };
-        let winner = if self.count(right as usize) > self.count(left as usize) { right } else { left };
+        let winner =
+            if self.count(right as usize) > self.count(left as usize) { right } else { left };
         if let Some(place) = self.winners.get_mut(node) {
             *place = winner;
         }

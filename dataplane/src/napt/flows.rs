@@ -47,6 +47,7 @@ pub(super) struct Mapping {
 }
 
 /// A mapping in use with one remote endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C, align(64))]
 pub(super) struct Flow {
     pub(super) key: FlowKey,
@@ -181,9 +182,8 @@ impl FlowTable {
     /// else any.
     pub(super) fn mapping_of_any_station(&self, key: &FlowKey) -> Option<u32> {
         let owner = key.host();
-        let same = |host: &&Host| {
-            (host.key.tenant, host.key.address) == (owner.tenant, owner.address)
-        };
+        let same =
+            |host: &&Host| (host.key.tenant, host.key.address) == (owner.tenant, owner.address);
         let mappings = || {
             let ids = self.hosts_by_address.of(self.hash_of_address(&owner));
             let hosts = ids.filter_map(|id| self.hosts.get(id)).filter(same);
@@ -223,6 +223,17 @@ impl FlowTable {
         self.inbound.find(self.hash(key), is_it)
     }
 
+    /// Brings into the cache what opening this flow will touch.
+    pub(super) fn prefetch_opening(&self, key: &FlowKey) {
+        let mapping = self.hash(&key.mapping(self.dependence));
+        self.mappings_by_key.prefetch(mapping);
+        self.hosts_by_key.prefetch(self.hash(&key.host()));
+        if self.keeps_peers {
+            let peer = PeerKey { mapping, address: key.remote().address };
+            self.peers_by_key.prefetch(self.hash(&peer));
+        }
+    }
+
     /// The flow of a mapping and a remote endpoint.
     pub(super) fn session(&self, mapping: u32, remote: Endpoint) -> Option<u32> {
         let mapping = self.mappings.get(mapping)?;
@@ -257,8 +268,7 @@ impl FlowTable {
         let known = mapping.key;
         let key = FlowKey::new(&known.host(), known.transport(), known.port(), remote);
         let peer = if self.keeps_peers { self.join_peer(id, remote.address)? } else { NONE };
-        let flow =
-            Flow { key, external, expires: now, mapping: id, peer, tcp: Connection::new() };
+        let flow = Flow { key, external, expires: now, mapping: id, peer, tcp: Connection::new() };
         let hashes = (self.hash(&key), self.hash(&flow.inbound_key()));
         let number = match self.flows.insert(flow) {
             Some(number) if self.link(number, &key, hashes) => number,
@@ -281,8 +291,8 @@ impl FlowTable {
     fn link(&mut self, number: u32, key: &FlowKey, (outbound, inbound): (u64, u64)) -> bool {
         // Where mappings depend on the remote endpoint, one that was opened from
         // outside may be another's that the inside already speaks to.
-        let known = self.dependence != Dependence::EndpointIndependent
-            && self.flow_out(key).is_some();
+        let known =
+            self.dependence != Dependence::EndpointIndependent && self.flow_out(key).is_some();
         if !known && !self.outbound.insert(outbound, number) {
             return false;
         }

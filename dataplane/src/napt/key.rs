@@ -102,6 +102,12 @@ impl FlowKey {
         (self.ports >> 16) as u16
     }
 
+    /// The inside endpoint.
+    #[inline(always)]
+    pub(super) const fn inside(&self) -> Endpoint {
+        Endpoint { address: Ipv4Addr::from_bits(self.inside as u32), port: self.port() }
+    }
+
     #[inline(always)]
     pub(super) const fn remote(&self) -> Endpoint {
         let address = Ipv4Addr::from_bits((self.ports >> 32) as u32);
@@ -127,8 +133,7 @@ impl InboundKey {
     #[inline(always)]
     pub(super) const fn new(external: Endpoint, remote: Endpoint, transport: Transport) -> Self {
         InboundKey {
-            addresses: (external.address.to_bits() as u64) << 32
-                | remote.address.to_bits() as u64,
+            addresses: (external.address.to_bits() as u64) << 32 | remote.address.to_bits() as u64,
             ports: (external.port as u64) << 32 | (remote.port as u64) << 16 | transport as u64,
         }
     }

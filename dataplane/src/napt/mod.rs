@@ -34,9 +34,12 @@ mod fragments;
 mod key;
 pub mod log;
 mod openings;
+mod plain;
 mod segment;
 mod session;
 mod slab;
+#[allow(dead_code, reason = "the pipeline takes whole bursts through it")]
+mod staged;
 mod sweep;
 mod tcp;
 
@@ -58,6 +61,8 @@ use self::log::{LogQueue, NatLogRecord};
 use self::openings::Rate;
 pub use self::segment::{Endpoint, Transport};
 use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
+#[expect(unused_imports, reason = "for the fast path")]
+pub(crate) use self::staged::Probe;
 use crate::verdict::DropReason;
 
 /// Who an inside endpoint belongs to.
@@ -334,6 +339,7 @@ impl Napt {
     }
 
     /// RFC 6888 REQ-6.
+    #[inline]
     fn is_untranslated(&self, destination: Ipv4Addr) -> bool {
         self.config.untranslated.iter().any(|(prefix, len)| {
             let mask = u32::MAX.checked_shl(32 - u32::from(*len).min(32)).unwrap_or(0);

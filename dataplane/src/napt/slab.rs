@@ -4,8 +4,13 @@ use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
+use crate::table::prefetch::prefetch;
+
 /// No record.
 pub(super) const NONE: u32 = u32::MAX;
+
+/// How many records from now a place is asked for.
+const AHEAD: usize = 8;
 
 /// Up to a fixed number of records, each under a number of its own.
 pub(super) struct Slab<T> {
@@ -21,10 +26,20 @@ impl<T> Slab<T> {
         Slab { records, free: (0..capacity).rev().collect() }
     }
 
+    /// Brings a record into the cache.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, id: u32) {
+        if let Some(record) = self.records.get(id as usize) {
+            prefetch(record);
+        }
+    }
+
+    #[inline(always)]
     pub(super) fn get(&self, id: u32) -> Option<&T> {
         self.records.get(id as usize)?.as_ref()
     }
 
+    #[inline(always)]
     pub(super) fn get_mut(&mut self, id: u32) -> Option<&mut T> {
         self.records.get_mut(id as usize)?.as_mut()
     }
@@ -32,6 +47,10 @@ impl<T> Slab<T> {
     /// Keeps a record; `None` when all places are taken.
     pub(super) fn insert(&mut self, record: T) -> Option<u32> {
         let id = self.free.pop()?;
+        // Who comes soon finds its place in the cache.
+        if let Some(soon) = self.free.len().checked_sub(AHEAD).and_then(|at| self.free.get(at)) {
+            self.prefetch(*soon);
+        }
         *self.records.get_mut(id as usize)? = Some(record);
         Some(id)
     }
