@@ -13,7 +13,7 @@ use super::clock::Tick;
 use super::config::NaptConfig;
 use super::emptiest::Emptiest;
 use super::segment::{Endpoint, Transport};
-use super::slab::NONE;
+use super::slab::{NONE, array};
 
 /// How long a block stays with its host after its last mapping is gone (RFC 6888
 /// REQ-8).
@@ -47,6 +47,9 @@ struct Block {
     host: u32,
     /// The next block of the same host.
     next: u32,
+    /// The place of its address, and its first port: whoever has it.
+    place: u16,
+    first_port: u16,
     /// Ports in use, by transport.
     used: [u16; Transport::COUNT],
     /// When its last mapping went.
@@ -59,6 +62,8 @@ impl Block {
     const FREE: Block = Block {
         host: NONE,
         next: NONE,
+        place: 0,
+        first_port: 0,
         used: [0; Transport::COUNT],
         idle_since: Tick(0),
         rested_at: Tick::NEVER,
@@ -66,7 +71,8 @@ impl Block {
 
     /// The block in other hands, or nobody's.
     const fn given(self, host: u32, next: u32) -> Block {
-        Block { host, next, rested_at: self.rested_at, ..Block::FREE }
+        let Block { place, first_port, rested_at, .. } = self;
+        Block { host, next, place, first_port, rested_at, ..Block::FREE }
     }
 }
 
@@ -113,7 +119,7 @@ impl PortBlocks {
         let addresses: Box<[Ipv4Addr]> = config.addresses.as_slice().into();
         let count = addresses.len() * blocks_per_address as usize;
         let port = Port { mapping: NONE, rests_until: Tick(0) };
-        let ports = || vec![port; count * usize::from(block_size)].into_boxed_slice();
+        let ports = || array(count * usize::from(block_size), || port);
         let cores = cores.max(1);
         let own = |block: &u32| block % cores == core;
         // Sets with nothing but what is free.
@@ -132,6 +138,13 @@ impl PortBlocks {
         let mut places: Vec<_> = addresses.iter().copied().zip(0..).collect();
         places.sort();
         places.dedup_by_key(|(address, _)| *address);
+        let blocks = (0..addresses.len() as u32 * blocks_per_address).map(|at| {
+            // Addresses are numbered with 16 bits, and so are ports.
+            let (place, number) = (at / blocks_per_address, at % blocks_per_address);
+            let offset = (number * u32::from(block_size)) as u16;
+            let first_port = config.ports.start().wrapping_add(offset);
+            Block { place: place as u16, first_port, ..Block::FREE }
+        });
         PortBlocks {
             first_port: *config.ports.start(),
             block_size,
@@ -139,7 +152,7 @@ impl PortBlocks {
             core,
             cores,
             rests: config.filtering == super::Dependence::EndpointIndependent,
-            blocks: vec![Block::FREE; count].into_boxed_slice(),
+            blocks: blocks.collect(),
             ports: [ports(), ports(), ports()],
             free_ports: [free_ports(), free_ports(), free_ports()],
             words_per_block,
@@ -182,6 +195,10 @@ impl PortBlocks {
     pub(super) fn place_of(&self, address: Ipv4Addr) -> Option<u16> {
         let at = self.places.binary_search_by_key(&address, |(own, _)| *own).ok()?;
         self.places.get(at).map(|(_, place)| *place)
+    }
+
+    fn address(&self, place: u16) -> Option<Ipv4Addr> {
+        self.addresses.get(usize::from(place)).copied()
     }
 
     /// Whether a port is one of the NAPT's.
@@ -264,30 +281,31 @@ impl PortBlocks {
     ) -> Option<External> {
         let host = self.blocks.get(first as usize)?.host;
         let wanted = wanted.and_then(|external| self.index(external)).filter(|at| {
-            let block = self.blocks.get(at / usize::from(self.block_size));
+            let block = self.blocks.get(at.0);
             block.is_some_and(|block| block.host == host) && self.is_free(transport, *at, now)
         });
-        let at = wanted
+        let (at, offset) = wanted
             .or_else(|| self.find(first, transport, Parity::of(inside_port), now))
             .or_else(|| self.find(first, transport, Parity::Any, now))?;
-        self.ports.get_mut(transport as usize)?.get_mut(at)?.mapping = mapping;
-        self.mark(transport, at, false);
-        let block = self.blocks.get_mut(at / usize::from(self.block_size))?;
+        self.port_mut(transport, (at, offset))?.mapping = mapping;
+        self.mark(transport, (at, offset), false);
+        let block = self.blocks.get_mut(at)?;
         if let Some(used) = block.used.get_mut(transport as usize) {
             *used += 1;
         }
-        Some(self.external(at))
+        let (place, port) = (block.place, block.first_port.wrapping_add(offset as u16));
+        Some(External { address: self.address(place)?, port, place })
     }
 
     /// Ends the mapping at an external endpoint.
     pub(super) fn unmap(&mut self, transport: Transport, external: External, now: Tick) {
         let rest = self.rests && transport != Transport::Tcp;
         let Some(at) = self.index(external) else { return };
-        let port = self.ports.get_mut(transport as usize).and_then(|ports| ports.get_mut(at));
+        let port = self.port_mut(transport, at);
         let Some(port) = port.filter(|port| port.mapping != NONE) else { return };
         let rests_until = if rest { now.plus(REST) } else { now };
         *port = Port { mapping: NONE, rests_until };
-        if let Some(block) = self.blocks.get_mut(at / usize::from(self.block_size)) {
+        if let Some(block) = self.blocks.get_mut(at.0) {
             if let Some(used) = block.used.get_mut(transport as usize) {
                 *used = used.saturating_sub(1);
             }
@@ -303,9 +321,9 @@ impl PortBlocks {
 
     /// The external address and the first port of a block.
     pub(super) fn name(&self, at: u32) -> (Ipv4Addr, u16) {
-        let place = at.checked_div(self.blocks_per_address).unwrap_or_default();
-        let address = self.addresses.get(place as usize).copied();
-        (address.unwrap_or(Ipv4Addr::UNSPECIFIED), self.first_port_of(at))
+        let block = self.blocks.get(at as usize).unwrap_or(&Block::FREE);
+        let address = self.address(block.place).unwrap_or(Ipv4Addr::UNSPECIFIED);
+        (address, block.first_port)
     }
 
     /// How many block numbers there are, those of other cores included.
@@ -326,7 +344,7 @@ impl PortBlocks {
         transport: Transport,
         parity: Parity,
         now: Tick,
-    ) -> Option<usize> {
+    ) -> Option<(usize, usize)> {
         let start = self.random_below(u32::from(self.block_size)) as usize;
         let mut at = first;
         while let Some(Block { used, next, rested_at, .. }) = self.blocks.get(at as usize).copied()
@@ -338,7 +356,7 @@ impl PortBlocks {
                 }
                 let free = self.free_ports_of(transport, at as usize)?;
                 if let Some(offset) = bits::next(free, parity, start) {
-                    return Some(at as usize * usize::from(self.block_size) + offset);
+                    return Some((at as usize, offset));
                 }
             }
             at = next;
@@ -373,13 +391,12 @@ impl PortBlocks {
         }
     }
 
-    fn is_free(&self, transport: Transport, at: usize, now: Tick) -> bool {
+    fn is_free(&self, transport: Transport, at: (usize, usize), now: Tick) -> bool {
         self.port(transport, at).is_some_and(|port| port.mapping == NONE && now >= port.rests_until)
     }
 
     /// Says whether a port is free.
-    fn mark(&mut self, transport: Transport, at: usize, free: bool) {
-        let (block, offset) = self.split(at);
+    fn mark(&mut self, transport: Transport, (block, offset): (usize, usize), free: bool) {
         let words = self.words_per_block;
         let ports = self.free_ports.get_mut(transport as usize);
         if let Some(ports) = ports.and_then(|all| all.get_mut(block * words..)) {
@@ -392,8 +409,18 @@ impl PortBlocks {
         self.free_ports.get(transport as usize)?.get(block * words..(block + 1) * words)
     }
 
-    fn port(&self, transport: Transport, at: usize) -> Option<Port> {
+    fn port(&self, transport: Transport, (block, offset): (usize, usize)) -> Option<Port> {
+        let at = block * usize::from(self.block_size) + offset;
         self.ports.get(transport as usize)?.get(at).copied()
+    }
+
+    fn port_mut(
+        &mut self,
+        transport: Transport,
+        (block, offset): (usize, usize),
+    ) -> Option<&mut Port> {
+        let at = block * usize::from(self.block_size) + offset;
+        self.ports.get_mut(transport as usize)?.get_mut(at)
     }
 
     /// The number of a port's block, counted from the first of its address.
@@ -403,39 +430,15 @@ impl PortBlocks {
         (block < self.blocks_per_address).then_some(block)
     }
 
-    fn first_port_of(&self, at: u32) -> u16 {
-        let number = at.checked_rem(self.blocks_per_address).unwrap_or_default();
-        // Within the range of ports, which has 16 bits.
-        self.first_port.wrapping_add((number * u32::from(self.block_size)) as u16)
-    }
-
     const fn owns(&self, number: u32) -> bool {
         number % self.cores == self.core
     }
 
-    fn index(&self, External { place, port, .. }: External) -> Option<usize> {
+    /// The number of a port's block, and the port's in it.
+    fn index(&self, External { place, port, .. }: External) -> Option<(usize, usize)> {
         let block = u32::from(place) * self.blocks_per_address + self.block_of(port)?;
         let offset = (port - self.first_port) % self.block_size;
-        Some(block as usize * usize::from(self.block_size) + usize::from(offset))
-    }
-
-    /// The number of a port's block, and the port's in it.
-    fn split(&self, at: usize) -> (usize, usize) {
-        // All ports together are numbered with 32 bits, which divide faster.
-        let (at, size) = (at as u32, u32::from(self.block_size));
-        ((at / size) as usize, (at % size) as usize)
-    }
-
-    fn external(&self, at: usize) -> External {
-        let (block, offset) = self.split(at);
-        // Addresses are numbered with 16 bits, and so are ports.
-        let place = (block as u32).checked_div(self.blocks_per_address).unwrap_or_default();
-        let address = self.addresses.get(place as usize).copied();
-        External {
-            address: address.unwrap_or(Ipv4Addr::UNSPECIFIED),
-            port: self.first_port_of(block as u32).wrapping_add(offset as u16),
-            place: place as u16,
-        }
+        Some((block as usize, usize::from(offset)))
     }
 
     /// A number below `limit` that is hard to guess (xorshift64*, secretly seeded).

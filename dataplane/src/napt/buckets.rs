@@ -7,6 +7,7 @@
 //! the first is taken, and a bucket counts what had to go from it to the second: a
 //! look-up, of what is there or of what is not, is nearly always one line.
 
+use super::slab::array;
 use crate::table::prefetch::prefetch;
 
 /// Slots of a bucket.
@@ -39,7 +40,7 @@ impl Buckets {
     /// A table for `capacity` numbers, half full with them.
     pub(super) fn new(capacity: usize) -> Self {
         let count = (2 * capacity).div_ceil(SLOTS).max(2);
-        Buckets { buckets: vec![VACANT; count].into_boxed_slice() }
+        Buckets { buckets: array(count, || VACANT) }
     }
 
     /// Brings the first bucket of a hash into the cache.
@@ -109,8 +110,11 @@ impl Buckets {
     /// Puts a number into a bucket if it has room.
     fn put(&mut self, at: usize, tag: u32, word: u32) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
-        let mut slots = bucket.tags.iter_mut().zip(&mut bucket.numbers);
-        let Some((place, number)) = slots.find(|(tag, _)| **tag == EMPTY) else { return false };
+        let slot = bucket.equal(EMPTY).trailing_zeros() as usize;
+        let (Some(place), Some(number)) = (bucket.tags.get_mut(slot), bucket.numbers.get_mut(slot))
+        else {
+            return false;
+        };
         (*place, *number) = (tag, word);
         true
     }
@@ -163,13 +167,19 @@ impl Buckets {
 }
 
 impl Bucket {
+    /// The slots with a tag, as bits: all are compared at once, without a branch.
     #[inline(always)]
-    fn find(&self, tag: u32, home: u32, is_it: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        // All tags at once, without a branch.
-        let mut equal = 0u32;
+    fn equal(&self, tag: u32) -> u32 {
+        let mut equal = 0;
         for (slot, other) in self.tags.iter().enumerate() {
             equal |= u32::from(*other == tag) << slot;
         }
+        equal
+    }
+
+    #[inline(always)]
+    fn find(&self, tag: u32, home: u32, is_it: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut equal = self.equal(tag);
         while equal != 0 {
             let slot = equal.trailing_zeros() as usize;
             equal &= equal - 1;

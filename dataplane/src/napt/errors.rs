@@ -29,6 +29,7 @@ impl Napt {
             // About a packet that the box itself sent.
             return Outcome::Unclaimed;
         };
+        self.flows.settle();
         let mapping = self.blocks.mapping(about.transport, external);
         // It must be about a session that there is: who guesses a port only tells
         // nobody anything.
@@ -62,7 +63,8 @@ impl Napt {
         let station = sender.station.filter(|_| sender.address == inside.address);
         let host = InsideHost { tenant: sender.tenant, address: inside.address, station };
         let key = FlowKey::new(&host, transport, inside.port, remote);
-        let id = self.flows.mapping(&key);
+        self.flows.settle();
+        let id = self.flows.mapping(&self.flows.mapping_key(&key));
         let id = id.or_else(|| self.flows.mapping_of_any_station(&key));
         let Some(mapping) = id.and_then(|id| self.flows.mappings.get(id)) else {
             return Outcome::Refused(DropReason::NatNoMapping);

@@ -96,6 +96,16 @@ struct Peer {
     sessions: u32,
 }
 
+/// A key with its hash, which is computed once.
+#[derive(Clone, Copy)]
+pub(super) struct Hashed<K> {
+    pub(super) key: K,
+    pub(super) hash: u64,
+}
+
+/// How many sessions wait to be found from outside.
+const WAITING: usize = 32;
+
 /// All of it.
 pub(super) struct FlowTable {
     hash: KeyedHash,
@@ -114,6 +124,12 @@ pub(super) struct FlowTable {
     pub(super) inbound: Buckets,
     peers: Slab<Peer>,
     peers_by_key: Buckets,
+    /// Sessions that are not in `inbound` yet, with their hashes: their buckets are on
+    /// the way into the cache.
+    waiting: [(u64, u32); WAITING],
+    waiting_count: usize,
+    /// Sessions that ended as soon as they had been opened, for want of a place.
+    pub(super) unplaced: u64,
 }
 
 impl FlowTable {
@@ -135,12 +151,26 @@ impl FlowTable {
             inbound: Buckets::new(sessions),
             peers: Slab::new(peers),
             peers_by_key: Buckets::new(peers),
+            waiting: [(0, NONE); WAITING],
+            waiting_count: 0,
+            unplaced: 0,
         }
     }
 
     #[inline(always)]
     pub(super) fn hash(&self, key: &impl TableKey) -> u64 {
         self.hash.hash(key)
+    }
+
+    #[inline(always)]
+    pub(super) fn hashed<K: TableKey>(&self, key: K) -> Hashed<K> {
+        Hashed { key, hash: self.hash(&key) }
+    }
+
+    /// The key of the mapping that a flow has or would have.
+    #[inline(always)]
+    pub(super) fn mapping_key(&self, flow: &FlowKey) -> Hashed<FlowKey> {
+        self.hashed(flow.mapping(self.dependence))
     }
 
     fn hash_of_address(&self, host: &InsideHost) -> u64 {
@@ -171,11 +201,10 @@ impl FlowTable {
         }
     }
 
-    /// The mapping that a flow of this key has or would have.
-    pub(super) fn mapping(&self, key: &FlowKey) -> Option<u32> {
-        let key = key.mapping(self.dependence);
-        let is_it = |id| self.mappings.get(id).is_some_and(|mapping| mapping.key == key);
-        self.mappings_by_key.find(self.hash(&key), is_it)
+    /// The mapping with a key of [`FlowTable::mapping_key`].
+    pub(super) fn mapping(&self, key: &Hashed<FlowKey>) -> Option<u32> {
+        let is_it = |id| self.mappings.get(id).is_some_and(|mapping| mapping.key == key.key);
+        self.mappings_by_key.find(key.hash, is_it)
     }
 
     /// The same whatever the station: one that is in use with the remote endpoint, or
@@ -187,14 +216,14 @@ impl FlowTable {
         let mappings = || {
             let ids = self.hosts_by_address.of(self.hash_of_address(&owner));
             let hosts = ids.filter_map(|id| self.hosts.get(id)).filter(same);
-            hosts.filter_map(|host| self.mapping(&key.with_station(host.key.station)))
+            let of_host = |host: &Host| self.mapping_key(&key.with_station(host.key.station));
+            hosts.filter_map(move |host| self.mapping(&of_host(host)))
         };
         let in_use = mappings().find(|id| self.session(*id, key.remote()).is_some());
         in_use.or_else(|| mappings().next())
     }
 
-    pub(super) fn insert_mapping(&mut self, mapping: Mapping) -> Option<u32> {
-        let hash = self.hash(&mapping.key);
+    pub(super) fn insert_mapping(&mut self, mapping: Mapping, hash: u64) -> Option<u32> {
         let id = self.mappings.insert(mapping)?;
         if !self.mappings_by_key.insert(hash, id) {
             self.mappings.remove(id);
@@ -211,12 +240,12 @@ impl FlowTable {
 
     /// The flow of an outbound packet.
     #[inline]
-    pub(super) fn flow_out(&self, key: &FlowKey) -> Option<u32> {
-        let is_it = |id| self.flows.get(id).is_some_and(|flow| flow.key == *key);
-        self.outbound.find(self.hash(key), is_it)
+    pub(super) fn flow_out(&self, key: &Hashed<FlowKey>) -> Option<u32> {
+        let is_it = |id| self.flows.get(id).is_some_and(|flow| flow.key == key.key);
+        self.outbound.find(key.hash, is_it)
     }
 
-    /// The flow of an inbound packet.
+    /// The flow of an inbound packet. To be asked after [`FlowTable::settle`].
     #[inline]
     pub(super) fn flow_in(&self, key: &InboundKey) -> Option<u32> {
         let is_it = |id| self.flows.get(id).is_some_and(|flow| flow.inbound_key() == *key);
@@ -244,12 +273,13 @@ impl FlowTable {
     /// Whether a mapping has a session with a remote address.
     pub(super) fn has_peer(&self, mapping: u32, address: Ipv4Addr) -> bool {
         let Some(known) = self.mappings.get(mapping) else { return false };
-        self.peer(mapping, self.hash_of_peer(&known.key, address), address).is_some()
+        let hash = self.hash_of_peer(self.hash(&known.key), address);
+        self.peer(mapping, hash, address).is_some()
     }
 
-    /// Of the mapping with this key.
-    fn hash_of_peer(&self, mapping: &FlowKey, address: Ipv4Addr) -> u64 {
-        self.hash(&PeerKey { mapping: self.hash(mapping), address })
+    /// Of the mapping with this hash.
+    fn hash_of_peer(&self, mapping: u64, address: Ipv4Addr) -> u64 {
+        self.hash(&PeerKey { mapping, address })
     }
 
     fn peer(&self, mapping: u32, hash: u64, address: Ipv4Addr) -> Option<u32> {
@@ -260,24 +290,38 @@ impl FlowTable {
         self.peers_by_key.find(hash, is_it)
     }
 
-    /// Opens a session over a mapping; `None`, and nothing has changed, when a table
-    /// is full.
-    pub(super) fn insert_flow(&mut self, id: u32, remote: Endpoint, now: Tick) -> Option<u32> {
+    /// Opens a session over a mapping, the key of which has this hash; `None`, and
+    /// nothing has changed, when a table is full.
+    pub(super) fn insert_flow(
+        &mut self,
+        id: u32,
+        key: &Hashed<FlowKey>,
+        mapping_hash: u64,
+        now: Tick,
+    ) -> Option<u32> {
+        if self.waiting_count == WAITING {
+            self.settle();
+        }
         let mapping = self.mappings.get(id)?;
         let (host, external) = (mapping.host, mapping.external);
-        let known = mapping.key;
-        let key = FlowKey::new(&known.host(), known.transport(), known.port(), remote);
-        let peer = if self.keeps_peers { self.join_peer(id, remote.address)? } else { NONE };
-        let flow = Flow { key, external, expires: now, mapping: id, peer, tcp: Connection::new() };
-        let hashes = (self.hash(&key), self.hash(&flow.inbound_key()));
+        let address = key.key.remote().address;
+        let peer = if self.keeps_peers { self.join_peer(id, mapping_hash, address)? } else { NONE };
+        let tcp = Connection::new();
+        let flow = Flow { key: key.key, external, expires: now, mapping: id, peer, tcp };
+        let inbound = self.hash(&flow.inbound_key());
+        self.inbound.prefetch(inbound);
         let number = match self.flows.insert(flow) {
-            Some(number) if self.link(number, &key, hashes) => number,
+            Some(number) if self.link(number, key) => number,
             number => {
                 number.map(|number| self.flows.remove(number));
-                self.leave_peer(peer, &known);
+                self.leave_peer(peer, mapping_hash);
                 return None;
             }
         };
+        if let Some(place) = self.waiting.get_mut(self.waiting_count) {
+            *place = (inbound, number);
+            self.waiting_count += 1;
+        }
         if let Some(mapping) = self.mappings.get_mut(id) {
             mapping.sessions += 1;
         }
@@ -287,40 +331,67 @@ impl FlowTable {
         Some(number)
     }
 
-    /// Makes a flow findable both ways, or neither.
-    fn link(&mut self, number: u32, key: &FlowKey, (outbound, inbound): (u64, u64)) -> bool {
+    /// Makes a flow findable from inside.
+    fn link(&mut self, number: u32, key: &Hashed<FlowKey>) -> bool {
         // Where mappings depend on the remote endpoint, one that was opened from
         // outside may be another's that the inside already speaks to.
         let known =
             self.dependence != Dependence::EndpointIndependent && self.flow_out(key).is_some();
-        if !known && !self.outbound.insert(outbound, number) {
-            return false;
+        known || self.outbound.insert(key.hash, number)
+    }
+
+    /// Makes the flows that were opened last findable from outside, too; to be said
+    /// before anything asks for one. A session for which there is no room (its buckets
+    /// are full, and so are those of all that is in them) ends.
+    #[inline]
+    pub(super) fn settle(&mut self) {
+        if self.waiting_count > 0 {
+            self.settle_waiting();
         }
-        let linked = self.inbound.insert(inbound, number);
-        if !linked {
-            self.outbound.remove(outbound, number);
+    }
+
+    fn settle_waiting(&mut self) {
+        let count = std::mem::take(&mut self.waiting_count);
+        let waiting = self.waiting;
+        for (hash, number) in waiting.into_iter().take(count) {
+            if !self.inbound.insert(hash, number) {
+                self.remove_flow(number);
+                self.unplaced += 1;
+            }
         }
-        linked
     }
 
     /// Ends a session; its mapping stays. The number of the mapping.
     pub(super) fn remove_flow(&mut self, number: u32) -> Option<u32> {
+        self.settle();
         let flow = self.flows.remove(number)?;
         self.outbound.remove(self.hash(&flow.key), number);
         self.inbound.remove(self.hash(&flow.inbound_key()), number);
         let Some(mapping) = self.mappings.get_mut(flow.mapping) else { return Some(flow.mapping) };
         mapping.sessions = mapping.sessions.saturating_sub(1);
         let (known, host) = (mapping.key, mapping.host);
-        self.leave_peer(flow.peer, &known);
+        self.leave_peer(flow.peer, self.hash(&known));
         if let Some(host) = self.hosts.get_mut(host) {
             host.sessions = host.sessions.saturating_sub(1);
         }
         Some(flow.mapping)
     }
 
+    /// Asks for what [`FlowTable::remove_flow`] will touch if a flow is over.
+    pub(super) fn prefetch_ending(&self, number: u32, now: Tick) {
+        if let Some(flow) = self.flows.get(number)
+            && now >= flow.expires
+        {
+            self.outbound.prefetch(self.hash(&flow.key));
+            self.inbound.prefetch(self.hash(&flow.inbound_key()));
+            self.mappings.prefetch(flow.mapping);
+            self.peers.prefetch(flow.peer);
+        }
+    }
+
     /// Counts one session more of a mapping with a remote address.
-    fn join_peer(&mut self, mapping: u32, address: Ipv4Addr) -> Option<u32> {
-        let hash = self.hash_of_peer(&self.mappings.get(mapping)?.key, address);
+    fn join_peer(&mut self, mapping: u32, mapping_hash: u64, address: Ipv4Addr) -> Option<u32> {
+        let hash = self.hash_of_peer(mapping_hash, address);
         if let Some(id) = self.peer(mapping, hash, address) {
             self.peers.get_mut(id)?.sessions += 1;
             return Some(id);
@@ -333,14 +404,14 @@ impl FlowTable {
         Some(id)
     }
 
-    /// Counts one less, of the mapping with this key.
-    fn leave_peer(&mut self, id: u32, mapping: &FlowKey) {
+    /// Counts one less, of the mapping with this hash.
+    fn leave_peer(&mut self, id: u32, mapping_hash: u64) {
         let Some(peer) = self.peers.get_mut(id) else { return };
         peer.sessions = peer.sessions.saturating_sub(1);
         if peer.sessions == 0 {
             let address = peer.address;
+            let hash = self.hash_of_peer(mapping_hash, address);
             self.peers.remove(id);
-            let hash = self.hash_of_peer(mapping, address);
             self.peers_by_key.remove(hash, id);
         }
     }

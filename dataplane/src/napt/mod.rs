@@ -50,7 +50,7 @@ use std::time::Instant;
 use homeport_wire::{MacAddress, TenantId};
 
 use self::blocks::PortBlocks;
-use self::clock::{Clock, Lifetimes, Tick};
+use self::clock::{Clock, Lifetimes};
 pub use self::config::{Dependence, NaptConfig, Timeouts};
 pub use self::counters::NaptCounters;
 use self::flows::FlowTable;
@@ -63,6 +63,7 @@ pub use self::segment::{Endpoint, Transport};
 use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
 #[expect(unused_imports, reason = "for the fast path")]
 pub(crate) use self::staged::Probe;
+use self::sweep::Sweep;
 use crate::verdict::DropReason;
 
 /// Who an inside endpoint belongs to.
@@ -114,8 +115,7 @@ pub struct Napt {
     rate: Rate,
     /// The next identification of what an external address sends (RFC 6864 §5.3.1).
     identifications: Box<[u16]>,
-    swept_at: Tick,
-    cursor: usize,
+    sweep: Sweep,
 }
 
 impl std::fmt::Debug for Napt {
@@ -141,8 +141,7 @@ impl Napt {
             lifetimes: Lifetimes::new(&config.timeouts),
             rate: Rate::new(config.sessions_per_second_per_host),
             identifications: vec![random as u16; config.addresses.len()].into_boxed_slice(),
-            swept_at: Tick(0),
-            cursor: 0,
+            sweep: Sweep::default(),
             blocks,
             config,
         }
@@ -330,6 +329,7 @@ impl Napt {
             Look::Unsupported => return false,
         };
         let external = Endpoint { address: facts.destination, port };
+        self.flows.settle();
         self.flows.flow_in(&InboundKey::new(external, remote, transport)).is_some()
     }
 

@@ -5,13 +5,13 @@ use std::net::Ipv4Addr;
 
 use super::blocks::External;
 use super::clock::{Tick, Time};
-use super::flows::{Host, Mapping};
+use super::flows::{Hashed, Host, Mapping};
 use super::fragments::Decision;
 use super::key::{FlowKey, InboundKey};
 use super::openings::Openings;
 use super::segment::{Endpoint, Facts, Segment, Transport};
 use super::slab::NONE;
-use super::tcp::From;
+use super::tcp::{From, TcpSegment};
 use super::{Dependence, InsideHost, Napt};
 use crate::verdict::DropReason;
 
@@ -55,7 +55,7 @@ impl Napt {
             // A reply to an ICMP query that no session brought in.
             return Err(DropReason::NatNoMapping);
         }
-        let key = FlowKey::new(host, transport, source.port, remote);
+        let key = self.flows.hashed(FlowKey::new(host, transport, source.port, remote));
         let known = self.flows.flow_out(&key);
         if let Some(flow) = known.and_then(|flow| self.flows.flows.get_mut(flow)) {
             flow.refresh(tcp, From::Inside, &self.lifetimes, now.tick);
@@ -67,11 +67,12 @@ impl Napt {
         }
         let owner = self.flows.host(host);
         self.admit(owner, now)?;
-        let mapping = match self.flows.mapping(&key) {
+        let mapped = self.flows.mapping_key(&key.key);
+        let mapping = match self.flows.mapping(&mapped) {
             Some(mapping) => mapping,
-            None => self.open_mapping(key, owner, now)?,
+            None => self.open_mapping(&mapped, owner, now)?,
         };
-        self.open_session(mapping, segment, remote, From::Inside, now.tick)
+        self.open_session((mapping, mapped.hash), &key, tcp, From::Inside, now.tick)
     }
 
     /// Whether a host may open one more session (RFC 6888 REQ-4, REQ-5). What is
@@ -99,10 +100,10 @@ impl Napt {
         Ok(())
     }
 
-    /// Maps the inside endpoint of a flow to a port of one of its host's blocks.
+    /// Maps an inside endpoint to a port of one of its host's blocks.
     fn open_mapping(
         &mut self,
-        flow: FlowKey,
+        key: &Hashed<FlowKey>,
         owner: Option<u32>,
         now: Time,
     ) -> Result<u32, DropReason> {
@@ -112,21 +113,21 @@ impl Napt {
         }
         let host = match owner {
             Some(host) => host,
-            None => self.open_host(&flow.host(), now)?,
+            None => self.open_host(&key.key.host(), now)?,
         };
-        let key = flow.mapping(self.config.mapping);
         let mapping = Mapping {
-            key,
+            key: key.key,
             host,
             external: External { address: Ipv4Addr::UNSPECIFIED, port: 0, place: 0 },
             sessions: 0,
             kept_until: now.tick,
         };
-        let Some(id) = self.flows.insert_mapping(mapping) else {
+        let Some(id) = self.flows.insert_mapping(mapping, key.hash) else {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         };
-        let wanted = self.beside(&flow);
+        let key = key.key;
+        let wanted = self.beside(&key);
         let external = match self.map(host, &key, wanted, id, now.tick) {
             Some(external) => Ok(external),
             None => self.give_block(host).and_then(|()| {
@@ -159,12 +160,12 @@ impl Napt {
 
     /// The external port behind the one that the inside port before this one has: a
     /// pair of RTP and RTCP stays one (RFC 4787 §4.2.3).
-    fn beside(&self, flow: &FlowKey) -> Option<External> {
-        if flow.transport() != Transport::Udp || flow.port() & 1 == 0 {
+    fn beside(&self, key: &FlowKey) -> Option<External> {
+        if key.transport() != Transport::Udp || key.port() & 1 == 0 {
             return None;
         }
-        let before = flow.with_port(flow.port().checked_sub(1)?);
-        let mapping = self.flows.mapping(&before)?;
+        let before = key.with_port(key.port().checked_sub(1)?);
+        let mapping = self.flows.mapping(&self.flows.hashed(before))?;
         let external = self.flows.mappings.get(mapping)?.external;
         Some(External { port: external.port.checked_add(1)?, ..external })
     }
@@ -219,18 +220,18 @@ impl Napt {
     /// mapping is.
     fn open_session(
         &mut self,
-        mapping: u32,
-        segment: &Segment,
-        remote: Endpoint,
+        (mapping, mapping_hash): (u32, u64),
+        key: &Hashed<FlowKey>,
+        tcp: Option<TcpSegment>,
         from: From,
         now: Tick,
     ) -> Result<External, DropReason> {
-        let flow = self.flows.insert_flow(mapping, remote, now);
+        let flow = self.flows.insert_flow(mapping, key, mapping_hash, now);
         let Some(flow) = flow.and_then(|flow| self.flows.flows.get_mut(flow)) else {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         };
-        flow.refresh(segment.tcp, from, &self.lifetimes, now);
+        flow.refresh(tcp, from, &self.lifetimes, now);
         self.counters.opened.add(1);
         Ok(flow.external)
     }
@@ -241,6 +242,7 @@ impl Napt {
         if !self.blocks.contains(external.port) {
             return Decision::Unclaimed;
         }
+        self.flows.settle();
         let known = self.flows.flow_in(&InboundKey::new(external, remote, transport));
         if let Some(flow) = known.and_then(|flow| self.flows.flows.get_mut(flow)) {
             // RFC 4787 REQ-6a; a connection's state hears both sides.
@@ -291,13 +293,16 @@ impl Napt {
             return Ok(());
         }
         // From outside a host's sessions can be filled up to the half.
-        let owner = mapping.host;
+        let (owner, key) = (mapping.host, mapping.key);
         let host = self.flows.hosts.get(owner).ok_or(DropReason::NatNoMapping)?;
         if host.sessions >= self.config.max_sessions_per_host / 2 {
             self.counters.host_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
         self.admit(Some(owner), now)?;
-        self.open_session(id, segment, remote, From::Outside, now.tick).map(|_| ())
+        let flow = FlowKey::new(&key.host(), key.transport(), key.port(), remote);
+        let mapping = (id, self.flows.hash(&key));
+        let flow = self.flows.hashed(flow);
+        self.open_session(mapping, &flow, segment.tcp, From::Outside, now.tick).map(|_| ())
     }
 }

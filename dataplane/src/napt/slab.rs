@@ -9,6 +9,12 @@ use crate::table::prefetch::prefetch;
 /// No record.
 pub(super) const NONE: u32 = u32::MAX;
 
+/// Memory for as many elements, which all are the same in the beginning: all that is
+/// large in the NAPT is made here.
+pub(super) fn array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
+    (0..count).map(|_| element()).collect()
+}
+
 /// How many records from now a place is asked for.
 const AHEAD: usize = 8;
 
@@ -22,7 +28,7 @@ impl<T> Slab<T> {
     /// Room for `capacity` records, taken now.
     pub(super) fn new(capacity: usize) -> Self {
         let capacity = u32::try_from(capacity).unwrap_or(NONE - 1);
-        let records = (0..capacity).map(|_| None).collect();
+        let records = array(capacity as usize, || None);
         Slab { records, free: (0..capacity).rev().collect() }
     }
 

@@ -8,6 +8,8 @@
 //! and [`Napt::inbound`] do, or nothing at all: then those are for the packet, and
 //! find in the cache what they need to open a session.
 
+use std::time::Instant;
+
 use homeport_wire::{MacAddress, TenantId};
 
 use super::clock::Tick;
@@ -32,8 +34,10 @@ enum Key {
 }
 
 impl Napt {
-    /// The time of a burst.
-    pub(crate) fn tick(&mut self, now: std::time::Instant) -> Tick {
+    /// Begins a burst: its time. What the one before has opened can be located from
+    /// now on.
+    pub(crate) fn tick(&mut self, now: Instant) -> Tick {
+        self.flows.settle();
         self.clock.tick(now)
     }
 

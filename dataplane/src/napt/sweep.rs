@@ -12,52 +12,87 @@ use super::{InsideHost, Napt, NatLogRecord};
 /// In how many ticks everything is looked at once for being over.
 const SWEEP: u32 = 4 * Tick::PER_SECOND;
 
-/// The most records that one turn looks at.
-const MAX_SWEPT: usize = 4096;
+/// The most looks of a turn that has packets behind it: some microseconds.
+const BUSY: usize = 256;
+
+/// The same of a worker that has so little to do that a tick has one turn.
+const IDLE: usize = 32_768;
+
+/// How many looks the end of a session counts for.
+const ENDING: usize = 16;
+
+/// How many records ahead it is asked for what the end of a session touches.
+const AHEAD: usize = 8;
+
+/// How far the sweep is.
+#[derive(Debug, Default)]
+pub(super) struct Sweep {
+    cursor: usize,
+    /// Records that should have been looked at by now.
+    owed: usize,
+    /// The tick of the last turn, and how many turns it has had.
+    tick: Tick,
+    turns: u32,
+}
 
 impl Napt {
     /// Ends what is over, a bounded part of it at a time: everything is looked at
     /// once in four seconds. To be called at every turn of the worker.
     pub fn sweep(&mut self, now: Instant) {
         let tick = self.clock.tick(now);
-        let elapsed = tick.since(self.swept_at);
-        if elapsed == 0 {
-            return;
-        }
-        self.swept_at = tick;
+        let elapsed = tick.since(self.sweep.tick);
         let (sessions, mappings) = (self.flows.flows.capacity(), self.flows.mappings.capacity());
         let total = sessions + mappings + self.blocks.numbers();
-        let share = total.saturating_mul(elapsed as usize) / SWEEP as usize + 1;
-        for _ in 0..share.min(MAX_SWEPT).min(total) {
-            let at = self.cursor;
-            self.cursor = (at + 1) % total;
+        let mut looks = BUSY;
+        if elapsed > 0 {
+            if self.sweep.turns <= 1 {
+                looks = IDLE;
+            }
+            let share = total.saturating_mul(elapsed as usize) / SWEEP as usize + 1;
+            self.sweep.owed = self.sweep.owed.saturating_add(share).min(total);
+            (self.sweep.tick, self.sweep.turns) = (tick, 0);
+        }
+        self.sweep.turns = self.sweep.turns.saturating_add(1);
+        if self.sweep.owed == 0 {
+            return;
+        }
+        self.flows.settle();
+        while looks > 0 && self.sweep.owed > 0 {
+            let at = self.sweep.cursor;
+            self.sweep.cursor = if at + 1 >= total { 0 } else { at + 1 };
+            self.sweep.owed -= 1;
             // All three are numbered with 32 bits.
-            if at < sessions {
-                self.end_session(at as u32, tick);
+            let ended = if at < sessions {
+                self.flows.prefetch_ending((at + AHEAD) as u32, tick);
+                self.end_session(at as u32, tick)
             } else if at < sessions + mappings {
-                self.end_mapping((at - sessions) as u32, tick);
+                self.end_mapping((at - sessions) as u32, tick)
             } else {
                 self.end_block((at - sessions - mappings) as u32, tick);
-            }
+                false
+            };
+            looks = looks.saturating_sub(if ended { ENDING } else { 1 });
         }
         self.publish();
     }
 
-    fn end_session(&mut self, id: u32, now: Tick) {
+    fn end_session(&mut self, id: u32, now: Tick) -> bool {
         let is_over = self.flows.flows.get(id).is_some_and(|flow| now >= flow.expires);
         if is_over && let Some(mapping) = self.flows.remove_flow(id) {
             self.end_mapping(mapping, now);
         }
+        is_over
     }
 
     /// Ends a mapping that nothing uses (RFC 7857 §11).
-    fn end_mapping(&mut self, id: u32, now: Tick) {
+    fn end_mapping(&mut self, id: u32, now: Tick) -> bool {
         let mapping = self.flows.mappings.get(id);
-        if mapping.is_some_and(|mapping| mapping.sessions == 0 && now >= mapping.kept_until)
-            && let Some(mapping) = self.flows.remove_mapping(id)
-        {
+        let is_over =
+            mapping.is_some_and(|mapping| mapping.sessions == 0 && now >= mapping.kept_until);
+        if is_over && let Some(mapping) = self.flows.remove_mapping(id) {
             self.blocks.unmap(mapping.key.transport(), mapping.external, now);
         }
+        is_over
     }
 
     /// Takes a block back that nothing has used for long, and lets its host go with
@@ -93,8 +128,9 @@ impl Napt {
     }
 
     /// Tells the gauges.
-    fn publish(&self) {
+    fn publish(&mut self) {
         let counters = &self.counters;
+        counters.exhausted.add(std::mem::take(&mut self.flows.unplaced));
         counters.hosts.set(self.flows.hosts.len() as u64);
         counters.blocks.set(counters.given.get() - counters.taken_back.get());
         counters.mappings.set(self.flows.mappings.len() as u64);

@@ -278,11 +278,11 @@ proptest! {
                     }
                 }
             }
+            let tick = staged.tick(now);
             let mut probes: Vec<_> = travels.iter().map(|travel| travel.probe(&staged)).collect();
             for probe in probes.iter_mut().flatten() {
                 staged.locate(probe);
             }
-            let tick = staged.tick(now);
             for (travel, probe) in travels.iter_mut().zip(&probes) {
                 let mut slow = Travel { bytes: travel.bytes.clone(), sender: travel.sender };
                 let expected = slow.slowly(&mut plain, now);
@@ -321,12 +321,12 @@ fn sessions_are_translated_in_stages_once_they_are_open() {
     for transport in [Transport::Udp, Transport::Tcp, Transport::IcmpQuery] {
         let mut napt = Napt::new(config(both, both), 0, [3, 4], (0, 1));
         let now = Instant::now();
-        let tick = napt.tick(now);
         let owner = host(0);
         let from = Endpoint { address: owner.address, port: 4000 };
         let to = remote(0, transport, true);
         let shape = Shape::plain(transport);
         let passes = |napt: &mut Napt, shape: &Shape, sender, (from, to), asks| {
+            let tick = napt.tick(now);
             let mut travel = Travel { bytes: shape.between(from, to, asks), sender };
             let mut probe = travel.probe(napt)?;
             napt.locate(&mut probe);
