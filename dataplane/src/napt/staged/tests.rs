@@ -175,7 +175,7 @@ fn remote(number: u8, transport: Transport, asks: bool) -> Endpoint {
 }
 
 /// All that is known of what is there.
-fn state(napt: &mut Napt) -> (Vec<Option<super::super::flows::Flow>>, Vec<(&str, u64)>, Vec<u16>) {
+fn state(napt: &mut Napt) -> (Vec<Option<Flow>>, Vec<(&str, u64)>, Vec<u16>) {
     let flows = &napt.flows.flows;
     let all = (0..flows.capacity() as u32).map(|id| flows.get(id).copied()).collect();
     (all, napt.counters.all().collect(), napt.identifications.to_vec())
