@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
+use crate::table::memory;
 use crate::table::prefetch::prefetch;
 
 /// No record.
@@ -12,7 +13,10 @@ pub(super) const NONE: u32 = u32::MAX;
 /// Memory for as many elements, which all are the same in the beginning: all that is
 /// large in the NAPT is made here.
 pub(super) fn array<T>(count: usize, element: impl Fn() -> T) -> Box<[T]> {
-    (0..count).map(|_| element()).collect()
+    let mut array = Vec::with_capacity(count);
+    memory::advise(array.spare_capacity_mut());
+    array.extend((0..count).map(|_| element()));
+    array.into_boxed_slice()
 }
 
 /// How many records from now a place is asked for.

@@ -44,6 +44,15 @@ pub(crate) unsafe trait Zeroable {
     fn zero() -> Self;
 }
 
+/// Asks for huge pages under memory of the heap that is not yet filled: of those
+/// pages of it that are whole huge ones. It changes none of its contents.
+pub(crate) fn advise<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
+    #[cfg(not(loom))]
+    mapped::advise(memory.as_mut_ptr_range());
+    #[cfg(loom)]
+    let _ = memory;
+}
+
 /// A slice of a fixed length that never moves.
 pub(crate) struct Array<T> {
     memory: Memory<T>,
@@ -165,6 +174,21 @@ mod mapped {
         }
     }
 
+    /// The memory in this range must be the caller's.
+    pub(super) fn advise<T>(memory: std::ops::Range<*mut T>) {
+        let skip = memory.start.cast::<u8>().align_offset(HUGE_PAGE);
+        let bytes = memory.end.addr().saturating_sub(memory.start.addr());
+        let Some(left) = bytes.checked_sub(skip).map(|left| left / HUGE_PAGE * HUGE_PAGE) else {
+            return;
+        };
+        if left > 0 {
+            let start = memory.start.wrapping_byte_add(skip);
+            // SAFETY: whole pages, inside of memory that is borrowed mutably; the
+            // advice changes none of its contents. That it is not taken does no harm.
+            unsafe { libc::madvise(start.cast(), left, libc::MADV_HUGEPAGE) };
+        }
+    }
+
     fn map(size: usize, flags: libc::c_int) -> Option<NonNull<libc::c_void>> {
         let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | flags;
         let access = libc::PROT_READ | libc::PROT_WRITE;
@@ -192,6 +216,16 @@ mod tests {
     unsafe impl Zeroable for u64 {
         fn zero() -> Self {
             0
+        }
+    }
+
+    #[test]
+    fn advice_is_for_memory_of_any_length() {
+        for len in [0, 1, HUGE_PAGE / 8 + 1, HUGE_PAGE] {
+            let mut numbers = Vec::<u64>::with_capacity(len);
+            advise(numbers.spare_capacity_mut());
+            numbers.extend(0..len as u64);
+            assert!(numbers.iter().zip(0..).all(|(number, expected)| *number == expected));
         }
     }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use zerocopy::IntoBytes;
 
 use super::*;
+use crate::napt::flows::Flow;
 use crate::napt::{Dependence, Endpoint, NaptConfig, NatLogRecord, Outcome};
 
 const EXTERNAL: [Ipv4Addr; 2] = [Ipv4Addr::new(203, 0, 113, 1), Ipv4Addr::new(203, 0, 113, 9)];
@@ -175,10 +176,20 @@ fn remote(number: u8, transport: Transport, asks: bool) -> Endpoint {
 }
 
 /// All that is known of what is there.
-fn state(napt: &mut Napt) -> (Vec<Option<Flow>>, Vec<(&str, u64)>, Vec<u16>) {
+#[derive(Debug, PartialEq)]
+struct State {
+    flows: Vec<Option<Flow>>,
+    counters: Vec<(&'static str, u64)>,
+    identifications: Box<[u16]>,
+}
+
+fn state(napt: &Napt) -> State {
     let flows = &napt.flows.flows;
-    let all = (0..flows.capacity() as u32).map(|id| flows.get(id).copied()).collect();
-    (all, napt.counters.all().collect(), napt.identifications.to_vec())
+    State {
+        flows: (0..flows.capacity() as u32).map(|id| flows.get(id).copied()).collect(),
+        counters: napt.counters.all().collect(),
+        identifications: napt.identifications.clone(),
+    }
 }
 
 fn log(napt: &mut Napt) -> Vec<NatLogRecord> {
@@ -300,7 +311,7 @@ proptest! {
                 };
                 prop_assert_eq!(outcome, expected);
                 prop_assert_eq!(&travel.bytes, &slow.bytes);
-                prop_assert_eq!(state(&mut staged), state(&mut plain));
+                prop_assert_eq!(state(&staged), state(&plain));
                 if travel.sender.is_some()
                     && let Outcome::Translated(_) = outcome
                     && let Some(ends) = plain::read(&travel.bytes, Side::Source)
