@@ -16,6 +16,19 @@ pub enum PollMode {
     Busy,
 }
 
+/// When a packet is handed to the worker that its addresses name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SteeringMode {
+    /// Where a port receives by fewer queues than there are workers.
+    #[default]
+    Auto,
+    /// Never: each worker keeps what its queues bring, but for what is another's
+    /// because of address translation.
+    Off,
+    /// Always, as the queues may be chosen by outer addresses.
+    Inner,
+}
+
 /// Sizes and habits of a dataplane.
 #[derive(Clone, Debug)]
 pub struct DataplaneConfig {
@@ -24,6 +37,8 @@ pub struct DataplaneConfig {
     /// One for each worker, at least one: the CPU that it is pinned to; `None`:
     /// where the scheduler likes.
     pub cores: Vec<Option<usize>>,
+    /// When packets are handed to other workers.
+    pub steering: SteeringMode,
     /// How many packet buffers each worker has. Fewer than it needs to hold packets
     /// and to fill its bursts are made that many.
     pub buffers: usize,
@@ -46,6 +61,8 @@ pub struct DataplaneConfig {
     pub punt_ring: usize,
     /// Bytes of the ring of injected packets.
     pub inject_ring: usize,
+    /// Bytes of the ring of packets from one worker to another, for each pair.
+    pub handover_ring: usize,
     /// How many ICMP errors are sent in a second, by all workers together.
     pub icmp_errors_per_second: u32,
     /// The NAPTs, numbered in their order.
@@ -57,6 +74,7 @@ impl Default for DataplaneConfig {
         DataplaneConfig {
             poll: PollMode::default(),
             cores: vec![None],
+            steering: SteeringMode::default(),
             buffers: 8192,
             hash_seed: [0; 2],
             bindings: 1 << 17,
@@ -67,6 +85,7 @@ impl Default for DataplaneConfig {
             neighbors: 1 << 14,
             punt_ring: 1 << 18,
             inject_ring: 1 << 20,
+            handover_ring: 1 << 19,
             icmp_errors_per_second: 1000,
             napts: Vec::new(),
         }
@@ -81,7 +100,8 @@ pub struct PortSetup {
     /// tenants share.
     pub tenant: TenantId,
     /// Its queues, at least one and no more than there are workers: worker *i*
-    /// receives and sends by queue *i*, if there is one. Each is an object of its
+    /// receives and sends by queue *i*, if there is one, and else sends by the queue
+    /// of another worker. Each is an object of its
     /// own, used by its worker only, and all have one MAC and MTU.
     pub queues: Vec<Box<dyn Port>>,
     /// Its kernel twin; `None` when there is no kernel behind it (tests, replay).

@@ -26,6 +26,7 @@ use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
 use crate::reassembly::Reassembly;
+use crate::steering::Steering;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::{Found, VisitorEntry};
@@ -35,6 +36,7 @@ use crate::{arp, fragment, icmp_error};
 
 mod fragments;
 mod nat;
+mod steer;
 mod tunnel;
 mod tunnel_error;
 
@@ -78,16 +80,20 @@ pub(crate) struct Forwarder {
     rebounds: TokenBucket,
     allowances: Allowances,
     nat: Nat,
+    /// What belongs to which worker.
+    pub(crate) steering: Steering,
 }
 
 impl Forwarder {
-    /// For the worker with this number.
+    /// For the worker that steers so.
     pub(crate) fn new(
-        worker: usize,
         output: Output,
         config: &DataplaneConfig,
         mtus: Arc<TunnelMtuCache>,
+        steering: Steering,
     ) -> Self {
+        // There are no more workers than CPUs.
+        let worker = steering.worker as u32;
         let workers = u32::try_from(config.cores.len()).unwrap_or(u32::MAX).max(1);
         let errors_per_second = config.icmp_errors_per_second.div_ceil(workers);
         Forwarder {
@@ -98,12 +104,14 @@ impl Forwarder {
             fast: FastPath::new(),
             jobs: VecDeque::with_capacity(MAX_JOBS),
             pieces: Burst::new(),
-            identification: 0,
+            // Far from the other workers': one tunnel's fragments may come from all.
+            identification: ((u64::from(worker) << 16) / u64::from(workers)) as u16,
             errors: TokenBucket::new(errors_per_second, (errors_per_second / 10).max(10)),
             mtus,
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
-            nat: Nat::new(worker as u32, workers, config),
+            nat: Nat::new(worker, workers, config),
+            steering,
         }
     }
 

@@ -12,13 +12,15 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::broadcast::ListenerWriter;
 use crate::classify::Tables;
-pub use crate::config::{DataplaneConfig, PollMode, PortSetup};
+pub use crate::config::{DataplaneConfig, PollMode, PortSetup, SteeringMode};
+use crate::handover::handovers;
 use crate::output::{Outlet, Output};
 use crate::packet::PacketPool;
 use crate::port::elsewhere::Elsewhere;
 use crate::punt::{InjectHeader, PuntHeader};
 use crate::ring::{Consumer, Producer, PushResult, ring};
 use crate::stats::PortStats;
+use crate::steering::Steering;
 use crate::table::binding::{BindingEntry, BindingKey};
 use crate::table::hash::{Writer, table};
 use crate::table::local::{LocalEntry, LocalKey};
@@ -105,20 +107,28 @@ pub fn build(
     };
     let mtus = Arc::new(TunnelMtuCache::new(seed));
     let needed = Worker::buffers_needed(ports.len());
+    let receiving = |setup: &PortSetup| setup.queues.iter().filter(|at| at.receives()).count();
+    let receiving: Vec<usize> = ports.iter().map(receiving).collect();
     let mut outlets = outlets(ports, workers).into_iter();
+    let wakes: Vec<_> = inject_receivers.iter().map(|at| Arc::clone(&at.wake)).collect();
+    let mut handovers = handovers(&wakes, config.handover_ring).into_iter();
     let mut made = Vec::with_capacity(workers);
     for (number, (punts, injects)) in punt_senders.into_iter().zip(inject_receivers).enumerate() {
+        let (handover_sender, handover_receiver) = handovers.next().unwrap_or_default();
         let output = Output {
             outlets: outlets.next().unwrap_or_default(),
             shared: Arc::clone(&shared),
             stats: stats.get(number).map(Arc::clone).unwrap_or_default(),
             pool: PacketPool::with_large(config.buffers.max(needed), LARGE_BUFFERS),
             punts,
+            handover: handover_sender,
         };
         let tables = readers(&control);
-        made.push(Worker::new(number, config, output, tables, injects, Arc::clone(&mtus)));
+        let steering = Steering::new(number, config, &receiving);
+        let inputs = (injects, handover_receiver);
+        made.push(Worker::new(config, output, tables, inputs, Arc::clone(&mtus), steering));
     }
-    control.napts = NaptControl::of(&made);
+    control.napts = NaptControl::of(&config.napts, &made);
     Ok((control, made))
 }
 
@@ -157,10 +167,17 @@ fn outlets(ports: Vec<PortSetup>, workers: usize) -> Vec<Vec<Outlet>> {
         (0..workers).map(|_| Vec::with_capacity(ports.len())).collect();
     for PortSetup { queues, mut twin, tenant, .. } in ports {
         let (mac, mtu) = queues.first().map_or_else(Default::default, |at| (at.mac(), at.mtu()));
+        let (count, up) = (queues.len(), queues.first().is_some_and(|at| at.is_up()));
+        let has_twin = twin.is_some();
         let mut queues = queues.into_iter();
-        for outlets in &mut outlets {
+        for (worker, outlets) in outlets.iter_mut().enumerate() {
             let queue = queues.next().unwrap_or_else(|| Box::new(Elsewhere { mac, mtu }));
-            outlets.push(Outlet::new(queue, twin.take(), tenant));
+            let mut outlet = Outlet::new(queue, twin.take(), tenant);
+            if worker >= count {
+                (outlet.sender, outlet.up) = (Some(worker % count.max(1)), up);
+            }
+            outlet.twin_at = (has_twin && worker > 0).then_some(0);
+            outlets.push(outlet);
         }
     }
     outlets
@@ -320,7 +337,8 @@ fn wake_up() -> io::Result<Arc<OwnedFd>> {
     Ok(Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
 }
 
-fn push(ring: &mut Producer, header: &[u8], body: &[u8], wake: &OwnedFd) -> bool {
+/// Puts a message into a ring, and wakes its consumer if it sleeps.
+pub(crate) fn push(ring: &mut Producer, header: &[u8], body: &[u8], wake: &OwnedFd) -> bool {
     let result = ring.push(header, body);
     if result == PushResult::StoredWake {
         // It fails only when the counter is at its limit, and then it is readable.

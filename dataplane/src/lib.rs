@@ -27,7 +27,7 @@
 //!
 //! # Modules
 //!
-//! [`launch`] makes a dataplane · [`worker`] runs it · [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
+//! [`launch`] makes a dataplane · [`worker`] runs it, several of them on a core each · [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
 //! [`table`] what the control core knows, readable without waiting · [`verdict`]
 //! what becomes of a packet · [`napt`] address translation · [`punt`] the rings to and from
 //! the control core.
@@ -43,6 +43,7 @@ pub mod encap;
 mod fast;
 mod forward;
 pub mod fragment;
+mod handover;
 pub mod hold;
 pub mod icmp_error;
 pub mod keepalive;
@@ -57,6 +58,7 @@ pub mod punt;
 pub mod reassembly;
 pub mod ring;
 pub mod stats;
+mod steering;
 mod sync;
 pub mod table;
 pub mod tunnel_icmp;

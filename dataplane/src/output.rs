@@ -1,11 +1,13 @@
 //! Where every packet ends: each function here gives one packet its verdict,
-//! counts it at the port that it is counted at, and lets go of it.
+//! counts it at the port that it is counted at, and lets go of it; or hands it to
+//! another worker that does.
 
 use std::sync::Arc;
 
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 use crate::adjacency::NextHop;
+use crate::handover::{Errand, HandoverSender};
 use crate::launch::{PortShared, PuntSender};
 use crate::packet::{BURST, Burst, Packet, PacketPool};
 use crate::port::Port;
@@ -21,6 +23,10 @@ pub(crate) struct Outlet {
     pub(crate) mtu: u16,
     pub(crate) tenant: TenantId,
     pub(crate) up: bool,
+    /// The worker that sends for this one, if it has no queue of the port.
+    pub(crate) sender: Option<usize>,
+    /// The worker that has the twin, if it is another one.
+    pub(crate) twin_at: Option<usize>,
     /// Frames that will leave by the port.
     tx: Burst,
     /// Frames that will go to the twin.
@@ -30,7 +36,18 @@ pub(crate) struct Outlet {
 impl Outlet {
     pub(crate) fn new(port: Box<dyn Port>, twin: Option<Box<dyn Port>>, tenant: TenantId) -> Self {
         let (mac, mtu, up) = (port.mac(), port.mtu(), port.is_up());
-        Outlet { port, twin, mac, mtu, tenant, up, tx: Burst::new(), to_kernel: Burst::new() }
+        Outlet {
+            port,
+            twin,
+            mac,
+            mtu,
+            tenant,
+            up,
+            sender: None,
+            twin_at: None,
+            tx: Burst::new(),
+            to_kernel: Burst::new(),
+        }
     }
 }
 
@@ -42,6 +59,7 @@ pub(crate) struct Output {
     pub(crate) stats: Arc<[PortStats]>,
     pub(crate) pool: PacketPool,
     pub(crate) punts: PuntSender,
+    pub(crate) handover: HandoverSender,
 }
 
 impl Output {
@@ -82,6 +100,9 @@ impl Output {
         else {
             return self.drop(packet, DropReason::PortDown);
         };
+        if let Some(sender) = outlet.sender {
+            return self.hand_over(packet, sender, Errand::Transmit(port));
+        }
         if outlet.tx.is_full() {
             send(outlet.port.as_mut(), &mut outlet.tx, &mut self.pool, &self.stats, Way::Out(port));
         }
@@ -94,6 +115,10 @@ impl Output {
     /// next burst.
     pub(crate) fn deliver_to_kernel(&mut self, packet: Packet) {
         let outlet = self.outlets.get_mut(usize::from(packet.port.0));
+        if let Some(Outlet { twin_at: Some(worker), .. }) = outlet {
+            let worker = *worker;
+            return self.hand_over(packet, worker, Errand::DeliverToKernel);
+        }
         let Some((outlet, twin)) = outlet.and_then(|outlet| {
             let Outlet { twin, to_kernel, .. } = outlet;
             twin.as_deref_mut().map(|twin| (to_kernel, twin))
@@ -106,6 +131,17 @@ impl Output {
         if let Err(packet) = outlet.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
         }
+    }
+
+    /// Hands a packet to another worker, where it goes on.
+    pub(crate) fn hand_over(&mut self, packet: Packet, to: usize, errand: Errand) {
+        if !self.handover.push(to, &packet, errand) {
+            return self.drop(packet, DropReason::HandoverFull);
+        }
+        if let Some(stats) = self.stats(packet.port) {
+            stats.handed_over.add(1);
+        }
+        self.pool.give(packet);
     }
 
     /// Hands a frame to the control core.

@@ -344,6 +344,20 @@ impl Burst {
         }
     }
 
+    /// Shows each packet to `keep`, in order, which gives back those that stay.
+    pub fn retain(&mut self, mut keep: impl FnMut(Packet) -> Option<Packet>) {
+        let mut kept = 0;
+        for place in 0..self.len {
+            let packet = self.packets.get_mut(place).and_then(Option::take);
+            let Some(packet) = packet.and_then(&mut keep) else { continue };
+            if let Some(slot) = self.packets.get_mut(kept) {
+                *slot = Some(packet);
+                kept += 1;
+            }
+        }
+        self.len = kept;
+    }
+
     /// Takes all packets out, in order.
     pub fn drain(&mut self) -> impl Iterator<Item = Packet> {
         let len = std::mem::take(&mut self.len);
@@ -408,6 +422,27 @@ mod tests {
         pool.give(packet);
         assert!(pool.take_for(LARGE_DATA_ROOM + 1).is_none());
         assert_eq!((pool.available(), pool.available_large()), (2, 1));
+    }
+
+    #[test]
+    fn what_a_burst_keeps_stays_in_order() {
+        let mut pool = PacketPool::new(BURST);
+        let mut burst = Burst::new();
+        for index in 0..BURST {
+            let mut packet = pool.take().unwrap();
+            assert!(packet.set_bytes(&[index as u8]));
+            burst.push(packet).unwrap();
+        }
+        burst.retain(|packet| match packet.bytes()[0] % 3 {
+            0 => Some(packet),
+            _ => {
+                pool.give(packet);
+                None
+            }
+        });
+        let seen: Vec<u8> = burst.drain().map(|packet| packet.bytes()[0]).collect();
+        assert_eq!(seen, (0..BURST as u8).step_by(3).collect::<Vec<_>>());
+        assert_eq!(pool.available(), BURST - seen.len());
     }
 
     #[test]

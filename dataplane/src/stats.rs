@@ -7,8 +7,10 @@
 //!
 //! A packet's whole life is counted at one port: the one that it came in on, or
 //! that its maker is counted at (a copy, a fragment, an ICMP error). So the law
-//! holds for each port: `total_in == transmitted + punted + to_kernel + dropped +
-//! held`. Only `tx` and `tx_bytes` are counted where the frame leaves; in sum over
+//! holds for each port, and for each RX core by itself: `total_in == transmitted +
+//! punted + to_kernel + dropped + handed over + held`, where a core that takes a packet
+//! over from another counts it as coming in. In sum over the cores, what was handed
+//! over and not yet taken over is in the rings between them. Only `tx` and `tx_bytes` are counted where the frame leaves; in sum over
 //! the ports, `tx` equals `transmitted`.
 
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -72,6 +74,10 @@ pub struct PortStats {
     pub tx: Counter,
     /// Frames delivered to the kernel twin.
     pub to_kernel: Counter,
+    /// Packets handed to another RX core, which counts them as taken over.
+    pub handed_over: Counter,
+    /// Packets taken over from another RX core.
+    pub taken_over: Counter,
     /// Packets that wait for their next hop's address or, fragments, for the rest of
     /// their datagram, now.
     pub held: Counter,
@@ -108,11 +114,12 @@ impl PortStats {
         &self.dropped.0[reason as usize]
     }
 
-    /// All that was handed to the dataplane at this port; fragments that were put
+    /// All that came to this RX core at this port; fragments that were put
     /// together are one packet.
     pub fn total_in(&self) -> u64 {
         let all =
             self.rx.get() + self.from_kernel.get() + self.injected.get() + self.originated.get();
+        let all = all + self.taken_over.get();
         // A reader that is not the worker may see the two at different times.
         all.saturating_sub(self.joined.get())
     }
@@ -124,6 +131,7 @@ impl PortStats {
             + self.to_kernel.get()
             + self.total_punted()
             + self.total_dropped()
+            + self.handed_over.get()
             + self.held.get()
     }
 

@@ -60,6 +60,7 @@ reasons! {
         PortTransmitFull = "port-transmit-full", "The port or its kernel twin took no more packets.";
         NoKernelTwin = "no-kernel-twin", "For the kernel, but this port has no kernel twin.";
         PortDown = "port-down", "The port that it should leave by is down.";
+        HandoverFull = "handover-full", "It belongs to another RX core, which is behind.";
         InjectMalformed = "inject-malformed", "The control core handed over something that is no packet.";
     }
 }

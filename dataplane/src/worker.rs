@@ -13,6 +13,7 @@ use crate::classify::{Tables, may_reach};
 use crate::config::{DataplaneConfig, PollMode};
 use crate::fast;
 use crate::forward::{Forwarder, MAX_JOBS};
+use crate::handover::{Errand, HandoverReceiver};
 use crate::hold::MAX_HELD;
 use crate::launch::InjectReceiver;
 use crate::napt::{MAX_EARLY, NaptShared};
@@ -20,6 +21,7 @@ use crate::output::{Outlet, Output};
 use crate::packet::{BURST, Burst};
 use crate::punt::{InjectHeader, InjectKind};
 use crate::reassembly::MAX_FRAGMENTS;
+use crate::steering::Steering;
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
 
@@ -46,8 +48,18 @@ pub struct Worker {
     forwarder: Forwarder,
     tables: Tables,
     injects: InjectReceiver,
+    handovers: HandoverReceiver,
     received: Burst,
     housekeeping_at: Option<Instant>,
+}
+
+/// How a burst came to a worker.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    /// By its queue of the port.
+    Port,
+    /// From the worker that received it.
+    Handover,
 }
 
 impl std::fmt::Debug for Worker {
@@ -58,24 +70,26 @@ impl std::fmt::Debug for Worker {
 }
 
 impl Worker {
-    /// The worker with this number among [`DataplaneConfig::cores`].
+    /// One of the workers of a config: what it steers says which.
     pub(crate) fn new(
-        number: usize,
         config: &DataplaneConfig,
         output: Output,
         mut tables: Tables,
-        injects: InjectReceiver,
+        (injects, handovers): (InjectReceiver, HandoverReceiver),
         mtus: Arc<TunnelMtuCache>,
+        steering: Steering,
     ) -> Self {
+        let number = steering.worker;
         // Until it runs, the writers need not reckon with it.
         tables.offline();
         Worker {
             poll: config.poll,
             number,
             core: config.cores.get(number).copied().flatten(),
-            forwarder: Forwarder::new(number, output, config, mtus),
+            forwarder: Forwarder::new(output, config, mtus, steering),
             tables,
             injects,
+            handovers,
             received: Burst::new(),
             housekeeping_at: None,
         }
@@ -148,6 +162,7 @@ impl Worker {
             busy |= self.receive(index);
             busy |= self.receive_from_kernel(index);
         }
+        busy |= self.take_handovers();
         busy |= self.take_injects();
         self.forwarder.output.flush();
         self.tables.quiescent();
@@ -156,26 +171,39 @@ impl Worker {
 
     /// A burst of a port, stage by stage.
     fn receive(&mut self, index: usize) -> bool {
-        let Worker { forwarder, tables, received, .. } = self;
-        let Output { outlets, pool, stats, .. } = &mut forwarder.output;
+        let Worker { forwarder, received, .. } = self;
+        let Output { outlets, pool, .. } = &mut forwarder.output;
         let Some(outlet) = outlets.get_mut(index) else { return false };
         outlet.port.rx_burst(pool, received);
         if received.is_empty() {
             return false;
         }
+        if forwarder.steering.steers(index) {
+            // Ports are numbered with 16 bits.
+            received.iter_mut().for_each(|packet| packet.port = PortId(index as u16));
+            forwarder.steer(received, index);
+        }
+        self.work_on(index, Way::Port);
+        true
+    }
+
+    /// The stages of a burst that came in by a port, here or to another worker.
+    fn work_on(&mut self, index: usize, way: Way) {
+        let Worker { forwarder, tables, received, .. } = self;
+        let Output { outlets, stats, .. } = &mut forwarder.output;
+        let Some(outlet) = outlets.get_mut(index) else { return };
         let mut bytes = 0;
         for packet in received.iter_mut() {
             // Ports are numbered with 16 bits.
             (packet.port, packet.tenant) = (PortId(index as u16), outlet.tenant);
             bytes += packet.len() as u64;
         }
-        if let Some(port) = stats.get(index) {
+        if let Some(port) = stats.get(index).filter(|_| way == Way::Port) {
             port.rx.add(received.len() as u64);
             port.rx_bytes.add(bytes);
         }
         let mac = outlet.mac;
         fast::receive(forwarder, tables, received, PortId(index as u16), mac);
-        true
     }
 
     /// A burst of a kernel twin.
@@ -200,6 +228,45 @@ impl Worker {
         true
     }
 
+    /// Up to a burst of each other worker's packets.
+    fn take_handovers(&mut self) -> bool {
+        let mut busy = false;
+        for ring in 0..self.handovers.len() {
+            // What came in by one port goes through the stages together.
+            let mut burst_of = None;
+            for _ in 0..BURST {
+                let Worker { forwarder, tables, handovers, .. } = self;
+                let pool = &mut forwarder.output.pool;
+                if pool.available() == 0 || pool.available_large() == 0 {
+                    break;
+                }
+                let Some((packet, errand)) = handovers.next(ring, |len| pool.take_for(len)) else {
+                    break;
+                };
+                busy = true;
+                if let Some(stats) = forwarder.output.stats(packet.port) {
+                    stats.taken_over.add(1);
+                }
+                if errand != Errand::Receive {
+                    forwarder.take_over(tables, packet, errand);
+                    continue;
+                }
+                let index = usize::from(packet.port.0);
+                if burst_of.is_some_and(|of| of != index) {
+                    self.work_on(burst_of.unwrap_or_default(), Way::Handover);
+                }
+                burst_of = Some(index);
+                if let Err(packet) = self.received.push(packet) {
+                    self.forwarder.output.drop(packet, DropReason::NoBuffer);
+                }
+            }
+            if let Some(index) = burst_of {
+                self.work_on(index, Way::Handover);
+            }
+        }
+        busy
+    }
+
     /// Up to a burst of the control core's packets.
     fn take_injects(&mut self) -> bool {
         let Worker { forwarder, tables, injects, .. } = self;
@@ -221,6 +288,10 @@ impl Worker {
     fn keep_house(&mut self) {
         let Output { outlets, shared, .. } = &mut self.forwarder.output;
         for (outlet, shared) in outlets.iter_mut().zip(shared.iter()) {
+            if outlet.sender.is_some() {
+                outlet.up = shared.is_up();
+                continue;
+            }
             outlet.up = outlet.port.is_up();
             if self.number == 0 {
                 shared.set_up(outlet.up);
@@ -252,16 +323,17 @@ impl Worker {
     /// Sleeps until a port or the control core has something. `false` when a port
     /// cannot say so, or when sleep failed.
     fn sleep(&mut self) -> bool {
-        let Worker { forwarder, tables, injects, .. } = self;
-        // An inject that came meanwhile is taken by the next turn.
-        if !injects.prepare_sleep() {
+        let Worker { forwarder, tables, injects, handovers, .. } = self;
+        // What came meanwhile is taken by the next turn. One wake-up is for both.
+        if !injects.prepare_sleep() || !handovers.prepare_sleep() {
             return true;
         }
         let mut fds: [PollFd<'_>; MAX_FDS] =
             std::array::from_fn(|_| PollFd::from_borrowed_fd(injects.readiness(), PollFlags::IN));
         let mut count = 1;
         for outlet in &forwarder.output.outlets {
-            for port in std::iter::once(&outlet.port).chain(&outlet.twin) {
+            let own = outlet.sender.is_none().then_some(&outlet.port);
+            for port in own.into_iter().filter(|port| port.receives()).chain(&outlet.twin) {
                 let (Some(fd), Some(slot)) = (port.readiness(), fds.get_mut(count)) else {
                     return false;
                 };

@@ -2,14 +2,17 @@
 //! (B-07). What enters or leaves a tunnel is never translated (S3-15): only what is
 //! forwarded plainly from link to link.
 
+use std::hash::{Hash, Hasher};
+
 use homeport_wire::{Ipv4Header, PortId};
+use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Forwarder, Job};
 use crate::classify::{Origin, Tables, sender};
 use crate::config::DataplaneConfig;
 use crate::icmp_error::IcmpError;
-use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome};
+use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner};
 use crate::table::visitor::{Found, VisitorEntry};
 use crate::verdict::{DropReason, PuntReason};
 
@@ -17,15 +20,59 @@ use crate::verdict::{DropReason, PuntReason};
 pub(super) struct Nat {
     pub(super) napts: Vec<Napt>,
     early: Early<Job>,
+    owners: FragmentOwners,
 }
 
 impl Nat {
     /// For one of so many workers.
     pub(super) fn new(worker: u32, workers: u32, config: &DataplaneConfig) -> Self {
         let napt = |(number, napt): (usize, &crate::napt::NaptConfig)| {
-            Napt::new(napt.clone(), number as u16, config.hash_seed, (worker, workers))
+            let max_sessions = napt.max_sessions.div_ceil(workers.max(1) as usize);
+            let share = crate::napt::NaptConfig { max_sessions, ..napt.clone() };
+            Napt::new(share, number as u16, config.hash_seed, (worker, workers))
         };
-        Nat { napts: config.napts.iter().enumerate().map(napt).collect(), early: Early::new() }
+        Nat {
+            napts: config.napts.iter().enumerate().map(napt).collect(),
+            early: Early::new(),
+            owners: FragmentOwners::new(config.hash_seed, workers),
+        }
+    }
+}
+
+/// To which other worker the fragments of a datagram go, by what they have in common:
+/// what its first fragment said. A later datagram may take an entry's place.
+struct FragmentOwners {
+    seed: [u64; 2],
+    /// None where there is one worker.
+    places: Box<[Option<(FragmentKey, usize)>]>,
+}
+
+impl FragmentOwners {
+    const PLACES: usize = 4096;
+
+    fn new(seed: [u64; 2], workers: u32) -> Self {
+        let places = if workers > 1 { Self::PLACES } else { 0 };
+        FragmentOwners { seed, places: vec![None; places].into_boxed_slice() }
+    }
+
+    fn get(&self, key: &FragmentKey) -> Option<usize> {
+        let (of, owner) = self.places.get(self.place(key)).copied().flatten()?;
+        (of == *key).then_some(owner)
+    }
+
+    fn note(&mut self, key: FragmentKey, owner: usize) {
+        let place = self.place(&key);
+        if let Some(slot) = self.places.get_mut(place) {
+            *slot = Some((key, owner));
+        }
+    }
+
+    /// Keyed: an outsider chooses addresses and identifications.
+    fn place(&self, key: &FragmentKey) -> usize {
+        let [first, second] = self.seed;
+        let mut hasher = SipHasher13::new_with_keys(first, second);
+        key.hash(&mut hasher);
+        (hasher.finish() % Self::PLACES as u64) as usize
     }
 }
 
@@ -93,6 +140,14 @@ impl Forwarder {
             self.output.drop(job.packet, DropReason::NatExhausted);
             return None;
         };
+        if !self.steering.is_alone() {
+            let address = Napt::inside_address(job.packet.bytes(), host);
+            let owner = self.steering.of_host(address);
+            if owner != self.steering.worker {
+                self.hand_on(job, owner);
+                return None;
+            }
+        }
         if expires_here(&job) {
             // Its sender is told about the packet that it sent.
             return self.hop(job);
@@ -126,6 +181,9 @@ impl Forwarder {
             Origin::Own => None,
             Origin::Tunnel => return Some(job),
         };
+        if !self.steering.is_alone() {
+            job = self.lead_to_port_owner(number, job)?;
+        }
         let now = self.now;
         let host = inside_host(&job, visitor(tables, &job));
         let napt = self.nat.napts.get_mut(number)?;
@@ -176,6 +234,30 @@ impl Forwarder {
                 None
             }
         }
+    }
+
+    /// Hands a packet to an external endpoint to the worker that owns it. `Some`: it
+    /// stays here.
+    fn lead_to_port_owner(&mut self, number: usize, job: Job) -> Option<Job> {
+        let Some(napt) = self.nat.napts.get(number) else { return Some(job) };
+        let (owner, first) = match napt.owner_of_inbound(job.packet.bytes()) {
+            Owner::Core(core, key) => (core as usize, key),
+            // Before the first one has come it waits here.
+            Owner::OfFirst(key) => match self.nat.owners.get(&key) {
+                Some(owner) => (owner, None),
+                None => return Some(job),
+            },
+            Owner::Nobody => return Some(job),
+        };
+        if owner == self.steering.worker {
+            return Some(job);
+        }
+        self.hand_on(job, owner);
+        if let Some(key) = first {
+            self.nat.owners.note(key, owner);
+            self.release_early(Some(key));
+        }
+        None
     }
 
     /// An ICMP error that we send out by `port`: what it quotes may have come in

@@ -132,16 +132,13 @@ pub struct NaptControl {
 }
 
 impl NaptControl {
-    /// The NAPTs of these workers.
-    pub(super) fn of(workers: &[Worker]) -> Vec<NaptControl> {
-        let mut all: Vec<NaptControl> = Vec::new();
+    /// The NAPTs of this config on these workers.
+    pub(super) fn of(configs: &[NaptConfig], workers: &[Worker]) -> Vec<NaptControl> {
+        let napt = |config: &NaptConfig| NaptControl { config: config.clone(), workers: vec![] };
+        let mut all: Vec<NaptControl> = configs.iter().map(napt).collect();
         for worker in workers {
-            for (number, NaptShared { config, counters }) in worker.napts().into_iter().enumerate()
-            {
-                match all.get_mut(number) {
-                    Some(napt) => napt.workers.push(counters),
-                    None => all.push(NaptControl { config, workers: vec![counters] }),
-                }
+            for (napt, NaptShared { counters, .. }) in all.iter_mut().zip(worker.napts()) {
+                napt.workers.push(counters);
             }
         }
         all

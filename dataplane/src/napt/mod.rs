@@ -17,9 +17,9 @@
 //! a mapping or a session before its time, and no ICMP message does.
 //!
 //! **Not done:** application-level gateways, on purpose (RFC 4787 REQ-10); port
-//! control (RFC 6888 REQ-9); transports other than TCP, UDP and ICMP queries;
-//! handing a packet to the core that owns its port ([`Napt::owner`] names it),
-//! which more than one worker needs.
+//! control (RFC 6888 REQ-9); transports other than TCP, UDP and ICMP queries. Where
+//! several cores share a NAPT, a host that speaks to another inside host's external
+//! endpoint has, on the core of that endpoint, a mapping beside its own.
 
 mod bits;
 mod blocks;
@@ -35,6 +35,7 @@ mod key;
 pub mod log;
 mod openings;
 mod plain;
+mod ownership;
 mod segment;
 mod session;
 mod slab;
@@ -59,6 +60,7 @@ pub use self::fragments::{Early, FragmentKey, MAX_EARLY};
 use self::key::InboundKey;
 use self::log::{LogQueue, NatLogRecord};
 use self::openings::Rate;
+pub use self::ownership::Owner;
 pub use self::segment::{Endpoint, Transport};
 use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
 #[expect(unused_imports, reason = "for the fast path")]

@@ -46,6 +46,11 @@ pub trait Port: Send {
         true
     }
 
+    /// Whether it ever receives: a queue may be there to send only.
+    fn receives(&self) -> bool {
+        true
+    }
+
     /// Adds received frames to `burst` until it is full or none is waiting. Never
     /// blocks. Buffers come from `pool` where the port has none of its own.
     fn rx_burst(&mut self, pool: &mut PacketPool, burst: &mut Burst);

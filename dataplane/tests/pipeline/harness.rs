@@ -44,6 +44,8 @@ pub(crate) fn ip(text: &str) -> Ipv4Addr {
 pub(crate) struct Rig {
     pub(crate) control: Control,
     pub(crate) worker: Worker,
+    /// The workers behind the first, if there are several.
+    pub(crate) others: Vec<Worker>,
     pub(crate) links: Vec<MemLink>,
     pub(crate) twins: Vec<Option<MemLink>>,
     pub(crate) now: Instant,
@@ -98,7 +100,7 @@ impl Plan {
         }
         let (control, mut workers) = build(&self.config, setups).unwrap();
         let worker = workers.remove(0);
-        Rig { control, worker, links, twins, now: Instant::now() }
+        Rig { control, worker, others: workers, links, twins, now: Instant::now() }
     }
 }
 
@@ -151,13 +153,20 @@ impl Rig {
         assert!(self.links[port].push(frame), "the link's queue is full");
     }
 
-    /// Lets the worker work until nothing is waiting, and adds up every counter.
+    /// Lets the workers work until nothing is waiting, and adds up every counter.
     pub(crate) fn run(&mut self) {
-        while self.worker.run_once(self.now) {}
+        while self.turn() {}
         self.check();
     }
 
-    /// Lets time pass and the worker work.
+    /// One turn of each worker; whether any had something to do.
+    pub(crate) fn turn(&mut self) -> bool {
+        let now = self.now;
+        let workers = std::iter::once(&mut self.worker).chain(&mut self.others);
+        workers.fold(false, |busy, worker| worker.run_once(now) | busy)
+    }
+
+    /// Lets time pass and the workers work.
     pub(crate) fn advance(&mut self, by: Duration) {
         self.now += by;
         self.run();
@@ -227,7 +236,7 @@ impl Rig {
         counts.filter(|(_, n)| *n > 0).map(|(r, n)| format!("{} {n}\n", r.counter())).collect()
     }
 
-    /// The conservation law, for each port and in sum.
+    /// The conservation law, for each port and worker and in sum; the rings are empty.
     pub(crate) fn check(&self) {
         for port in self.control.ports.iter() {
             for stats in port.workers() {
@@ -238,6 +247,7 @@ impl Rig {
             self.control.ports.iter().map(|port| port.sum(count)).sum()
         };
         assert_eq!(sum(|stats| stats.tx.get()), sum(|stats| stats.transmitted.get()));
+        assert_eq!(sum(|stats| stats.handed_over.get()), sum(|stats| stats.taken_over.get()));
     }
 }
 
