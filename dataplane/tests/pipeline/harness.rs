@@ -3,7 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use homeport_dataplane::launch::{Control, DataplaneConfig, PortSetup, build};
+use homeport_dataplane::launch::{Control, DataplaneConfig, PortSetup, SteeringMode, build};
+use homeport_dataplane::port::Port;
 use homeport_dataplane::port::mem::{MemLink, MemPort};
 use homeport_dataplane::punt::{InjectHeader, InjectKind, PuntHeader};
 use homeport_dataplane::stats::PortStats;
@@ -47,6 +48,8 @@ pub(crate) struct Rig {
     /// The workers behind the first, if there are several.
     pub(crate) others: Vec<Worker>,
     pub(crate) links: Vec<MemLink>,
+    /// By port, the links of the queues behind its first.
+    pub(crate) more_queues: Vec<Vec<MemLink>>,
     pub(crate) twins: Vec<Option<MemLink>>,
     pub(crate) now: Instant,
 }
@@ -58,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) tenants: Vec<TenantId>,
     pub(crate) twins: bool,
     pub(crate) queue_frames: usize,
+    /// How many queues each port has.
+    pub(crate) queues: usize,
 }
 
 impl Plan {
@@ -79,28 +84,42 @@ impl Plan {
             tenants: vec![TENANT; count],
             twins: true,
             queue_frames: 512,
+            queues: 1,
         }
+    }
+
+    /// The same with so many workers.
+    pub(crate) fn workers(&mut self, count: usize, steering: SteeringMode) {
+        self.config.cores = vec![None; count];
+        self.config.steering = steering;
     }
 
     pub(crate) fn build(self) -> Rig {
         let (mut links, mut twins, mut setups) = (Vec::new(), Vec::new(), Vec::new());
+        let mut more_queues = Vec::new();
         for (number, (mtu, tenant)) in self.mtus.iter().zip(&self.tenants).enumerate() {
             let mac = port_mac(number as u8);
             let name = format!("port{number}");
-            let (port, link) = MemPort::with_queues(name.as_str(), mac, *mtu, self.queue_frames);
-            links.push(link);
+            let queue = |_| {
+                let (port, link) =
+                    MemPort::with_queues(name.as_str(), mac, *mtu, self.queue_frames);
+                (Box::new(port) as Box<dyn Port>, link)
+            };
+            let (queues, mut queue_links): (Vec<_>, Vec<_>) = (0..self.queues).map(queue).unzip();
+            links.push(queue_links.remove(0));
+            more_queues.push(queue_links);
             let (twin, twin_link) = MemPort::with_queues("twin", mac, *mtu, self.queue_frames);
             twins.push(self.twins.then_some(twin_link));
             setups.push(PortSetup {
                 name,
                 tenant: *tenant,
-                queues: vec![Box::new(port)],
+                queues,
                 twin: self.twins.then(|| Box::new(twin) as Box<_>),
             });
         }
         let (control, mut workers) = build(&self.config, setups).unwrap();
         let worker = workers.remove(0);
-        Rig { control, worker, others: workers, links, twins, now: Instant::now() }
+        Rig { control, worker, others: workers, links, more_queues, twins, now: Instant::now() }
     }
 }
 
@@ -148,6 +167,12 @@ impl Rig {
         self.control.visitors.install(key, entry).unwrap();
     }
 
+    /// Puts a frame before a queue of a port.
+    pub(crate) fn push_to(&self, port: usize, queue: usize, frame: &[u8]) {
+        let queues = std::iter::once(&self.links[port]).chain(&self.more_queues[port]);
+        assert!(queues.into_iter().nth(queue).unwrap().push(frame), "the link's queue is full");
+    }
+
     /// Puts a frame before a port.
     pub(crate) fn push(&self, port: usize, frame: &[u8]) {
         assert!(self.links[port].push(frame), "the link's queue is full");
@@ -181,7 +206,9 @@ impl Rig {
 
     /// Everything that left, by port.
     pub(crate) fn sent(&self) -> Vec<(usize, Vec<u8>)> {
-        let ports = self.links.iter().enumerate();
+        let more = self.more_queues.iter().enumerate();
+        let more = more.flat_map(|(port, links)| links.iter().map(move |link| (port, link)));
+        let ports = self.links.iter().enumerate().chain(more);
         ports.flat_map(|(port, link)| link.take_all().into_iter().map(move |f| (port, f))).collect()
     }
 

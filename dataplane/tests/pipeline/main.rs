@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod control;
 #[cfg(test)]
+mod cores;
+#[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
 mod fragments;
