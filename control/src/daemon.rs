@@ -13,9 +13,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
 use anyhow::{Context, Result, anyhow, bail};
-use homeport_dataplane::launch::{self, DataplaneConfig, PollMode};
+use homeport_dataplane::launch::{self, DataplaneConfig, PollMode, SteeringMode};
 use homeport_dataplane::worker::Worker;
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
@@ -36,6 +36,10 @@ use crate::kernel::{Mirror, Resolver, Setup};
 /// it could not go on. Everything that it had made is taken away before.
 pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     check_privileges()?;
+    // Before any other thread is there: they all keep off the workers' cores.
+    if !config.dataplane.cores.is_empty() {
+        place_control_core(&config);
+    }
     let config = Arc::new(config);
     // Signals first: from here on a SIGTERM takes everything away again.
     let (stop, stopping) = UnixStream::pair()?;
@@ -66,6 +70,10 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     let server = AdminServer::start(sender.clone(), socket, config.daemon.metrics)
         .context("[daemon] admin_socket or metrics")?;
     let (threads, worker_ended) = WorkerThreads::spawn(workers, dpdk)?;
+    // A worker that is not pinned may run anywhere.
+    if config.dataplane.cores.is_empty() {
+        place_control_core(&config);
+    }
     let signals = Signals {
         stop,
         reload,
@@ -194,6 +202,20 @@ fn reloader(path: PathBuf, sender: AdminSender) -> impl FnMut() + Send {
     }
 }
 
+/// Keeps the calling thread, and those that it makes, to the control core's CPUs.
+fn place_control_core(config: &Config) {
+    let cores = &config.dataplane.control_cores;
+    if cores.is_empty() {
+        return;
+    }
+    let mut set = CpuSet::new();
+    // The config has no number beyond the set.
+    cores.iter().for_each(|core| set.set(*core));
+    if let Err(error) = sched_setaffinity(None, &set) {
+        tracing::warn!(?cores, %error, "the control core is not pinned");
+    }
+}
+
 /// Without these nothing works; to say so at once saves a riddle.
 fn check_privileges() -> Result<()> {
     let effective = capabilities(None).context("reading the process's capabilities")?.effective;
@@ -224,6 +246,11 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
             config::PollMode::Busy => PollMode::Busy,
         },
         cores,
+        steering: match config.dataplane.steering {
+            config::SteeringName::Auto => SteeringMode::Auto,
+            config::SteeringName::Off => SteeringMode::Off,
+            config::SteeringName::Inner => SteeringMode::Inner,
+        },
         buffers: config.dataplane.buffers,
         hash_seed: [a, b],
         bindings: bindings.max(defaults.bindings),

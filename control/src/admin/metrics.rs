@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use super::api::{Answer, CounterView, DropView, NaptView, Plane, PortView, Status};
+use super::api::{Answer, CoreView, CounterView, DropView, NaptView, Plane, PortView, Status};
 
 /// The media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -135,6 +135,7 @@ fn ports(text: &mut Exposition, ports: &[PortView]) {
             text.sample(name, &[("port", &port.name)], value(port));
         }
     }
+    cores(text, ports);
     if ports.iter().any(|port| !port.device_counters.is_empty()) {
         let help = "What the device behind the port lost or mended.";
         text.family("port_device_total", Kind::Counter, help);
@@ -142,6 +143,34 @@ fn ports(text: &mut Exposition, ports: &[PortView]) {
             for (counter, value) in &port.device_counters {
                 let labels = [("port", &*port.name), ("counter", counter)];
                 text.sample("port_device_total", &labels, *value);
+            }
+        }
+    }
+}
+
+/// The share of each RX core.
+fn cores(text: &mut Exposition, ports: &[PortView]) {
+    type Column = (&'static str, &'static str, fn(&CoreView) -> u64);
+    let columns: [Column; 6] = [
+        ("core_rx_frames_total", "Frames received by an RX core.", |core| core.rx),
+        ("core_tx_frames_total", "Frames sent by an RX core.", |core| core.tx),
+        ("core_punted_total", "Packets to the control core, by RX core.", |core| core.punted),
+        ("core_dropped_total", "Packets dropped, by RX core.", |core| core.dropped),
+        ("core_handed_over_total", "Packets handed to another RX core.", |core| core.handed_over),
+        ("core_taken_over_total", "Packets taken over from another RX core.", |core| {
+            core.taken_over
+        }),
+    ];
+    if ports.iter().all(|port| port.cores.is_empty()) {
+        return;
+    }
+    for (name, help, value) in columns {
+        text.family(name, Kind::Counter, help);
+        for port in ports {
+            for core in &port.cores {
+                let number = core.core.to_string();
+                let labels = [("port", &*port.name), ("core", &*number)];
+                text.sample(name, &labels, value(core));
             }
         }
     }

@@ -163,6 +163,27 @@ pub fn ports(ports: &[PortView]) -> String {
     }
     out.push('\n');
     out.push_str(&table.render(""));
+    let mut table = Table::new(&[
+        "PORT",
+        "#CORE",
+        "#RX",
+        "#TX",
+        "#PUNTED",
+        "#DROPPED",
+        "#HANDED-OVER",
+        "#TAKEN-OVER",
+    ]);
+    for port in ports.iter().filter(|port| port.cores.len() > 1) {
+        for at in &port.cores {
+            let numbers = [at.rx, at.tx, at.punted, at.dropped, at.handed_over, at.taken_over];
+            let numbers = std::iter::once(u64::from(at.core)).chain(numbers);
+            table.row(std::iter::once(port.name.clone()).chain(numbers.map(|n| n.to_string())));
+        }
+    }
+    if !table.is_empty() {
+        out.push('\n');
+        out.push_str(&table.render(""));
+    }
     let mut table = Table::new(&["PORT", "DEVICE COUNTER", "#COUNT"]);
     for port in ports {
         for (name, count) in port.device_counters.iter().filter(|(_, count)| **count > 0) {

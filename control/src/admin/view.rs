@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use homeport_dataplane::launch::PortShared;
 use homeport_dataplane::stats::PortStats;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -113,15 +114,20 @@ impl Totals {
     }
 }
 
-impl From<&PortStats> for Totals {
-    fn from(stats: &PortStats) -> Self {
+impl From<&PortShared> for Totals {
+    /// Of one port, summed over RX cores. What is on its way between two of them is
+    /// held.
+    fn from(port: &PortShared) -> Self {
+        let taken_over = port.sum(|stats| stats.taken_over.get());
+        let handed_over = port.sum(|stats| stats.handed_over.get());
+        let held = port.sum(|stats| stats.held.get());
         Totals {
-            rx: stats.total_in(),
-            tx: stats.tx.get(),
-            punted: stats.total_punted(),
-            to_kernel: stats.to_kernel.get(),
-            dropped: stats.total_dropped(),
-            held: stats.held.get(),
+            rx: port.sum(PortStats::total_in).saturating_sub(taken_over),
+            tx: port.sum(|stats| stats.tx.get()),
+            punted: port.sum(PortStats::total_punted),
+            to_kernel: port.sum(|stats| stats.to_kernel.get()),
+            dropped: port.sum(PortStats::total_dropped),
+            held: held + handed_over.saturating_sub(taken_over),
         }
     }
 }
@@ -287,6 +293,43 @@ pub struct PortView {
     pub reserved_bits: u64,
     /// What the port itself lost or mended, by counter name.
     pub device_counters: BTreeMap<String, u64>,
+    /// What each RX core did of it.
+    #[serde(default)]
+    pub cores: Vec<CoreView>,
+}
+
+/// `show ports`: what one RX core counts for a port.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CoreView {
+    /// The number of its worker: its place in the config's `cores`.
+    pub core: u32,
+    /// Frames that it received by the port.
+    pub rx: u64,
+    /// Frames that it sent by the port.
+    pub tx: u64,
+    /// Packets to the control core.
+    pub punted: u64,
+    /// Packets dropped.
+    pub dropped: u64,
+    /// Packets handed to another RX core.
+    pub handed_over: u64,
+    /// Packets taken over from another RX core.
+    pub taken_over: u64,
+}
+
+impl CoreView {
+    /// What a worker counts.
+    pub fn new(core: u32, stats: &PortStats) -> Self {
+        CoreView {
+            core,
+            rx: stats.rx.get(),
+            tx: stats.tx.get(),
+            punted: stats.total_punted(),
+            dropped: stats.total_dropped(),
+            handed_over: stats.handed_over.get(),
+            taken_over: stats.taken_over.get(),
+        }
+    }
 }
 
 /// One tunnel of a binding.

@@ -16,13 +16,11 @@ use homeport_dataplane::port::af_xdp::XdpMode;
 use homeport_proto::{PortId, TenantId};
 use toml::de::DeTable;
 
-use super::file::{
-    DaemonSection, DataplaneSection, File, ForeignAgentSection, PortSection, RouteSection,
-};
+use super::file::{DaemonSection, File, ForeignAgentSection, PortSection, RouteSection};
 use super::problem::Problems;
 use super::read::{At, nearest};
 use super::value::{BackendKind, Name, XdpModeName};
-use super::{Backend, Config, ConfigErrors, Daemon, Dataplane, Named, Port, Route, key_file};
+use super::{Backend, Config, ConfigErrors, Daemon, Named, Port, Route, key_file};
 
 /// The longest name that Linux gives an interface, in bytes.
 const MAX_INTERFACE_NAME: usize = 15;
@@ -34,13 +32,9 @@ const MIN_MTU: u16 = 68;
 const MAX_MTU: usize = DATA_ROOM - 18;
 /// More than a box has; every port is polled, and is a label of metrics.
 const MAX_PORTS: usize = 256;
-/// Buffers for a few bursts in every stage; fewer would only drop.
-const MIN_BUFFERS: usize = 256;
-const MAX_BUFFERS: usize = 1 << 20;
-/// As many bindings as there may be.
-const MAX_CLAIMS: u32 = 1 << 24;
 /// More than network cards have.
 const MAX_QUEUES: u32 = 256;
+
 impl Config {
     /// Reads and checks the file at `path`, and the key files that it names.
     ///
@@ -159,32 +153,6 @@ impl Checker<'_> {
             admin_socket: PathBuf::clone(socket),
             metrics: section.metrics.as_deref().copied(),
             log: section.log.0.clone(),
-        })
-    }
-
-    fn dataplane(&mut self, section: Option<&DataplaneSection>) -> Option<Dataplane> {
-        let section = match section {
-            Some(section) => section.clone(),
-            None => DataplaneSection::from_table(&DeTable::new(), 0..0, self.problems)?,
-        };
-        self.within(&section.buffers, MIN_BUFFERS..=MAX_BUFFERS, "buffers");
-        self.within(&section.exact_claims, 0..=MAX_CLAIMS, "exact_claims");
-        let cores = section.cores.as_ref();
-        if let Some(cores) = cores
-            && cores.is_empty()
-        {
-            let help = "write the numbers of the CPUs, as in [0, 1], or leave the key away";
-            self.problems.add(cores.span(), "no core is left for the workers", help);
-        }
-        let cores = cores.map_or(&[][..], |cores| cores.as_slice());
-        self.distinct(cores.iter().map(|core| (**core, core.span())), |core| {
-            (format!("core {core} stands here twice"), "name each core once".into())
-        });
-        Some(Dataplane {
-            poll: *section.poll,
-            cores: cores.iter().map(|core| **core).collect(),
-            buffers: *section.buffers,
-            exact_claims: *section.exact_claims,
         })
     }
 

@@ -12,7 +12,7 @@ use super::tunnel::{
 };
 use super::value::{
     AlgorithmName, BackendKind, InterfaceAddress, LifetimeText, LogFilter, Name, Network, PollMode,
-    ProfileName, ReplayName, Span, ViaName, XdpModeName,
+    ProfileName, ReplayName, Span, SteeringName, ViaName, XdpModeName,
 };
 
 section! {
@@ -56,6 +56,13 @@ section! {
         poll: At<PollMode> = PollMode::Adaptive,
         /// The CPUs that RX cores are pinned to; absent: one worker, not pinned.
         cores: Option<At<Vec<At<usize>>>>,
+        /// The CPU that the control loop is pinned to; absent: none, but with busy
+        /// workers none of theirs.
+        control_core: Option<At<usize>>,
+        /// Whether the control loop may share a CPU with a busy worker.
+        share_control_core: At<bool> = false,
+        /// When packets are handed to the worker that their addresses name.
+        steering: At<SteeringName> = SteeringName::Auto,
         /// Packet buffers of each worker.
         buffers: At<usize> = 8192,
         /// How many nodes are claimed one by one on af_xdp ports; beyond it, home

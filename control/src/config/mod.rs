@@ -3,7 +3,7 @@
 //!
 //! `file` is the shape of the file, `value` what its values are written as,
 //! `read` how sections are read, `security` their security associations, `check`,
-//! `agents`, `tunnel` and `source_routes` what must hold between them, `key_file` the
+//! `cores`, `agents`, `tunnel` and `source_routes` what must hold between them, `key_file` the
 //! files with keys, `problem` how errors are shown, `diff` what changes from
 //! one config to the next.
 //!
@@ -12,6 +12,7 @@
 
 mod agents;
 mod check;
+mod cores;
 mod diff;
 pub mod file;
 pub mod key_file;
@@ -40,7 +41,7 @@ use serde::{Serialize, Serializer};
 use crate::admin::api::Refusal;
 pub use diff::{Change, ConfigDiff, Effect, diff};
 pub use problem::{ConfigErrors, Problem};
-pub use value::{InterfaceAddress, PollMode};
+pub use value::{InterfaceAddress, PollMode, SteeringName};
 
 /// A config that was found right.
 #[derive(Clone, Debug)]
@@ -89,6 +90,10 @@ pub struct Dataplane {
     /// The CPUs that RX cores are pinned to, one worker each; empty: one worker
     /// that is not pinned.
     pub cores: Vec<usize>,
+    /// The CPUs that the control core may run on; empty: any.
+    pub control_cores: Vec<usize>,
+    /// When packets are handed to the worker that their addresses name.
+    pub steering: SteeringName,
     /// Packet buffers of each worker.
     pub buffers: usize,
     /// How many nodes are claimed one by one on af_xdp ports.

@@ -24,6 +24,7 @@ log = "info"
 [dataplane]
 poll = "busy"
 cores = [0, 1]
+share_control_core = true
 buffers = 4096
 
 [[port]]

@@ -509,6 +509,18 @@ words! {
 }
 
 words! {
+    /// When packets are handed to the worker that their addresses name.
+    SteeringName {
+        /// Where a port receives by fewer queues than there are workers.
+        Auto = "auto",
+        /// Never.
+        Off = "off",
+        /// Always, by the addresses inside tunnels.
+        Inner = "inner",
+    }
+}
+
+words! {
     /// What is behind a port.
     BackendKind {
         /// A Linux interface, through AF_PACKET.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use homeport_dataplane::launch::{NaptControl, PortShared};
+use homeport_dataplane::launch::NaptControl;
 use homeport_dataplane::stats::{Counter, PortStats};
 use homeport_dataplane::table::binding::TunnelFlags;
 use homeport_dataplane::table::route::RouteEntry;
@@ -23,10 +23,10 @@ use homeport_proto::{Instant, Now, PortId, TenantId};
 use super::EventLoop;
 use crate::admin::api::ReverseTunnel as ReverseTunnelView;
 use crate::admin::api::{
-    AgentView, Answer, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
-    NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal, Role,
-    RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
-    lifetime_seconds,
+    AgentView, Answer, BindingView, CareOfView, Cleared, CoreView, CounterView, DropView,
+    Encapsulation, NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal,
+    Role, RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState,
+    VisitorView, lifetime_seconds,
 };
 use crate::punted::BadPunt;
 
@@ -95,14 +95,14 @@ impl EventLoop {
             config_file: config.path.display().to_string(),
             config_generation: self.generation,
             poll: config.dataplane.poll.word().into(),
-            workers: 1,
+            workers: u32::try_from(config.dataplane.cores.len()).unwrap_or(u32::MAX).max(1),
             ports: u32::try_from(self.ports.len()).unwrap_or(u32::MAX),
             ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
                 .unwrap_or(u32::MAX),
             bindings: count(bindings.len()),
             visitors: count(visitors.len()),
             agents: home_agents.chain(foreign_agents).collect(),
-            totals: self.ports.iter().flat_map(PortShared::workers).map(Totals::from).sum(),
+            totals: self.ports.iter().map(Totals::from).sum(),
         }
     }
 
@@ -112,7 +112,7 @@ impl EventLoop {
             |(port, shared): (&crate::config::Port, &homeport_dataplane::launch::PortShared)| {
                 let sum =
                     |count: fn(&PortStats) -> &Counter| shared.sum(|stats| count(stats).get());
-                let totals: Totals = shared.workers().map(Totals::from).sum();
+                let totals = Totals::from(shared);
                 PortView {
                     name: port.name.clone(),
                     backend: port.backend.word().into(),
@@ -141,6 +141,10 @@ impl EventLoop {
                     device_counters: shared
                         .counters()
                         .map(|(name, value)| (name.to_owned(), value))
+                        .collect(),
+                    cores: (0..)
+                        .zip(shared.workers())
+                        .map(|(core, stats)| CoreView::new(core, stats))
                         .collect(),
                 }
             };

@@ -330,6 +330,17 @@ pub(crate) fn port() -> PortView {
         keepalives: 3,
         reserved_bits: 4,
         device_counters: BTreeMap::from([("kernel-drops".into(), 9)]),
+        cores: (0..2)
+            .map(|core| CoreView {
+                core,
+                rx: 5,
+                tx: 2,
+                punted: 2,
+                dropped: 1,
+                handed_over: 3,
+                taken_over: 3,
+            })
+            .collect(),
     }
 }
 
