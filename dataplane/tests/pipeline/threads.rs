@@ -7,7 +7,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use homeport_dataplane::MacAddress;
-use homeport_dataplane::launch::{Control, DataplaneConfig, PollMode, PortSetup, build};
+use homeport_dataplane::launch::{
+    Control, DataplaneConfig, PollMode, PortSetup, SteeringMode, build,
+};
 use homeport_dataplane::packet::{Burst, PacketPool};
 use homeport_dataplane::port::Port;
 use homeport_dataplane::port::mem::{MemLink, MemPort};
@@ -206,5 +208,60 @@ fn a_busy_worker_never_rests() {
         std::thread::sleep(Duration::from_millis(300));
         let usage = running.stop();
         assert_eq!(usage.rests > 4, rests, "{poll:?}: {usage:?}");
+    }
+}
+
+/// Several workers on threads of their own, asleep when the packets come, all of which
+/// come in by one queue: each is woken for its share, and no packet is lost or counted
+/// twice.
+#[test]
+fn workers_wake_each_other_and_lose_nothing_between_them() {
+    let mut plan = Plan::ports(1);
+    plan.workers(3, SteeringMode::Auto);
+    let (port, link) = MemPort::new("port0", port_mac(0), 1500);
+    let waiting = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+    let queues: Vec<Box<dyn Port>> =
+        vec![Box::new(WakingPort { port, waiting: Arc::clone(&waiting) })];
+    let setup = PortSetup { name: "port0".into(), tenant: TENANT, queues, twin: None };
+    let (mut control, workers) = build(&plan.config, vec![setup]).unwrap();
+    let gateway = ip("10.0.1.1");
+    let via = homeport_dataplane::table::route::RouteEntry::Via {
+        port: PortId(0),
+        gateway: Some(gateway),
+    };
+    control.routes.install(TENANT, ip("0.0.0.0"), 0, via).unwrap();
+    let key = NeighborKey { port: PortId(0), address: gateway };
+    control.neighbors.install(key, NeighborEntry { mac: station(1) }).unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let threads: Vec<_> = workers
+        .into_iter()
+        .map(|worker| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || worker.run(&stop))
+        })
+        .collect();
+    let mut sent = 0;
+    for round in 0..20u8 {
+        std::thread::sleep(Duration::from_millis(5));
+        for host in 0..32u8 {
+            let (from, to) = (format!("192.0.2.{host}"), format!("198.51.100.{round}"));
+            assert!(link.push(&Ip::data(&from, &to).frame(port_mac(0), station(1))));
+        }
+        rustix::io::write(&waiting, &1u64.to_ne_bytes()).unwrap();
+        let start = Instant::now();
+        while sent < 32 * (usize::from(round) + 1) {
+            sent += link.discard();
+            assert!(start.elapsed() < Duration::from_secs(10), "{sent}: {control:?}");
+            std::thread::yield_now();
+        }
+    }
+    stop.store(true, Ordering::Relaxed);
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    let port = &control.ports[0];
+    assert_eq!(port.sum(|stats| stats.rx.get()), 640);
+    assert_eq!(port.sum(|stats| stats.transmitted.get()), 640);
+    assert!(port.workers().skip(1).all(|stats| stats.taken_over.get() > 0), "{port:#?}");
+    for stats in port.workers() {
+        assert_eq!(stats.total_in(), stats.total_out());
     }
 }
