@@ -65,6 +65,9 @@ pub struct DataplaneConfig {
     pub handover_ring: usize,
     /// How many ICMP errors are sent in a second, by all workers together.
     pub icmp_errors_per_second: u32,
+    /// Whether packets may take the short cut. Without it each goes the general way, to
+    /// the same end.
+    pub fast_path: bool,
     /// The NAPTs, numbered in their order.
     pub napts: Vec<NaptConfig>,
 }
@@ -87,6 +90,7 @@ impl Default for DataplaneConfig {
             inject_ring: 1 << 20,
             handover_ring: 1 << 19,
             icmp_errors_per_second: 1000,
+            fast_path: true,
             napts: Vec::new(),
         }
     }

@@ -101,7 +101,7 @@ impl Forwarder {
             hold: Hold::new(),
             reassembly: Reassembly::new(config.hash_seed),
             now: Instant::now(),
-            fast: FastPath::new(),
+            fast: FastPath::new(config.fast_path),
             jobs: VecDeque::with_capacity(MAX_JOBS),
             pieces: Burst::new(),
             // Far from the other workers': one tunnel's fragments may come from all.

@@ -137,6 +137,11 @@ impl Worker {
         busy
     }
 
+    /// How many packets took the short cut (`fast`) so far.
+    pub fn fast_packets(&self) -> u64 {
+        self.forwarder.fast.taken
+    }
+
     /// How many packet buffers are free, and how many large ones.
     pub fn free_buffers(&self) -> (usize, usize) {
         let pool = &self.forwarder.output.pool;

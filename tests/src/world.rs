@@ -18,7 +18,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_control::inject;
-use homeport_control::install::{Installer, Tables};
+use homeport_control::install::{ClaimKeeper, Installer, Tables};
 use homeport_control::kernel::Change;
 use homeport_control::punted::{self, Punted, Tunnelled};
 use homeport_dataplane::launch::{
@@ -397,7 +397,7 @@ impl AgentBox {
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
-        let mut installer = Installer::new(tables, vec![TENANT; 2]);
+        let mut installer = Installer::new(tables, vec![TENANT; 2], ClaimKeeper::default());
         installer.configure(&config);
         for change in kernel {
             installer.apply_change(change);

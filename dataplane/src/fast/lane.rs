@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Plain,
     /// The source of the packet inside, which must be bound.
     Tunnelled,
+    /// No binding: it is to an address of ours that no agent has, perhaps a NAPT's.
+    Local,
 }
 
 /// A packet on its way through the stages.
@@ -127,8 +129,13 @@ impl<'t> Reading<'t> {
     #[inline(always)]
     fn tunnelled(&mut self, tenant: TenantId, bytes: &[u8], outer: &Head) -> Option<Lane> {
         let local = self.local(outer.destination)?;
-        let is_agents = local.home_agent && may_reach(tenant, local.tenant);
-        if !is_agents || self.may_visit(outer.source) {
+        if !may_reach(tenant, local.tenant) || self.may_visit(outer.source) {
+            return None;
+        }
+        if !(local.home_agent || local.care_of_address || local.agent || local.broadcast) {
+            return Some(Lane { kind: Kind::Local, head: *outer, tenant, ..Lane::GENERAL });
+        }
+        if !local.home_agent {
             return None;
         }
         // Link-layer padding is no part of it.

@@ -25,6 +25,7 @@
 mod head;
 mod lane;
 mod next_hop;
+mod translate;
 
 use std::net::Ipv4Addr;
 
@@ -35,6 +36,7 @@ use self::lane::{Kind, LINK, Lane, Reading};
 use self::next_hop::NextHops;
 use crate::classify::Tables;
 use crate::forward::Forwarder;
+use crate::napt::{Probe, Tick};
 use crate::packet::{BURST, Burst, Packet};
 use crate::parse;
 use crate::table::binding::{
@@ -47,11 +49,14 @@ use crate::tunnel_mtu::MIN_TUNNEL_MTU;
 /// What the fast path remembers from burst to burst.
 pub(crate) struct FastPath {
     next_hops: NextHops,
+    enabled: bool,
+    /// How many packets it took so far.
+    pub(crate) taken: u64,
 }
 
 impl FastPath {
-    pub(crate) fn new() -> Self {
-        FastPath { next_hops: NextHops::new() }
+    pub(crate) fn new(enabled: bool) -> Self {
+        FastPath { next_hops: NextHops::new(), enabled, taken: 0 }
     }
 }
 
@@ -63,6 +68,8 @@ type Found<'t> = Candidate<'t, BindingKey, BindingEntry>;
 struct Counts {
     encapsulated: u64,
     decapsulated: u64,
+    /// Packets that it left to the general path.
+    general: u64,
 }
 
 /// Where a packet goes, and the link header that takes it there.
@@ -81,7 +88,11 @@ pub(crate) fn receive(
     port: PortId,
     mac: MacAddress,
 ) {
+    if !forwarder.fast.enabled {
+        return burst.drain().for_each(|packet| general(forwarder, tables, packet));
+    }
     forwarder.fast.next_hops.refresh(tables);
+    forwarder.fast.taken += burst.len() as u64;
     let mut reading = Reading::new(tables, mac.0);
     let lanes: [Lane; BURST] = {
         let mut packets = burst.iter();
@@ -94,15 +105,25 @@ pub(crate) fn receive(
         }
     }
     let visiting = reading.visiting;
+    if forwarder.has_napts() && !visiting {
+        let (flows, now) = translate::find(forwarder, burst, &lanes, port);
+        let mut act =
+            Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting };
+        for (((packet, lane), candidate), flow) in
+            burst.drain().zip(&lanes).zip(&candidates).zip(&flows)
+        {
+            match flow {
+                Some(flow) => act.translate(packet, lane, flow, now),
+                None => act.on(packet, lane, candidate.as_ref()),
+            }
+        }
+        return act.finish(port);
+    }
     let mut act = Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting };
     for ((packet, lane), candidate) in burst.drain().zip(&lanes).zip(&candidates) {
         act.on(packet, lane, candidate.as_ref());
     }
-    let Act { forwarder, counts, .. } = act;
-    if let Some(stats) = forwarder.output.stats(port) {
-        stats.encapsulated.add(counts.encapsulated);
-        stats.decapsulated.add(counts.decapsulated);
-    }
+    act.finish(port);
 }
 
 /// The last stage.
@@ -117,10 +138,71 @@ struct Act<'a, 't> {
 }
 
 impl<'t> Act<'_, 't> {
+    /// Counts what the burst has done.
+    fn finish(self, port: PortId) {
+        self.forwarder.fast.taken -= self.counts.general;
+        if let Some(stats) = self.forwarder.output.stats(port) {
+            stats.encapsulated.add(self.counts.encapsulated);
+            stats.decapsulated.add(self.counts.decapsulated);
+        }
+    }
+
+    /// A packet that may be of a flow behind a NAPT.
+    #[inline(always)]
+    fn translate(&mut self, mut packet: Packet, lane: &Lane, flow: &(usize, Probe), now: Tick) {
+        if lane.kind == Kind::Plain {
+            match self.translate_out(&mut packet, lane, flow, now) {
+                Some(port) => self.forwarder.output.transmit(packet, port),
+                None => self.on(packet, lane, None),
+            }
+            return;
+        }
+        let frame = packet.bytes_mut();
+        let Some(host) = translate::translate(self.forwarder, frame, lane, flow, now) else {
+            return self.general(packet);
+        };
+        let inside = Lane {
+            head: Head { destination: host.address.to_bits(), ..lane.head },
+            tenant: host.tenant,
+            ..*lane
+        };
+        match self.forward(&mut packet, &inside) {
+            Some(port) => {
+                packet.tenant = host.tenant;
+                self.forwarder.output.transmit(packet, port);
+            }
+            None => self.forwarder.forward_inward(self.tables, packet, host.tenant),
+        }
+    }
+
+    /// From the inside of a NAPT to its outside.
+    #[inline(always)]
+    fn translate_out(
+        &mut self,
+        packet: &mut Packet,
+        lane: &Lane,
+        flow: &(usize, Probe),
+        now: Tick,
+    ) -> Option<PortId> {
+        let way = self.way(lane.tenant, lane.head.destination)?;
+        let (number, _) = flow;
+        let is_outside = self.forwarder.napt(*number)?.config().outside == way.port;
+        if !is_outside || lane.head.total_len > way.mtu {
+            return None;
+        }
+        let frame = packet.bytes_mut();
+        translate::translate(self.forwarder, frame, lane, flow, now)?;
+        packet.truncate(LINK + usize::from(lane.head.total_len));
+        let frame = packet.bytes_mut();
+        *frame.first_chunk_mut()? = way.header;
+        head::hop(frame.get_mut(LINK..)?);
+        Some(way.port)
+    }
+
     #[inline(always)]
     fn on(&mut self, mut packet: Packet, lane: &Lane, candidate: Option<&Found<'t>>) {
         let way = match lane.kind {
-            Kind::General => None,
+            Kind::General | Kind::Local => None,
             Kind::Plain => self.forward(&mut packet, lane),
             Kind::Destination => match self.bound(lane, candidate, lane.head.destination) {
                 Some(entry) => self.encapsulate(&mut packet, lane, entry),
@@ -132,8 +214,14 @@ impl<'t> Act<'_, 't> {
         };
         match way {
             Some(port) => self.forwarder.output.transmit(packet, port),
-            None => general(self.forwarder, self.tables, packet),
+            None => self.general(packet),
         }
+    }
+
+    /// One packet, the general way.
+    fn general(&mut self, packet: Packet) {
+        self.counts.general += 1;
+        general(self.forwarder, self.tables, packet);
     }
 
     /// The binding of an address that was probed for.

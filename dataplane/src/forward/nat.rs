@@ -4,7 +4,7 @@
 
 use std::hash::{Hash, Hasher};
 
-use homeport_wire::{Ipv4Header, PortId};
+use homeport_wire::{EthernetHeader, Ipv4Header, PortId, TenantId};
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -12,7 +12,9 @@ use super::{Forwarder, Job};
 use crate::classify::{Origin, Tables, sender};
 use crate::config::DataplaneConfig;
 use crate::icmp_error::IcmpError;
-use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner};
+use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner, Tick};
+use crate::packet::Packet;
+use crate::parse::{self, Frame};
 use crate::table::visitor::{Found, VisitorEntry};
 use crate::verdict::{DropReason, PuntReason};
 
@@ -80,6 +82,42 @@ impl Forwarder {
     /// What the control core may know of each NAPT.
     pub(crate) fn napts(&self) -> Vec<NaptShared> {
         self.nat.napts.iter().map(Napt::shared).collect()
+    }
+
+    /// Whether there is any NAPT.
+    #[inline(always)]
+    pub(crate) fn has_napts(&self) -> bool {
+        !self.nat.napts.is_empty()
+    }
+
+    /// The NAPTs at the beginning of a burst, and the time.
+    pub(crate) fn napts_now(&mut self) -> (&[Napt], Tick) {
+        let mut tick = Tick::default();
+        for napt in &mut self.nat.napts {
+            tick = napt.tick(self.now);
+        }
+        (&self.nat.napts, tick)
+    }
+
+    /// The NAPT with this number.
+    #[inline(always)]
+    pub(crate) fn napt(&mut self, number: usize) -> Option<&mut Napt> {
+        self.nat.napts.get_mut(number)
+    }
+
+    /// Sends a frame on that was translated for a host inside.
+    pub(crate) fn forward_inward(&mut self, tables: &Tables, mut packet: Packet, tenant: TenantId) {
+        let port = packet.port;
+        match parse::frame(packet.bytes()) {
+            Ok((ethernet, Frame::Ipv4(facts))) if packet.strip(EthernetHeader::LEN) => {
+                packet.truncate(usize::from(facts.total_len));
+                (packet.tenant, packet.station) = (tenant, ethernet.source);
+                let origin = Origin::Link { port, ethernet };
+                self.forward(tables, Job { packet, facts, origin, passes: 0, route: None }, None);
+                self.work_off(tables);
+            }
+            _ => self.output.drop(packet, DropReason::MalformedIpv4),
+        }
     }
 
     /// Whether what comes in by `inside` and leaves by `outside` is translated.

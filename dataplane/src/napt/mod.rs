@@ -34,12 +34,11 @@ mod fragments;
 mod key;
 pub mod log;
 mod openings;
-mod plain;
 mod ownership;
+mod plain;
 mod segment;
 mod session;
 mod slab;
-#[allow(dead_code, reason = "the pipeline takes whole bursts through it")]
 mod staged;
 mod sweep;
 mod tcp;
@@ -51,6 +50,7 @@ use std::time::Instant;
 use homeport_wire::{MacAddress, TenantId};
 
 use self::blocks::PortBlocks;
+pub(crate) use self::clock::Tick;
 use self::clock::{Clock, Lifetimes};
 pub use self::config::{Dependence, NaptConfig, Timeouts};
 pub use self::counters::NaptCounters;
@@ -63,7 +63,6 @@ use self::openings::Rate;
 pub use self::ownership::Owner;
 pub use self::segment::{Endpoint, Transport};
 use self::segment::{Facts, Look, Segment, Side, look, replace, replace_identification};
-#[expect(unused_imports, reason = "for the fast path")]
 pub(crate) use self::staged::Probe;
 use self::sweep::Sweep;
 use crate::verdict::DropReason;

@@ -6,6 +6,8 @@ mod control;
 #[cfg(test)]
 mod cores;
 #[cfg(test)]
+mod fast;
+#[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
 mod fragments;
