@@ -319,6 +319,8 @@ impl<'t> Act<'_, 't> {
         let (outer_source, outer_destination) = lane.outer;
         let is_right = outer_source == end.care_of_address().to_bits()
             && outer_destination == entry.home_agent.to_bits()
+            // RFC 2784 §3.1: not back to the encapsulator.
+            && lane.head.destination != outer_source
             && lane.encapsulation == end.encapsulation()
             && end.is(TunnelFlags::REVERSE);
         let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(&lane.head);

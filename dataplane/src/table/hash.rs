@@ -90,7 +90,7 @@ where
 {
     let capacity = capacity.clamp(1, MAX_CAPACITY);
     let entries = capacity + (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
-    let filter = FilterWriter::new(K::FILTER, seed[0] ^ seed[1].rotate_left(17));
+    let filter = FilterWriter::new(K::FILTER, KeyedHash::new(seed).hash(&seed[0]));
     let table = Table::new(capacity, entries, seed, filter.reader());
     Writer {
         table: Arc::new(table),

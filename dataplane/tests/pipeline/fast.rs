@@ -185,7 +185,7 @@ fn outcome(rig: &mut Rig) -> String {
     let (sent, punts) = (rig.sent(), rig.punts());
     let stats: Vec<_> = (0..2).map(|port| format!("{:?}", rig.stats(port))).collect();
     let napts: Vec<_> =
-        rig.control.napts.iter().flat_map(|napt| napt.counters.all().collect::<Vec<_>>()).collect();
+        rig.control.napts.iter().flat_map(|napt| napt.counters().collect::<Vec<_>>()).collect();
     let punts: Vec<_> = punts.iter().map(|(header, frame)| (header.reason(), frame)).collect();
     format!("{sent:02x?}\n{twins:02x?}\n{punts:02x?}\n{stats:#?}\n{napts:?}")
 }
