@@ -13,5 +13,6 @@ pub mod frames;
 pub mod generator;
 pub mod machine;
 pub mod measure;
+pub mod registrations;
 pub mod report;
 pub mod world;

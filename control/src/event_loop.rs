@@ -130,7 +130,6 @@ pub struct EventLoop {
     generation: u64,
     started: Instant,
     counts: Counts,
-    bound_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
     visiting_since: BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), Instant>,
 }
 
@@ -188,7 +187,6 @@ impl EventLoop {
             generation: 1,
             started: now.monotonic,
             counts: Counts::default(),
-            bound_since: BTreeMap::new(),
             visiting_since: BTreeMap::new(),
             config,
         };
@@ -361,16 +359,9 @@ impl EventLoop {
         }
     }
 
-    /// Since when there is a binding or visitor, renewals not counted.
+    /// Since when there is a visitor, renewals not counted.
     fn note_since(&mut self, action: &Action, now: Instant) {
         match *action {
-            Action::InstallBinding(ref binding) => {
-                let key = (binding.tenant, binding.home_address);
-                self.bound_since.entry(key).or_insert(now);
-            }
-            Action::RemoveBinding { tenant, home_address } => {
-                self.bound_since.remove(&(tenant, home_address));
-            }
             Action::InstallVisitor(ref visitor) => {
                 let key = (visitor.tenant, visitor.home_address, visitor.home_agent);
                 self.visiting_since.entry(key).or_insert(now);
@@ -378,7 +369,7 @@ impl EventLoop {
             Action::RemoveVisitor { tenant, home_address, home_agent } => {
                 self.visiting_since.remove(&(tenant, home_address, home_agent));
             }
-            Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => {}
+            _ => {}
         }
     }
 

@@ -52,8 +52,6 @@ pub(crate) type AgentKey = (TenantId, Ipv4Addr);
 /// What a timer is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Token {
-    /// A care-of address of the binding expires.
-    Binding(AgentKey, Ipv4Addr),
     /// A question whether the node is where its tunnel goes is due, or given up.
     Proof(AgentKey, Ipv4Addr),
     /// The next gratuitous ARP for the home address is due.
@@ -428,15 +426,15 @@ impl Agent {
         cleared
     }
 
-    /// Does what is due at `now`.
+    /// Does what is due at `now`. However many bindings end at once, one call ends a
+    /// bounded number of them; [`poll_timeout`](Self::poll_timeout) then gives a time
+    /// that has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        for (key, agent) in &mut self.home_agents {
+            agent.handle_timeout(&mut self.shared.context(key.0, now));
+        }
         while let Some(token) = self.shared.timers.pop_due(now.monotonic) {
             match token {
-                Token::Binding(key, home_address) => {
-                    if let Some(agent) = self.home_agents.get_mut(&key) {
-                        agent.handle_expiry(home_address, &mut self.shared.context(key.0, now));
-                    }
-                }
                 Token::Proof(key, home_address) => {
                     if let Some(agent) = self.home_agents.get_mut(&key) {
                         agent.ask(home_address, &mut self.shared.context(key.0, now));
@@ -480,7 +478,8 @@ impl Agent {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.shared.timers.next()
+        let expiries = self.home_agents.values().filter_map(HomeAgent::poll_timeout);
+        expiries.chain(self.shared.timers.next()).min()
     }
 
     /// The home agents, ordered by tenant and address.
@@ -494,7 +493,7 @@ impl Agent {
     }
 
     /// Every mobility binding, ordered by tenant, home agent and home address.
-    pub fn bindings(&self) -> impl Iterator<Item = &MobilityBinding> {
+    pub fn bindings(&self) -> impl Iterator<Item = MobilityBinding> {
         self.home_agents().flat_map(HomeAgent::bindings)
     }
 

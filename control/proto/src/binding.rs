@@ -1,7 +1,6 @@
 //! A home agent's mobility bindings: the record of RFC 5944 §3.8.1, from which
 //! the forwarding state is derived.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -29,6 +28,8 @@ pub struct MobilityBinding {
     pub set_df: bool,
     /// Whether TCP is told of the tunnel's MTU.
     pub clamp_mss: bool,
+    /// Since when there is a binding, renewals not counted; in whole seconds.
+    pub since: Instant,
     /// Its care-of addresses, the one registered first in front. Never empty.
     pub registrations: Vec<Registration>,
 }
@@ -115,6 +116,3 @@ impl MobilityBinding {
         }
     }
 }
-
-/// The mobility binding list: bindings by home address.
-pub(crate) type BindingList = BTreeMap<Ipv4Addr, MobilityBinding>;

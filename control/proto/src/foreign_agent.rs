@@ -37,7 +37,6 @@ mod visiting;
 
 use self::judge::Refusal;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
@@ -438,7 +437,7 @@ impl ForeignAgent {
     ) {
         // §3.7.3.2: appended where an association is shared.
         if let Some(association) = self.mobile_node(station.request.home_address) {
-            writer.authenticate(AuthenticationKind::MobileForeign, association);
+            writer.authenticate(AuthenticationKind::MobileForeign, &association);
         }
         // §3.7.2.3: the home address, or everybody where there is none yet.
         let destination = match reply.home_address {
@@ -466,7 +465,7 @@ impl ForeignAgent {
         }));
     }
 
-    fn mobile_node(&self, home_address: Ipv4Addr) -> Option<&Arc<MobilitySecurityAssociation>> {
+    fn mobile_node(&self, home_address: Ipv4Addr) -> Option<MobilitySecurityAssociation> {
         self.config.security.first_mobile_node(home_address)
     }
 

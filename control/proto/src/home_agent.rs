@@ -29,46 +29,50 @@
 
 mod announce;
 mod bindings;
+mod expiry;
 mod extra;
 mod judge;
 mod mobile_network;
+mod node;
 mod path;
 mod reply;
 mod tunnel;
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::{Ipv4Header, MacAddress, PortId, UdpHeader};
 
 use self::announce::Announcement;
+use self::expiry::{EXPIRED_PER_CALL, Expiries, MOVED_PER_CALL};
 use self::extra::{Extra, Extras, Writer};
-use self::path::{Challenge, ProvenPath};
+use self::node::{Node, NodeList};
 use self::tunnel::{Tunnel, TunnelWish};
 use crate::agent::{AgentKey, Context, Datagram};
-use crate::binding::{BindingList, MobilityBinding};
+use crate::binding::MobilityBinding;
 use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
 use crate::event::DiscardReason;
-use crate::identification::{Freshness, NonceHistory, TimestampHistory};
-use crate::limits::{DENIALS_PER_SECOND, MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing, TokenBucket};
+use crate::identification::Freshness;
+use crate::limits::{MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
-use crate::security::{MobilitySecurityAssociation, ReplayProtection, Spi};
+use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
 /// Bytes of IPv4 and UDP headers around a message.
 const PACKET_HEADERS: usize = Ipv4Header::LEN + UdpHeader::LEN;
 
-type Association = Arc<MobilitySecurityAssociation>;
+/// The association with a foreign agent.
+type ForeignHomeAssociation = Arc<MobilitySecurityAssociation>;
 
 /// One virtual home agent.
 #[derive(Debug)]
 pub struct HomeAgent {
     config: HomeAgentConfig,
-    bindings: BindingList,
-    /// What is remembered of nodes with an association; bounded by their number.
-    nodes: BTreeMap<Ipv4Addr, Node>,
+    /// What is remembered of nodes, their bindings included.
+    nodes: NodeList,
+    expiries: Expiries,
     announcements: BTreeMap<Ipv4Addr, Announcement>,
     /// Spaces the news that a NAT has forgotten a node's mapping.
     rebounds: Spacing<Ipv4Addr>,
@@ -76,32 +80,17 @@ pub struct HomeAgent {
     started: NtpTime,
 }
 
-/// What is remembered of a node beside its binding.
-#[derive(Debug)]
-struct Node {
-    timestamps: TimestampHistory,
-    nonces: BTreeMap<Spi, NonceHistory>,
-    /// The last request that was fresh, and its answer.
-    answered: Option<Answered>,
-    challenge: Option<Challenge>,
-    /// Where it was, the last place in front; at most `PROVEN_PATHS`
-    /// places.
-    proven: VecDeque<ProvenPath>,
-    last_failed_authentication: Option<Instant>,
-    denials: TokenBucket,
-}
-
 /// The foreign-home authentication of a request, with the association for the
 /// reply where one is shared with the request's source.
 enum ForeignHome {
     NotShared,
-    Missing(Association),
-    Invalid(Association),
-    Valid(Association),
+    Missing(ForeignHomeAssociation),
+    Invalid(ForeignHomeAssociation),
+    Valid(ForeignHomeAssociation),
 }
 
 impl ForeignHome {
-    const fn association(&self) -> Option<&Association> {
+    const fn association(&self) -> Option<&ForeignHomeAssociation> {
         match self {
             ForeignHome::NotShared => None,
             ForeignHome::Missing(one) | ForeignHome::Invalid(one) | ForeignHome::Valid(one) => {
@@ -116,7 +105,7 @@ struct Asked<'a, 'b> {
     datagram: &'a Datagram<'b>,
     received: &'a Received<'b, RegistrationRequest>,
     request: RegistrationRequest,
-    association: Association,
+    association: MobilitySecurityAssociation,
     foreign_home: ForeignHome,
     wish: TunnelWish,
 }
@@ -137,11 +126,13 @@ struct Answered {
 }
 
 impl HomeAgent {
-    pub(crate) const fn new(config: HomeAgentConfig, started: NtpTime) -> Self {
+    pub(crate) fn new(config: HomeAgentConfig, started: NtpTime) -> Self {
+        let mut nodes = NodeList::default();
+        nodes.reserve(config.security.mobile_node_count());
         HomeAgent {
             config,
-            bindings: BindingList::new(),
-            nodes: BTreeMap::new(),
+            nodes,
+            expiries: Expiries::default(),
             announcements: BTreeMap::new(),
             rebounds: Spacing::new(REBOUND_SPACING),
             started,
@@ -153,14 +144,38 @@ impl HomeAgent {
         &self.config
     }
 
-    /// Its mobility bindings, ordered by home address.
-    pub fn bindings(&self) -> impl ExactSizeIterator<Item = &MobilityBinding> {
-        self.bindings.values()
+    /// Its mobility bindings, ordered by home address. All are put in order at the
+    /// first one: of millions that takes a while.
+    pub fn bindings(&self) -> impl Iterator<Item = MobilityBinding> {
+        self.bound().into_iter().filter_map(|home_address| self.binding(home_address))
+    }
+
+    /// How many bindings it has.
+    pub const fn binding_count(&self) -> usize {
+        self.nodes.bound()
     }
 
     /// The binding of a home address.
-    pub fn binding(&self, home_address: Ipv4Addr) -> Option<&MobilityBinding> {
-        self.bindings.get(&home_address)
+    pub fn binding(&self, home_address: Ipv4Addr) -> Option<MobilityBinding> {
+        self.nodes.binding(self.nodes.find(home_address)?, self.key())
+    }
+
+    fn is_bound(&self, home_address: Ipv4Addr) -> bool {
+        self.nodes.of(home_address).is_some_and(Node::is_bound)
+    }
+
+    /// Changes a node's binding, if it has one, and gives what `change` gives.
+    fn change_binding<R>(
+        &mut self,
+        home_address: Ipv4Addr,
+        context: &Context<'_>,
+        change: impl FnOnce(&mut MobilityBinding) -> R,
+    ) -> Option<R> {
+        let number = self.nodes.find(home_address)?;
+        let mut binding = self.nodes.binding(number, self.key())?;
+        let result = change(&mut binding);
+        self.nodes.set_binding(number, binding, context.now.monotonic);
+        Some(result)
     }
 
     /// Whether a datagram to `destination` that came in on `port` may be a
@@ -231,7 +246,7 @@ impl HomeAgent {
         self.accept_identification(asked, context);
         let mut extras = Extras::default();
         let verdict = self.validate(asked, &mut extras, context);
-        self.spend_challenge(asked, context);
+        self.spend_challenge(asked);
         let plain_udp =
             |grant: &Grant| matches!(grant.tunnel.encapsulation, Encapsulation::PlainUdp { .. });
         let says_nat = match &verdict {
@@ -249,9 +264,19 @@ impl HomeAgent {
             Err(code) => *code,
         };
         let request = &asked.request;
-        let answered =
-            Answered { identification: request.identification, code, extras: extras.clone() };
-        self.node(request.home_address, context).answered = Some(answered);
+        // With timestamps a request that comes once more is only stale.
+        let answered = (asked.association.replay == ReplayProtection::Nonces).then(|| Answered {
+            identification: request.identification,
+            code,
+            extras: extras.clone(),
+        });
+        let now = context.now.monotonic;
+        let node = self.node(request.home_address);
+        if answered.is_some() {
+            node.make_more(now).answered = answered;
+        } else if let Some(more) = node.more_mut() {
+            more.answered = None;
+        }
         match verdict {
             Ok(grant) => {
                 let lifetime = self.apply(asked, grant, context);
@@ -270,14 +295,14 @@ impl HomeAgent {
         let identification = asked.request.identification;
         let started = self.started;
         let ntp = context.now.ntp;
-        let node = self.node(asked.request.home_address, context);
+        let node = self.node(asked.request.home_address);
         match asked.association.replay {
             ReplayProtection::Timestamps { tolerance } => {
                 node.timestamps.judge(identification, ntp, tolerance, started)
             }
             ReplayProtection::Nonces => node
-                .nonces
-                .get(&asked.association.spi)
+                .more()
+                .and_then(|more| more.nonces.get(&asked.association.spi))
                 .map_or(Freshness::Mismatch, |nonces| nonces.judge(identification)),
         }
     }
@@ -285,11 +310,13 @@ impl HomeAgent {
     fn accept_identification(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
         let identification = asked.request.identification;
         let nonce = context.random();
-        let node = self.node(asked.request.home_address, context);
+        let now = context.now.monotonic;
+        let node = self.node(asked.request.home_address);
         match asked.association.replay {
             ReplayProtection::Timestamps { .. } => node.timestamps.accept(identification),
             ReplayProtection::Nonces => {
-                node.nonces.entry(asked.association.spi).or_default().accept(identification, nonce)
+                let nonces = &mut node.make_more(now).nonces;
+                nonces.entry(asked.association.spi).or_default().accept(identification, nonce);
             }
         }
     }
@@ -321,7 +348,8 @@ impl HomeAgent {
         let request = &asked.request;
         let stale = || (ReplyCode::IDENTIFICATION_MISMATCH, Extras::default());
         // Under another SPI a later request may have been answered since.
-        let answered = self.node(request.home_address, context).answered.clone();
+        let node = self.node(request.home_address);
+        let answered = node.more().and_then(|more| more.answered.clone());
         let answered = answered
             .filter(|answered| answered.identification == request.identification)
             .ok_or_else(stale)?;
@@ -331,9 +359,8 @@ impl HomeAgent {
         if request.lifetime.is_zero() {
             return Ok((answered, Lifetime::ZERO));
         }
-        self.bindings
-            .get(&request.home_address)
-            .and_then(|binding| binding.registration(request.care_of_address))
+        self.binding(request.home_address)
+            .and_then(|binding| binding.registration(request.care_of_address).copied())
             .map(|registration| (answered, registration.remaining(context.now.monotonic)))
             .ok_or_else(stale)
     }
@@ -355,9 +382,9 @@ impl HomeAgent {
     /// they were granted, and without mobile networks that they may not have.
     pub(crate) fn reconfigure(&mut self, config: HomeAgentConfig, context: &mut Context<'_>) {
         self.config = config;
-        let home_addresses: Vec<Ipv4Addr> = self.bindings.keys().copied().collect();
-        for home_address in home_addresses {
-            let known = self.config.security.first_mobile_node(home_address).is_some();
+        self.nodes.reserve(self.config.security.mobile_node_count());
+        for home_address in self.bound() {
+            let known = self.config.security.knows_mobile_node(home_address);
             let Some(network) = self.home_network(home_address).filter(|_| known) else {
                 self.clear(home_address, context);
                 continue;
@@ -365,13 +392,18 @@ impl HomeAgent {
             let home_link = network.link;
             let allowed = self.prefix_table(home_address);
             let TunnelPolicy { set_df, clamp_mss, .. } = self.config.tunnels;
-            let Some(binding) = self.bindings.get_mut(&home_address) else { continue };
-            let before = binding.state();
-            let moved = binding.home_link != home_link;
-            binding.home_link = home_link;
-            binding.mobile_networks.retain(|prefix| allowed.contains(prefix));
-            (binding.set_df, binding.clamp_mss) = (set_df, clamp_mss);
-            let after = binding.state();
+            let Some((before, after, moved)) =
+                self.change_binding(home_address, context, |binding| {
+                    let before = binding.state();
+                    let moved = binding.home_link != home_link;
+                    binding.home_link = home_link;
+                    binding.mobile_networks.retain(|prefix| allowed.contains(prefix));
+                    (binding.set_df, binding.clamp_mss) = (set_df, clamp_mss);
+                    (before, binding.state(), moved)
+                })
+            else {
+                continue;
+            };
             if after != before {
                 context.push(Action::InstallBinding(after));
             }
@@ -386,13 +418,39 @@ impl HomeAgent {
 
     /// Leaves nothing behind.
     pub(crate) fn close(&mut self, context: &mut Context<'_>) {
-        let home_addresses: Vec<Ipv4Addr> = self.bindings.keys().copied().collect();
-        for home_address in home_addresses {
+        for home_address in self.bound() {
             self.clear(home_address, context);
         }
         let announced: Vec<Ipv4Addr> = self.announcements.keys().copied().collect();
         for home_address in announced {
             self.stop_announcing(home_address, context);
+        }
+    }
+
+    /// The home addresses that are bound, in order.
+    fn bound(&self) -> Vec<Ipv4Addr> {
+        let bound = self.nodes.iter().filter(|node| node.is_bound());
+        let mut home_addresses: Vec<Ipv4Addr> = bound.map(Node::home_address).collect();
+        home_addresses.sort_unstable();
+        home_addresses
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) is due next.
+    pub(crate) fn poll_timeout(&self) -> Option<Instant> {
+        self.expiries.next(&self.nodes)
+    }
+
+    /// Ends what has reached its end, so much of it as one call may.
+    pub(crate) fn handle_timeout(&mut self, context: &mut Context<'_>) {
+        let now = context.now.monotonic;
+        let mut moves = MOVED_PER_CALL;
+        for _ in 0..EXPIRED_PER_CALL {
+            let Some(number) = self.expiries.pop_due(&mut self.nodes, now, &mut moves) else {
+                break;
+            };
+            if let Some(home_address) = self.nodes.get(number).map(Node::home_address) {
+                self.handle_expiry(home_address, context);
+            }
         }
     }
 
@@ -404,16 +462,9 @@ impl HomeAgent {
         self.config.home_networks.iter().find(|network| network.prefix.contains(home_address))
     }
 
-    /// Called for nodes with an association only: their number bounds the map.
-    fn node(&mut self, home_address: Ipv4Addr, context: &Context<'_>) -> &mut Node {
-        self.nodes.entry(home_address).or_insert_with(|| Node {
-            timestamps: TimestampHistory::default(),
-            nonces: BTreeMap::new(),
-            answered: None,
-            challenge: None,
-            proven: VecDeque::new(),
-            last_failed_authentication: None,
-            denials: TokenBucket::full(DENIALS_PER_SECOND, context.now.monotonic),
-        })
+    /// The node's record, made if there is none. Called for nodes with an association
+    /// only: their number bounds that of the records.
+    fn node(&mut self, home_address: Ipv4Addr) -> &mut Node {
+        self.nodes.make_node(home_address)
     }
 }

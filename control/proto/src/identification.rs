@@ -17,7 +17,6 @@
 //!
 //! **Not done:** marks do not outlive the process, nor go to a standby.
 
-use alloc::collections::VecDeque;
 use core::time::Duration;
 
 use crate::NtpTime;
@@ -37,15 +36,33 @@ pub enum Freshness {
     Mismatch,
 }
 
-/// What a home agent remembers of one node's timestamps.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// What a home agent remembers of one node's timestamps: 100 bytes, as there may be
+/// millions of nodes.
+///
+/// The last accepted ones are kept by their second and a sum of their fraction, which
+/// is all that they are compared by when a clock has stepped: a fresh timestamp that
+/// looks like one of them, as one in 256 of the same second does, is refused, and no
+/// accepted one is ever taken for fresh. While clocks only go forward nothing is
+/// compared with them, as the mark is later than all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C, packed(4))]
 pub struct TimestampHistory {
-    /// The latest accepted timestamp.
-    mark: Option<NtpTime>,
-    /// The last accepted ones, oldest first.
-    recent: VecDeque<NtpTime>,
-    /// The latest of those that are no longer remembered one by one.
-    forgotten: Option<NtpTime>,
+    /// The latest accepted timestamp, if `count` is not zero.
+    mark: NtpTime,
+    /// The latest of those that are no longer remembered one by one, to the end of
+    /// its second, if `forgets`.
+    forgotten: NtpTime,
+    /// The seconds of the last accepted ones, a ring.
+    seconds: [u32; REMEMBERED_IDENTIFICATIONS],
+    /// The sums of their fractions.
+    sums: [u8; REMEMBERED_IDENTIFICATIONS],
+    /// How many are remembered.
+    count: u8,
+    /// The place of the next one.
+    next: u8,
+    forgets: bool,
+    /// Whether one of those that are remembered may be later than the mark.
+    stepped: bool,
 }
 
 impl TimestampHistory {
@@ -61,13 +78,17 @@ impl TimestampHistory {
         let timestamp = NtpTime(identification.0);
         let tolerance = fixed_point(tolerance);
         let within = timestamp.wrapping_distance(now).unsigned_abs() <= tolerance;
-        let later = [self.mark, Some(floor)]
+        let (mark, forgotten) = (self.mark, self.forgotten);
+        let mark = (self.count > 0).then_some(mark);
+        let credible = mark.map(|mark| plausible(mark, now, tolerance));
+        // Else the mark is later than all that was accepted.
+        let compares = self.stepped || credible != mark;
+        let later = [credible, Some(plausible(floor, now, tolerance))]
             .into_iter()
             .flatten()
-            .map(|mark| plausible(mark, now, tolerance))
-            .chain(self.forgotten)
+            .chain((compares && self.forgets).then_some(forgotten))
             .all(|mark| timestamp.wrapping_distance(mark) > 0);
-        if within && later && !self.recent.contains(&timestamp) {
+        if within && later && !(compares && self.remembers(timestamp)) {
             Freshness::Fresh
         } else {
             Freshness::Mismatch
@@ -77,16 +98,55 @@ impl TimestampHistory {
     /// Remembers an identification that was found fresh and authentic.
     pub fn accept(&mut self, identification: Identification) {
         let timestamp = NtpTime(identification.0);
-        self.mark = Some(timestamp);
-        self.recent.push_back(timestamp);
-        while self.recent.len() > REMEMBERED_IDENTIFICATIONS {
-            let oldest = self.recent.pop_front();
-            self.forgotten = match (self.forgotten, oldest) {
-                (Some(a), Some(b)) if a.wrapping_distance(b) > 0 => Some(a),
-                (before, oldest) => oldest.or(before),
-            };
+        let place = usize::from(self.next);
+        let (Some(second), Some(sum)) = (self.seconds.get_mut(place), self.sums.get_mut(place))
+        else {
+            return;
+        };
+        let oldest = core::mem::replace(second, identification.high());
+        *sum = sum_of(identification.low());
+        self.next = (self.next + 1) % COUNT;
+        if self.count < COUNT {
+            self.count += 1;
+        } else {
+            let oldest = NtpTime(Identification::from_halves(oldest, u32::MAX).0);
+            let forgotten = self.forgotten;
+            if !self.forgets || oldest.wrapping_distance(forgotten) > 0 {
+                self.forgotten = oldest;
+            }
+            self.forgets = true;
         }
+        let mark = self.mark;
+        if self.stepped || timestamp.wrapping_distance(mark) <= 0 {
+            // All others are before the mark's second when the step is over.
+            let later = self.remembered().filter(|(second, _)| {
+                identification.high().wrapping_sub(*second).cast_signed() <= 0
+            });
+            self.stepped = later.count() > 1;
+        }
+        self.mark = timestamp;
     }
+
+    /// Seconds and sums of those that are remembered, in no order.
+    fn remembered(&self) -> impl Iterator<Item = (u32, u8)> {
+        let all = self.seconds.iter().copied().zip(self.sums.iter().copied());
+        all.take(usize::from(self.count))
+    }
+
+    fn remembers(&self, timestamp: NtpTime) -> bool {
+        let looked_for = Identification(timestamp.0);
+        let looked_for = (looked_for.high(), sum_of(looked_for.low()));
+        self.remembered().any(|one| one == looked_for)
+    }
+}
+
+/// How many are remembered one by one.
+#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
+const COUNT: u8 = REMEMBERED_IDENTIFICATIONS as u8;
+
+/// A sum of a timestamp's fraction.
+fn sum_of(fraction: u32) -> u8 {
+    fraction.to_be_bytes().into_iter().fold(0, u8::wrapping_add)
 }
 
 /// The identification of a reply to a request that was or was not fresh
@@ -252,7 +312,7 @@ mod tests {
             history.accept(Identification(NOW.0 + step * SECOND));
         }
         let remembered = REMEMBERED_IDENTIFICATIONS as u64;
-        assert_eq!(history.recent.len(), REMEMBERED_IDENTIFICATIONS);
+        assert_eq!(history.remembered().count(), REMEMBERED_IDENTIFICATIONS);
         // Step back far behind all of them.
         let now = NOW.0 + 10 * SECOND;
         for step in 10..17 {
@@ -262,6 +322,44 @@ mod tests {
         let kept = NOW.0 + (40 - remembered) * SECOND;
         assert_eq!(judge(&history, kept, kept), Freshness::Mismatch);
         assert_eq!(judge(&history, kept + 5, kept), Freshness::Fresh);
+    }
+
+    /// While clocks go forward, no two timestamps are mistaken for each other.
+    #[test]
+    fn every_later_timestamp_of_one_second_is_fresh() {
+        let mut history = TimestampHistory::default();
+        for step in 0..2_000 {
+            let timestamp = NOW.0 + step * 0x10_0001;
+            assert_eq!(judge(&history, timestamp, NOW.0), Freshness::Fresh, "{step}");
+            history.accept(Identification(timestamp));
+            assert_eq!(judge(&history, timestamp, NOW.0), Freshness::Mismatch, "{step}");
+        }
+        assert_eq!(size_of::<TimestampHistory>(), 100);
+    }
+
+    /// What the compact memory may take for an accepted one is refused; what was
+    /// accepted always is, whichever way the clock steps.
+    #[test]
+    fn whatever_was_accepted_is_refused_however_the_clock_steps() {
+        let mut history = TimestampHistory::default();
+        let (mut now, mut random) = (NOW.0, 1u64);
+        let mut accepted = alloc::vec::Vec::new();
+        for _ in 0..3_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            now = match random >> 61 {
+                0 => NOW.0 + (random >> 24 & 0xff) * SECOND,
+                _ => now + (random >> 28 & 0x7fff_ffff),
+            };
+            if judge(&history, now, now) == Freshness::Fresh {
+                history.accept(Identification(now));
+                accepted.push(now);
+            }
+            for before in accepted.iter().rev().take(200) {
+                assert_eq!(judge(&history, *before, now), Freshness::Mismatch);
+                assert_eq!(judge(&history, *before, *before), Freshness::Mismatch);
+            }
+        }
+        assert!(accepted.len() > 50, "{}", accepted.len());
     }
 
     #[test]

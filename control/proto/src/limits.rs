@@ -90,6 +90,13 @@ impl TokenBucket {
         TokenBucket { level: per_second as u64 * TOKEN, refilled: now }
     }
 
+    /// Whether nothing was taken lately.
+    pub(crate) fn is_full(&self, per_second: u32, now: Instant) -> bool {
+        let mut later = *self;
+        let capacity = u64::from(per_second) * TOKEN;
+        later.take(per_second, now) && later.level + TOKEN >= capacity
+    }
+
     /// Takes a token, if one is there.
     pub(crate) fn take(&mut self, per_second: u32, now: Instant) -> bool {
         let elapsed = u64::try_from(now.saturating_since(self.refilled).as_nanos());

@@ -3,20 +3,26 @@
 //!
 //! The algorithm is a property of the association that the SPI names, never
 //! guessed from a message.
+//!
+//! HMAC-MD5 begins with a block that depends on the key alone, inside and outside.
+//! An association that is kept has done these two blocks: what is left of an
+//! authenticator is half the work, and the key itself need not be kept.
 
-use alloc::collections::BTreeMap;
+mod associations;
+
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::net::Ipv4Addr;
 use core::time::Duration;
 
+pub use self::associations::SecurityAssociations;
 use hmac::{Hmac, KeyInit, Mac};
+use md5::block_api::compress;
 use md5::{Digest, Md5};
 use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A security parameter index: names an association between two nodes. 0 to 255
 /// are reserved (RFC 5944 §1.6).
@@ -92,12 +98,30 @@ impl Default for ReplayProtection {
 
 /// A shared secret. It is wiped when dropped and never printed.
 #[derive(Clone)]
-pub struct Key(Zeroizing<Vec<u8>>);
+pub struct Key(Form);
+
+#[derive(Clone)]
+enum Form {
+    /// As it was given.
+    Plain(Arc<Zeroizing<Vec<u8>>>),
+    /// What HMAC-MD5 makes of it before it sees a message.
+    HmacMd5(HmacMd5Key),
+}
 
 impl Key {
     /// A key of these bytes; any binary string (RFC 5944 §5.1).
     pub fn new(bytes: Vec<u8>) -> Self {
-        Key(Zeroizing::new(bytes))
+        Key(Form::Plain(Arc::new(Zeroizing::new(bytes))))
+    }
+
+    /// The same key, made ready for `algorithm`: it is good for no other then.
+    fn ready_for(&self, algorithm: Algorithm) -> Self {
+        match (&self.0, algorithm) {
+            (Form::Plain(bytes), Algorithm::HmacMd5) => {
+                Key(Form::HmacMd5(HmacMd5Key::new(bytes)))
+            }
+            _ => self.clone(),
+        }
     }
 }
 
@@ -105,6 +129,68 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(hidden)")
     }
+}
+
+/// Bytes of a block of MD5.
+const MD5_BLOCK: usize = 64;
+/// The state that MD5 begins with (RFC 1321 §3.3).
+const MD5_START: [u32; 4] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476];
+
+/// The states of MD5 behind the inner and the outer block of a key (RFC 2104 §4
+/// says how, and that they are to be kept as secret as the key).
+#[derive(Clone, Zeroize, ZeroizeOnDrop)]
+struct HmacMd5Key {
+    inner: [u32; 4],
+    outer: [u32; 4],
+}
+
+impl HmacMd5Key {
+    fn new(key: &[u8]) -> Self {
+        let mut block = Zeroizing::new([0; MD5_BLOCK]);
+        // RFC 2104 §2: a key longer than a block is hashed first.
+        if key.len() > MD5_BLOCK {
+            let digest = Md5::digest(key);
+            block.iter_mut().zip(digest.iter()).for_each(|(to, from)| *to = *from);
+        } else {
+            block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+        }
+        let state = |pad: u8| {
+            let padded = Zeroizing::new(block.map(|byte| byte ^ pad));
+            let mut state = MD5_START;
+            compress(&mut state, core::slice::from_ref(&*padded));
+            state
+        };
+        HmacMd5Key { inner: state(0x36), outer: state(0x5c) }
+    }
+
+    fn authenticator(&self, covered: &[u8]) -> Authenticator {
+        let inner = md5_behind_a_block(self.inner, covered);
+        let outer = md5_behind_a_block(self.outer, &inner);
+        Authenticator::from_slice(&outer)
+    }
+}
+
+/// The MD5 of one block, which led to `state`, with `data` behind it.
+fn md5_behind_a_block(mut state: [u32; 4], data: &[u8]) -> [u8; 16] {
+    let (blocks, rest) = data.as_chunks::<MD5_BLOCK>();
+    compress(&mut state, blocks);
+    // RFC 1321 §3.1, §3.2: a one bit, zeros, and the length in bits.
+    let mut tail = [0; 2 * MD5_BLOCK];
+    let padding = rest.iter().copied().chain([0x80]);
+    tail.iter_mut().zip(padding).for_each(|(to, from)| *to = from);
+    let bits = (MD5_BLOCK as u64 + data.len() as u64).wrapping_mul(8).to_le_bytes();
+    let (tail, _) = tail.as_chunks_mut::<MD5_BLOCK>();
+    let blocks = if rest.len() + 1 + bits.len() > MD5_BLOCK { 2 } else { 1 };
+    let tail = tail.get_mut(..blocks).unwrap_or_default();
+    if let Some(length) = tail.last_mut().and_then(|block| block.last_chunk_mut::<8>()) {
+        *length = bits;
+    }
+    compress(&mut state, tail);
+    let mut digest = [0; 16];
+    for (to, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
+        *to = word.to_le_bytes();
+    }
+    digest
 }
 
 /// An authenticator: 16, 20 or 32 bytes.
@@ -146,7 +232,12 @@ impl MobilitySecurityAssociation {
     /// The authenticator over `covered`: the message from its type to the SPI of
     /// the authentication extension (RFC 5944 §3.5.1).
     pub fn authenticator(&self, covered: &[u8]) -> Authenticator {
-        let key = self.key.0.as_slice();
+        let key = match (&self.key.0, self.algorithm) {
+            (Form::HmacMd5(key), Algorithm::HmacMd5) => return key.authenticator(covered),
+            // Nothing is right under a key that is ready for another algorithm.
+            (Form::HmacMd5(_), _) => return Authenticator { bytes: [0; 32], len: 0 },
+            (Form::Plain(key), _) => key.as_slice(),
+        };
         match self.algorithm {
             Algorithm::HmacMd5 => hmac::<Hmac<Md5>>(key, covered),
             Algorithm::HmacSha1 => hmac::<Hmac<Sha1>>(key, covered),
@@ -164,7 +255,15 @@ impl MobilitySecurityAssociation {
     /// Whether `authenticator` is right for `covered`, in a time that does not
     /// depend on where they differ.
     pub fn verify(&self, covered: &[u8], authenticator: &[u8]) -> bool {
-        self.authenticator(covered).as_bytes().ct_eq(authenticator).into()
+        let right = self.authenticator(covered);
+        right.len > 0 && bool::from(right.as_bytes().ct_eq(authenticator))
+    }
+
+    /// The same association, quicker to use; its algorithm cannot be changed then.
+    #[must_use]
+    pub fn ready(mut self) -> Self {
+        self.key = self.key.ready_for(self.algorithm);
+        self
     }
 }
 
@@ -175,76 +274,6 @@ fn hmac<M: Mac + KeyInit>(key: &[u8], covered: &[u8]) -> Authenticator {
     };
     mac.update(covered);
     Authenticator::from_slice(&mac.finalize().into_bytes())
-}
-
-/// The associations of one agent or node, by peer and SPI.
-#[derive(Clone, Debug, Default)]
-pub struct SecurityAssociations {
-    mobile_nodes: BTreeMap<(Ipv4Addr, Spi), Arc<MobilitySecurityAssociation>>,
-    agents: BTreeMap<(Ipv4Addr, Spi), Arc<MobilitySecurityAssociation>>,
-}
-
-impl SecurityAssociations {
-    /// Adds or replaces an association with the mobile node of this home address.
-    pub fn insert_mobile_node(
-        &mut self,
-        home_address: Ipv4Addr,
-        association: MobilitySecurityAssociation,
-    ) {
-        self.mobile_nodes.insert((home_address, association.spi), Arc::new(association));
-    }
-
-    /// Adds or replaces an association with the agent of this address.
-    pub fn insert_agent(&mut self, address: Ipv4Addr, association: MobilitySecurityAssociation) {
-        self.agents.insert((address, association.spi), Arc::new(association));
-    }
-
-    /// The association with a mobile node under an SPI.
-    pub fn mobile_node(
-        &self,
-        home_address: Ipv4Addr,
-        spi: Spi,
-    ) -> Option<&Arc<MobilitySecurityAssociation>> {
-        self.mobile_nodes.get(&(home_address, spi))
-    }
-
-    /// The association with an agent under an SPI.
-    pub fn agent(&self, address: Ipv4Addr, spi: Spi) -> Option<&Arc<MobilitySecurityAssociation>> {
-        self.agents.get(&(address, spi))
-    }
-
-    /// The association to send to a mobile node with: that of the lowest SPI.
-    pub fn first_mobile_node(
-        &self,
-        home_address: Ipv4Addr,
-    ) -> Option<&Arc<MobilitySecurityAssociation>> {
-        first(&self.mobile_nodes, home_address)
-    }
-
-    /// The association to send to an agent with: that of the lowest SPI.
-    pub fn first_agent(&self, address: Ipv4Addr) -> Option<&Arc<MobilitySecurityAssociation>> {
-        first(&self.agents, address)
-    }
-
-    /// Every association with a mobile node, ordered by home address and SPI.
-    pub fn mobile_nodes(&self) -> impl Iterator<Item = (Ipv4Addr, &MobilitySecurityAssociation)> {
-        self.mobile_nodes.iter().map(|((address, _), association)| (*address, &**association))
-    }
-
-    /// Every association with an agent, ordered by address and SPI.
-    pub fn agents(&self) -> impl Iterator<Item = (Ipv4Addr, &MobilitySecurityAssociation)> {
-        self.agents.iter().map(|((address, _), association)| (*address, &**association))
-    }
-}
-
-type Associations = BTreeMap<(Ipv4Addr, Spi), Arc<MobilitySecurityAssociation>>;
-
-fn first(
-    associations: &Associations,
-    address: Ipv4Addr,
-) -> Option<&Arc<MobilitySecurityAssociation>> {
-    let range = (address, Spi(0))..=(address, Spi(u32::MAX));
-    associations.range(range).next().map(|(_, association)| association)
 }
 
 #[cfg(test)]
@@ -322,11 +351,10 @@ mod tests {
             ),
         ];
         for (algorithm, key, data, expected) in cases {
-            assert_eq!(
-                association(algorithm, &key).authenticator(&data).as_bytes(),
-                hex(expected),
-                "{algorithm:?}"
-            );
+            let association = association(algorithm, &key);
+            assert_eq!(association.authenticator(&data).as_bytes(), hex(expected), "{algorithm:?}");
+            let ready = association.ready();
+            assert_eq!(ready.authenticator(&data).as_bytes(), hex(expected), "{algorithm:?}");
         }
     }
 
@@ -391,8 +419,33 @@ mod tests {
         }
     }
 
+    /// Around the ends of a block, where the padding takes another one.
+    #[test]
+    fn a_ready_key_gives_the_same_authenticators_for_every_length() {
+        let data: Vec<u8> = (0..=255).cycle().take(300).collect();
+        for key_len in [0, 1, 16, 63, 64, 65, 200] {
+            let association = association(Algorithm::HmacMd5, &data[..key_len]);
+            let ready = association.clone().ready();
+            for len in 0..data.len() {
+                let (plain, quick) =
+                    (association.authenticator(&data[..len]), ready.authenticator(&data[..len]));
+                assert_eq!(plain.as_bytes(), quick.as_bytes(), "key {key_len}, data {len}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_ready_for_one_algorithm_is_right_for_no_other() {
+        let mut association = association(Algorithm::HmacMd5, b"key").ready();
+        association.algorithm = Algorithm::KeyedMd5;
+        assert!(!association.verify(b"covered", &[]));
+        assert!(!association.verify(b"covered", &[0; 16]));
+    }
+
     #[test]
     fn a_key_is_never_printed() {
+        let ready = association(Algorithm::HmacMd5, b"hunter2").ready();
+        assert!(format!("{ready:?}").contains("Key(hidden)"));
         assert!(!format!("{:?}", association(Algorithm::HmacMd5, b"hunter2")).contains("hunter2"));
     }
 }

@@ -173,7 +173,7 @@ fn the_example_is_read_as_it_was_meant() {
     let key: Vec<u8> = (0..16).collect();
     let same = homeport_proto::security::MobilitySecurityAssociation {
         key: homeport_proto::security::Key::new(key),
-        ..(**node).clone()
+        ..node.clone()
     };
     assert_eq!(node.authenticator(b"x").as_bytes(), same.authenticator(b"x").as_bytes());
     let agent = ha.security.agent(Ipv4Addr::new(10, 0, 2, 2), Spi(257)).unwrap();

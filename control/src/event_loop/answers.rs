@@ -13,6 +13,7 @@ use homeport_dataplane::verdict::{DropReason, PuntReason};
 use homeport_proto::binding::MobilityBinding;
 use homeport_proto::config::ForeignAgentConfig;
 use homeport_proto::counters::Counters;
+use homeport_proto::home_agent::HomeAgent;
 use homeport_proto::message::RequestFlags;
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
@@ -63,17 +64,21 @@ impl EventLoop {
 
     fn status(&self, now: Instant) -> Status {
         let config = &self.config;
-        let bindings: Vec<TenantId> = self.agent.bindings().map(|binding| binding.tenant).collect();
+        let bindings_of = |tenant: TenantId| -> usize {
+            let agents = self.agent.home_agents();
+            let of_tenant = agents.filter(|agent| agent.config().tenant == tenant);
+            of_tenant.map(HomeAgent::binding_count).sum()
+        };
+        let bindings: usize = self.agent.home_agents().map(HomeAgent::binding_count).sum();
         let visitors: Vec<Ipv4Addr> =
             self.agent.visitors().map(|visitor| visitor.state.care_of_address).collect();
         let home_agents = config.home_agents.iter().map(|agent| {
-            let of_agent = |binding: &&TenantId| **binding == agent.config.tenant;
             AgentView {
                 name: agent.name.clone(),
                 role: Role::HomeAgent,
                 tenant: agent.config.tenant.0,
                 address: agent.config.address,
-                registrations: count(bindings.iter().filter(of_agent).count()),
+                registrations: count(bindings_of(agent.config.tenant)),
                 limit: count(agent.config.max_bindings),
             }
         });
@@ -99,7 +104,7 @@ impl EventLoop {
             ports: u32::try_from(self.ports.len()).unwrap_or(u32::MAX),
             ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
                 .unwrap_or(u32::MAX),
-            bindings: count(bindings.len()),
+            bindings: count(bindings),
             visitors: count(visitors.len()),
             agents: home_agents.chain(foreign_agents).collect(),
             totals: self.ports.iter().map(Totals::from).sum(),
@@ -152,8 +157,7 @@ impl EventLoop {
     }
 
     fn binding_views(&self, now: Instant) -> Vec<BindingView> {
-        let view = |binding: &MobilityBinding| {
-            let since = self.bound_since.get(&(binding.tenant, binding.home_address));
+        let view = |binding: MobilityBinding| {
             let care_of_addresses = binding.registrations.iter().map(|registration| {
                 let care_of = registration.care_of;
                 let (udp_port, gre_key) = details(care_of.encapsulation);
@@ -180,7 +184,7 @@ impl EventLoop {
                 care_of_addresses: care_of_addresses.collect(),
                 home_link: binding.home_link.map(|port| self.port_name(port)),
                 mobile_networks: binding.mobile_networks.iter().map(ToString::to_string).collect(),
-                age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
+                age_seconds: now.saturating_since(binding.since).as_secs(),
             }
         };
         let mut views: Vec<BindingView> = self.agent.bindings().map(view).collect();
@@ -629,7 +633,7 @@ fn add_associations(
     security: &SecurityAssociations,
     agents: Role,
 ) {
-    let view = |role: Role, (peer, association): (Ipv4Addr, &MobilitySecurityAssociation)| {
+    let view = |role: Role, peer: Ipv4Addr, association: &MobilitySecurityAssociation| {
         let (replay, tolerance_seconds) = match association.replay {
             ReplayProtection::Timestamps { tolerance } => ("timestamps", Some(tolerance.as_secs())),
             ReplayProtection::Nonces => ("nonces", None),
@@ -645,8 +649,8 @@ fn add_associations(
             tolerance_seconds,
         }
     };
-    views.extend(security.mobile_nodes().map(|with| view(Role::MobileNode, with)));
-    views.extend(security.agents().map(|with| view(agents, with)));
+    views.extend(security.mobile_nodes().map(|(peer, one)| view(Role::MobileNode, peer, &one)));
+    views.extend(security.agents().map(|(peer, one)| view(agents, peer, one)));
 }
 
 /// The other end's port of a UDP tunnel, zero while it is not known, and the key of

@@ -91,7 +91,7 @@ impl ForeignAgent {
     ) -> Result<(), Refusal> {
         let security = &self.config.security;
         let home_address = received.body.home_address;
-        if security.first_mobile_node(home_address).is_none() {
+        if !security.knows_mobile_node(home_address) {
             return if self.config.require_mobile_foreign_authentication {
                 Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
             } else {
@@ -104,7 +104,7 @@ impl ForeignAgent {
                 .extension
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
-                .is_some_and(|association| received.verify(extension, association))
+                .is_some_and(|association| received.verify(extension, &association))
         });
         if valid && extensions.next().is_none() {
             Ok(())

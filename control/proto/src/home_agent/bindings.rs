@@ -39,7 +39,9 @@ impl HomeAgent {
         let request = &asked.request;
         let (home_address, care_of_address) = (request.home_address, request.care_of_address);
         let now = context.now.monotonic;
-        let granted = request.lifetime.min(self.config.max_lifetime);
+        let security = &self.config.security;
+        let limit = security.max_lifetime(home_address, asked.association.spi);
+        let granted = request.lifetime.min(self.config.max_lifetime).min(limit);
         let Tunnel { address, encapsulation, unproven, .. } = grant.tunnel;
         let care_of = CareOf {
             address,
@@ -67,9 +69,11 @@ impl HomeAgent {
         }
         let keeps_earlier = self.keeps_earlier(request);
         let home_link = self.home_network(home_address).and_then(|network| network.link);
-        let was_home = !self.bindings.contains_key(&home_address);
         let (tenant, home_agent) = self.key();
-        let binding = self.bindings.entry(home_address).or_insert_with(|| MobilityBinding {
+        let number = self.nodes.make(home_address);
+        let before = self.nodes.binding(number, (tenant, home_agent));
+        let was_home = before.is_none();
+        let mut binding = before.unwrap_or_else(|| MobilityBinding {
             tenant,
             home_address,
             home_agent,
@@ -77,6 +81,7 @@ impl HomeAgent {
             mobile_networks: Vec::new(),
             set_df: false,
             clamp_mss: false,
+            since: now,
             registrations: Vec::new(),
         });
         (binding.set_df, binding.clamp_mss) =
@@ -87,9 +92,10 @@ impl HomeAgent {
             binding.registrations.retain(|one| one.care_of.registered == care_of_address);
         }
         binding.put(registration);
-        let token = Token::Binding((tenant, home_agent), home_address);
-        context.timers.set(token, binding.next_expiry());
+        let ends = binding.next_expiry();
         context.push(Action::InstallBinding(binding.state()));
+        self.nodes.set_binding(number, binding, now);
+        self.expiries.set(&mut self.nodes, number, ends, now);
         // RFC 5944 §4.6: a node that was at home until now.
         if let (true, Some(port)) = (was_home, home_link) {
             self.announce(home_address, port, None, context);
@@ -109,9 +115,8 @@ impl HomeAgent {
             return None;
         }
         let before = self
-            .bindings
-            .get(&home_address)
-            .and_then(|binding| binding.registration(care_of.registered))
+            .binding(home_address)
+            .and_then(|binding| binding.registration(care_of.registered).copied())
             .filter(|before| {
                 before.care_of.address == care_of.address
                     && before.care_of.encapsulation == care_of.encapsulation
@@ -141,24 +146,30 @@ impl HomeAgent {
         keep: impl FnMut(&Registration) -> bool,
     ) -> bool {
         let key = self.key();
-        let Some(binding) = self.bindings.get_mut(&home_address) else { return false };
+        let now = context.now.monotonic;
+        let Some(number) = self.nodes.find(home_address) else { return false };
+        let Some(mut binding) = self.nodes.binding(number, key) else { return false };
         let before = binding.registrations.len();
         binding.registrations.retain(keep);
-        let token = Token::Binding(key, home_address);
-        context.timers.set(token, binding.next_expiry());
         if binding.registrations.iter().all(|one| one.proof.is_none()) {
             context.timers.stop(Token::Proof(key, home_address));
         }
-        if binding.registrations.is_empty() {
-            self.bindings.remove(&home_address);
+        let after = binding.registrations.len();
+        let (ends, state) = (binding.next_expiry(), binding.state());
+        self.nodes.set_binding(number, binding, now);
+        self.expiries.set(&mut self.nodes, number, ends, now);
+        if after == 0 {
+            if let Some(node) = self.nodes.get_mut(number) {
+                node.tidy(now);
+            }
             self.stop_announcing(home_address, context);
             context.push(Action::RemoveBinding { tenant: key.0, home_address });
             return true;
         }
-        if binding.registrations.len() == before {
+        if after == before {
             return false;
         }
-        context.push(Action::InstallBinding(binding.state()));
+        context.push(Action::InstallBinding(state));
         true
     }
 

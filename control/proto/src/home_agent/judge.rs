@@ -5,13 +5,14 @@ use core::net::Ipv4Addr;
 
 use super::extra::Extras;
 use super::tunnel::Tunnel;
-use super::{Asked, Association, ForeignHome, Grant, HomeAgent};
+use super::{Asked, ForeignHome, Grant, HomeAgent};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
 use crate::message::{
     AuthenticationKind, Extension, Received, RegistrationRequest, ReplyCode, RequestFlags,
 };
+use crate::security::MobilitySecurityAssociation;
 
 impl HomeAgent {
     /// RFC 5944 §3.8.2.1 d: an extension without association silences the
@@ -44,7 +45,7 @@ impl HomeAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
-    ) -> Result<(Association, bool), DiscardReason> {
+    ) -> Result<(MobilitySecurityAssociation, bool), DiscardReason> {
         let home_address = received.body.home_address;
         let security = &self.config.security;
         // "All indicated authentications are carried out": this one cannot be.
@@ -63,20 +64,20 @@ impl HomeAgent {
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
                 .ok_or(DiscardReason::NoSecurityAssociation)?;
-            authentic &= received.verify(extension, association);
+            authentic &= received.verify(extension, &association);
             // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
             authentic &= chosen.is_none() || self.config.profile != Profile::Rfc2002;
             chosen.get_or_insert(association);
         }
         match (chosen, self.config.profile) {
-            (Some(association), _) => Ok((Arc::clone(association), authentic)),
+            (Some(association), _) => Ok((association, authentic)),
             (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
             (None, Profile::Rfc5944 | Profile::Dmnr) => Err(DiscardReason::NoAuthentication),
             // RFC 2002 §3.8.2.1: a request without is denied too.
             (None, Profile::Rfc2002) => {
                 let association = security.first_mobile_node(home_address);
                 let association = association.ok_or(DiscardReason::NoSecurityAssociation)?;
-                Ok((Arc::clone(association), false))
+                Ok((association, false))
             }
         }
     }
@@ -181,7 +182,7 @@ impl HomeAgent {
         let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(effective));
         if at_home
             || context.is_local(effective)
-            || self.bindings.contains_key(&effective)
+            || self.is_bound(effective)
             || registered == request.home_address
         {
             return Err(ReplyCode::HA_PROHIBITED);
@@ -190,12 +191,15 @@ impl HomeAgent {
     }
 
     pub(super) fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), ReplyCode> {
-        let Some(binding) = self.bindings.get(&request.home_address) else {
-            let full = self.bindings.len() >= self.config.max_bindings;
+        if !self.is_bound(request.home_address) {
+            let full = self.binding_count() >= self.config.max_bindings;
             return if full { Err(ReplyCode::HA_INSUFFICIENT_RESOURCES) } else { Ok(()) };
-        };
-        let adds =
-            self.keeps_earlier(request) && binding.registration(request.care_of_address).is_none();
+        }
+        if !self.keeps_earlier(request) {
+            return Ok(());
+        }
+        let Some(binding) = self.binding(request.home_address) else { return Ok(()) };
+        let adds = binding.registration(request.care_of_address).is_none();
         if adds && binding.registrations.len() >= usize::from(self.max_simultaneous()) {
             return Err(ReplyCode::TOO_MANY_SIMULTANEOUS_BINDINGS);
         }

@@ -21,6 +21,7 @@ use homeport_wire::MOBILE_IP_PORT;
 use homeport_wire::icmpv4::{ECHO_REPLY, ECHO_REQUEST, Icmpv4Packet};
 
 use super::extra::CHALLENGE_LEN;
+use super::node::Node;
 use super::{Asked, HomeAgent};
 use crate::agent::{Context, Token};
 use crate::binding::{PathProof, Registration};
@@ -45,7 +46,7 @@ fn question_after(asked: usize) -> Duration {
 pub(super) struct ProvenPath {
     address: Ipv4Addr,
     port: u16,
-    at: Instant,
+    pub(super) at: Instant,
 }
 
 /// A challenge that a node was given and has not answered yet.
@@ -55,7 +56,7 @@ pub(super) struct Challenge {
     /// Where it was sent to: only there it is known.
     address: Ipv4Addr,
     port: u16,
-    expires: Instant,
+    pub(super) expires: Instant,
 }
 
 impl HomeAgent {
@@ -73,8 +74,8 @@ impl HomeAgent {
         port: u16,
         now: Instant,
     ) -> bool {
-        self.nodes.get(&home_address).is_some_and(|node| {
-            node.proven.iter().any(|path| {
+        self.nodes.of(home_address).and_then(Node::more).is_some_and(|more| {
+            more.proven.iter().any(|path| {
                 (path.address, path.port) == (address, port)
                     && now.saturating_since(path.at) < PROVEN_TIME
             })
@@ -90,7 +91,7 @@ impl HomeAgent {
         context: &Context<'_>,
     ) {
         let at = context.now.monotonic;
-        let proven = &mut self.node(home_address, context).proven;
+        let proven = &mut self.node(home_address).make_more(at).proven;
         proven.retain(|path| (path.address, path.port) != (address, port));
         proven.push_front(ProvenPath { address, port, at });
         proven.truncate(PROVEN_PATHS);
@@ -113,15 +114,16 @@ impl HomeAgent {
             port: asked.datagram.source_port,
             expires: context.now.monotonic + CHALLENGE_LIFETIME,
         };
-        self.node(asked.request.home_address, context).challenge = Some(challenge);
+        let node = self.node(asked.request.home_address);
+        node.make_more(context.now.monotonic).challenge = Some(challenge);
         value
     }
 
     /// Whether a request answers the challenge, from where it was sent to and in
     /// time.
     pub(super) fn answers_challenge(&self, asked: &Asked<'_, '_>, context: &Context<'_>) -> bool {
-        let node = self.nodes.get(&asked.request.home_address);
-        node.and_then(|node| node.challenge).is_some_and(|challenge| {
+        let node = self.nodes.of(asked.request.home_address).and_then(Node::more);
+        node.and_then(|more| more.challenge).is_some_and(|challenge| {
             let datagram = asked.datagram;
             (challenge.address, challenge.port) == (datagram.source, datagram.source_port)
                 && context.now.monotonic < challenge.expires
@@ -132,11 +134,11 @@ impl HomeAgent {
     }
 
     /// A challenge is good for one answer, right or wrong.
-    pub(super) fn spend_challenge(&mut self, asked: &Asked<'_, '_>, context: &Context<'_>) {
+    pub(super) fn spend_challenge(&mut self, asked: &Asked<'_, '_>) {
         let answered =
             asked.signed_extensions().any(|extension| matches!(extension, Extension::Challenge(_)));
-        if answered {
-            self.node(asked.request.home_address, context).challenge = None;
+        if answered && let Some(more) = self.node(asked.request.home_address).more_mut() {
+            more.challenge = None;
         }
     }
 
@@ -149,11 +151,19 @@ impl HomeAgent {
         (received, sent): (usize, usize),
         context: &mut Context<'_>,
     ) {
-        let Some(binding) = self.bindings.get_mut(&home_address) else { return };
-        let mut registrations = binding.registrations.iter_mut();
-        let registration = registrations.find(|one| one.care_of.registered == care_of_address);
-        if let Some(proof) = registration.and_then(|registration| registration.proof.as_mut()) {
-            proof.allowance = (proof.allowance + 3 * received).saturating_sub(sent);
+        // Most tunnels lack none.
+        if !self.is_questioned(home_address) {
+            return;
+        }
+        let questioned = self.change_binding(home_address, context, |binding| {
+            let mut registrations = binding.registrations.iter_mut();
+            let registration = registrations.find(|one| one.care_of.registered == care_of_address);
+            let proof = registration.and_then(|registration| registration.proof.as_mut());
+            proof.map(|proof| {
+                proof.allowance = (proof.allowance + 3 * received).saturating_sub(sent);
+            })
+        });
+        if questioned.flatten().is_some() {
             self.ask(home_address, context);
         }
     }
@@ -162,7 +172,7 @@ impl HomeAgent {
     pub(crate) fn ask(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
         let now = context.now.monotonic;
         let key = self.key();
-        let Some(binding) = self.bindings.get_mut(&home_address) else { return };
+        let Some(mut binding) = self.binding(home_address) else { return };
         let mut next = None;
         for registration in &mut binding.registrations {
             let path = TunnelPath {
@@ -190,6 +200,7 @@ impl HomeAgent {
             let due = end.min(at(proof.asked));
             next = Some(next.map_or(due, |before: Instant| before.min(due)));
         }
+        self.change_binding(home_address, context, |kept| *kept = binding);
         context.timers.set(Token::Proof(key, home_address), next);
         self.give_up(home_address, context);
     }
@@ -249,7 +260,7 @@ impl HomeAgent {
     /// The tunnel that a message came out of, by its place among the binding's:
     /// right are address, kind and port, or the port is not known (RFC 3519 §4.6).
     fn tunnel_of(&self, echo: &TunnelledEcho<'_>) -> Option<usize> {
-        let binding = self.bindings.get(&echo.inner_source)?;
+        let binding = self.binding(echo.inner_source)?;
         let place = |wanted: u16| {
             binding.registrations.iter().position(|registration| {
                 let care_of = &registration.care_of;
@@ -264,19 +275,34 @@ impl HomeAgent {
         place(echo.source_port).or_else(|| place(0))
     }
 
-    fn registration_at(
+    fn registration_at(&self, home_address: Ipv4Addr, index: usize) -> Option<Registration> {
+        self.binding(home_address)?.registrations.get(index).copied()
+    }
+
+    fn set_registration(
         &mut self,
         home_address: Ipv4Addr,
         index: usize,
-    ) -> Option<&mut Registration> {
-        self.bindings.get_mut(&home_address)?.registrations.get_mut(index)
+        registration: Registration,
+        context: &Context<'_>,
+    ) {
+        self.change_binding(home_address, context, |binding| {
+            if let Some(before) = binding.registrations.get_mut(index) {
+                *before = registration;
+            }
+        });
+    }
+
+    /// Whether a tunnel of the node is asked for a proof.
+    fn is_questioned(&self, home_address: Ipv4Addr) -> bool {
+        self.nodes.of(home_address).is_some_and(|node| !node.is_plain())
     }
 
     /// RFC 3519 §4.6: the first keepalive says which port a half-bound tunnel has.
     fn bind(&mut self, echo: &TunnelledEcho<'_>, index: usize, context: &mut Context<'_>) {
         let (home_address, port) = (echo.inner_source, echo.source_port);
         let known = self.knows_path(home_address, echo.source, port, context.now.monotonic);
-        let Some(registration) = self.registration_at(home_address, index) else { return };
+        let Some(mut registration) = self.registration_at(home_address, index) else { return };
         if registration.care_of.encapsulation != (Encapsulation::Udp { peer_port: 0 }) {
             return;
         }
@@ -285,6 +311,7 @@ impl HomeAgent {
         registration.care_of.unproven = wants_proof;
         registration.proof = wants_proof.then(|| new_proof(context));
         let care_of_address = registration.care_of.registered;
+        self.set_registration(home_address, index, registration, context);
         self.reinstall(home_address, context);
         context.counters.tunnels_bound += 1;
         context.push(Action::Event(Event::TunnelBound {
@@ -308,7 +335,7 @@ impl HomeAgent {
     ) {
         let (tenant, home_agent) = self.key();
         let home_address = echo.inner_source;
-        let Some(registration) = self.registration_at(home_address, index) else { return };
+        let Some(mut registration) = self.registration_at(home_address, index) else { return };
         let path = TunnelPath {
             tenant,
             outer: (home_agent, registration.care_of.address),
@@ -318,6 +345,7 @@ impl HomeAgent {
         let Some((packet, len)) = path.echo(ECHO_REPLY, identifier, data) else { return };
         if let Some(proof) = &mut registration.proof {
             proof.allowance = (proof.allowance + 3 * echo.packet_len()).saturating_sub(len);
+            self.set_registration(home_address, index, registration, context);
         }
         context.counters.keepalives_answered += 1;
         context.push(Action::Transmit(packet));
@@ -331,7 +359,7 @@ impl HomeAgent {
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
         let home_address = echo.inner_source;
-        let registration =
+        let mut registration =
             self.registration_at(home_address, index).ok_or(DiscardReason::StrayKeepalive)?;
         match registration.proof {
             Some(proof) if proof.nonce.to_be_bytes() == data => {}
@@ -339,6 +367,7 @@ impl HomeAgent {
         }
         registration.proof = None;
         registration.care_of.unproven = false;
+        self.set_registration(home_address, index, registration, context);
         context.counters.paths_proven += 1;
         self.remember_path(home_address, echo.source, echo.source_port, context);
         self.reinstall(home_address, context);
@@ -347,7 +376,7 @@ impl HomeAgent {
     }
 
     fn reinstall(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) {
-        if let Some(binding) = self.bindings.get(&home_address) {
+        if let Some(binding) = self.binding(home_address) {
             context.push(Action::InstallBinding(binding.state()));
         }
     }
@@ -355,13 +384,13 @@ impl HomeAgent {
     /// The home address that an address is reached by: itself, or that of the
     /// mobile router which has it behind it.
     pub(crate) fn bound_address(&self, address: Ipv4Addr) -> Option<Ipv4Addr> {
-        if self.bindings.contains_key(&address) {
+        if self.is_bound(address) {
             return Some(address);
         }
         let behind = self.config.mobile_networks.iter();
         let router = behind.filter(|network| network.prefix.contains(address));
         let router = router.max_by_key(|network| network.prefix.prefix_len())?.mobile_router;
-        self.bindings.contains_key(&router).then_some(router)
+        self.is_bound(router).then_some(router)
     }
 
     /// Data came out of a node's UDP tunnel from another port: a NAT on the way has
@@ -377,7 +406,7 @@ impl HomeAgent {
         source_port: u16,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
-        let binding = self.bindings.get(&home_address).ok_or(DiscardReason::StrayKeepalive)?;
+        let binding = self.binding(home_address).ok_or(DiscardReason::StrayKeepalive)?;
         let care_of = binding
             .registrations
             .iter()

@@ -48,15 +48,16 @@ impl HomeAgent {
         }
         context.counters.count_denial(code);
         let now = context.now.monotonic;
-        let node = self.node(asked.request.home_address, context);
+        let node = self.node(asked.request.home_address);
         let spaced = node
-            .last_failed_authentication
+            .more()
+            .and_then(|more| more.last_failed_authentication)
             .is_none_or(|last| now.saturating_since(last) >= FAILED_AUTHENTICATION_SPACING);
         if !spaced {
             context.counters.denials_suppressed += 1;
             return;
         }
-        node.last_failed_authentication = Some(now);
+        node.make_more(now).last_failed_authentication = Some(now);
         let identification = asked.request.identification;
         let extras = Extras::default();
         self.transmit(asked, code, asked.request.lifetime, identification, &extras, context);
@@ -76,7 +77,8 @@ impl HomeAgent {
         };
         context.counters.count_denial(code);
         let now = context.now.monotonic;
-        if !self.node(asked.request.home_address, context).denials.take(DENIALS_PER_SECOND, now) {
+        let node = self.node(asked.request.home_address).make_more(now);
+        if !node.denials.take(DENIALS_PER_SECOND, now) {
             context.counters.denials_suppressed += 1;
             return;
         }
@@ -106,7 +108,8 @@ impl HomeAgent {
                 timestamp_reply(request, context.now.ntp, freshness)
             }
             ReplayProtection::Nonces => self
-                .node(asked.request.home_address, context)
+                .node(asked.request.home_address)
+                .make_more(context.now.monotonic)
                 .nonces
                 .entry(asked.association.spi)
                 .or_default()

@@ -232,9 +232,8 @@ impl HomeAgent {
             return wanted;
         }
         let before = self
-            .bindings
-            .get(&asked.request.home_address)
-            .and_then(|binding| binding.registration(asked.request.care_of_address))
+            .binding(asked.request.home_address)
+            .and_then(|binding| binding.registration(asked.request.care_of_address).copied())
             .map(|registration| registration.care_of.encapsulation);
         match before {
             Some(Encapsulation::Gre { key: Some(key) }) => key,

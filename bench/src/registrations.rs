@@ -1,0 +1,467 @@
+//! Registrations of a control core, in process: how many a second, and what each
+//! binding costs in memory.
+//!
+//! One thread does what the control core does between the punt ring and the inject
+//! ring: a Registration Request goes into the agents; whatever they ask for is done
+//! in order, that is, the binding goes into the real binding table by the real
+//! installer, and the reply becomes an IPv4 packet with its checksums. The requests
+//! are signed before (by batches, outside of the measured time), come in random
+//! order from foreign agents all over, and carry timestamps that are right at the
+//! moment at which they are handed over. Time is virtual: reading the clock is not
+//! part of a registration, since the event loop reads it once for many.
+
+use std::net::Ipv4Addr;
+use std::time::Instant as WallClock;
+
+use homeport_control::inject;
+use homeport_control::install::{Installer, Tables};
+use homeport_dataplane::broadcast::ListenerWriter;
+use homeport_dataplane::table::{hash, lpm, source_route, visitor};
+use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::config::{
+    AgentConfig, HomeAgentConfig, HomeNetwork, NatPolicy, Prefix, Profile, TunnelPolicy,
+};
+use homeport_proto::message::{
+    AuthenticationKind, Identification, MessageWriter, RegistrationRequest, RequestFlags,
+};
+use homeport_proto::security::{
+    Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
+};
+use homeport_proto::{Action, Instant, Lifetime, MacAddress, Now, NtpTime, PortId, TenantId};
+
+/// The most nodes: what a home network of eight bits holds.
+pub const MAX_NODES: usize = 1 << 24;
+
+const TENANT: TenantId = TenantId(0);
+const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const HOME_NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
+/// Foreign agents are in here: 16,384 prefixes of 24 bits, each of which may send
+/// 2,000 messages a second.
+const FOREIGN_NETWORK: u32 = Ipv4Addr::new(100, 64, 0, 0).to_bits();
+const FOREIGN_BITS: u32 = 22;
+const LIFETIME: Lifetime = Lifetime(65_534);
+const SPI: Spi = Spi(256);
+const SEED: [u64; 2] = [0x5eed, 0x5eed];
+/// Requests signed at a time.
+const BATCH: usize = 1 << 15;
+/// Virtual time between two requests: half a million in a second.
+const PACE_NANOS: u64 = 2_000;
+
+/// What was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Figures {
+    /// Nodes that registered.
+    pub nodes: usize,
+    /// Registrations a second, of all that were measured.
+    pub per_second: f64,
+    /// The same for first registrations: a binding is made.
+    pub new_per_second: f64,
+    /// The same for renewals.
+    pub renewals_per_second: f64,
+    /// Registrations a second in the slowest batch of 32,768.
+    pub slowest_batch_per_second: f64,
+    /// How many registrations were measured.
+    pub registrations: u64,
+}
+
+/// What memory was measured.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Bindings held.
+    pub bindings: usize,
+    /// Resident bytes of the control plane with them: associations, bindings,
+    /// identifications, timers, and what the installer keeps of them.
+    pub control_bytes: usize,
+    /// Of these, what the associations took before any node was bound.
+    pub association_bytes: usize,
+    /// Resident bytes of the dataplane's tables.
+    pub table_bytes: usize,
+}
+
+/// Registers each of `nodes` nodes once, then renews them in random order until
+/// `seconds` of registering have gone by in all.
+///
+/// # Errors
+/// When a request is not answered as it must be: then the figures would be none.
+pub fn in_process(nodes: usize, seconds: f64) -> anyhow::Result<Figures> {
+    let nodes = nodes.clamp(1, MAX_NODES);
+    let mut bench = Bench::new(nodes, nodes);
+    let mut figures = Figures { nodes, slowest_batch_per_second: f64::MAX, ..Figures::default() };
+    let (mut new_seconds, mut renewal_seconds, mut renewals) = (0.0, 0.0, 0);
+    bench.each_batch(nodes, |count, elapsed| {
+        new_seconds += elapsed;
+        figures.slowest_batch_per_second =
+            figures.slowest_batch_per_second.min(count as f64 / elapsed);
+        true
+    })?;
+    bench.check_bound(nodes)?;
+    let left = seconds - new_seconds;
+    while renewal_seconds < left {
+        bench.each_batch(nodes, |count, elapsed| {
+            renewal_seconds += elapsed;
+            renewals += count;
+            figures.slowest_batch_per_second =
+                figures.slowest_batch_per_second.min(count as f64 / elapsed);
+            renewal_seconds < left
+        })?;
+    }
+    bench.check_bound(nodes)?;
+    figures.registrations = (nodes + renewals) as u64;
+    figures.per_second = figures.registrations as f64 / (new_seconds + renewal_seconds);
+    figures.new_per_second = nodes as f64 / new_seconds;
+    figures.renewals_per_second = if renewals == 0 { 0.0 } else { renewals as f64 / renewal_seconds };
+    Ok(figures)
+}
+
+/// Registers each of `bindings` nodes once, and `renewals` times more, and says what
+/// memory that takes. To be called in a process that has done nothing else, as it
+/// reads the resident set.
+///
+/// # Errors
+/// As [`in_process`], and when /proc cannot be read.
+pub fn memory(bindings: usize, renewals: usize) -> anyhow::Result<Memory> {
+    let bindings = bindings.clamp(1, MAX_NODES);
+    let start = resident()?;
+    let installer = filled_once(bindings)?;
+    let with_tables = resident()?;
+    let mut bench = Bench::with(installer, bindings, bindings);
+    // The buffers of a batch are no part of the control plane.
+    bench.requests.reserve_exact(BATCH);
+    let with_associations = resident()?;
+    for _ in 0..=renewals {
+        bench.each_batch(bindings, |_, _| true)?;
+    }
+    bench.check_bound(bindings)?;
+    bench.requests = Vec::new();
+    let end = resident()?;
+    Ok(Memory {
+        bindings,
+        control_bytes: end.saturating_sub(with_tables),
+        association_bytes: with_associations.saturating_sub(with_tables),
+        table_bytes: with_tables.saturating_sub(start),
+    })
+}
+
+/// Resident bytes of this process.
+fn resident() -> anyhow::Result<usize> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kilobytes = kilobytes.ok_or_else(|| anyhow::anyhow!("/proc/self/status has no VmRSS"))?;
+    Ok(kilobytes.trim().parse::<usize>()? * 1024)
+}
+
+fn installer(capacity: usize) -> Installer {
+    Installer::new(
+        Tables {
+            bindings: hash::table(capacity, SEED),
+            listeners: ListenerWriter::new(1, SEED),
+            visitors: visitor::visitors(1, SEED),
+            locals: hash::table(16, SEED),
+            routes: lpm::routes(16, SEED),
+            source_routes: source_route::source_routes(16, SEED),
+            neighbors: hash::table(16, SEED),
+        },
+        vec![TENANT],
+    )
+}
+
+/// An installer whose binding table has been full once, so that all its memory is
+/// resident.
+fn filled_once(capacity: usize) -> anyhow::Result<Installer> {
+    use homeport_proto::action::{BindingState, CareOf};
+    let mut installer = installer(capacity);
+    for number in 0..capacity {
+        let care_of = CareOf {
+            address: care_of_address(number),
+            registered: care_of_address(number),
+            encapsulation: homeport_proto::Encapsulation::IpInIp,
+            reverse_tunnel: true,
+            co_located: false,
+            broadcast: false,
+            unproven: false,
+            lifetime: LIFETIME,
+        };
+        installer.apply(&Action::InstallBinding(BindingState {
+            tenant: TENANT,
+            home_address: home_address(number),
+            home_agent: HOME_AGENT,
+            care_of_addresses: std::iter::once(care_of).collect(),
+            home_link: None,
+            mobile_networks: Vec::new(),
+            set_df: false,
+            clamp_mss: false,
+        }));
+    }
+    for number in 0..capacity {
+        let home_address = home_address(number);
+        installer.apply(&Action::RemoveBinding { tenant: TENANT, home_address });
+    }
+    anyhow::ensure!(!installer.is_late(), "the binding table has less room than it says");
+    Ok(installer)
+}
+
+fn home_address(number: usize) -> Ipv4Addr {
+    Ipv4Addr::from_bits(HOME_NETWORK.to_bits() + number as u32)
+}
+
+fn care_of_address(number: usize) -> Ipv4Addr {
+    let bits = mixed(number as u64) as u32 & ((1 << FOREIGN_BITS) - 1);
+    Ipv4Addr::from_bits(FOREIGN_NETWORK | bits)
+}
+
+/// A bijection that leaves no pattern.
+fn mixed(number: u64) -> u64 {
+    let mut word = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    word = (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ word >> 31
+}
+
+fn association(number: usize) -> MobilitySecurityAssociation {
+    let number = number as u64;
+    let key = [mixed(number), mixed(!number)].map(u64::to_be_bytes).concat();
+    MobilitySecurityAssociation {
+        spi: SPI,
+        algorithm: Algorithm::HmacMd5,
+        key: Key::new(key),
+        replay: ReplayProtection::default(),
+    }
+}
+
+/// A request as it comes in: who it is from, and its bytes.
+struct Signed {
+    number: u32,
+    len: u8,
+    bytes: [u8; 64],
+}
+
+struct Bench {
+    agent: Agent,
+    installer: Installer,
+    requests: Vec<Signed>,
+    /// Requests so far: virtual time goes by them.
+    sequence: u64,
+    rounds: u64,
+    /// Bytes of replies: what cannot be left out by a clever compiler.
+    reply_bytes: u64,
+    replies: u64,
+}
+
+impl Bench {
+    fn new(nodes: usize, max_bindings: usize) -> Self {
+        Bench::with(installer(max_bindings), nodes, max_bindings)
+    }
+
+    fn with(installer: Installer, nodes: usize, max_bindings: usize) -> Self {
+        let mut security = SecurityAssociations::default();
+        for number in 0..nodes {
+            security.insert_mobile_node(home_address(number), association(number));
+        }
+        let home_agent = HomeAgentConfig {
+            tenant: TENANT,
+            address: HOME_AGENT,
+            home_networks: Prefix::new(HOME_NETWORK, 8)
+                .map(|prefix| HomeNetwork { prefix, link: None })
+                .into_iter()
+                .collect(),
+            profile: Profile::Rfc5944,
+            max_lifetime: LIFETIME,
+            max_bindings,
+            max_simultaneous: 1,
+            reverse_tunnel: true,
+            require_reverse_tunnel: false,
+            administratively_prohibited: false,
+            security,
+            require_foreign_home_authentication: false,
+            tunnels: TunnelPolicy::default(),
+            nat: NatPolicy::default(),
+            mobile_networks: Vec::new(),
+        };
+        let config = AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() };
+        Bench {
+            agent: Agent::new(config, [7; 32], now(0)),
+            installer,
+            requests: Vec::new(),
+            sequence: 1,
+            rounds: 0,
+            reply_bytes: 0,
+            replies: 0,
+        }
+    }
+
+    /// Registers every node once, in an order that is another one each time. After
+    /// each batch says how many it had and the seconds that it took, and goes on as
+    /// long as the answer is `true`.
+    fn each_batch(
+        &mut self,
+        nodes: usize,
+        mut measured: impl FnMut(usize, f64) -> bool,
+    ) -> anyhow::Result<()> {
+        self.rounds += 1;
+        let order = Order::new(nodes, self.rounds);
+        let mut numbers = order.peekable();
+        while numbers.peek().is_some() {
+            self.sign((&mut numbers).take(BATCH));
+            let replies = self.replies;
+            let start = WallClock::now();
+            self.register();
+            let elapsed = start.elapsed().as_secs_f64();
+            let count = self.requests.len();
+            anyhow::ensure!(
+                self.replies - replies == count as u64,
+                "{} replies to {count} requests",
+                self.replies - replies
+            );
+            if !measured(count, elapsed) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn sign(&mut self, numbers: impl Iterator<Item = usize>) {
+        self.requests.clear();
+        for (sequence, number) in (self.sequence..).zip(numbers) {
+            let request = RegistrationRequest {
+                flags: RequestFlags::REVERSE_TUNNEL,
+                lifetime: LIFETIME,
+                home_address: home_address(number),
+                home_agent: HOME_AGENT,
+                care_of_address: care_of_address(number),
+                identification: Identification(now(sequence).ntp.0),
+            };
+            let mut writer = MessageWriter::request(&request);
+            writer.authenticate(AuthenticationKind::MobileHome, &association(number));
+            let message = writer.finish();
+            let mut bytes = [0; 64];
+            for (to, from) in bytes.iter_mut().zip(&message) {
+                *to = *from;
+            }
+            self.requests.push(Signed { number: number as u32, len: message.len() as u8, bytes });
+        }
+    }
+
+    /// What is measured.
+    fn register(&mut self) {
+        let requests = std::mem::take(&mut self.requests);
+        for signed in &requests {
+            let now = now(self.sequence);
+            self.sequence += 1;
+            let datagram = Datagram {
+                tenant: TENANT,
+                port: PortId(0),
+                source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+                destination_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+                source: care_of_address(signed.number as usize),
+                destination: HOME_AGENT,
+                source_port: 434,
+                destination_port: 434,
+                ttl: 64,
+                payload: signed.bytes.get(..usize::from(signed.len)).unwrap_or_default(),
+            };
+            self.agent.handle_datagram(&datagram, now);
+            while let Some(action) = self.agent.poll_action() {
+                if self.installer.apply(&action) {
+                    continue;
+                }
+                if let Action::Transmit(packet) = action
+                    && let Ok(injection) = inject::transmit(&packet, |_| None)
+                {
+                    self.replies += 1;
+                    self.reply_bytes += injection.bytes.len() as u64;
+                }
+            }
+        }
+        self.requests = requests;
+    }
+
+    /// Every reply was an acceptance, and every node is bound and in the table.
+    fn check_bound(&self, nodes: usize) -> anyhow::Result<()> {
+        let accepted: u64 =
+            self.agent.counters().map(|(_, counters)| counters.registrations_accepted).sum();
+        let installed = self.installer.bindings().count();
+        let bound = self.agent.bindings().count();
+        anyhow::ensure!(
+            accepted == self.replies && bound == nodes && installed == nodes,
+            "{} replies, of which {accepted} accepted; {bound} nodes bound, {installed} in the table",
+            self.replies
+        );
+        std::hint::black_box(self.reply_bytes);
+        Ok(())
+    }
+}
+
+fn now(sequence: u64) -> Now {
+    let since_start = std::time::Duration::from_nanos(sequence * PACE_NANOS);
+    let unix = std::time::Duration::from_secs(1_800_000_000) + since_start;
+    Now {
+        monotonic: Instant(1_000_000_000 + sequence * PACE_NANOS),
+        ntp: NtpTime::from_unix(unix),
+    }
+}
+
+/// The numbers below `len`, each once, in an order that looks random: a Feistel
+/// network over the next power of four, walked until a number is below.
+struct Order {
+    len: u64,
+    half_bits: u32,
+    key: u64,
+    next: u64,
+}
+
+impl Order {
+    fn new(len: usize, key: u64) -> Self {
+        let len = len as u64;
+        let bits = 64 - len.saturating_sub(1).leading_zeros();
+        Order { len, half_bits: bits.div_ceil(2).max(1), key, next: 0 }
+    }
+
+    fn permuted(&self, number: u64) -> u64 {
+        let mask = (1 << self.half_bits) - 1;
+        let (mut left, mut right) = (number >> self.half_bits, number & mask);
+        for round in 0..4u64 {
+            let fed = mixed(right ^ self.key << 32 ^ round << 56) & mask;
+            (left, right) = (right, left ^ fed);
+        }
+        left << self.half_bits | right
+    }
+}
+
+impl Iterator for Order {
+    type Item = usize;
+
+    fn next(&mut self) -> Option<usize> {
+        while self.next < 1 << (2 * self.half_bits) {
+            let number = self.permuted(self.next);
+            self.next += 1;
+            if number < self.len {
+                return Some(number as usize);
+            }
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_has_every_number_once() {
+        for len in [1, 2, 3, 1_000, 4_096] {
+            let mut numbers: Vec<usize> = Order::new(len, 3).collect();
+            if len > 3 {
+                assert!(!numbers.is_sorted());
+            }
+            numbers.sort_unstable();
+            assert!(numbers.into_iter().eq(0..len));
+        }
+    }
+
+    #[test]
+    fn every_node_is_registered_and_renewed() {
+        let figures = in_process(2_000, 0.05).unwrap();
+        assert!(figures.registrations > 2_000, "{figures:?}");
+    }
+}

@@ -1,0 +1,530 @@
+//! What a home agent remembers of its nodes: one record each, found by one look-up.
+//!
+//! There may be sixteen million nodes, so a record is small: the plain case, one
+//! tunnel and timestamps, is in the record itself, 176 bytes with the memory of
+//! identifications and the links of its timer. Whatever is rarer, several tunnels,
+//! mobile networks, nonces, challenges, denials, is kept beside, and only while there
+//! is something to keep.
+//!
+//! Records never move and are never given up: what was accepted of a node must be
+//! refused later, bound or not. Only who was authentic, or failed to be under an
+//! association that there is, gets one, so the associations bound their number.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec;
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use homeport_wire::{PortId, TenantId};
+
+use super::Answered;
+use super::path::{Challenge, ProvenPath};
+use crate::action::CareOf;
+use crate::binding::{MobilityBinding, Registration};
+use crate::identification::{NonceHistory, TimestampHistory};
+use crate::limits::{
+    DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, PROVEN_TIME, TokenBucket,
+};
+use crate::message::{Identification, RequestFlags};
+use crate::security::Spi;
+use crate::{Encapsulation, Instant, Lifetime};
+
+/// The number of no node.
+pub(super) const NO_NODE: u32 = u32::MAX;
+
+/// Records of a chunk: growing takes no more than one, and moves none.
+const CHUNK: usize = 4_096;
+
+/// What is remembered of a node.
+#[derive(Debug)]
+pub(super) struct Node {
+    more: Option<Box<More>>,
+    pub(super) timestamps: TimestampHistory,
+    plain: PlainBinding,
+    home_address: Ipv4Addr,
+    previous: u32,
+    next: u32,
+    slot: u16,
+    waits: Waits,
+}
+
+/// Whether a node waits for the end of its binding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// It does not.
+    No,
+    /// In this slot of the wheel.
+    InSlot(u16),
+    /// Among those that are due soon.
+    Soon,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Waits {
+    No,
+    InSlot,
+    Soon,
+}
+
+/// What is remembered of few nodes.
+#[derive(Debug)]
+pub(super) struct More {
+    /// A binding that does not fit into the record.
+    binding: Option<MobilityBinding>,
+    pub(super) nonces: BTreeMap<Spi, NonceHistory>,
+    /// The last request that was fresh, and its answer, when it can come once more.
+    pub(super) answered: Option<Answered>,
+    pub(super) challenge: Option<Challenge>,
+    /// Where it was, the last place in front; at most `PROVEN_PATHS` places.
+    pub(super) proven: VecDeque<ProvenPath>,
+    pub(super) last_failed_authentication: Option<Instant>,
+    pub(super) denials: TokenBucket,
+}
+
+impl More {
+    fn new(now: Instant) -> Self {
+        More {
+            binding: None,
+            nonces: BTreeMap::new(),
+            answered: None,
+            challenge: None,
+            proven: VecDeque::new(),
+            last_failed_authentication: None,
+            denials: TokenBucket::full(DENIALS_PER_SECOND, now),
+        }
+    }
+
+    /// Whether it says no more than its absence would.
+    fn is_idle(&self, now: Instant) -> bool {
+        let failed_lately = self
+            .last_failed_authentication
+            .is_some_and(|last| now.saturating_since(last) < FAILED_AUTHENTICATION_SPACING);
+        self.binding.is_none()
+            && self.nonces.is_empty()
+            && self.answered.is_none()
+            && self.challenge.is_none_or(|challenge| challenge.expires <= now)
+            && self.proven.iter().all(|path| now.saturating_since(path.at) >= PROVEN_TIME)
+            && !failed_lately
+            && self.denials.is_full(DENIALS_PER_SECOND, now)
+    }
+}
+
+/// A binding of one tunnel, without mobile networks, and not in question. 48 bytes.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, packed(4))]
+struct PlainBinding {
+    identification: Identification,
+    registered_at: Instant,
+    /// Seconds of the monotonic clock.
+    since: u32,
+    address: Ipv4Addr,
+    registered: Ipv4Addr,
+    /// A GRE key or a UDP port.
+    parameter: u32,
+    /// Zero: none.
+    foreign_agent: Ipv4Addr,
+    lifetime: Lifetime,
+    /// [`NO_LINK`]: none.
+    home_link: PortId,
+    /// Seconds; zero: none.
+    keepalive: u16,
+    /// [`ABSENT`], or what kind of tunnel it is.
+    kind: u8,
+    flags: RequestFlags,
+    is: u8,
+}
+
+const NO_LINK: PortId = PortId(u16::MAX);
+
+/// There is no binding.
+const ABSENT: u8 = 0;
+/// The binding is in [`More`].
+const ELSEWHERE: u8 = 1;
+const IP_IN_IP: u8 = 2;
+const MINIMAL: u8 = 3;
+const GRE: u8 = 4;
+const KEYED_GRE: u8 = 5;
+const UDP: u8 = 6;
+const PLAIN_UDP: u8 = 7;
+
+// What is so of a plain binding, a bit each.
+const REVERSE: u8 = 1;
+const CO_LOCATED: u8 = 2;
+const BROADCAST: u8 = 4;
+const UNPROVEN: u8 = 8;
+const SET_DF: u8 = 16;
+const CLAMP_MSS: u8 = 32;
+
+impl PlainBinding {
+    const NONE: PlainBinding = PlainBinding {
+        identification: Identification(0),
+        registered_at: Instant(0),
+        since: 0,
+        address: Ipv4Addr::UNSPECIFIED,
+        registered: Ipv4Addr::UNSPECIFIED,
+        parameter: 0,
+        foreign_agent: Ipv4Addr::UNSPECIFIED,
+        lifetime: Lifetime::ZERO,
+        home_link: NO_LINK,
+        keepalive: 0,
+        kind: ABSENT,
+        flags: RequestFlags(0),
+        is: 0,
+    };
+
+    /// `None`: it is not plain.
+    fn of(binding: &MobilityBinding) -> Option<Self> {
+        let [registration] = binding.registrations.as_slice() else { return None };
+        let Registration { care_of, .. } = *registration;
+        let expires = care_of.lifetime.duration().map(|lasts| registration.registered_at + lasts);
+        let keepalive = registration.keepalive.unwrap_or_default();
+        let seconds = u16::try_from(keepalive.as_secs()).ok()?;
+        let is_plain = registration.proof.is_none()
+            && binding.mobile_networks.is_empty()
+            && registration.expires == expires
+            && registration.foreign_agent.is_none_or(|agent| !agent.is_unspecified())
+            && registration.keepalive.is_none_or(|interval| !interval.is_zero())
+            && keepalive == Duration::from_secs(u64::from(seconds))
+            && binding.home_link != Some(NO_LINK);
+        if !is_plain {
+            return None;
+        }
+        let (kind, parameter) = match care_of.encapsulation {
+            Encapsulation::IpInIp => (IP_IN_IP, 0),
+            Encapsulation::Minimal => (MINIMAL, 0),
+            Encapsulation::Gre { key: None } => (GRE, 0),
+            Encapsulation::Gre { key: Some(key) } => (KEYED_GRE, key),
+            Encapsulation::Udp { peer_port } => (UDP, u32::from(peer_port)),
+            Encapsulation::PlainUdp { peer_port } => (PLAIN_UDP, u32::from(peer_port)),
+        };
+        let is = [
+            (care_of.reverse_tunnel, REVERSE),
+            (care_of.co_located, CO_LOCATED),
+            (care_of.broadcast, BROADCAST),
+            (care_of.unproven, UNPROVEN),
+            (binding.set_df, SET_DF),
+            (binding.clamp_mss, CLAMP_MSS),
+        ];
+        let is = is.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
+        Some(PlainBinding {
+            identification: registration.identification,
+            registered_at: registration.registered_at,
+            since: seconds_of(binding.since),
+            address: care_of.address,
+            registered: care_of.registered,
+            parameter,
+            foreign_agent: registration.foreign_agent.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            lifetime: care_of.lifetime,
+            home_link: binding.home_link.unwrap_or(NO_LINK),
+            keepalive: seconds,
+            kind,
+            flags: registration.flags,
+            is,
+        })
+    }
+
+    const fn encapsulation(self) -> Encapsulation {
+        #[expect(clippy::cast_possible_truncation, reason = "a port was widened")]
+        let peer_port = self.parameter as u16;
+        match self.kind {
+            MINIMAL => Encapsulation::Minimal,
+            GRE => Encapsulation::Gre { key: None },
+            KEYED_GRE => Encapsulation::Gre { key: Some(self.parameter) },
+            UDP => Encapsulation::Udp { peer_port },
+            PLAIN_UDP => Encapsulation::PlainUdp { peer_port },
+            _ => Encapsulation::IpInIp,
+        }
+    }
+
+    fn expires(self) -> Option<Instant> {
+        let registered_at = self.registered_at;
+        self.lifetime.duration().map(|lasts| registered_at + lasts)
+    }
+
+    fn binding(
+        self,
+        (tenant, home_agent): (TenantId, Ipv4Addr),
+        home_address: Ipv4Addr,
+    ) -> MobilityBinding {
+        let is = |bit: u8| self.is & bit != 0;
+        let care_of = CareOf {
+            address: self.address,
+            registered: self.registered,
+            encapsulation: self.encapsulation(),
+            reverse_tunnel: is(REVERSE),
+            co_located: is(CO_LOCATED),
+            broadcast: is(BROADCAST),
+            unproven: is(UNPROVEN),
+            lifetime: self.lifetime,
+        };
+        let keepalive = Duration::from_secs(u64::from(self.keepalive));
+        let registration = Registration {
+            care_of,
+            flags: self.flags,
+            identification: self.identification,
+            registered_at: self.registered_at,
+            expires: self.expires(),
+            foreign_agent: Some(self.foreign_agent).filter(|agent| !agent.is_unspecified()),
+            keepalive: Some(keepalive).filter(|interval| !interval.is_zero()),
+            proof: None,
+        };
+        MobilityBinding {
+            tenant,
+            home_address,
+            home_agent,
+            home_link: Some(self.home_link).filter(|port| *port != NO_LINK),
+            mobile_networks: Vec::new(),
+            set_df: is(SET_DF),
+            clamp_mss: is(CLAMP_MSS),
+            since: Instant(u64::from(self.since) * NANOS),
+            registrations: vec![registration],
+        }
+    }
+}
+
+const NANOS: u64 = 1_000_000_000;
+
+fn seconds_of(at: Instant) -> u32 {
+    u32::try_from(at.0 / NANOS).unwrap_or(u32::MAX)
+}
+
+impl Node {
+    fn new(home_address: Ipv4Addr) -> Self {
+        Node {
+            more: None,
+            timestamps: TimestampHistory::default(),
+            plain: PlainBinding::NONE,
+            home_address,
+            previous: NO_NODE,
+            next: NO_NODE,
+            slot: 0,
+            waits: Waits::No,
+        }
+    }
+
+    pub(super) const fn home_address(&self) -> Ipv4Addr {
+        self.home_address
+    }
+
+    pub(super) const fn is_bound(&self) -> bool {
+        self.plain.kind != ABSENT
+    }
+
+    /// When the next of its care-of addresses ends.
+    pub(super) fn expires(&self) -> Option<Instant> {
+        match self.plain.kind {
+            ABSENT => None,
+            ELSEWHERE => self.full().and_then(MobilityBinding::next_expiry),
+            _ => self.plain.expires(),
+        }
+    }
+
+    fn full(&self) -> Option<&MobilityBinding> {
+        self.more.as_ref().and_then(|more| more.binding.as_ref())
+    }
+
+    /// Whether all of its binding is in the record; so it is of one tunnel, and not
+    /// in question.
+    pub(super) const fn is_plain(&self) -> bool {
+        self.plain.kind != ELSEWHERE
+    }
+
+    /// The rare rest, if there is any.
+    pub(super) fn more(&self) -> Option<&More> {
+        self.more.as_deref()
+    }
+
+    /// The rare rest, if there is any.
+    pub(super) fn more_mut(&mut self) -> Option<&mut More> {
+        self.more.as_deref_mut()
+    }
+
+    /// The rare rest, made if there was none.
+    pub(super) fn make_more(&mut self, now: Instant) -> &mut More {
+        self.more.get_or_insert_with(|| Box::new(More::new(now)))
+    }
+
+    /// Gives the memory back that is needed no more.
+    pub(super) fn tidy(&mut self, now: Instant) {
+        if self.more.as_ref().is_some_and(|more| more.is_idle(now)) {
+            self.more = None;
+        }
+    }
+
+    pub(super) const fn wait(&self) -> Wait {
+        match self.waits {
+            Waits::No => Wait::No,
+            Waits::InSlot => Wait::InSlot(self.slot),
+            Waits::Soon => Wait::Soon,
+        }
+    }
+
+    pub(super) const fn set_wait(&mut self, wait: Wait) {
+        self.waits = match wait {
+            Wait::No => Waits::No,
+            Wait::InSlot(slot) => {
+                self.slot = slot;
+                Waits::InSlot
+            }
+            Wait::Soon => Waits::Soon,
+        };
+    }
+
+    pub(super) const fn previous(&self) -> u32 {
+        self.previous
+    }
+
+    pub(super) const fn set_previous(&mut self, number: u32) {
+        self.previous = number;
+    }
+
+    pub(super) const fn next(&self) -> u32 {
+        self.next
+    }
+
+    pub(super) const fn set_next(&mut self, number: u32) {
+        self.next = number;
+    }
+}
+
+/// A home agent's nodes, and how many of them are bound.
+#[derive(Debug)]
+pub(super) struct NodeList {
+    chunks: Vec<Vec<Node>>,
+    len: u32,
+    bound: usize,
+    index: HashTable<u32>,
+    /// Stands in for a record that could not be found, which cannot happen.
+    spare: Node,
+}
+
+impl Default for NodeList {
+    fn default() -> Self {
+        NodeList {
+            chunks: Vec::new(),
+            len: 0,
+            bound: 0,
+            index: HashTable::new(),
+            spare: Node::new(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+}
+
+/// The operator chooses which nodes there may be, so the hash needs no secret.
+fn hash(home_address: Ipv4Addr) -> u64 {
+    FixedState::with_seed(0).hash_one(home_address.to_bits())
+}
+
+fn node_at(chunks: &[Vec<Node>], number: u32) -> Option<&Node> {
+    let number = number as usize;
+    chunks.get(number / CHUNK)?.get(number % CHUNK)
+}
+
+impl NodeList {
+    /// Makes room for the index of this many nodes, so that it need not grow while
+    /// they register.
+    pub(super) fn reserve(&mut self, nodes: usize) {
+        let (more, chunks) = (nodes.saturating_sub(self.index.len()), &self.chunks);
+        self.index.reserve(more, |number| index_hash(chunks, *number));
+    }
+
+    pub(super) fn find(&self, home_address: Ipv4Addr) -> Option<u32> {
+        let is_it = |number: &u32| {
+            node_at(&self.chunks, *number).is_some_and(|node| node.home_address == home_address)
+        };
+        self.index.find(hash(home_address), is_it).copied()
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Node> {
+        node_at(&self.chunks, number)
+    }
+
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Node> {
+        let number = number as usize;
+        self.chunks.get_mut(number / CHUNK)?.get_mut(number % CHUNK)
+    }
+
+    pub(super) fn of(&self, home_address: Ipv4Addr) -> Option<&Node> {
+        self.find(home_address).and_then(|number| self.get(number))
+    }
+
+    /// The node's number, and a record if it had none.
+    pub(super) fn make(&mut self, home_address: Ipv4Addr) -> u32 {
+        if let Some(number) = self.find(home_address) {
+            return number;
+        }
+        let number = self.len;
+        self.len += 1;
+        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
+            self.chunks.push(Vec::with_capacity(CHUNK));
+        }
+        if let Some(chunk) = self.chunks.last_mut() {
+            chunk.push(Node::new(home_address));
+        }
+        let chunks = &self.chunks;
+        let hash = hash(home_address);
+        self.index.insert_unique(hash, number, |number| index_hash(chunks, *number));
+        number
+    }
+
+    /// The node's record, made if it had none.
+    pub(super) fn make_node(&mut self, home_address: Ipv4Addr) -> &mut Node {
+        let number = self.make(home_address) as usize;
+        let chunk = self.chunks.get_mut(number / CHUNK);
+        chunk.and_then(|chunk| chunk.get_mut(number % CHUNK)).unwrap_or(&mut self.spare)
+    }
+
+    pub(super) const fn bound(&self) -> usize {
+        self.bound
+    }
+
+    /// The nodes, in the order in which they came first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Node> {
+        self.chunks.iter().flatten()
+    }
+
+    /// A node's binding. `key` is the home agent's.
+    pub(super) fn binding(
+        &self,
+        number: u32,
+        key: (TenantId, Ipv4Addr),
+    ) -> Option<MobilityBinding> {
+        let node = self.get(number)?;
+        match node.plain.kind {
+            ABSENT => None,
+            ELSEWHERE => node.full().cloned(),
+            _ => Some(node.plain.binding(key, node.home_address)),
+        }
+    }
+
+    /// Changes a node's binding; one without registrations is none.
+    pub(super) fn set_binding(&mut self, number: u32, binding: MobilityBinding, now: Instant) {
+        let Some(node) = self.get_mut(number) else { return };
+        let was_bound = node.is_bound();
+        if let Some(more) = &mut node.more {
+            more.binding = None;
+        }
+        node.plain = if binding.registrations.is_empty() {
+            PlainBinding::NONE
+        } else if let Some(plain) = PlainBinding::of(&binding) {
+            plain
+        } else {
+            node.make_more(now).binding = Some(binding);
+            PlainBinding { kind: ELSEWHERE, ..PlainBinding::NONE }
+        };
+        match (was_bound, node.is_bound()) {
+            (false, true) => self.bound += 1,
+            (true, false) => self.bound -= 1,
+            _ => {}
+        }
+    }
+}
+
+fn index_hash(chunks: &[Vec<Node>], number: u32) -> u64 {
+    node_at(chunks, number).map_or(0, |node| hash(node.home_address))
+}
