@@ -270,8 +270,9 @@ impl EventLoop {
     ) -> Result<Cleared, Refusal> {
         let bound = self
             .agent
-            .bindings()
-            .find(|bound| bound.tenant == tenant && bound.home_address == home_address);
+            .home_agents()
+            .filter(|agent| agent.config().tenant == tenant)
+            .find_map(|agent| agent.binding(home_address));
         let care_of_addresses = bound.map(|bound| count(bound.registrations.len()));
         let care_of_addresses = care_of_addresses.ok_or_else(|| {
             Refusal::not_found(
