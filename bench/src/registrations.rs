@@ -109,7 +109,8 @@ pub fn in_process(nodes: usize, seconds: f64) -> anyhow::Result<Figures> {
     figures.registrations = (nodes + renewals) as u64;
     figures.per_second = figures.registrations as f64 / (new_seconds + renewal_seconds);
     figures.new_per_second = nodes as f64 / new_seconds;
-    figures.renewals_per_second = if renewals == 0 { 0.0 } else { renewals as f64 / renewal_seconds };
+    figures.renewals_per_second =
+        if renewals == 0 { 0.0 } else { renewals as f64 / renewal_seconds };
     Ok(figures)
 }
 
@@ -395,10 +396,7 @@ impl Bench {
 fn now(sequence: u64) -> Now {
     let since_start = std::time::Duration::from_nanos(sequence * PACE_NANOS);
     let unix = std::time::Duration::from_secs(1_800_000_000) + since_start;
-    Now {
-        monotonic: Instant(1_000_000_000 + sequence * PACE_NANOS),
-        ntp: NtpTime::from_unix(unix),
-    }
+    Now { monotonic: Instant(1_000_000_000 + sequence * PACE_NANOS), ntp: NtpTime::from_unix(unix) }
 }
 
 /// The numbers below `len`, each once, in an order that looks random: a Feistel

@@ -117,9 +117,7 @@ impl Key {
     /// The same key, made ready for `algorithm`: it is good for no other then.
     fn ready_for(&self, algorithm: Algorithm) -> Self {
         match (&self.0, algorithm) {
-            (Form::Plain(bytes), Algorithm::HmacMd5) => {
-                Key(Form::HmacMd5(HmacMd5Key::new(bytes)))
-            }
+            (Form::Plain(bytes), Algorithm::HmacMd5) => Key(Form::HmacMd5(HmacMd5Key::new(bytes))),
             _ => self.clone(),
         }
     }

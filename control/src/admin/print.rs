@@ -61,7 +61,7 @@ pub fn status(status: &Status) -> String {
          config    {} (number {} since the start)\n\
          workers   {}, {} poll\n\
          ports     {} of {} up\n\
-         bindings  {}\n\
+         bindings  {}, of {} subscribers\n\
          visitors  {}\n\n",
         clean(&status.version),
         status.pid,
@@ -73,6 +73,7 @@ pub fn status(status: &Status) -> String {
         status.ports_up,
         status.ports,
         status.bindings,
+        status.subscribers,
         status.visitors,
     );
     out.push_str(&agents(&status.agents));
@@ -676,6 +677,7 @@ mod tests {
             ports: 2,
             ports_up: 1,
             bindings: 1,
+            subscribers: 2,
             visitors: 0,
             agents: vec![AgentView {
                 name: "ha".into(),

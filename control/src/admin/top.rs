@@ -335,6 +335,7 @@ mod tests {
                 ports: 1,
                 ports_up: 1,
                 bindings: 3,
+                subscribers: 3,
                 visitors: 0,
                 agents: Vec::new(),
                 totals: Totals { rx, dropped: rx, ..Totals::default() },

@@ -229,6 +229,9 @@ pub struct Status {
     pub ports_up: u32,
     /// Home addresses with a binding.
     pub bindings: u64,
+    /// Associations of the home agents with mobile nodes.
+    #[serde(default)]
+    pub subscribers: u64,
     /// Visitors registered.
     pub visitors: u64,
     /// The agents.

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use homeport_dataplane::table::binding::MAX_TUNNELS;
@@ -11,12 +12,14 @@ use homeport_proto::config::{
     AdvertiserConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Prefix,
     UdpTunnelling,
 };
+use homeport_proto::security::SecurityAssociations;
 use homeport_proto::{Lifetime, PortId, TenantId};
 
 use super::check::Checker;
 use super::file::{AdvertiserSection, File, ForeignAgentSection, HomeAgentSection};
 use super::read::At;
 use super::security::{Owner, security_associations};
+use super::subscribers::{self, LineError, SubscriberError};
 use super::value::{LifetimeText, ProfileName};
 use super::{Named, Port};
 
@@ -95,7 +98,7 @@ impl Checker<'_> {
         }
         let owner = Owner::HomeAgent { networks: &home_networks };
         let path = format!("home_agent[{name}].security_association");
-        let security = security_associations(
+        let mut security = security_associations(
             &section.security_association,
             owner,
             self.directory,
@@ -103,6 +106,9 @@ impl Checker<'_> {
             &mut self.keys,
             self.problems,
         );
+        if let Some(file) = &section.subscribers {
+            self.subscribers(file, &home_networks, &mut security);
+        }
         let policy = (*section.tunnel_df, *section.mss_clamp);
         let tunnels = self.tunnels(&section.encapsulations, policy.0, policy.1);
         let nat = self.nat_policy(section, &tunnels);
@@ -125,6 +131,34 @@ impl Checker<'_> {
             mobile_networks,
         };
         Some(Named { name, config })
+    }
+
+    /// The nodes of the subscriber file. Its errors are shown at the key that names it.
+    fn subscribers(
+        &mut self,
+        file: &At<PathBuf>,
+        networks: &[HomeNetwork],
+        security: &mut SecurityAssociations,
+    ) {
+        let path = self.directory.join(&**file);
+        match subscribers::read(&path, self.directory, networks, security) {
+            Ok(_) => {}
+            Err(SubscriberError::File(error)) => {
+                self.problems.add(file.span(), error.message, error.help);
+            }
+            Err(SubscriberError::Lines(errors, count)) => {
+                let name = file.display();
+                let more = count - errors.len();
+                for LineError { line, message, help } in errors {
+                    self.problems.add(file.span(), format!("{name}:{line}: {message}"), help);
+                }
+                if more > 0 {
+                    let message = format!("{name}: {more} more lines are wrong");
+                    let help = "correct these first, and check again";
+                    self.problems.add(file.span(), message, help);
+                }
+            }
+        }
     }
 
     /// Home networks of one tenant, or on one link, may not overlap: an address

@@ -79,6 +79,25 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             });
         }
     }
+    // Of a million nodes, how many changed.
+    for agent in &new.home_agents {
+        let mut before = old.home_agents.iter();
+        let Some(before) = before.find(|before| before.name == agent.name) else { continue };
+        let (new, old) = (&agent.config.security, &before.config.security);
+        let (added, removed, changed) = new.mobile_node_changes(old);
+        if added + removed + changed > 0 {
+            let (was, is) = (old.mobile_node_count(), new.mobile_node_count());
+            changes.push(Change {
+                path: format!("home_agent[{}].nodes", agent.name),
+                old: format!("{was} associations").into(),
+                new: format!(
+                    "{is} associations: {added} added, {removed} removed, {changed} changed"
+                )
+                .into(),
+                effect: Effect::Live,
+            });
+        }
+    }
     // Ports and NAPTs are numbered by their place in the file, and tables and state
     // go by the number.
     for (section, mut before, mut after) in

@@ -147,6 +147,8 @@ section! {
         tunnel_df: At<TunnelDfName> = TunnelDfName::Copy,
         /// Whether TCP is told of a tunnel's MTU.
         mss_clamp: At<bool> = false,
+        /// The file with its nodes, one on a line, relative to the config file.
+        subscribers: Option<At<PathBuf>>,
         /// The networks that it serves.
         home_network: Vec<HomeNetworkSection>,
         /// The networks behind its mobile routers.

@@ -54,34 +54,11 @@ pub fn read(path: &Path) -> Result<Secret, KeyFileError> {
     let name = path.display();
     let make =
         format!("make one: (umask 077; od -An -tx1 -N16 /dev/urandom | tr -d ' \\n' > {name})");
-    let file = match std::fs::File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            return refuse(format!("there is no key file {name}"), make);
-        }
-        Err(error) => {
-            let help = "run as a user who may read it, or name another file";
-            return refuse(format!("the key file {name} cannot be read: {error}"), help.into());
-        }
-    };
-    // The mode of what was opened, so that nobody can change it in between.
-    let metadata = match file.metadata() {
-        Ok(metadata) if metadata.is_file() => metadata,
-        Ok(_) => return refuse(format!("the key file {name} is no plain file"), make),
-        Err(error) => {
-            return refuse(format!("the key file {name} cannot be read: {error}"), make);
-        }
-    };
-    let mode = metadata.permissions().mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return refuse(
-            format!("the key file {name} has mode {mode:04o}: others than its owner may use it"),
-            format!("run: chmod 600 {name}"),
-        );
-    }
+    let file = open_private(path, "key file", &make)?;
     let mut text = Zeroizing::new(String::new());
-    if metadata.len() > MAX_FILE_LEN {
-        return refuse(format!("the key file {name} is {} bytes long", metadata.len()), make);
+    let len = file.metadata().map_or(0, |metadata| metadata.len());
+    if len > MAX_FILE_LEN {
+        return refuse(format!("the key file {name} is {len} bytes long"), make);
     }
     match file.take(MAX_FILE_LEN).read_to_string(&mut text) {
         Ok(_) => {}
@@ -102,6 +79,45 @@ pub fn read(path: &Path) -> Result<Secret, KeyFileError> {
         );
     }
     Ok(Secret(key))
+}
+
+/// Opens a file that only its owner may use. `what` it is, and how to `make` one, is
+/// said when it is not so.
+///
+/// # Errors
+/// When there is no such plain file, and when others may read or change it.
+pub(super) fn open_private(
+    path: &Path,
+    what: &str,
+    make: &str,
+) -> Result<std::fs::File, KeyFileError> {
+    let name = path.display();
+    let file = match std::fs::File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return refuse(format!("there is no {what} {name}"), make.into());
+        }
+        Err(error) => {
+            let help = "run as a user who may read it, or name another file";
+            return refuse(format!("the {what} {name} cannot be read: {error}"), help.into());
+        }
+    };
+    // The mode of what was opened, so that nobody can change it in between.
+    let metadata = match file.metadata() {
+        Ok(metadata) if metadata.is_file() => metadata,
+        Ok(_) => return refuse(format!("the {what} {name} is no plain file"), make.into()),
+        Err(error) => {
+            return refuse(format!("the {what} {name} cannot be read: {error}"), make.into());
+        }
+    };
+    let mode = metadata.permissions().mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return refuse(
+            format!("the {what} {name} has mode {mode:04o}: others than its owner may use it"),
+            format!("run: chmod 600 {name}"),
+        );
+    }
+    Ok(file)
 }
 
 fn not_hex(path: &Path) -> Result<Secret, KeyFileError> {

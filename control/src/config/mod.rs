@@ -21,6 +21,7 @@ pub mod problem;
 pub mod read;
 pub mod security;
 mod source_routes;
+pub mod subscribers;
 #[cfg(test)]
 mod tests;
 pub mod tunnel;

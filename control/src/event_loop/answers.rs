@@ -72,15 +72,13 @@ impl EventLoop {
         let bindings: usize = self.agent.home_agents().map(HomeAgent::binding_count).sum();
         let visitors: Vec<Ipv4Addr> =
             self.agent.visitors().map(|visitor| visitor.state.care_of_address).collect();
-        let home_agents = config.home_agents.iter().map(|agent| {
-            AgentView {
-                name: agent.name.clone(),
-                role: Role::HomeAgent,
-                tenant: agent.config.tenant.0,
-                address: agent.config.address,
-                registrations: count(bindings_of(agent.config.tenant)),
-                limit: count(agent.config.max_bindings),
-            }
+        let home_agents = config.home_agents.iter().map(|agent| AgentView {
+            name: agent.name.clone(),
+            role: Role::HomeAgent,
+            tenant: agent.config.tenant.0,
+            address: agent.config.address,
+            registrations: count(bindings_of(agent.config.tenant)),
+            limit: count(agent.config.max_bindings),
         });
         let foreign_agents = config.foreign_agents.iter().map(|agent| {
             let of_agent = |address: &&Ipv4Addr| **address == agent.config.care_of_address;
@@ -105,6 +103,13 @@ impl EventLoop {
             ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
                 .unwrap_or(u32::MAX),
             bindings: count(bindings),
+            subscribers: count(
+                config
+                    .home_agents
+                    .iter()
+                    .map(|agent| agent.config.security.mobile_node_count())
+                    .sum(),
+            ),
             visitors: count(visitors.len()),
             agents: home_agents.chain(foreign_agents).collect(),
             totals: self.ports.iter().map(Totals::from).sum(),

@@ -205,6 +205,7 @@ impl Report {
             ports: 0,
             ports_up: 0,
             bindings: 0,
+            subscribers: 0,
             visitors: 0,
             agents: vec![AgentView {
                 name: config.interface.clone(),

@@ -289,6 +289,7 @@ pub(crate) fn status() -> Status {
         ports: 2,
         ports_up: 2,
         bindings: 1,
+        subscribers: 1,
         visitors: 1,
         agents: vec![AgentView {
             name: "ha".into(),

@@ -27,9 +27,7 @@ use super::path::{Challenge, ProvenPath};
 use crate::action::CareOf;
 use crate::binding::{MobilityBinding, Registration};
 use crate::identification::{NonceHistory, TimestampHistory};
-use crate::limits::{
-    DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, PROVEN_TIME, TokenBucket,
-};
+use crate::limits::{DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, PROVEN_TIME, TokenBucket};
 use crate::message::{Identification, RequestFlags};
 use crate::security::Spi;
 use crate::{Encapsulation, Instant, Lifetime};

@@ -292,8 +292,7 @@ impl MobileNodes {
 
     /// The node's association with the highest SPI below `spi`.
     fn before(&self, home_address: Ipv4Addr, spi: Spi) -> Option<u32> {
-        let places =
-            core::iter::successors(self.first(home_address), |place| self.next_of(*place));
+        let places = core::iter::successors(self.first(home_address), |place| self.next_of(*place));
         places.take_while(|place| self.entry(*place).is_some_and(|entry| entry.spi < spi)).last()
     }
 

@@ -1,10 +1,10 @@
 use super::*;
-use alloc::vec;
 use crate::NtpTime;
-use crate::binding::{MobilityBinding, Registration};
 use crate::action::CareOf;
+use crate::binding::{MobilityBinding, Registration};
 use crate::message::{Identification, RequestFlags};
 use crate::{Encapsulation, Lifetime};
+use alloc::vec;
 use homeport_wire::TenantId;
 
 const SECOND: u64 = 1_000_000_000;
@@ -53,7 +53,12 @@ impl World {
         self.set(Ipv4Addr::from_bits(0x0a00_0000 + node), Vec::new(), None);
     }
 
-    fn set(&mut self, home_address: Ipv4Addr, registrations: Vec<Registration>, ends: Option<Instant>) {
+    fn set(
+        &mut self,
+        home_address: Ipv4Addr,
+        registrations: Vec<Registration>,
+        ends: Option<Instant>,
+    ) {
         let binding = MobilityBinding {
             tenant: KEY.0,
             home_address,
@@ -173,7 +178,8 @@ fn random_lives_end_when_they_must() {
     let mut random = 1u64;
     let mut expired = 0;
     for _ in 0..20_000 {
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random =
+            random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let node = u32::try_from(random >> 56).unwrap();
         let lifetime = match random >> 32 & 7 {
             0 => 1,
