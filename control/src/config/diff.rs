@@ -80,7 +80,14 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         }
     }
     // Of a million nodes, how many changed.
+    let has_file = |config: &Config, name: &str| {
+        let mut sections = config.file.home_agent.iter();
+        sections.any(|section| section.name.0 == *name && section.subscribers.is_some())
+    };
     for agent in &new.home_agents {
+        if !has_file(old, &agent.name) && !has_file(new, &agent.name) {
+            continue;
+        }
         let mut before = old.home_agents.iter();
         let Some(before) = before.find(|before| before.name == agent.name) else { continue };
         let (new, old) = (&agent.config.security, &before.config.security);

@@ -5,7 +5,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-const KEY: &str = "000102030405060708090a0b0c0d0e0f";
+const KEY: &str = "101112131415161718191a1b1c1d1e1f";
 
 /// A directory, gone when dropped.
 struct Room(PathBuf);
@@ -68,7 +68,7 @@ fn nodes_are_read_with_comments_blank_lines_and_either_line_end() {
     let security = Room::new().read(&text).unwrap();
     assert_eq!(security.mobile_node_count(), 3);
     let first = security.mobile_node(node(1), Spi(256)).unwrap();
-    let same = MobilitySecurityAssociation { key: Key::new((0..16).collect()), ..first.clone() };
+    let same = MobilitySecurityAssociation { key: Key::new((16..32).collect()), ..first.clone() };
     assert!(first.verify(b"x", same.authenticator(b"x").as_bytes()));
     let second = security.mobile_node(node(2), Spi(300)).unwrap();
     assert_eq!(
