@@ -14,7 +14,7 @@ use std::net::Ipv4Addr;
 use std::time::Instant as WallClock;
 
 use homeport_control::inject;
-use homeport_control::install::{Installer, Tables};
+use homeport_control::install::{ClaimKeeper, Installer, Tables};
 use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::table::{hash, lpm, source_route, visitor};
 use homeport_proto::agent::{Agent, Datagram};
@@ -164,6 +164,7 @@ fn installer(capacity: usize) -> Installer {
             neighbors: hash::table(16, SEED),
         },
         vec![TENANT],
+        ClaimKeeper::default(),
     )
 }
 
