@@ -364,6 +364,22 @@ impl Burst {
         self.packets.iter_mut().take(len).filter_map(Option::take)
     }
 
+    /// The packet at a place, if it was not taken.
+    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Packet> {
+        self.packets.get_mut(at)?.as_mut()
+    }
+
+    /// Takes the packet at a place; the burst is to be cleared behind it.
+    pub(crate) fn take(&mut self, at: usize) -> Option<Packet> {
+        self.packets.get_mut(at)?.take()
+    }
+
+    /// Says that all packets were taken, one by one.
+    pub(crate) fn clear(&mut self) {
+        debug_assert!(self.packets.iter().all(Option::is_none), "a packet would be lost");
+        self.len = 0;
+    }
+
     /// The packets, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Packet> {
         self.packets.iter().take(self.len).flatten()

@@ -11,7 +11,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::classify::{Tables, may_reach};
 use crate::config::{DataplaneConfig, PollMode};
-use crate::fast;
+use crate::fast::{self, Lane};
 use crate::forward::{Forwarder, MAX_JOBS};
 use crate::handover::{Errand, HandoverReceiver};
 use crate::hold::MAX_HELD;
@@ -50,6 +50,7 @@ pub struct Worker {
     injects: InjectReceiver,
     handovers: HandoverReceiver,
     received: Burst,
+    lanes: Box<[Lane; BURST]>,
     housekeeping_at: Option<Instant>,
 }
 
@@ -91,6 +92,7 @@ impl Worker {
             injects,
             handovers,
             received: Burst::new(),
+            lanes: Box::new([Lane::GENERAL; BURST]),
             housekeeping_at: None,
         }
     }
@@ -194,7 +196,7 @@ impl Worker {
 
     /// The stages of a burst that came in by a port, here or to another worker.
     fn work_on(&mut self, index: usize, way: Way) {
-        let Worker { forwarder, tables, received, .. } = self;
+        let Worker { forwarder, tables, received, lanes, .. } = self;
         let Output { outlets, stats, .. } = &mut forwarder.output;
         let Some(outlet) = outlets.get_mut(index) else { return };
         let mut bytes = 0;
@@ -208,7 +210,8 @@ impl Worker {
             port.rx_bytes.add(bytes);
         }
         let mac = outlet.mac;
-        fast::receive(forwarder, tables, received, PortId(index as u16), mac);
+        let port = PortId(index as u16);
+        fast::receive(forwarder, tables, (received, lanes), (port, mac));
     }
 
     /// A burst of a kernel twin.

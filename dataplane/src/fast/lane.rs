@@ -30,9 +30,10 @@ pub(super) enum Kind {
     Local,
 }
 
-/// A packet on its way through the stages.
+/// A packet on its way through the stages. What its kind does not need is an earlier
+/// packet's.
 #[derive(Clone, Copy)]
-pub(super) struct Lane {
+pub(crate) struct Lane {
     pub(super) kind: Kind,
     /// The header of the packet, or of the one inside.
     pub(super) head: Head,
@@ -47,7 +48,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// Of a packet that goes the general way.
-    pub(super) const GENERAL: Lane = Lane {
+    pub(crate) const GENERAL: Lane = Lane {
         kind: Kind::General,
         head: Head {
             source: 0,
@@ -86,12 +87,14 @@ impl<'t> Reading<'t> {
 
     /// Reads a frame, and begins to look up what it needs.
     #[inline(always)]
-    pub(super) fn read(&mut self, packet: &Packet) -> Lane {
-        self.try_read(packet).unwrap_or(Lane::GENERAL)
+    pub(super) fn read(&mut self, packet: &Packet, lane: &mut Lane) {
+        // Field by field in its place: a lane that was put together elsewhere would be
+        // read whole before its parts have arrived in the cache.
+        lane.kind = self.kind(packet, lane).unwrap_or(Kind::General);
     }
 
     #[inline(always)]
-    fn try_read(&mut self, packet: &Packet) -> Option<Lane> {
+    fn kind(&mut self, packet: &Packet, lane: &mut Lane) -> Option<Kind> {
         let frame = packet.bytes();
         let to = u64::from_be_bytes(*frame.first_chunk::<8>()?);
         let is_for_us = (to ^ self.mac) >> 16 == 0;
@@ -106,17 +109,17 @@ impl<'t> Reading<'t> {
             return None;
         }
         if self.may_be_local(destination) {
-            return self.tunnelled(packet.tenant, bytes, &head);
+            return self.tunnelled(packet.tenant, bytes, &head, lane);
         }
         if self.may_visit(source) || self.may_visit(destination) || is_tunnel(&head, bytes) {
             return None;
         }
-        let (kind, probe) = if self.may_be_bound(destination) {
-            (Kind::Destination, self.probe(packet.tenant, destination))
-        } else {
-            (Kind::Plain, Probe::NONE)
-        };
-        Some(Lane { kind, head, tenant: packet.tenant, probe, ..Lane::GENERAL })
+        (lane.head, lane.tenant) = (head, packet.tenant);
+        if !self.may_be_bound(destination) {
+            return Some(Kind::Plain);
+        }
+        lane.probe = self.probe(packet.tenant, destination);
+        Some(Kind::Destination)
     }
 
     #[inline(always)]
@@ -127,13 +130,20 @@ impl<'t> Reading<'t> {
 
     /// A packet to an address of ours: one that comes out of a tunnel here.
     #[inline(always)]
-    fn tunnelled(&mut self, tenant: TenantId, bytes: &[u8], outer: &Head) -> Option<Lane> {
+    fn tunnelled(
+        &mut self,
+        tenant: TenantId,
+        bytes: &[u8],
+        outer: &Head,
+        lane: &mut Lane,
+    ) -> Option<Kind> {
         let local = self.local(outer.destination)?;
         if !may_reach(tenant, local.tenant) || self.may_visit(outer.source) {
             return None;
         }
         if !(local.home_agent || local.care_of_address || local.agent || local.broadcast) {
-            return Some(Lane { kind: Kind::Local, head: *outer, tenant, ..Lane::GENERAL });
+            (lane.head, lane.tenant) = (*outer, tenant);
+            return Some(Kind::Local);
         }
         if !local.home_agent {
             return None;
@@ -155,15 +165,11 @@ impl<'t> Reading<'t> {
         {
             return None;
         }
-        Some(Lane {
-            kind: Kind::Tunnelled,
-            head,
-            outer: (outer.source, outer.destination),
-            encapsulation,
-            inner_at: LINK + head::LEN + shim_len,
-            tenant: local.tenant,
-            probe: self.probe(local.tenant, source),
-        })
+        (lane.head, lane.tenant) = (head, local.tenant);
+        lane.outer = (outer.source, outer.destination);
+        (lane.encapsulation, lane.inner_at) = (encapsulation, LINK + head::LEN + shim_len);
+        lane.probe = self.probe(local.tenant, source);
+        Some(Kind::Tunnelled)
     }
 
     #[inline(always)]

@@ -28,11 +28,13 @@ mod next_hop;
 mod translate;
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
 use self::head::Head;
-use self::lane::{Kind, LINK, Lane, Reading};
+pub(crate) use self::lane::Lane;
+use self::lane::{Kind, LINK, Reading};
 use self::next_hop::NextHops;
 use crate::classify::Tables;
 use crate::forward::Forwarder;
@@ -84,9 +86,8 @@ struct Way {
 pub(crate) fn receive(
     forwarder: &mut Forwarder,
     tables: &Tables,
-    burst: &mut Burst,
-    port: PortId,
-    mac: MacAddress,
+    (burst, lanes): (&mut Burst, &mut [Lane; BURST]),
+    (port, mac): (PortId, MacAddress),
 ) {
     if !forwarder.fast.enabled {
         return burst.drain().for_each(|packet| general(forwarder, tables, packet));
@@ -94,35 +95,33 @@ pub(crate) fn receive(
     forwarder.fast.next_hops.refresh(tables);
     forwarder.fast.taken += burst.len() as u64;
     let mut reading = Reading::new(tables, mac.0);
-    let lanes: [Lane; BURST] = {
-        let mut packets = burst.iter();
-        std::array::from_fn(|_| packets.next().map_or(Lane::GENERAL, |packet| reading.read(packet)))
-    };
+    for (packet, lane) in burst.iter().zip(lanes.iter_mut()) {
+        reading.read(packet, lane);
+    }
+    let lanes = lanes.get(..burst.len()).unwrap_or_default();
     let mut candidates = [None; BURST];
-    for (lane, candidate) in lanes.iter().zip(&mut candidates).take(burst.len()) {
+    for (lane, candidate) in lanes.iter().zip(&mut candidates) {
         if matches!(lane.kind, Kind::Destination | Kind::Tunnelled) {
             *candidate = tables.bindings.locate(&lane.probe);
         }
     }
     let visiting = reading.visiting;
     if forwarder.has_napts() && !visiting {
-        let (flows, now) = translate::find(forwarder, burst, &lanes, port);
-        let mut act =
-            Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting };
-        for (((packet, lane), candidate), flow) in
-            burst.drain().zip(&lanes).zip(&candidates).zip(&flows)
-        {
-            match flow {
+        let (flows, now) = translate::find(forwarder, burst, lanes, port);
+        let mut act = Act::new(forwarder, tables, visiting);
+        act.on_all(burst, |act, at, packet| {
+            let (lane, candidate) = (lanes.get(at)?, candidates.get(at)?);
+            match flows.get(at)? {
                 Some(flow) => act.translate(packet, lane, flow, now),
                 None => act.on(packet, lane, candidate.as_ref()),
             }
-        }
+        });
         return act.finish(port);
     }
-    let mut act = Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting };
-    for ((packet, lane), candidate) in burst.drain().zip(&lanes).zip(&candidates) {
-        act.on(packet, lane, candidate.as_ref());
-    }
+    let mut act = Act::new(forwarder, tables, visiting);
+    act.on_all(burst, |act, at, packet| {
+        act.on(packet, lanes.get(at)?, candidates.get(at)?.as_ref())
+    });
     act.finish(port);
 }
 
@@ -135,9 +134,61 @@ struct Act<'a, 't> {
     sampled: bool,
     /// Whether there may be visitors.
     visiting: bool,
+    /// Of a packet that was translated for a host inside and goes on the general way:
+    /// the host's tenant.
+    inward: Option<TenantId>,
 }
 
-impl<'t> Act<'_, 't> {
+impl<'a, 't> Act<'a, 't> {
+    fn new(forwarder: &'a mut Forwarder, tables: &'t Tables, visiting: bool) -> Self {
+        Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting, inward: None }
+    }
+
+    /// Acts on each packet of a burst in its place, and then hands them over: in order,
+    /// and no sooner than they must be, as what was just written to a packet is not yet
+    /// to be read with its neighbours.
+    #[inline(always)]
+    fn on_all(
+        &mut self,
+        burst: &mut Burst,
+        mut act: impl FnMut(&mut Self, usize, &mut Packet) -> Option<PortId>,
+    ) {
+        let mut ways = [PortId(0); BURST];
+        let mut handed_over = 0;
+        for at in 0..burst.len() {
+            let Some(packet) = burst.get_mut(at) else { break };
+            match (act(self, at, packet), ways.get_mut(at)) {
+                (Some(port), Some(way)) => *way = port,
+                _ => {
+                    self.hand_over(burst, handed_over..at, &ways);
+                    handed_over = at + 1;
+                    // Translated for a host inside that is reached the general way.
+                    let inward = self.inward.take();
+                    if let Some(packet) = burst.take(at) {
+                        match inward {
+                            Some(tenant) => {
+                                self.forwarder.forward_inward(self.tables, packet, tenant);
+                            }
+                            None => self.general(packet),
+                        }
+                    }
+                }
+            }
+        }
+        self.hand_over(burst, handed_over..burst.len(), &ways);
+        burst.clear();
+    }
+
+    /// Hands packets over to the ports that they leave by.
+    #[inline(always)]
+    fn hand_over(&mut self, burst: &mut Burst, which: Range<usize>, ways: &[PortId; BURST]) {
+        for at in which {
+            if let (Some(packet), Some(port)) = (burst.take(at), ways.get(at)) {
+                self.forwarder.output.transmit(packet, *port);
+            }
+        }
+    }
+
     /// Counts what the burst has done.
     fn finish(self, port: PortId) {
         self.forwarder.fast.taken -= self.counts.general;
@@ -149,30 +200,27 @@ impl<'t> Act<'_, 't> {
 
     /// A packet that may be of a flow behind a NAPT.
     #[inline(always)]
-    fn translate(&mut self, mut packet: Packet, lane: &Lane, flow: &(usize, Probe), now: Tick) {
+    fn translate(
+        &mut self,
+        packet: &mut Packet,
+        lane: &Lane,
+        flow: &(usize, Probe),
+        now: Tick,
+    ) -> Option<PortId> {
         if lane.kind == Kind::Plain {
-            match self.translate_out(&mut packet, lane, flow, now) {
-                Some(port) => self.forwarder.output.transmit(packet, port),
-                None => self.on(packet, lane, None),
-            }
-            return;
+            let way = self.translate_out(packet, lane, flow, now);
+            return way.or_else(|| self.on(packet, lane, None));
         }
         let frame = packet.bytes_mut();
-        let Some(host) = translate::translate(self.forwarder, frame, lane, flow, now) else {
-            return self.general(packet);
-        };
-        let inside = Lane {
-            head: Head { destination: host.address.to_bits(), ..lane.head },
-            tenant: host.tenant,
-            ..*lane
-        };
-        match self.forward(&mut packet, &inside) {
-            Some(port) => {
-                packet.tenant = host.tenant;
-                self.forwarder.output.transmit(packet, port);
-            }
-            None => self.forwarder.forward_inward(self.tables, packet, host.tenant),
+        let host = translate::translate(self.forwarder, frame, lane, flow, now)?;
+        let destination = host.address.to_bits();
+        let inside = Lane { head: Head { destination, ..lane.head }, tenant: host.tenant, ..*lane };
+        let way = self.forward(packet, &inside);
+        match way {
+            Some(_) => packet.tenant = host.tenant,
+            None => self.inward = Some(host.tenant),
         }
+        way
     }
 
     /// From the inside of a NAPT to its outside.
@@ -199,22 +247,25 @@ impl<'t> Act<'_, 't> {
         Some(way.port)
     }
 
+    /// `None`, and nothing changed: it goes the general way.
     #[inline(always)]
-    fn on(&mut self, mut packet: Packet, lane: &Lane, candidate: Option<&Found<'t>>) {
-        let way = match lane.kind {
+    fn on(
+        &mut self,
+        packet: &mut Packet,
+        lane: &Lane,
+        candidate: Option<&Found<'t>>,
+    ) -> Option<PortId> {
+        match lane.kind {
             Kind::General | Kind::Local => None,
-            Kind::Plain => self.forward(&mut packet, lane),
+            Kind::Plain => self.forward(packet, lane),
             Kind::Destination => match self.bound(lane, candidate, lane.head.destination) {
-                Some(entry) => self.encapsulate(&mut packet, lane, entry),
-                None => self.forward(&mut packet, lane),
+                Some(entry) => self.encapsulate(packet, lane, entry),
+                None => self.forward(packet, lane),
             },
-            Kind::Tunnelled => self
-                .bound(lane, candidate, lane.head.source)
-                .and_then(|entry| self.decapsulate(&mut packet, lane, entry)),
-        };
-        match way {
-            Some(port) => self.forwarder.output.transmit(packet, port),
-            None => self.general(packet),
+            Kind::Tunnelled => {
+                let entry = self.bound(lane, candidate, lane.head.source)?;
+                self.decapsulate(packet, lane, entry)
+            }
         }
     }
 

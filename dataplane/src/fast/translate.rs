@@ -16,7 +16,7 @@ pub(super) type Flow = Option<(usize, Probe)>;
 pub(super) fn find(
     forwarder: &mut Forwarder,
     burst: &Burst,
-    lanes: &[Lane; BURST],
+    lanes: &[Lane],
     port: PortId,
 ) -> ([Flow; BURST], Tick) {
     let mut flows = [const { None }; BURST];
