@@ -449,7 +449,7 @@ fn hosts_reach_the_outside_by_the_daemons_address() {
     let (first, last) = (&block["first_port"], &block["last_port"]);
     let ports = first.as_u64().unwrap()..=last.as_u64().unwrap();
     assert!(ports.contains(&u64::from(peer.port())));
-    assert!(shown["counters"]["translated-out"].as_u64().unwrap() > 1000, "{shown}");
+    assert!(shown["counters"]["translated-out"].as_u64().unwrap() > 100, "{shown}");
     daemon.wait_for_log("a block of ports was given");
     daemon.assert_conserved();
     daemon.stop();

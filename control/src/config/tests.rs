@@ -420,7 +420,7 @@ fn values_out_of_range_or_badly_written_say_what_to_write() {
     let text = GOOD.replace(from, "foreign_agent = \"10.0.2.2\"\nspi = 0x101\n");
     let problem = room.parse(&text).unwrap_err().problems[0].clone();
     // It stands where the section begins, for the key stands nowhere.
-    assert_eq!((problem.line, problem.column), (51, 1));
+    assert_eq!((problem.line, problem.column), (52, 1));
     assert_eq!(problem.message, "the security association lacks the key `key_file`");
 }
 
@@ -491,7 +491,7 @@ fn every_error_is_told_in_the_order_of_the_file_with_its_source() {
         .replace("spi = 256", "spi = 5");
     let errors = room.parse(&text).unwrap_err();
     let lines: Vec<usize> = errors.problems.iter().map(|problem| problem.line).collect();
-    assert_eq!(lines, [7, 21, 39, 46], "{errors}");
+    assert_eq!(lines, [7, 22, 40, 47], "{errors}");
     let shown = errors.to_string();
     for expected in [
         "unknown key `pol` in [dataplane]",

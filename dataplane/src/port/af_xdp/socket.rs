@@ -3,6 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::{Duration, Instant};
 
 use super::rings::{Consumer, Producer, Ring, set_size};
 use super::umem::Umem;
@@ -13,6 +14,9 @@ pub(super) const RX_FRAMES: u32 = 2048;
 pub(super) const TX_FRAMES: u32 = 1024;
 /// Bytes of sent frames that may wait for the interface.
 const SEND_ROOM: c_int = 4 << 20;
+
+/// How long the kernel may take to let go of the queue of a socket that was closed.
+const RELEASE: Duration = Duration::from_secs(1);
 
 /// A queue of an interface.
 #[derive(Debug)]
@@ -77,12 +81,28 @@ impl Queue {
         Ok(queue)
     }
 
-    /// Binds it to a queue of an interface.
+    /// Binds it to a queue of an interface. A socket that was closed a moment ago, also
+    /// by the end of its process, has its queue until the kernel has let go of it: that
+    /// is waited for, up to [`RELEASE`].
     ///
     /// # Errors
     /// `EBUSY`: another socket has the queue. `EINVAL`: there is no such queue.
     /// `EOPNOTSUPP`: the driver cannot do this binding.
     pub(super) fn bind(&self, interface: c_int, queue: u32, binding: Binding) -> io::Result<()> {
+        let until = Instant::now() + RELEASE;
+        loop {
+            match self.try_bind(interface, queue, binding) {
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EBUSY) && Instant::now() < until =>
+                {
+                    std::thread::sleep(RELEASE / 100);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    fn try_bind(&self, interface: c_int, queue: u32, binding: Binding) -> io::Result<()> {
         let kind = match binding {
             Binding::Copy => libc::XDP_COPY,
             Binding::ZeroCopy => libc::XDP_ZEROCOPY,
