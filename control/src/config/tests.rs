@@ -23,7 +23,7 @@ log = "info"
 
 [dataplane]
 poll = "busy"
-cores = [0, 1]
+cores = [0]
 share_control_core = true
 buffers = 4096
 
@@ -148,7 +148,7 @@ fn the_example_is_read_as_it_was_meant() {
     assert_eq!(config.daemon.admin_socket, Path::new("/run/homeport/ha.sock"));
     assert_eq!(config.daemon.metrics, Some("127.0.0.1:9434".parse().unwrap()));
     assert_eq!(config.dataplane.poll, PollMode::Busy);
-    assert_eq!((config.dataplane.cores.as_slice(), config.dataplane.buffers), (&[0, 1][..], 4096));
+    assert_eq!((config.dataplane.cores.as_slice(), config.dataplane.buffers), (&[0][..], 4096));
     let [core, home, visited] = config.ports.as_slice() else { panic!() };
     assert_eq!((core.id, home.id, visited.id), (PortId(0), PortId(1), PortId(2)));
     assert_eq!(core.backend, Backend::AfPacket { interface: "eth0".into() });

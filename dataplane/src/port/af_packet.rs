@@ -35,8 +35,16 @@
 //! interface is put into promiscuous mode, so that frames for other stations
 //! arrive as well; the classifier knows which are the port's.
 //!
-//! **Not done:** a changed MAC or MTU is noticed only when the port is opened
-//! anew; so is an interface that was deleted and made again.
+//! # One queue
+//!
+//! With several workers the first one reads the ring and hands packets to the others.
+//! A PACKET_FANOUT group would hash outer addresses, so that one foreign agent's
+//! tunnel is one socket's all the same, and each packet of it would be handed over
+//! then; and the kernel's own cost of a packet is far above that of a copy.
+//!
+//! **Not done:** several queues, where the first worker is too slow a reader. A
+//! changed MAC or MTU is noticed only when the port is opened anew; so is an interface
+//! that was deleted and made again.
 #![allow(unsafe_code, reason = "packet sockets and their mapped ring have no safe wrapper")]
 
 use std::cell::Cell;

@@ -13,7 +13,8 @@
 //! unfinished and cuts long frames off, so a sender on the same machine must have
 //! its offload turned off (`ethtool -K IFACE tx off` at the sender's end); an
 //! AF_PACKET port needs nothing like that. No readiness to wait for: the port is
-//! polled.
+//! polled. One queue: with several workers the first receives and sends, and hands
+//! over what is the others'.
 
 use std::fmt;
 
