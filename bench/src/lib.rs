@@ -15,4 +15,5 @@ pub mod machine;
 pub mod measure;
 pub mod registrations;
 pub mod report;
+pub mod storm;
 pub mod world;

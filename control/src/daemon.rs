@@ -252,6 +252,7 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
             config::SteeringName::Inner => SteeringMode::Inner,
         },
         buffers: config.dataplane.buffers,
+        registrations: config.dataplane.registrations,
         hash_seed: [a, b],
         bindings: bindings.max(defaults.bindings),
         visitors: visitors.max(defaults.visitors),

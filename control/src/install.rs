@@ -27,6 +27,7 @@ use homeport_dataplane::table::keyed::TableKey;
 use homeport_dataplane::table::local::{LocalEntry, LocalKey};
 use homeport_dataplane::table::lpm::{RouteWriter, Scope};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
+use homeport_dataplane::table::qsbr::Held;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::source_route::SourceRouteWriter;
 use homeport_dataplane::table::visitor::{VisitorEntry, VisitorKey, VisitorWriter};
@@ -111,7 +112,7 @@ impl Installer {
         match action {
             Action::InstallBinding(binding) => self.install_binding(binding),
             Action::RemoveBinding { tenant, home_address } => {
-                tracing::info!(%tenant, %home_address, "binding removed");
+                tracing::debug!(%tenant, %home_address, "binding removed");
                 let (tenant, home_address) = (*tenant, *home_address);
                 let key = BindingKey { tenant, home_address };
                 self.bindings.remove(&key);
@@ -214,6 +215,15 @@ impl Installer {
         ]
     }
 
+    /// What the tables that change most hold back for the slowest RX core.
+    pub fn held(&mut self) -> [Option<Held>; 3] {
+        [
+            self.bindings.writer.held(),
+            self.visiting.visitors.writer.held(),
+            self.neighbors.writer.held(),
+        ]
+    }
+
     /// Whether the kernel twin of a port is up, as far as the kernel told.
     pub fn is_link_up(&self, port: PortId) -> bool {
         self.links.get(&port).copied().unwrap_or(false)
@@ -268,9 +278,8 @@ impl Installer {
         // A renewal is no change of state.
         if self.bindings.writer.get(&key) != Some(&entry) {
             let home_address = binding.home_address;
-            let care_of_address: Vec<_> =
-                entry.tunnels().iter().map(TunnelEnd::care_of_address).collect();
-            tracing::info!(tenant = %binding.tenant, %home_address, ?care_of_address, "binding installed");
+            let tunnels = entry.tunnels();
+            tracing::debug!(tenant = %binding.tenant, %home_address, ?tunnels, "binding installed");
         }
         self.bindings.install(key, entry);
         self.route_behind(router, &binding.mobile_networks);

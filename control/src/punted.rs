@@ -173,7 +173,7 @@ impl BadPunt {
 pub fn parse<'a>(header: &PuntHeader, frame: &'a [u8]) -> Result<Punted<'a>, BadPunt> {
     let frame = frame.get(..header.frame_len()).ok_or(BadPunt::UnknownHeader)?;
     match header.reason().ok_or(BadPunt::UnknownHeader)? {
-        PuntReason::Registration => registration(frame),
+        PuntReason::Registration | PuntReason::Renewal => registration(frame),
         PuntReason::Solicitation => solicitation(frame),
         PuntReason::ResolveNeighbor => Ok(Punted::ResolveNeighbor(header.next_hop())),
         PuntReason::TunnelIcmp => icmp_error(frame),

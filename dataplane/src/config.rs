@@ -59,6 +59,11 @@ pub struct DataplaneConfig {
     pub neighbors: usize,
     /// Bytes of the ring of punted packets, for each reason its own.
     pub punt_ring: usize,
+    /// Bytes of the rings of registration messages: one for those that go first, one
+    /// for the others.
+    pub registration_ring: usize,
+    /// How many registration messages may come from where.
+    pub registrations: RegistrationLimits,
     /// Bytes of the ring of injected packets.
     pub inject_ring: usize,
     /// Bytes of the ring of packets from one worker to another, for each pair.
@@ -87,12 +92,36 @@ impl Default for DataplaneConfig {
             source_routes: 1 << 12,
             neighbors: 1 << 14,
             punt_ring: 1 << 18,
+            // Ten thousand requests of some 160 bytes, with all that is around them.
+            registration_ring: 1 << 21,
+            registrations: RegistrationLimits::default(),
             inject_ring: 1 << 20,
             handover_ring: 1 << 19,
             icmp_errors_per_second: 1000,
             fast_path: true,
             napts: Vec::new(),
         }
+    }
+}
+
+/// How many registration messages a worker lets through in a second. A network is
+/// all addresses that have their first 24 bits in common; as many again as in a
+/// second may come at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RegistrationLimits {
+    /// From a network that no node is known to be at.
+    pub per_prefix: u32,
+    /// From a network that a node registered from and sent a message from within the
+    /// last ten minutes: a foreign agent's, say.
+    pub per_known_prefix: u32,
+    /// Of nodes that are known, from where they are not known to be, of all networks
+    /// together: those beyond it wait with the new ones.
+    pub moves_first: u32,
+}
+
+impl Default for RegistrationLimits {
+    fn default() -> Self {
+        RegistrationLimits { per_prefix: 2_000, per_known_prefix: 50_000, moves_first: 10_000 }
     }
 }
 

@@ -26,12 +26,13 @@ use crate::output::Output;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame, Ipv4Facts};
 use crate::reassembly::Reassembly;
+use crate::registration::RegistrationGate;
 use crate::steering::Steering;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::{Found, VisitorEntry};
 use crate::tunnel_mtu::TunnelMtuCache;
-use crate::verdict::{DropReason, Verdict};
+use crate::verdict::{DropReason, PuntReason, Verdict};
 use crate::{arp, fragment, icmp_error};
 
 mod fragments;
@@ -79,6 +80,7 @@ pub(crate) struct Forwarder {
     /// How often the control core is told of a NAT that changed a port.
     rebounds: TokenBucket,
     allowances: Allowances,
+    registrations: RegistrationGate,
     nat: Nat,
     /// What belongs to which worker.
     pub(crate) steering: Steering,
@@ -96,11 +98,12 @@ impl Forwarder {
         let worker = steering.worker as u32;
         let workers = u32::try_from(config.cores.len()).unwrap_or(u32::MAX).max(1);
         let errors_per_second = config.icmp_errors_per_second.div_ceil(workers);
+        let now = Instant::now();
         Forwarder {
             output,
             hold: Hold::new(),
             reassembly: Reassembly::new(config.hash_seed),
-            now: Instant::now(),
+            now,
             fast: FastPath::new(config.fast_path),
             jobs: VecDeque::with_capacity(MAX_JOBS),
             pieces: Burst::new(),
@@ -110,6 +113,7 @@ impl Forwarder {
             mtus,
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
+            registrations: RegistrationGate::new(config.registrations, config.hash_seed, now),
             nat: Nat::new(worker, workers, config),
             steering,
         }
@@ -251,6 +255,14 @@ impl Forwarder {
         }
         match class {
             Class::Drop(reason) => self.output.drop(job.packet, reason),
+            Class::Punt(PuntReason::Registration, tenant) => {
+                job.packet.tenant = tenant;
+                let Job { packet, facts, origin, .. } = &job;
+                match self.registrations.pass(facts, packet, origin, tables, self.now) {
+                    Ok(reason) => self.local(job, Verdict::Punt(reason)),
+                    Err(reason) => self.output.drop(job.packet, reason),
+                }
+            }
             Class::Punt(reason, tenant) => {
                 job.packet.tenant = tenant;
                 self.local(job, Verdict::Punt(reason));

@@ -6,6 +6,7 @@ mod shared;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromBytes, IntoBytes};
@@ -17,7 +18,7 @@ use crate::handover::handovers;
 use crate::output::{Outlet, Output};
 use crate::packet::PacketPool;
 use crate::port::elsewhere::Elsewhere;
-use crate::punt::{InjectHeader, PuntHeader};
+use crate::punt::{InjectHeader, Millis, PuntHeader, Turns};
 use crate::ring::{Consumer, Producer, PushResult, ring};
 use crate::stats::PortStats;
 use crate::steering::Steering;
@@ -90,7 +91,7 @@ pub fn build(
         .map(|(number, setup)| PortShared::new(setup, number, Arc::clone(&stats)))
         .collect();
     let seed = config.hash_seed;
-    let (punt_senders, punts) = punt_rings(workers, config.punt_ring)?;
+    let (punt_senders, punts) = punt_rings(workers, config)?;
     let (injects, inject_receivers) = inject_rings(workers, config.inject_ring)?;
     let mut control = Control {
         bindings: table(config.bindings, seed),
@@ -188,14 +189,22 @@ fn outlets(ports: Vec<PortSetup>, workers: usize) -> Vec<Vec<Outlet>> {
 pub(crate) struct PuntSender {
     rings: Vec<Producer>,
     wake: Arc<OwnedFd>,
+    start: Instant,
+    now: Millis,
 }
 
 impl PuntSender {
+    /// Says what time it is for what is handed over from here on.
+    pub(crate) fn set_now(&mut self, now: Instant) {
+        self.now = Millis::at(self.start, now);
+    }
+
     /// Hands a frame over. `false` when this reason's ring is full.
     pub(crate) fn push(&mut self, header: &PuntHeader, reason: PuntReason, frame: &[u8]) -> bool {
         let Some(ring) = self.rings.get_mut(usize::from(reason as u8)) else {
             return false;
         };
+        let header = header.with_time(self.now);
         push(ring, header.as_bytes(), frame, &self.wake)
     }
 }
@@ -204,8 +213,11 @@ impl PuntSender {
 pub struct PuntReceiver {
     /// Reason by reason, each worker's.
     rings: Vec<Consumer>,
-    next: usize,
+    turns: Turns,
+    /// Whose ring a packet came from last.
+    worker: usize,
     wake: Arc<OwnedFd>,
+    start: Instant,
 }
 
 impl PuntReceiver {
@@ -215,8 +227,13 @@ impl PuntReceiver {
         self.wake.as_fd()
     }
 
-    /// The next packet, in `buffer`, from each reason's ring in turn: its header,
-    /// and its frame from the Ethernet header on. `None`: none is waiting, and the
+    /// The time that tells how long a packet [has waited](PuntHeader::waited).
+    pub fn millis(&self, now: Instant) -> Millis {
+        Millis::at(self.start, now)
+    }
+
+    /// The next packet, in `buffer`, renewals first, but the other reasons never
+    /// without a share ([`punt`](crate::punt)): its header, and its frame from the Ethernet header on. `None`: none is waiting, and the
     /// next one makes [`PuntReceiver::readiness`] readable.
     pub fn next<'b>(&mut self, buffer: &'b mut Vec<u8>) -> Option<(PuntHeader, &'b [u8])> {
         if !self.take(buffer) {
@@ -233,15 +250,17 @@ impl PuntReceiver {
     }
 
     fn take(&mut self, buffer: &mut Vec<u8>) -> bool {
-        let count = self.rings.len();
-        for _ in 0..count {
-            let at = self.next;
-            self.next = (at + 1) % count;
-            if self.rings.get_mut(at).is_some_and(|ring| ring.pop(buffer)) {
-                return true;
-            }
-        }
-        false
+        let PuntReceiver { rings, turns, worker, .. } = self;
+        let workers = (rings.len() / PuntReason::COUNT).max(1);
+        turns.next(|reason| {
+            let Some(rings) = rings.chunks_mut(workers).nth(usize::from(reason as u8)) else {
+                return false;
+            };
+            (0..workers).any(|_| {
+                *worker = (*worker + 1) % workers;
+                rings.get_mut(*worker).is_some_and(|ring| ring.pop(buffer))
+            })
+        })
     }
 }
 
@@ -306,19 +325,28 @@ impl InjectReceiver {
     }
 }
 
-fn punt_rings(workers: usize, bytes: usize) -> io::Result<(Vec<PuntSender>, PuntReceiver)> {
+fn punt_rings(
+    workers: usize,
+    config: &DataplaneConfig,
+) -> io::Result<(Vec<PuntSender>, PuntReceiver)> {
     let wake = wake_up()?;
-    let mut senders: Vec<PuntSender> =
-        (0..workers).map(|_| PuntSender { rings: Vec::new(), wake: Arc::clone(&wake) }).collect();
+    let (start, now) = (Instant::now(), Millis::default());
+    let mut senders: Vec<PuntSender> = (0..workers)
+        .map(|_| PuntSender { rings: Vec::new(), wake: Arc::clone(&wake), start, now })
+        .collect();
     let mut rings = Vec::new();
-    for _ in PuntReason::ALL {
+    for reason in PuntReason::ALL {
+        let bytes = match reason {
+            PuntReason::Registration | PuntReason::Renewal => config.registration_ring,
+            _ => config.punt_ring,
+        };
         for worker in &mut senders {
             let (sender, receiver) = ring(bytes);
             worker.rings.push(sender);
             rings.push(receiver);
         }
     }
-    Ok((senders, PuntReceiver { rings, next: 0, wake }))
+    Ok((senders, PuntReceiver { rings, turns: Turns::default(), worker: 0, wake, start }))
 }
 
 fn inject_rings(workers: usize, bytes: usize) -> io::Result<(InjectSender, Vec<InjectReceiver>)> {

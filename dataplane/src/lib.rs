@@ -56,6 +56,7 @@ pub mod parse;
 pub mod port;
 pub mod punt;
 pub mod reassembly;
+mod registration;
 pub mod ring;
 pub mod stats;
 mod steering;

@@ -2,10 +2,32 @@
 //! of fixed layout and a packet's bytes. The same messages cross a ring inside
 //! one process and a shared-memory ring between two.
 
+use std::time::{Duration, Instant};
+
 use homeport_wire::{PortId, TenantId};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::verdict::PuntReason;
+
+/// A time of the dataplane's own clock, which both ends of a punt ring read: the
+/// milliseconds since it was made, modulo 2³².
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Millis(pub u32);
+
+impl Millis {
+    /// The time at `now`, for a dataplane that was made at `start`.
+    pub fn at(start: Instant, now: Instant) -> Self {
+        // Modulo 2³² is meant.
+        Millis(now.saturating_duration_since(start).as_millis() as u32)
+    }
+
+    /// How much later it is than `earlier`; nothing when it is before that, as it can
+    /// be by a little where two cores read their clocks.
+    pub const fn since(self, earlier: Millis) -> Duration {
+        let difference = self.0.wrapping_sub(earlier.0);
+        Duration::from_millis(if difference > u32::MAX / 2 { 0 } else { difference as u64 })
+    }
+}
 
 /// In front of a punted frame. Native byte order: it never leaves the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -22,6 +44,8 @@ pub struct PuntHeader {
     zero: [u8; 3],
     /// [`PuntReason::ResolveNeighbor`]: the next hop; else zero.
     next_hop: [u8; 4],
+    /// When it was punted, in milliseconds of the dataplane's clock; it wraps around.
+    punted_at: u32,
 }
 
 impl PuntHeader {
@@ -34,6 +58,7 @@ impl PuntHeader {
             reason: reason as u8,
             zero: [0; 3],
             next_hop: [0; 4],
+            punted_at: 0,
         }
     }
 
@@ -42,6 +67,18 @@ impl PuntHeader {
     pub const fn with_next_hop(mut self, next_hop: std::net::Ipv4Addr) -> Self {
         self.next_hop = next_hop.octets();
         self
+    }
+
+    /// The same header, saying when it was punted.
+    #[must_use]
+    pub const fn with_time(mut self, now: Millis) -> Self {
+        self.punted_at = now.0;
+        self
+    }
+
+    /// How long it has waited, to the millisecond.
+    pub const fn waited(&self, now: Millis) -> Duration {
+        now.since(Millis(self.punted_at))
     }
 
     /// Whose packet it is.
@@ -69,6 +106,48 @@ impl PuntHeader {
     pub const fn next_hop(&self) -> std::net::Ipv4Addr {
         let [a, b, c, d] = self.next_hop;
         std::net::Ipv4Addr::new(a, b, c, d)
+    }
+}
+
+/// In which order reasons are served, and how many packets of each before it is the
+/// next one's turn. What has none waiting is passed over, so this is what each gets
+/// where all have more than the control core can take: renewals first and most, and
+/// the others never nothing.
+const SHARES: [(PuntReason, u32); PuntReason::COUNT] = [
+    (PuntReason::Renewal, 24),
+    (PuntReason::Registration, 6),
+    (PuntReason::TunnelKeepalive, 2),
+    (PuntReason::ResolveNeighbor, 2),
+    (PuntReason::TunnelIcmp, 1),
+    (PuntReason::TunnelRebound, 1),
+    (PuntReason::Solicitation, 1),
+    (PuntReason::Advertisement, 1),
+    (PuntReason::NatLog, 1),
+];
+
+/// Whose turn it is, in rounds of [`SHARES`].
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    at: usize,
+    /// How many of its share it has had.
+    taken: u32,
+}
+
+impl Turns {
+    /// Lets `take` try one reason after another, in turn, until it has a packet.
+    pub(crate) fn next(&mut self, mut take: impl FnMut(PuntReason) -> bool) -> bool {
+        // The one whose turn it is comes once more at the end: with a share anew.
+        for _ in 0..=SHARES.len() {
+            if let Some((reason, share)) = SHARES.get(self.at)
+                && self.taken < *share
+                && take(*reason)
+            {
+                self.taken += 1;
+                return true;
+            }
+            (self.at, self.taken) = ((self.at + 1) % SHARES.len(), 0);
+        }
+        false
     }
 }
 
@@ -127,5 +206,50 @@ impl InjectHeader {
     /// Whether none follow.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many of each reason `count` packets are, where these wait without end.
+    fn served(waiting: &[PuntReason], count: usize) -> Vec<usize> {
+        let mut turns = Turns::default();
+        let mut served = vec![0; PuntReason::COUNT];
+        for _ in 0..count {
+            assert!(turns.next(|reason| {
+                let waits = waiting.contains(&reason);
+                served[reason as usize] += usize::from(waits);
+                waits
+            }));
+        }
+        served
+    }
+
+    #[test]
+    fn renewals_get_most_and_no_reason_nothing() {
+        let every = served(PuntReason::ALL, 390);
+        assert_eq!(every[PuntReason::Renewal as usize], 240);
+        assert!(every.iter().all(|count| *count >= 10), "{every:?}");
+        let two = served(&[PuntReason::Registration, PuntReason::Renewal], 300);
+        assert_eq!(two[PuntReason::Renewal as usize], 240);
+        assert_eq!(two[PuntReason::Registration as usize], 60);
+        for alone in PuntReason::ALL {
+            assert_eq!(served(&[*alone], 100)[*alone as usize], 100);
+        }
+        assert!(!Turns::default().next(|_| false));
+    }
+
+    #[test]
+    fn a_wait_is_told_also_where_the_clock_wraps_and_where_two_cores_differ() {
+        for (from, to, waited) in [(5, 1_005, 1_000), (u32::MAX - 9, 990, 1_000), (7, 5, 0)] {
+            let header = PuntHeader::new(TenantId(0), PortId(0), PuntReason::Renewal, 0)
+                .with_time(Millis(from));
+            assert_eq!(header.waited(Millis(to)), Duration::from_millis(waited));
+        }
+        let start = Instant::now();
+        let days = Duration::from_secs(50 * 86_400);
+        assert_eq!(Millis::at(start, start + days).0, (50u64 * 86_400_000 % (1 << 32)) as u32);
     }
 }

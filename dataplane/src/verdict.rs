@@ -56,6 +56,7 @@ reasons! {
         NatUnsupported = "nat-unsupported", "A protocol or ICMP message that cannot be translated.";
         EcnMismatch = "ecn-mismatch", "Congestion was marked on the tunnel, and the packet inside cannot carry the mark (RFC 6040 4.2).";
         UnknownTunnel = "unknown-tunnel", "A tunnel packet for an address that ends no tunnel.";
+        RegistrationRate = "registration-rate", "More registration messages than one network of 256 addresses may send in a second.";
         PuntQueueFull = "punt-queue-full", "The control core is behind; this reason's budget is used up.";
         PortTransmitFull = "port-transmit-full", "The port or its kernel twin took no more packets.";
         NoKernelTwin = "no-kernel-twin", "For the kernel, but this port has no kernel twin.";
@@ -69,6 +70,7 @@ reasons! {
     /// Why a packet was handed to the control core.
     PuntReason {
         Registration = "registration", "UDP port 434 at an agent's address.";
+        Renewal = "renewal", "A registration message of a node that is bound or visiting here, or the answer to one.";
         Solicitation = "solicitation", "A router or agent solicitation.";
         Advertisement = "advertisement", "A router or agent advertisement of another agent.";
         TunnelIcmp = "tunnel-icmp", "An ICMP error about one of our registrations.";

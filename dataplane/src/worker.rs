@@ -152,6 +152,7 @@ impl Worker {
 
     fn turn(&mut self, now: Instant) -> bool {
         self.forwarder.now = now;
+        self.forwarder.output.punts.set_now(now);
         if self.housekeeping_at.is_none_or(|at| now >= at) {
             self.housekeeping_at = Some(now + HOUSEKEEPING);
             self.keep_house();

@@ -15,7 +15,7 @@ use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
 use crate::keepalive::TunnelledEcho;
-use crate::limits::SourceBudgets;
+use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, Visitor, VisitorKey};
@@ -157,7 +157,7 @@ impl Agent {
             home_agents: BTreeMap::new(),
             foreign_agents: BTreeMap::new(),
             advertisers: BTreeMap::new(),
-            budgets: SourceBudgets::new(random.next_u64(), now.monotonic),
+            budgets: SourceBudgets::new(random.next_u64(), MESSAGES_PER_SECOND, now.monotonic),
             shared: Shared {
                 actions: VecDeque::new(),
                 timers: Timers::new(),
@@ -168,6 +168,13 @@ impl Agent {
         };
         agent.handle_config(config, now);
         agent
+    }
+
+    /// Lets each source prefix send so many messages in a second, instead of
+    /// [`MESSAGES_PER_SECOND`]; every budget is full again.
+    pub fn set_messages_per_second(&mut self, per_second: u32, now: Now) {
+        let seed = self.shared.random.next_u64();
+        self.budgets = SourceBudgets::new(seed, per_second, now.monotonic);
     }
 
     /// A datagram for one of the agents.

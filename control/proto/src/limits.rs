@@ -39,7 +39,9 @@ use crate::Instant;
 pub use crate::message::{MAX_EXTENSIONS, MAX_MESSAGE_LEN};
 
 /// Messages that one source prefix of [`SOURCE_PREFIX_LEN`] bits may send in a
-/// second; as many again may come at once. A busy foreign agent is one prefix.
+/// second; as many again may come at once. A busy foreign agent is one prefix:
+/// [`Agent::set_messages_per_second`](crate::agent::Agent::set_messages_per_second)
+/// makes it more where somebody in front tells such from others.
 pub const MESSAGES_PER_SECOND: u32 = 2_000;
 /// Bits of a source address that share a budget.
 pub const SOURCE_PREFIX_LEN: u32 = 24;
@@ -115,14 +117,16 @@ impl TokenBucket {
 #[derive(Debug)]
 pub(crate) struct SourceBudgets {
     buckets: Box<[TokenBucket]>,
+    per_second: u32,
     hash: FixedState,
 }
 
 impl SourceBudgets {
-    pub(crate) fn new(seed: u64, now: Instant) -> Self {
-        let full = TokenBucket::full(MESSAGES_PER_SECOND, now);
+    pub(crate) fn new(seed: u64, per_second: u32, now: Instant) -> Self {
+        let full = TokenBucket::full(per_second, now);
         SourceBudgets {
             buckets: vec![full; SOURCE_BUDGETS].into_boxed_slice(),
+            per_second,
             hash: FixedState::with_seed(seed),
         }
     }
@@ -133,7 +137,7 @@ impl SourceBudgets {
         hasher.write_u32(source.to_bits() >> (32 - SOURCE_PREFIX_LEN));
         #[expect(clippy::cast_possible_truncation, reason = "reduced to an index just after")]
         let index = hasher.finish() as usize % SOURCE_BUDGETS;
-        self.buckets.get_mut(index).is_some_and(|bucket| bucket.take(MESSAGES_PER_SECOND, now))
+        self.buckets.get_mut(index).is_some_and(|bucket| bucket.take(self.per_second, now))
     }
 }
 
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_prefix_gets_its_burst_and_then_its_rate() {
-        let mut budgets = SourceBudgets::new(7, at(0));
+        let mut budgets = SourceBudgets::new(7, MESSAGES_PER_SECOND, at(0));
         let source = Ipv4Addr::new(192, 0, 2, 1);
         let neighbour = Ipv4Addr::new(192, 0, 2, 200);
         let taken = (0..5_000).filter(|_| budgets.take(source, at(0))).count();

@@ -78,6 +78,13 @@ pub fn status(status: &Status) -> String {
     );
     out.push_str(&agents(&status.agents));
     out.push_str(&format!("\n{}\n", totals(&status.totals)));
+    if status.held_back_seconds >= 2 {
+        out.push_str(&format!(
+            "\nAn RX core has not passed a quiescent point for {}; {} table entries wait for it.\n",
+            age(status.held_back_seconds),
+            status.held_back_entries,
+        ));
+    }
     out
 }
 
@@ -674,6 +681,8 @@ mod tests {
             config_generation: 2,
             poll: "adaptive".into(),
             workers: 1,
+            held_back_entries: 0,
+            held_back_seconds: 0,
             ports: 2,
             ports_up: 1,
             bindings: 1,

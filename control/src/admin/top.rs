@@ -332,6 +332,8 @@ mod tests {
                 config_generation: 1,
                 poll: "adaptive".into(),
                 workers: 1,
+                held_back_entries: 0,
+                held_back_seconds: 0,
                 ports: 1,
                 ports_up: 1,
                 bindings: 3,

@@ -223,6 +223,11 @@ pub struct Status {
     pub poll: String,
     /// RX cores.
     pub workers: u32,
+    /// Table entries that cannot be reused, as an RX core may still see them.
+    pub held_back_entries: u64,
+    /// For how long an RX core has held one back: more than a second or two, and it is
+    /// stopped, or it hangs.
+    pub held_back_seconds: u64,
     /// Ports in the config.
     pub ports: u32,
     /// Those of them that are up.

@@ -6,6 +6,7 @@
 
 use std::path::Path;
 
+use homeport_dataplane::config::RegistrationLimits;
 use rustix::thread::CpuSet;
 use toml::de::DeTable;
 
@@ -20,6 +21,8 @@ const MIN_BUFFERS: usize = 256;
 const MAX_BUFFERS: usize = 1 << 20;
 /// As many bindings as there may be.
 const MAX_CLAIMS: u32 = 1 << 24;
+/// Registration messages a second: more than any core takes.
+const MAX_REGISTRATION_RATE: u32 = 10_000_000;
 
 /// The CPUs of this machine that are online.
 const ONLINE: &str = "/sys/devices/system/cpu/online";
@@ -32,6 +35,13 @@ impl Checker<'_> {
         };
         self.within(&section.buffers, MIN_BUFFERS..=MAX_BUFFERS, "buffers");
         self.within(&section.exact_claims, 0..=MAX_CLAIMS, "exact_claims");
+        for (rate, least, key) in [
+            (&section.registrations_per_prefix, 1, "registrations_per_prefix"),
+            (&section.registrations_per_known_prefix, 1, "registrations_per_known_prefix"),
+            (&section.moves_first, 0, "moves_first"),
+        ] {
+            self.within(rate, least..=MAX_REGISTRATION_RATE, key);
+        }
         let cores = section.cores.as_ref();
         if let Some(cores) = cores
             && cores.is_empty()
@@ -54,6 +64,11 @@ impl Checker<'_> {
             steering: *section.steering,
             buffers: *section.buffers,
             exact_claims: *section.exact_claims,
+            registrations: RegistrationLimits {
+                per_prefix: *section.registrations_per_prefix,
+                per_known_prefix: *section.registrations_per_known_prefix,
+                moves_first: *section.moves_first,
+            },
         })
     }
 

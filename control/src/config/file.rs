@@ -68,6 +68,12 @@ section! {
         /// How many nodes are claimed one by one on af_xdp ports; beyond it, home
         /// networks are claimed whole.
         exact_claims: At<u32> = 1_000_000,
+        /// Registration messages a second from a network that no node is at.
+        registrations_per_prefix: At<u32> = 2_000,
+        /// Registration messages a second from a network that nodes are at.
+        registrations_per_known_prefix: At<u32> = 50_000,
+        /// Messages a second of nodes that moved that go before new nodes'.
+        moves_first: At<u32> = 10_000,
     }
 }
 

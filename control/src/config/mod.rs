@@ -31,6 +31,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use homeport_dataplane::config::RegistrationLimits;
 use homeport_dataplane::napt::NaptConfig;
 use homeport_dataplane::port::af_xdp::XdpMode;
 use homeport_proto::config::{
@@ -99,6 +100,8 @@ pub struct Dataplane {
     pub buffers: usize,
     /// How many nodes are claimed one by one on af_xdp ports.
     pub exact_claims: u32,
+    /// How many registration messages each worker lets through from where.
+    pub registrations: RegistrationLimits,
 }
 
 /// A port.

@@ -91,6 +91,7 @@ impl EventLoop {
                 limit: count(agent.config.max_visitors),
             }
         });
+        let (held, held_for) = self.held_back.totals(now);
         Status {
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
@@ -99,6 +100,8 @@ impl EventLoop {
             config_generation: self.generation,
             poll: config.dataplane.poll.word().into(),
             workers: u32::try_from(config.dataplane.cores.len()).unwrap_or(u32::MAX).max(1),
+            held_back_entries: count(held),
+            held_back_seconds: held_for.as_secs(),
             ports: u32::try_from(self.ports.len()).unwrap_or(u32::MAX),
             ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
                 .unwrap_or(u32::MAX),
@@ -505,6 +508,15 @@ impl EventLoop {
                 reason: Some(reason.counter().into()),
                 value: *value,
                 text: "Punted packets that no agent here is interested in.".into(),
+                ..CounterView::default()
+            });
+        }
+        for (reason, value) in &counts.too_old {
+            counters.push(CounterView {
+                name: "punts_too_old".into(),
+                reason: Some(reason.counter().into()),
+                value: *value,
+                text: "Punted packets shed because they had waited longer than a second.".into(),
                 ..CounterView::default()
             });
         }

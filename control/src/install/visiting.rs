@@ -93,7 +93,7 @@ impl Visiting {
         let entry = self.entry(visitor);
         // A renewal is no change of state.
         if self.visitors.writer.get(&key) != Some(&entry) {
-            tracing::info!(%tenant, %home_address, %home_agent, "visitor installed");
+            tracing::debug!(%tenant, %home_address, %home_agent, "visitor installed");
         }
         self.states.insert(key, *visitor);
         self.visitors.install(key, entry);
@@ -102,7 +102,7 @@ impl Visiting {
 
     pub(super) fn remove(&mut self, key: VisitorKey) {
         let VisitorKey { tenant, home_address, home_agent } = key;
-        tracing::info!(%tenant, %home_address, %home_agent, "visitor removed");
+        tracing::debug!(%tenant, %home_address, %home_agent, "visitor removed");
         self.states.remove(&key);
         self.visitors.remove(&key);
     }

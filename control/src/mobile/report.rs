@@ -202,6 +202,8 @@ impl Report {
             config_generation: 1,
             poll: "adaptive".to_owned(),
             workers: 0,
+            held_back_entries: 0,
+            held_back_seconds: 0,
             ports: 0,
             ports_up: 0,
             bindings: 0,

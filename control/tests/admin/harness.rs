@@ -286,6 +286,8 @@ pub(crate) fn status() -> Status {
         config_generation: 1,
         poll: "adaptive".into(),
         workers: 1,
+        held_back_entries: 0,
+        held_back_seconds: 0,
         ports: 2,
         ports_up: 2,
         bindings: 1,

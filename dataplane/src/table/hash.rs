@@ -53,7 +53,7 @@ use super::filter::{Filter, FilterWriter};
 use super::keyed::{KeyedHash, TableKey};
 use super::memory::{Array, Pages, Zeroable};
 use super::prefetch::prefetch;
-use super::qsbr::{Domain, Participant};
+use super::qsbr::{Domain, Held, Participant};
 use crate::sync::{Arc, AtomicU64, Mutant, Ordering, UnsafeCell, planted};
 
 /// Slots of a bucket: a cache line. Fewer in models, which try every order.
@@ -189,6 +189,12 @@ where
             // SAFETY: a slot names it, and only `&mut self` could unlink it.
             .filter_map(|word| unsafe { self.table.entry(index_of(word)) })
             .map(|entry| (&entry.key, &entry.value))
+    }
+
+    /// What was replaced or removed and waits for the slowest reader.
+    pub fn held(&mut self) -> Option<Held> {
+        self.slab.reclaim();
+        self.slab.domain.held()
     }
 
     /// How many keys there are.
@@ -601,8 +607,7 @@ impl Slab {
     fn take(&mut self) -> Option<u32> {
         let exhausted = self.fresh >= self.entries;
         if self.free.is_empty() && (exhausted || self.domain.retired() >= RECLAIM_BATCH) {
-            let free = &mut self.free;
-            self.domain.reclaim(|index| free.push(index));
+            self.reclaim();
         }
         if let Some(index) = self.free.pop() {
             return Some(index);
@@ -612,6 +617,12 @@ impl Slab {
         }
         self.fresh += 1;
         u32::try_from(self.fresh - 1).ok()
+    }
+
+    /// Takes back what all readers have passed.
+    fn reclaim(&mut self) {
+        let free = &mut self.free;
+        self.domain.reclaim(|index| free.push(index));
     }
 
     /// Gives back what no slot names any more.

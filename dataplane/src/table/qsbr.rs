@@ -44,6 +44,19 @@ const GONE: u64 = u64::MAX;
 /// The first epoch.
 const FIRST: u64 = 1;
 
+/// What a writer has unlinked and may not reuse, as a reader may still see it.
+///
+/// The same epoch twice means that some reader has passed no quiescent point in
+/// between, and is not offline: an RX core was stopped, or hangs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// When the oldest of it was unlinked: the number of things unlinked before it,
+    /// and one.
+    pub epoch: u64,
+    /// How many entries.
+    pub entries: usize,
+}
+
 /// The writer's side: what it has unlinked and may not yet reuse.
 #[derive(Debug)]
 pub(crate) struct Domain {
@@ -90,6 +103,13 @@ impl Domain {
     /// How much waits for readers.
     pub(crate) fn retired(&self) -> usize {
         self.retired.len()
+    }
+
+    /// What waits for the slowest reader; `None` when nothing does. To be asked after
+    /// [`Domain::reclaim`].
+    pub(crate) fn held(&self) -> Option<Held> {
+        let (epoch, _) = self.retired.front()?;
+        Some(Held { epoch: *epoch, entries: self.retired.len() })
     }
 
     /// Gives back everything that all readers have passed.

@@ -22,6 +22,7 @@ use super::binding::{Encapsulation, EntryFlags};
 use super::filter::FilterShape;
 use super::hash::{self, MAX_CAPACITY, Reader, TableFull, Writer};
 use super::keyed::{TableKey, WORDS, tenant_address};
+use super::qsbr::Held;
 use super::source_route::RouteList;
 
 /// Who a visitor is.
@@ -203,6 +204,11 @@ impl VisitorWriter {
     /// All visitors, ordered by tenant, home address and home agent.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&VisitorKey, &VisitorEntry)> {
         self.visitors.iter()
+    }
+
+    /// What was replaced or removed and waits for the slowest reader.
+    pub fn held(&mut self) -> Option<Held> {
+        self.index.held()
     }
 
     /// How many visitors there are.

@@ -34,6 +34,8 @@ mod realms_napt;
 #[cfg(test)]
 mod routing;
 #[cfg(test)]
+mod storm;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod tunnels;

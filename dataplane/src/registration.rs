@@ -1,0 +1,262 @@
+//! Which registration messages go first, and how many may come from where.
+//!
+//! Nothing of a registration message is proven before its authenticator has been
+//! verified, which is the control core's work and costs it more than a flood costs
+//! the sender. So an RX core sorts the messages by what the tables know of them,
+//! and lets no network of 2⁸ addresses send more than its share:
+//!
+//! * **from where the node is** ([`Standing::Known`]): a request that names a bound
+//!   home address and comes from that binding's care-of address (the node itself,
+//!   its foreign agent, or the NAT in front of it) or, as the node's own, from its
+//!   home link; a visitor's own request; a reply of a visitor's home agent. Who
+//!   forges these must know both addresses, and spoof one. They are punted as
+//!   [`PuntReason::Renewal`], and have budgets that nothing else draws on.
+//! * **of a node that is known, from elsewhere** ([`Standing::Claimed`]): it has
+//!   moved, or somebody says so; a reply for a node that is not visiting yet. They
+//!   go first too, but only so many a second of all together, within the budget of
+//!   where they come from; the rest waits with the new ones.
+//! * **new** ([`Standing::New`]): [`PuntReason::Registration`], within the budget of
+//!   where they come from.
+//!
+//! A network that messages of the first kind came from within the last
+//! [`KNOWN_FOR`] is a busy peer's, a foreign agent's say, and its budget for the
+//! other kinds is as large as for the first.
+//!
+//! Budgets are hashed onto a fixed number of buckets with a secret key: memory is
+//! bounded whatever the sources, and who shares a bucket with whom an outsider
+//! cannot know. Those of the first kind are apart from the others, so sharing harms
+//! no node that stays where it is.
+//!
+//! **Not done:** a budget for all workers together (each worker has its own); an
+//! authenticator that an RX core verifies (who is on the path, or may spoof and
+//! guesses both addresses, competes with the nodes of that one network).
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use homeport_wire::{TenantId, UdpHeader};
+
+use crate::classify::{Origin, Tables};
+use crate::config::RegistrationLimits;
+use crate::packet::Packet;
+use crate::parse::Ipv4Facts;
+use crate::table::keyed::KeyedHash;
+use crate::table::visitor::Found;
+use crate::verdict::{DropReason, PuntReason};
+
+/// Bits of a source address that share a budget.
+const SOURCE_PREFIX_LEN: u32 = 24;
+
+/// Budgets that networks are hashed onto.
+const BUDGETS: usize = 4096;
+
+/// How long a network is known after the last message from where a node is.
+const KNOWN_FOR: Duration = Duration::from_secs(600);
+
+/// Types of messages (RFC 5944 §3.3, §3.4).
+const REQUEST: u8 = 1;
+const REPLY: u8 = 3;
+
+/// What the tables know of a message's node, and of where the message comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    Known,
+    Claimed,
+    New,
+}
+
+/// A token bucket: so many a second, and a part or all of a second's at once.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    /// Tokens in billionths, so that filling loses nothing.
+    level: u64,
+    /// When it was filled last, in nanoseconds of the gate's clock.
+    filled: u64,
+}
+
+const TOKEN: u64 = 1_000_000_000;
+
+impl Bucket {
+    const fn full(rate: u32) -> Self {
+        Bucket { level: rate as u64 * TOKEN, filled: 0 }
+    }
+
+    /// Takes a token, if there is one.
+    fn take(&mut self, rate: u32, most: u32, now: u64) -> bool {
+        let gained = now.saturating_sub(self.filled).saturating_mul(u64::from(rate));
+        self.level = self.level.saturating_add(gained).min(u64::from(most) * TOKEN);
+        self.filled = self.filled.max(now);
+        let Some(left) = self.level.checked_sub(TOKEN) else { return false };
+        self.level = left;
+        true
+    }
+}
+
+/// The budget of networks that nodes are at.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    bucket: Bucket,
+    /// The network that used it last.
+    prefix: u32,
+    /// Until when that one counts as known.
+    until: u64,
+}
+
+/// Sorts and limits one worker's registration messages. All memory is taken when it
+/// is made.
+pub(crate) struct RegistrationGate {
+    limits: RegistrationLimits,
+    started: Instant,
+    known: Box<[Known]>,
+    others: Box<[Bucket]>,
+    claimed: Bucket,
+    hash: KeyedHash,
+}
+
+impl RegistrationGate {
+    /// All budgets are full. `seed` keys the hash: an outsider chooses addresses.
+    pub(crate) fn new(limits: RegistrationLimits, seed: [u64; 2], now: Instant) -> Self {
+        let known = Known { bucket: Bucket::full(limits.per_known_prefix), prefix: 0, until: 0 };
+        RegistrationGate {
+            limits,
+            started: now,
+            known: vec![known; BUDGETS].into_boxed_slice(),
+            others: vec![Bucket::full(limits.per_prefix); BUDGETS].into_boxed_slice(),
+            claimed: Bucket::full(limits.moves_first.div_ceil(10)),
+            hash: KeyedHash::new(seed),
+        }
+    }
+
+    /// What to punt the registration message in `packet` as, which begins with its
+    /// IPv4 header and has its agent's tenant.
+    ///
+    /// # Errors
+    /// [`DropReason::RegistrationRate`]: its network's budget is used up.
+    pub(crate) fn pass(
+        &mut self,
+        facts: &Ipv4Facts,
+        packet: &Packet,
+        origin: &Origin,
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<PuntReason, DropReason> {
+        let RegistrationLimits { per_prefix, per_known_prefix, moves_first } = self.limits;
+        let elapsed = now.saturating_duration_since(self.started).as_nanos();
+        let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
+        let prefix = facts.source.to_bits() >> (u32::BITS - SOURCE_PREFIX_LEN);
+        // The remainder is below the number of budgets.
+        let at = (self.hash.hash(&prefix) % BUDGETS as u64) as usize;
+        let (Some(known), Some(other)) = (self.known.get_mut(at), self.others.get_mut(at)) else {
+            return Err(DropReason::RegistrationRate);
+        };
+        let standing = standing(facts, packet, origin, tables);
+        if matches!(origin, Origin::Own) {
+            // Of an agent here for another one here: it came by this gate before.
+            return Ok(match standing {
+                Standing::Known | Standing::Claimed => PuntReason::Renewal,
+                Standing::New => PuntReason::Registration,
+            });
+        }
+        if standing == Standing::Known {
+            known.prefix = prefix;
+            known.until = now.saturating_add(KNOWN_FOR.as_nanos() as u64);
+            let is_within = known.bucket.take(per_known_prefix, per_known_prefix, now);
+            return is_within.then_some(PuntReason::Renewal).ok_or(DropReason::RegistrationRate);
+        }
+        let is_peer = known.prefix == prefix && now < known.until;
+        let rate = if is_peer { per_known_prefix.max(per_prefix) } else { per_prefix };
+        if !other.take(rate, rate, now) {
+            return Err(DropReason::RegistrationRate);
+        }
+        // A tenth of a second's at once: the rest of the ring is for the known.
+        if standing == Standing::Claimed
+            && self.claimed.take(moves_first, moves_first.div_ceil(10), now)
+        {
+            return Ok(PuntReason::Renewal);
+        }
+        Ok(PuntReason::Registration)
+    }
+}
+
+impl std::fmt::Debug for RegistrationGate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RegistrationGate").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// What the tables say.
+fn standing(facts: &Ipv4Facts, packet: &Packet, origin: &Origin, tables: &Tables) -> Standing {
+    let Some((kind, home_address)) = message(facts, packet.bytes()) else { return Standing::New };
+    let (tenant, source) = (packet.tenant, facts.source);
+    match kind {
+        REQUEST => standing_of_request(home_address, source, packet, origin, tables),
+        REPLY if is_foreign_agent(tenant, facts.destination, tables) => {
+            match tables.visitors.of_home_agent(tenant, home_address, source) {
+                Found::Visitor(_) => Standing::Known,
+                Found::Other(_) | Found::Nobody => Standing::Claimed,
+            }
+        }
+        _ => Standing::New,
+    }
+}
+
+fn standing_of_request(
+    home_address: Ipv4Addr,
+    source: Ipv4Addr,
+    packet: &Packet,
+    origin: &Origin,
+    tables: &Tables,
+) -> Standing {
+    let link = match origin {
+        Origin::Link { port, .. } => Some(*port),
+        Origin::Tunnel | Origin::Own => None,
+    };
+    if let Some(entry) = tables.binding(packet.tenant, home_address) {
+        let is_there = entry.tunnels().iter().any(|end| end.care_of_address() == source);
+        let is_home = source == home_address && link.is_some() && link == entry.home_link();
+        return if is_there || is_home { Standing::Known } else { Standing::Claimed };
+    }
+    match tables.visitors.at_station(packet.tenant, home_address, packet.station) {
+        Found::Visitor(visitor) if link == Some(visitor.port) => Standing::Known,
+        Found::Visitor(_) | Found::Other(_) => Standing::Claimed,
+        Found::Nobody => Standing::New,
+    }
+}
+
+/// Type and home address of a message; they are at the same places in a request and
+/// in a reply. `None` when it is too short for them.
+fn message(facts: &Ipv4Facts, bytes: &[u8]) -> Option<(u8, Ipv4Addr)> {
+    let message = bytes.get(usize::from(facts.header_len) + UdpHeader::LEN..)?;
+    match message.first_chunk()? {
+        [kind, _, _, _, a, b, c, d] => Some((*kind, Ipv4Addr::new(*a, *b, *c, *d))),
+    }
+}
+
+fn is_foreign_agent(tenant: TenantId, address: Ipv4Addr, tables: &Tables) -> bool {
+    tables.local(tenant, address).is_some_and(|local| local.care_of_address || local.agent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_gives_its_burst_and_then_its_rate_and_loses_nothing() {
+        let mut bucket = Bucket::full(10);
+        let mut taken = |now: u64| (0..1000).filter(|_| bucket.take(1000, 10, now)).count();
+        assert_eq!(taken(0), 10);
+        assert_eq!(taken(999_999), 0);
+        assert_eq!(taken(1_000_000), 1);
+        assert_eq!(taken(4_500_000), 3);
+        assert_eq!(taken(5_000_000), 1);
+        // Time that went back gives nothing twice.
+        assert_eq!(taken(0), 0);
+        assert_eq!(taken(10_000_000_000), 10);
+    }
+
+    #[test]
+    fn the_largest_rates_do_not_overflow() {
+        let mut bucket = Bucket::full(u32::MAX);
+        assert!(bucket.take(u32::MAX, u32::MAX, 0) && bucket.take(u32::MAX, u32::MAX, u64::MAX));
+    }
+}
