@@ -60,8 +60,8 @@ pub struct Phase {
 pub enum Order {
     /// At random.
     Random,
-    /// One after the other, from this one on.
-    From(u64),
+    /// One after the other, from the one behind the last that came so; the first is 0.
+    Next,
 }
 
 /// How long a run is.
@@ -330,16 +330,13 @@ impl GeneratorPort {
         if self.frames.as_ref().is_none_or(|(of, _)| *of != at) {
             let frames = Frames::new(phase.case.family(), phase.len, port_mac(self.number));
             self.frames = Some((at, frames));
-            if let Order::From(first) = phase.order {
-                self.next = first;
-            }
         }
         let Some((_, frames)) = &self.frames else { return };
         let mut came = 0;
         for _ in 0..count {
             let number = match phase.order {
                 Order::Random => self.random.below(phase.entries),
-                Order::From(_) => self.next,
+                Order::Next => self.next,
             };
             let random = self.random.next();
             let work = Work::of(phase.case, number, random);
@@ -353,7 +350,7 @@ impl GeneratorPort {
                 pool.give(packet);
                 break;
             }
-            self.next += 1;
+            self.next += u64::from(phase.order == Order::Next);
             came += 1;
         }
         add(&shared.received, came);
@@ -365,7 +362,7 @@ impl GeneratorPort {
     /// Takes note of the external end that a flow was given, and looks at a sample.
     fn look(&self, at: u64, phase: &Phase, frame: &[u8]) {
         let wrong = match phase.order {
-            Order::From(_) if phase.case == Case::NaptNew => {
+            Order::Next if phase.case == Case::NaptNew => {
                 self.note(frame);
                 check::check(phase.case, phase.len, frame)
             }

@@ -15,7 +15,7 @@ use homeport_dataplane::worker::Worker;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::case::Family;
-use crate::cycles;
+use crate::{cycles, machine};
 use crate::frames::Random;
 use crate::generator::{Extent, Order, Phase, PhaseResult, REPEATS, Shared};
 use crate::world::{self, Size, World};
@@ -48,6 +48,8 @@ pub struct Measured {
     pub updates_per_second: Vec<f64>,
     /// How long it took to install the bindings.
     pub installed_in: Duration,
+    /// Memory that the box took when its tables were filled.
+    pub resident_bytes: u64,
 }
 
 /// What is told while it runs.
@@ -80,9 +82,11 @@ pub fn run(
 ) -> Result<Measured> {
     let flows = if family == Family::Flows { entries } else { 0 };
     let shared = [Shared::new(programme, flows)];
+    let before = machine::resident_bytes();
     let size = Size { family, entries: room(&shared) };
     let world = World::new(&size, &shared, &[cores.worker], |count| progress.installed(count))?;
     let World { mut control, workers, installed_in } = world;
+    let resident_bytes = machine::resident_bytes().saturating_sub(before);
     cores.prepare();
     let running = start(workers, &shared)?;
     let [shared] = &shared;
@@ -91,21 +95,23 @@ pub fn run(
     join(running)?;
     let results = shared.results().map_err(|error| error.context(drops(&control)))?;
     check_conservation(&control)?;
-    Ok(Measured { results, updates_per_second, installed_in })
+    Ok(Measured { results, updates_per_second, installed_in, resident_bytes })
 }
 
-/// The most that a programme has in its tables.
+/// The most that a programme has in its tables: packets that come one after the other
+/// open a flow each.
 fn room(shared: &[Arc<Shared>]) -> u64 {
-    let phases = shared.iter().flat_map(|shared| &shared.programme);
-    let most = |phase: &Phase| match (phase.order, phase.extent) {
-        (Order::From(first), Extent::Packets(packets)) => {
+    let phases = || shared.iter().flat_map(|shared| &shared.programme);
+    let opened = |phase: &Phase| match (phase.order, phase.extent) {
+        (Order::Next, Extent::Packets(packets)) => {
             let runs = phase.runs * (1 + REPEATS) + 1;
-            first + phase.warm_up + runs as u64 * (packets + BURST as u64)
+            let of_runs = if phase.runs > 0 { runs as u64 * (packets + BURST as u64) } else { 0 };
+            phase.warm_up + BURST as u64 + of_runs
         }
-        (Order::From(first), Extent::Ticks(_)) => first + phase.warm_up,
-        (Order::Random, _) => phase.entries,
+        _ => 0,
     };
-    phases.map(most).max().unwrap_or(1)
+    let known = phases().map(|phase| phase.entries).max().unwrap_or(1);
+    known.max(phases().map(opened).sum())
 }
 
 /// What several workers gave, each by itself, at the same time.
