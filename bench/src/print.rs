@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use crate::case::{Case, entries_text};
 use crate::report::{Point, Report};
 use crate::targets::Target;
@@ -40,6 +42,60 @@ pub fn points(report: &Report) -> String {
         }
     }
     text
+}
+
+/// What else was measured.
+pub fn more(report: &Report) -> String {
+    let mut text = String::new();
+    let yardstick = &report.yardstick;
+    let rate = |name: &str, mpps: Option<f64>| {
+        mpps.map(|mpps| format!("dpdk-testpmd {name} over net_null: {mpps:.2} Mpps\n"))
+    };
+    text.extend(rate("mac", yardstick.testpmd_mac_mpps));
+    text.extend(rate("macswap", yardstick.testpmd_macswap_mpps));
+    let rate = |name: &str, rate: Option<f64>| {
+        rate.map(|rate| format!("registrations {name}: {rate:.0} a second\n"))
+    };
+    text.extend(rate("in-process", report.registrations.in_process_per_s));
+    text.extend(rate("end to end", report.registrations.end_to_end_per_s));
+    for (name, value) in report.more.iter().filter(|(name, _)| **name != "targets") {
+        let _ = writeln!(text, "\n{name}:");
+        tree(&mut text, value, 1);
+    }
+    if text.is_empty() { text } else { format!("\n{text}") }
+}
+
+/// A value, a line for each record of it.
+fn tree(text: &mut String, value: &Value, depth: usize) {
+    let indent = "  ".repeat(depth);
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| tree(text, item, depth)),
+        Value::Object(fields) => {
+            let (nested, plain): (Vec<_>, Vec<_>) =
+                fields.iter().partition(|(_, value)| value.is_array());
+            let plain: Vec<String> =
+                plain.iter().map(|(name, value)| format!("{name} {}", scalar(value))).collect();
+            if !plain.is_empty() {
+                let _ = writeln!(text, "{indent}{}", plain.join(", "));
+            }
+            nested.iter().for_each(|(_, value)| tree(text, value, depth + 1));
+        }
+        value => {
+            let _ = writeln!(text, "{indent}{}", scalar(value));
+        }
+    }
+}
+
+fn scalar(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Number(value) => value.as_f64().map(number).unwrap_or_default(),
+        Value::Object(fields) => {
+            let fields: Vec<String> = fields.values().map(scalar).collect();
+            format!("({})", fields.join(" | "))
+        }
+        value => value.to_string(),
+    }
 }
 
 /// The targets, one a line.

@@ -124,12 +124,6 @@ fn window(bit: usize) -> u32 {
     bits.skip(bit).take(32).fold(0, |window, bit| window << 1 | u32::from(bit))
 }
 
-/// The Toeplitz hash of 32 bits that begin at `first` of the input.
-fn toeplitz_of(value: u32, first: usize) -> u32 {
-    let set = (0..32).filter(|bit| value << bit >> 31 == 1);
-    set.fold(0, |hash, bit| hash ^ window(first + bit))
-}
-
 /// All with one Toeplitz hash, which is linear: the address that has the tenant's hash
 /// is found by elimination.
 fn toeplitz(number: u32) -> (u32, u32) {
@@ -194,6 +188,12 @@ fn fnv(number: u32) -> (u32, u32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The Toeplitz hash of 32 bits that begin at `first` of the input.
+    fn toeplitz_of(value: u32, first: usize) -> u32 {
+        let set = (0..32).filter(|bit| value << bit >> 31 == 1);
+        set.fold(0, |hash, bit| hash ^ window(first + bit))
+    }
 
     fn crc(bytes: &[u8]) -> u32 {
         !bytes.iter().fold(u32::MAX, |register, byte| {
