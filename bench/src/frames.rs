@@ -322,7 +322,6 @@ impl Random {
 
     /// The next number.
     #[inline]
-    #[expect(clippy::should_implement_trait, reason = "it never ends")]
     pub const fn next(&mut self) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;

@@ -234,9 +234,7 @@ impl State {
                     return self.begin_load(place);
                 }
                 let load = LOADS.get(place).copied().unwrap_or_default();
-                let ns = |ticks: u64| {
-                    (ticks as f64 * 1e9 / cycles::per_second()).round()
-                };
+                let ns = |ticks: u64| (ticks as f64 * 1e9 / cycles::per_second()).round();
                 self.at.push(Percentiles {
                     load,
                     pps: rate(trial.distance),

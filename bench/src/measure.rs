@@ -15,10 +15,10 @@ use homeport_dataplane::worker::Worker;
 use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::case::Family;
-use crate::{cycles, machine};
 use crate::frames::Random;
 use crate::generator::{Extent, Order, Phase, PhaseResult, REPEATS, Shared};
 use crate::world::{self, Size, World};
+use crate::{cycles, machine};
 
 /// How the threads are laid out.
 #[derive(Clone, Copy, Debug)]

@@ -49,7 +49,12 @@ impl Plan {
         Plan {
             cases: Case::ALL.map(|(_, case)| case).into(),
             entries: vec![K, 100 * K, M, MI16],
-            frames: vec![FrameLen::Fixed(64), FrameLen::Fixed(512), FrameLen::Fixed(1400), FrameLen::Imix],
+            frames: vec![
+                FrameLen::Fixed(64),
+                FrameLen::Fixed(512),
+                FrameLen::Fixed(1400),
+                FrameLen::Imix,
+            ],
             bursts: vec![32, 1, 4, 8, 16, 64],
             updates: vec![0, 100_000],
             runs: 9,

@@ -86,7 +86,9 @@ pub fn draw(report: &Report, latencies: &[Latency], directory: &Path) -> Result<
             y: "nanoseconds, power of ten",
         };
         let label = |x: f64| {
-            ["50 %", "99 %", "99.9 %", "longest"].get(x.round() as usize).map_or_else(String::new, |s| (*s).to_owned())
+            ["50 %", "99 %", "99.9 %", "longest"]
+                .get(x.round() as usize)
+                .map_or_else(String::new, |s| (*s).to_owned())
         };
         chart(&area, &labels, &by_percentile(latencies), &[], Some(label))?;
         drawn.push(name.to_owned());

@@ -20,8 +20,7 @@ pub fn points(report: &Report) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "\n{name}: cycles per packet without port I/O\n{header}");
         for point in points {
-            let frame =
-                if point.imix { "imix".to_owned() } else { point.frame_len.to_string() };
+            let frame = if point.imix { "imix".to_owned() } else { point.frame_len.to_string() };
             let cycles = point.cycles_per_packet;
             let _ = writeln!(
                 text,
@@ -100,7 +99,9 @@ fn scalar(value: &Value) -> String {
 
 /// The targets, one a line.
 pub fn targets(targets: &[Target]) -> String {
-    let mut text = String::from("\nTarget                                                  bound      measured\n");
+    let mut text = String::from(
+        "\nTarget                                                  bound      measured\n",
+    );
     for target in targets {
         let sign = if target.at_least { "≥" } else { "≤" };
         let measured = target.measured.map_or("not measured".to_owned(), |measured| {

@@ -18,9 +18,8 @@ impl Steps {
     /// For so many steps.
     pub fn new(count: u64) -> Self {
         let all = ProgressBar::new(count);
-        let style = ProgressStyle::with_template(
-            "{elapsed_precise} {bar:30} {pos}/{len} {wide_msg}",
-        );
+        let style =
+            ProgressStyle::with_template("{elapsed_precise} {bar:30} {pos}/{len} {wide_msg}");
         if let Ok(style) = style {
             all.set_style(style);
         }

@@ -109,7 +109,10 @@ impl Suite {
     }
 
     fn further(&self, steps: &Steps, report: &mut Report, latencies: &mut Vec<Latency>) {
-        let part = |name: &'static str, what: &str, report: &mut Report, measure: &mut dyn FnMut(&mut Report) -> Result<()>| {
+        let part = |name: &'static str,
+                    what: &str,
+                    report: &mut Report,
+                    measure: &mut dyn FnMut(&mut Report) -> Result<()>| {
             steps.begin(what);
             if let Err(error) = measure(report) {
                 report.missing.insert(name.to_owned(), format!("{error:#}"));
@@ -129,13 +132,17 @@ impl Suite {
             Ok(())
         });
         part("collisions", "keys that collide", report, &mut |report| {
-            let found = tables::collisions(1_000_000, |hash| steps.part(format!("keys that collide: {hash}")))?;
+            let found = tables::collisions(1_000_000, |hash| {
+                steps.part(format!("keys that collide: {hash}"))
+            })?;
             report.more.insert("collisions", json!(found));
             Ok(())
         });
         part("latency", "no-drop rate and latency", report, &mut |report| {
             let sizes: &[u64] = if self.quick { &[1_000_000] } else { &[1000, 1_000_000, 1 << 24] };
-            for (&entries, case) in sizes.iter().flat_map(|entries| IPIP.map(|case| (entries, case))) {
+            for (&entries, case) in
+                sizes.iter().flat_map(|entries| IPIP.map(|case| (entries, case)))
+            {
                 if self.quick && case != Case::Encap(Kind::IpIp) {
                     continue;
                 }
@@ -143,7 +150,13 @@ impl Suite {
                     point.case == case.name() && point.entries == entries && point.burst == 32
                 });
                 let guess = guess.map_or(500.0, |point| point.cycles_per_packet_with_io.median);
-                latencies.push(latency::latency(case, entries, self.cores.worker, guess, time(20, 60))?);
+                latencies.push(latency::latency(
+                    case,
+                    entries,
+                    self.cores.worker,
+                    guess,
+                    time(20, 60),
+                )?);
             }
             report.more.insert("latency", json!(latencies));
             Ok(())
@@ -164,9 +177,14 @@ impl Suite {
             );
             Ok(())
         });
-        part("registrations.end_to_end_per_s", "registrations through a daemon", report, &mut |_| {
-            bail!("the measurement through a running homeportd is not part of this program yet")
-        });
+        part(
+            "registrations.end_to_end_per_s",
+            "registrations through a daemon",
+            report,
+            &mut |_| {
+                bail!("the measurement through a running homeportd is not part of this program yet")
+            },
+        );
         part("memory.control_bytes", "memory of the control core", report, &mut |report| {
             let bindings = if self.quick { 1_000_000 } else { 1 << 24 };
             let found = child(bindings)?;

@@ -31,13 +31,16 @@ pub struct Collisions {
 const LOOKUPS: usize = 200_000;
 const PASSES: usize = 5;
 
+/// Makes a key from its number: tenant and home address.
+type MakeKey = fn(u32) -> (u32, u32);
+
 /// Looks up `count` keys of each set.
 ///
 /// # Errors
 /// An entry cannot be made.
 pub fn collisions(count: usize, progress: impl Fn(&str)) -> Result<Vec<Collisions>> {
     let mut measured: Vec<Collisions> = Vec::new();
-    let sets: [(&str, fn(u32) -> (u32, u32)); 5] = [
+    let sets: [(&str, MakeKey); 5] = [
         ("random", random),
         ("low bits", low_bits),
         ("CRC32c", crc32c),
@@ -54,7 +57,7 @@ pub fn collisions(count: usize, progress: impl Fn(&str)) -> Result<Vec<Collision
     Ok(measured)
 }
 
-fn look_up(hash: &'static str, count: usize, key: fn(u32) -> (u32, u32)) -> Result<Collisions> {
+fn look_up(hash: &'static str, count: usize, key: MakeKey) -> Result<Collisions> {
     let (_, entry): (_, BindingEntry) =
         world::binding(Family::Bindings(Kind::IpIp), 0, EntryFlags::default())?;
     let key = |number: usize| {
@@ -207,9 +210,8 @@ mod tests {
     fn the_keys_do_collide_under_each_hash() {
         // The check value of CRC-32C.
         assert_eq!(crc(b"123456789"), 0xe306_9283);
-        let bytes = |(tenant, address): (u32, u32)| {
-            [tenant.to_le_bytes(), address.to_le_bytes()].concat()
-        };
+        let bytes =
+            |(tenant, address): (u32, u32)| [tenant.to_le_bytes(), address.to_le_bytes()].concat();
         let fnv1a = |bytes: &[u8]| {
             bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
                 (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -84,19 +84,19 @@ pub fn targets(report: &Report) -> Vec<Target> {
     }
     for case in [Case::Encap(Kind::IpIp), Case::Decap(Kind::IpIp)] {
         for entries in [M, MI16] {
-            let median = |updates| {
-                at(case, entries, updates).map(|point| point.cycles_per_packet.median)
-            };
-            let more = median(0).zip(median(100_000)).map(|(plain, written)| {
-                ((written / plain - 1.0) * 1000.0).round() / 10.0
-            });
+            let median =
+                |updates| at(case, entries, updates).map(|point| point.cycles_per_packet.median);
+            let more = median(0)
+                .zip(median(100_000))
+                .map(|(plain, written)| ((written / plain - 1.0) * 1000.0).round() / 10.0);
             let name =
                 format!("{case}, {}: more with 100,000 updates a second", entries_text(entries));
             targets.push(Target::at_most(name, 20.0, more, "%"));
         }
     }
     let allocations = report.points.iter().map(|point| point.allocs_per_packet);
-    let most = allocations.fold(None, |most: Option<f64>, one| Some(most.map_or(one, |most| most.max(one))));
+    let most = allocations
+        .fold(None, |most: Option<f64>, one| Some(most.map_or(one, |most| most.max(one))));
     targets.push(Target::at_most("allocations of a packet, any point".into(), 0.0, most, ""));
     let more = |key: &str, path: &[&str]| {
         let mut value: Option<&Value> = report.more.get(key);
@@ -128,8 +128,18 @@ pub fn targets(report: &Report) -> Vec<Target> {
             .map(|bytes| (bytes as f64 / f64::from(1 << 30) * 100.0).round() / 100.0)
     };
     let (dataplane, control) = (report.memory.dataplane_bytes, report.memory.control_bytes);
-    targets.push(Target::at_most("dataplane memory of 16 Mi bindings".into(), 2.0, gib(dataplane), "GiB"));
-    targets.push(Target::at_most("control memory of 16 Mi bindings".into(), 4.0, gib(control), "GiB"));
+    targets.push(Target::at_most(
+        "dataplane memory of 16 Mi bindings".into(),
+        2.0,
+        gib(dataplane),
+        "GiB",
+    ));
+    targets.push(Target::at_most(
+        "control memory of 16 Mi bindings".into(),
+        4.0,
+        gib(control),
+        "GiB",
+    ));
     targets
 }
 
@@ -140,7 +150,10 @@ mod tests {
     #[test]
     fn a_target_is_met_on_its_side_of_the_bound_and_unknown_without_a_figure() {
         let most = |measured| Target::at_most("m".into(), 60.0, measured, "cycles").is_met();
-        assert_eq!([most(Some(60.0)), most(Some(60.1)), most(None)], [Some(true), Some(false), None]);
+        assert_eq!(
+            [most(Some(60.0)), most(Some(60.1)), most(None)],
+            [Some(true), Some(false), None]
+        );
         let least = |measured| Target::at_least("l", 1.8, measured, "times").is_met();
         assert_eq!([least(Some(1.8)), least(Some(1.79))], [Some(true), Some(false)]);
     }

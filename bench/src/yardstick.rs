@@ -21,7 +21,10 @@ pub fn testpmd(mode: &str, frame_len: u16) -> Result<f64> {
     let mut child = Command::new("dpdk-testpmd")
         .args(["-l", "0,1", "--no-huge", "-m", "512", "--no-pci", "--no-telemetry"])
         .args(["--file-prefix", &format!("bench{}", std::process::id())])
-        .args([format!("--vdev=net_null0,size={frame_len}"), format!("--vdev=net_null1,size={frame_len}")])
+        .args([
+            format!("--vdev=net_null0,size={frame_len}"),
+            format!("--vdev=net_null1,size={frame_len}"),
+        ])
         .args(["--", "--total-num-mbufs=16384", "--nb-cores=1", "--burst=32", "--auto-start"])
         .args(["--stats-period=1", &format!("--forward-mode={mode}")])
         .stdin(Stdio::piped())
@@ -77,7 +80,8 @@ mod tests {
 
     #[test]
     fn the_rates_of_two_ports_are_added_second_by_second() {
-        let port = |rate| format!("  Throughput (since last show)\n  Rx-pps:   {rate}   Rx-bps: 0\n");
+        let port =
+            |rate| format!("  Throughput (since last show)\n  Rx-pps:   {rate}   Rx-bps: 0\n");
         let text: String = [0, 0, 70, 30, 50, 51].map(port).concat();
         assert_eq!(rates(text.as_bytes()), [0.0, 100.0, 101.0]);
         assert_eq!(rates("nothing\n".as_bytes()), [0.0; 0]);

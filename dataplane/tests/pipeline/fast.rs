@@ -150,7 +150,8 @@ impl Recipe {
                 payload[..2].copy_from_slice(&self.ports.0.to_be_bytes());
                 payload[2..4].copy_from_slice(&self.ports.1.to_be_bytes());
                 // A TCP header without options: a SYN now and then.
-                payload[12..14].copy_from_slice(&[0x50, if self.len % 3 == 0 { 2 } else { 0x10 }]);
+                payload[12..14]
+                    .copy_from_slice(&[0x50, if self.len.is_multiple_of(3) { 2 } else { 0x10 }]);
                 Ip { protocol, ..Ip::data(source, destination).payload(payload) }
             }
         };
@@ -161,7 +162,7 @@ impl Recipe {
         if let Some((how, source, destination, ecn)) = self.tunnel {
             // Half of them are what the node at the inner source would send.
             let how = EVERY[how];
-            let (source, destination) = if self.len % 2 == 0 {
+            let (source, destination) = if self.len.is_multiple_of(2) {
                 (CARE_OF, HOME_AGENT)
             } else {
                 (ADDRESSES[source], ADDRESSES[destination])
