@@ -1,6 +1,6 @@
 //! A port on a Linux interface that stays the kernel's, by AF_XDP.
 //!
-//! A small program at the interface ([`program`]) takes the frames that the dataplane
+//! A small program at the interface (`program`) takes the frames that the dataplane
 //! claims ([`Claims`]) out of the driver's receive path, before the kernel has looked
 //! at them; everything else is the kernel's as ever: its addresses, ARP, routes, ssh.
 //! So the port needs no kernel twin, and what is claimed has been seen by nobody
@@ -9,7 +9,7 @@
 //! # How a frame comes in and leaves
 //!
 //! Each queue of the interface has a socket, and memory that it shares with the
-//! kernel ([`umem`], [`rings`]). A received frame is copied from there into a buffer
+//! kernel (`umem`, `rings`). A received frame is copied from there into a buffer
 //! of the worker's pool, a frame to send the other way.
 //!
 //! # Modes
@@ -23,7 +23,7 @@
 //! # Offload
 //!
 //! Senders on the same machine leave checksums unfinished, and XDP does not say
-//! which: see [`unfinished`]. They also send super-frames; in native mode the kernel
+//! which: see `unfinished`. They also send super-frames; in native mode the kernel
 //! cuts them before (a veth with a program tells its other end so), in generic mode
 //! it does not, and what does not fit a frame is lost and counted as `rx-dropped`. A
 //! network card makes none while a program is there.
