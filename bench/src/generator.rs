@@ -28,10 +28,6 @@ pub const MTU: u16 = 1500;
 /// One frame in so many is looked at.
 const SAMPLE: u64 = 16;
 
-/// A run in which the thread was put aside is made again, so often for each run that
-/// was asked for.
-pub const REPEATS: usize = 3;
-
 /// One thing to measure on a box.
 #[derive(Clone, Copy, Debug)]
 pub struct Phase {
@@ -51,7 +47,10 @@ pub struct Phase {
     pub warm_up: u64,
     /// How many runs.
     pub runs: usize,
-    /// How long one is.
+    /// How often each run may be made again because the thread was put aside in it.
+    pub repeats: usize,
+    /// How long one is: short beside the time that a scheduler gives to a thread, so that
+    /// on a busy machine, too, most runs are not cut in two.
     pub extent: Extent,
 }
 
@@ -284,7 +283,7 @@ impl GeneratorPort {
         }
         let mut results = lock(&shared.results);
         let Some(result) = results.last_mut() else { return };
-        if sample.disturbed && result.thrown_away < REPEATS * phase.runs {
+        if sample.disturbed && result.thrown_away < phase.repeats * phase.runs {
             result.thrown_away += 1;
         } else {
             result.samples.push(sample);

@@ -184,7 +184,8 @@ impl State {
     /// How many packets have come by now and are not lost, and loses what is too much.
     fn due(&mut self, now: u64) -> u64 {
         let trial = &mut self.trial;
-        let come = (now - trial.begin).saturating_mul(256) / trial.distance.max(1);
+        // Two cores' clocks may differ by a little.
+        let come = now.saturating_sub(trial.begin).saturating_mul(256) / trial.distance.max(1);
         let waiting = come.saturating_sub(trial.taken + trial.lost);
         let lost = waiting.saturating_sub(QUEUE);
         trial.lost += lost;

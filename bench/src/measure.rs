@@ -16,7 +16,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::case::Family;
 use crate::frames::Random;
-use crate::generator::{Extent, Order, Phase, PhaseResult, REPEATS, Shared};
+use crate::generator::{Extent, Order, Phase, PhaseResult, Shared};
 use crate::world::{self, Size, World};
 use crate::{cycles, machine};
 
@@ -104,7 +104,7 @@ fn room(shared: &[Arc<Shared>]) -> u64 {
     let phases = || shared.iter().flat_map(|shared| &shared.programme);
     let opened = |phase: &Phase| match (phase.order, phase.extent) {
         (Order::Next, Extent::Packets(packets)) => {
-            let runs = phase.runs * (1 + REPEATS) + 1;
+            let runs = phase.runs * (1 + phase.repeats) + 1;
             let of_runs = if phase.runs > 0 { runs as u64 * (packets + BURST as u64) } else { 0 };
             phase.warm_up + BURST as u64 + of_runs
         }

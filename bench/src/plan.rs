@@ -26,16 +26,18 @@ pub struct Plan {
     /// Whether every combination is measured, or only those that differ from the first
     /// one in one thing.
     pub cross: bool,
-    /// Sizes at which frame lengths, bursts and lesser cases are compared.
+    /// Whether time is short: lesser cases are then left out at the largest size.
+    pub is_short: bool,
+    /// Sizes at which frame lengths and bursts are compared.
     pub compared_at: Vec<u64>,
 }
 
-/// The most flows of a NAPT that are measured: what the issue of external ports and the
-/// memory of most boxes allow.
+/// The most flows of a NAPT that are measured: beyond it, external addresses by the
+/// hundred are what is measured.
 pub const MAX_FLOWS: u64 = 4_000_000;
 
 /// Flows that are opened in one run.
-const OPENED: u64 = 20_000;
+const OPENED: u64 = 4000;
 
 const WARM_UP: u64 = 100_000;
 
@@ -57,9 +59,10 @@ impl Plan {
             ],
             bursts: vec![32, 1, 4, 8, 16, 64],
             updates: vec![0, 100_000],
-            runs: 9,
-            run: Duration::from_millis(25),
+            runs: 21,
+            run: Duration::from_millis(4),
             cross: false,
+            is_short: false,
             compared_at: vec![K, M],
         }
     }
@@ -68,8 +71,9 @@ impl Plan {
     pub fn quick() -> Plan {
         Plan {
             bursts: vec![32, 1, 8],
-            runs: 5,
-            run: Duration::from_millis(8),
+            runs: 11,
+            run: Duration::from_millis(2),
+            is_short: true,
             compared_at: vec![M],
             ..Plan::full()
         }
@@ -100,7 +104,7 @@ impl Plan {
             phases.push(self.filling(entries));
         }
         for &case in self.cases.iter().filter(|case| case.family() == family) {
-            if self.cross || !is_lesser(case) || entries < MI16 || self.runs > 5 {
+            if self.cross || !is_lesser(case) || entries < MI16 || !self.is_short {
                 self.add(&mut phases, case, entries);
             }
         }
@@ -136,11 +140,13 @@ impl Plan {
         if of_flows && (updates > 0 || burst > homeport_dataplane::packet::BURST) {
             return None;
         }
-        let (order, warm_up, extent) = match case {
-            Case::NaptNew => (Order::Next, OPENED / 2, Extent::Packets(OPENED)),
-            _ => (Order::Random, WARM_UP, Extent::Ticks(cycles::ticks(self.run))),
+        let runs = self.runs;
+        // What is opened stays open: with every repetition there is more in the tables.
+        let (order, warm_up, repeats, extent) = match case {
+            Case::NaptNew => (Order::Next, 2 * OPENED, 3, Extent::Packets(OPENED)),
+            _ => (Order::Random, WARM_UP, 20, Extent::Ticks(cycles::ticks(self.run))),
         };
-        Some(Phase { case, len, burst, updates, entries, order, warm_up, runs: self.runs, extent })
+        Some(Phase { case, len, burst, updates, entries, order, warm_up, runs, repeats, extent })
     }
 
     /// Opens the flows that the other phases have packets of.
@@ -154,6 +160,7 @@ impl Plan {
             order: Order::Next,
             warm_up: entries,
             runs: 0,
+            repeats: 0,
             extent: Extent::Packets(entries),
         }
     }

@@ -43,7 +43,8 @@ pub fn scaling(case: Case, entries: u64, pairs: usize, run: Duration) -> Result<
         entries,
         order: Order::Random,
         warm_up: 100_000,
-        runs: 5,
+        runs: 15,
+        repeats: 20,
         extent: Extent::Ticks(cycles::ticks(run)),
     };
     let (mut ratios, mut ratios_with_io) = (Vec::new(), Vec::new());

@@ -16,7 +16,7 @@ use crate::measure::{Cores, Measured, run};
 use crate::plan::Plan;
 use crate::progress::{OfBox, Steps};
 use crate::report::{Memory, Point, Registrations, Report, Spread, Yardstick};
-use crate::{latency, registrations, scaling, tables, yardstick};
+use crate::{latency, registrations, scaling, storm, tables, yardstick};
 
 const IPIP: [Case; 2] = [Case::Encap(Kind::IpIp), Case::Decap(Kind::IpIp)];
 
@@ -67,7 +67,7 @@ impl Suite {
         let programmes: Vec<Vec<Phase>> =
             boxes.iter().map(|(entries, family)| self.plan.programme(*family, *entries)).collect();
         let phases: usize = programmes.iter().map(Vec::len).sum();
-        let further = if self.points_only { 0 } else { 8 };
+        let further = if self.points_only { 0 } else { 9 };
         let steps = Steps::new(phases as u64 + further);
         let mut report = Report {
             machine: Machine::this(),
@@ -181,10 +181,43 @@ impl Suite {
             "registrations.end_to_end_per_s",
             "registrations through a daemon",
             report,
-            &mut |_| {
-                bail!("the measurement through a running homeportd is not part of this program yet")
+            &mut |report| {
+                let (nodes, seconds) = if self.quick { (20_000, 2.0) } else { (100_000, 8.0) };
+                let found = storm::end_to_end(nodes, seconds)?;
+                if found.denied > 0 {
+                    bail!("{} registrations were denied", found.denied);
+                }
+                report.registrations.end_to_end_per_s = Some(found.accepted_per_s.round());
+                report.more.insert(
+                    "registrations_end_to_end",
+                    json!({ "nodes": nodes, "p50_us": found.p50_us, "p99_us": found.p99_us }),
+                );
+                Ok(())
             },
         );
+        part("storm", "a storm of registrations", report, &mut |report| {
+            let (nodes, seconds) = if self.quick { (10_000, 2.0) } else { (50_000, 8.0) };
+            let found = storm::storm(nodes, 10.0, seconds)?;
+            report.more.insert(
+                "storm",
+                json!({
+                    "peak_per_s": found.peak_per_s.round(),
+                    "offered_per_s": found.offered_per_s.round(),
+                    "accepted_per_s": found.accepted_per_s.round(),
+                    "renewals_sent": found.renewals.0,
+                    "renewals_accepted": found.renewals.1,
+                    "renewal_p50_us": found.renewal_us.0,
+                    "renewal_p99_us": found.renewal_us.1,
+                    "expired": found.expired,
+                    "data_sent": found.data.0,
+                    "data_forwarded": found.data.1,
+                    "shed_by_a_full_ring": found.shed.0,
+                    "shed_by_a_networks_budget": found.shed.1,
+                    "shed_by_age": found.shed.2,
+                }),
+            );
+            Ok(())
+        });
         part("memory.control_bytes", "memory of the control core", report, &mut |report| {
             let bindings = if self.quick { 1_000_000 } else { 1 << 24 };
             let found = child(bindings)?;

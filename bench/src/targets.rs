@@ -122,6 +122,12 @@ pub fn targets(report: &Report) -> Vec<Target> {
     let (inside, outside) = (registrations.in_process_per_s, registrations.end_to_end_per_s);
     targets.push(Target::at_least("registrations in-process", 500_000.0, inside, "/s"));
     targets.push(Target::at_least("registrations end to end", 150_000.0, outside, "/s"));
+    let storm = |key: &str| more("storm", &[key]);
+    let kept = storm("accepted_per_s").zip(storm("peak_per_s")).map(|(is, peak)| is / peak);
+    targets.push(Target::at_least("storm: accepted by the peak", 0.9, kept, "times"));
+    targets.push(Target::at_most("storm: bindings expired".into(), 0.0, storm("expired"), ""));
+    let lost = storm("data_sent").zip(storm("data_forwarded")).map(|(sent, out)| sent - out);
+    targets.push(Target::at_most("storm: data packets lost".into(), 0.0, lost, ""));
     let gib = |bytes: Option<u64>| {
         bytes
             .filter(|_| report.memory.bindings == Some(MI16))

@@ -98,7 +98,11 @@ fn main() -> Result<()> {
     let path = arguments.output.join("bench.json");
     fs::write(&path, serde_json::to_string_pretty(&report)? + "\n")
         .with_context(|| format!("writing {}", path.display()))?;
-    print!("{}", print::targets(&targets::targets(&report)));
+    let mut targets = targets::targets(&report);
+    if suite.points_only {
+        targets.retain(|target| target.measured.is_some());
+    }
+    print!("{}", print::targets(&targets));
     print!("{}", print::missing(&report));
     let plots: Vec<String> =
         drawn.iter().map(|name| arguments.output.join(name).display().to_string()).collect();

@@ -8,8 +8,9 @@
 //! packets would only cost the look-up.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
-use crate::sync::{Arc, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 
 /// Bits of a word.
 const WORD: u32 = u64::BITS;
