@@ -131,8 +131,10 @@ pub fn measure(
         let counts = Arc::clone(&counts);
         Ok(vec![Box::new(NullPort { inner, case, entries, frames, random, feeds, counts })])
     };
-    let ports =
-        [port(devices[usize::from(INSIDE)], true)?, port(devices[usize::from(OUTSIDE)], false)?];
+    // In the order of their numbers.
+    const { assert!(INSIDE == 0 && OUTSIDE == 1) };
+    let [inside, outside] = devices;
+    let ports = [port(inside, true)?, port(outside, false)?];
     let size = Size { family: case.family(), entries };
     let World { control, workers, .. } = World::with_ports(&size, ports, &[core], |_| {})?;
     let stop = Arc::new(AtomicBool::new(false));
