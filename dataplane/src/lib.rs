@@ -4,9 +4,12 @@
 //!
 //! A [`worker`] polls its ports. A port hands it a [`burst`](packet::Burst) of up
 //! to [`BURST`](packet::BURST) packets, each in a [`Packet`](packet::Packet) with
-//! headroom in front. The worker runs stages over the whole burst: [`parse`] reads
-//! each frame and the bucket of its destination is brought into the cache;
-//! [`classify`] names each packet (pure functions from bytes and table readers to a
+//! headroom in front. The worker runs stages over the whole burst: `fast` reads each
+//! frame, brings the bucket and then the entry of its address into the cache, and
+//! takes the packets that need nothing more than a tunnel, a route or a known
+//! translation to their end. What is left goes the general way, packet by packet:
+//! [`parse`] reads the frame; [`classify`] names the packet (pure functions from bytes
+//! and table readers to a
 //! class); forwarding does what the name says: [`encap`]/[`decap`] rewrite in
 //! place, the route says the port, [`adjacency`] puts the link header in front, or
 //! [`hold`] keeps the packet until its next hop has answered; and the port

@@ -9,7 +9,7 @@ fn every_test_that_the_list_of_features_names_exists() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut functions = BTreeSet::new();
     let mut folders: Vec<PathBuf> =
-        ["dataplane", "control", "tests"].map(|name| root.join(name)).into();
+        ["dataplane", "control", "bench", "tests"].map(|name| root.join(name)).into();
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(&folder).expect("a folder of the workspace").flatten() {
             let path = entry.path();
