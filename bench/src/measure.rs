@@ -181,7 +181,11 @@ fn attend(
             // Every other update changes what an entry says.
             let flags = EntryFlags::default().with(EntryFlags::CLAMP_MSS, count & 1 == 0);
             let (key, entry) = world::binding(family, node, flags)?;
-            control.bindings.install(key, entry).map_err(|e| anyhow!("an update: {e}"))?;
+            // While the worker is put aside, what was replaced waits for it: as the control
+            // core does, it is tried again later.
+            if control.bindings.install(key, entry).is_err() {
+                break;
+            }
             count += 1;
         }
         if let Some(made) = made.get_mut(at) {
