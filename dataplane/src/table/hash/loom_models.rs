@@ -99,12 +99,12 @@ fn loom_finds_a_removed_entry_that_is_reused_early() {
     explore_mutant(Mutant::FreedTooEarly, remove);
 }
 
-/// Keys that have this first bucket, in a table of capacity three.
+/// Keys of bucket 0: one whose second bucket is free, and two whose second is bucket 1.
 fn keys_of_one_bucket(writer: &Writer<u32, u32>) -> [u32; 3] {
     let home = |key: &u32| writer.table.place(key).buckets;
     let spreads = |key: &u32| home(key)[0] == 0 && home(key)[1] == 1;
     let mut keys = (0..).filter(spreads);
-    let moves = (0..).find(|key| home(key) == [0, 2]).unwrap();
+    let moves = (0..).find(|key| home(key) == [0, 3]).unwrap();
     [moves, keys.next().unwrap(), keys.next().unwrap()]
 }
 
