@@ -161,8 +161,7 @@ where
         let Some(found) = self.table.find(&self.table.place(key), key) else {
             return false;
         };
-        // Release: who no longer finds the key sees what was done before (the
-        // route table counts on it).
+        // Release: who no longer finds the key sees what was done before.
         found.slot.store(EMPTY, Ordering::Release);
         self.slab.retire(found.index);
         self.len -= 1;
