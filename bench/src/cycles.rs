@@ -74,14 +74,27 @@ pub fn ticks(time: Duration) -> u64 {
 
 /// How often this thread was put aside for another one.
 pub fn preemptions() -> u64 {
+    usage().ru_nivcsw.unsigned_abs()
+}
+
+/// How long this thread has had a core.
+pub fn cpu_time() -> Duration {
+    let usage = usage();
+    let time = |time: libc::timeval| {
+        Duration::from_secs(time.tv_sec.unsigned_abs())
+            + Duration::from_micros(time.tv_usec.unsigned_abs())
+    };
+    time(usage.ru_utime) + time(usage.ru_stime)
+}
+
+fn usage() -> libc::rusage {
     // SAFETY: all zeros are a value of this plain struct, and the call writes into it
     // and nowhere else.
-    let usage = unsafe {
+    unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage);
         usage
-    };
-    usage.ru_nivcsw.unsigned_abs()
+    }
 }
 
 #[cfg(test)]

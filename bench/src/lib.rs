@@ -18,6 +18,7 @@ pub mod measure;
 pub mod null_path;
 pub mod plan;
 pub mod plot;
+pub mod ports;
 pub mod print;
 pub mod progress;
 pub mod registrations;

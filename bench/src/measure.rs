@@ -197,7 +197,8 @@ fn attend(
     Ok(made)
 }
 
-fn pin(core: Option<usize>) {
+/// Keeps this thread on a core.
+pub fn pin(core: Option<usize>) {
     let Some(core) = core.filter(|core| *core < CpuSet::MAX_CPU) else { return };
     let mut cores = CpuSet::new();
     cores.set(core);

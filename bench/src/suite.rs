@@ -16,7 +16,7 @@ use crate::measure::{Cores, Measured, run};
 use crate::plan::Plan;
 use crate::progress::{OfBox, Steps};
 use crate::report::{Memory, Point, Registrations, Report, Spread, Yardstick};
-use crate::{latency, registrations, scaling, storm, tables, yardstick};
+use crate::{latency, ports, registrations, scaling, storm, tables, yardstick};
 
 const IPIP: [Case; 2] = [Case::Encap(Kind::IpIp), Case::Decap(Kind::IpIp)];
 
@@ -67,7 +67,7 @@ impl Suite {
         let programmes: Vec<Vec<Phase>> =
             boxes.iter().map(|(entries, family)| self.plan.programme(*family, *entries)).collect();
         let phases: usize = programmes.iter().map(Vec::len).sum();
-        let further = if self.points_only { 0 } else { 9 };
+        let further = if self.points_only { 0 } else { 10 };
         let steps = Steps::new(phases as u64 + further);
         let mut report = Report {
             machine: Machine::this(),
@@ -227,6 +227,10 @@ impl Suite {
             } else {
                 bail!("measured for {} bindings, see memory_by_registrations", found.bindings);
             }
+            Ok(())
+        });
+        part("ports", "the kinds of ports on a veth", report, &mut |report| {
+            report.more.insert("ports", json!(ports::compare(time(800, 4000))?));
             Ok(())
         });
         part("yardstick", "dpdk-testpmd over net_null", report, &mut |report| {

@@ -12,7 +12,7 @@ use homeport_bench::machine::Machine;
 use homeport_bench::measure::Cores;
 use homeport_bench::plan::Plan;
 use homeport_bench::suite::{self, Suite};
-use homeport_bench::{plot, print, targets};
+use homeport_bench::{plot, ports, print, targets};
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
@@ -74,6 +74,11 @@ struct Arguments {
     /// Measures what so many bindings take, prints it, and ends.
     #[arg(long, hide = true)]
     memory_of: Option<usize>,
+
+    /// Compares the kinds of ports in this process's network namespace for so many
+    /// milliseconds each, prints it, and ends.
+    #[arg(long, hide = true)]
+    ports_here: Option<u64>,
 }
 
 fn parse_burst(text: &str) -> Result<usize, String> {
@@ -85,6 +90,11 @@ fn main() -> Result<()> {
     let arguments = Arguments::parse();
     if let Some(bindings) = arguments.memory_of {
         println!("{}", serde_json::to_string(&suite::memory_of(bindings)?)?);
+        return Ok(());
+    }
+    if let Some(time) = arguments.ports_here {
+        let found = ports::here(Duration::from_millis(time))?;
+        println!("{}", serde_json::to_string(&found)?);
         return Ok(());
     }
     println!("{}", Machine::this().describe());
