@@ -47,12 +47,12 @@ pub struct NullPath {
     pub mpps_without_frames: Spread,
 }
 
-/// DPDK, started for two `net_null` devices.
+/// DPDK, started for so many `net_null` devices.
 ///
 /// # Errors
 /// DPDK's own.
-pub fn start() -> Result<Eal> {
-    dpdk::start(["net_null0", "net_null1"], BUFFERS).context("starting DPDK")
+pub fn start(devices: usize) -> Result<Eal> {
+    dpdk::start(vec!["net_null0"; devices], BUFFERS).context("starting DPDK")
 }
 
 /// What the two ports count.

@@ -26,7 +26,8 @@ pub struct Plan {
     /// Whether every combination is measured, or only those that differ from the first
     /// one in one thing.
     pub cross: bool,
-    /// Whether time is short: lesser cases are then left out at the largest size.
+    /// Whether time is short: of lesser cases nothing is compared, and at the largest size
+    /// they are left out.
     pub is_short: bool,
     /// Sizes at which frame lengths and bursts are compared.
     pub compared_at: Vec<u64>,
@@ -118,7 +119,8 @@ impl Plan {
                 for (u, &updates) in self.updates.iter().enumerate() {
                     let others = [f, b, u].iter().filter(|place| **place > 0).count();
                     let compared = self.compared_at.contains(&entries) || (f == 0 && b == 0);
-                    if self.cross || (others <= 1 && compared) {
+                    let spared = self.is_short && is_lesser(case) && others > 0;
+                    if self.cross || (others <= 1 && compared && !spared) {
                         phases.extend(self.phase(case, len, burst, updates, entries));
                     }
                 }

@@ -56,10 +56,11 @@ pub fn draw(report: &Report, latencies: &[Latency], directory: &Path) -> Result<
                 title: "Cycles per packet without port I/O, 64-byte frames, random keys (median); × targets",
                 x: "bindings or flows",
                 y: "cycles of the time-stamp counter",
+                tens: true,
             },
             &sizes,
             &marks(&report.points),
-            Some(|x| entries_text(10f64.powf(x).round() as u64)),
+            Some(size_text),
         )?;
         drawn.push(name.to_owned());
     }
@@ -72,6 +73,7 @@ pub fn draw(report: &Report, latencies: &[Latency], directory: &Path) -> Result<
             title: "Packets a second of one core without port I/O, by frame length (median)",
             x: "bytes of the plain frame",
             y: "million packets a second",
+            tens: false,
         };
         chart(&area, &labels, &lens, &[], None)?;
         drawn.push(name.to_owned());
@@ -81,9 +83,10 @@ pub fn draw(report: &Report, latencies: &[Latency], directory: &Path) -> Result<
         let path = directory.join(name);
         let area = SVGBackend::new(&path, SIZE).into_drawing_area();
         let labels = Labels {
-            title: "Time of one packet at a part of the no-drop rate (scale of ten)",
+            title: "Time of one packet from arrival to hand-over, at parts of the no-drop rate",
             x: "percentile",
-            y: "nanoseconds, power of ten",
+            y: "nanoseconds",
+            tens: true,
         };
         let label = |x: f64| {
             ["50 %", "99 %", "99.9 %", "longest"]
@@ -100,6 +103,20 @@ struct Labels {
     title: &'static str,
     x: &'static str,
     y: &'static str,
+    /// Whether heights are powers of ten.
+    tens: bool,
+}
+
+/// A number of entries by its logarithm.
+fn size_text(x: f64) -> String {
+    let entries = 10f64.powf(x).round() as u64;
+    // Beyond the largest table there is no size to name.
+    if entries > crate::addresses::MAX_NODES { String::new() } else { entries_text(entries) }
+}
+
+/// Where a value is on a scale of tens.
+fn height(value: f64) -> f64 {
+    value.max(1.0).log10()
 }
 
 fn color_of(case: &str) -> usize {
@@ -109,7 +126,11 @@ fn color_of(case: &str) -> usize {
 /// A line for each case with more than one size.
 fn by_size(points: &[Point]) -> Vec<Line> {
     lines(points.iter().filter(|point| is_plain(point)), |point| {
-        (point.case.to_owned(), (point.entries as f64).log10(), point.cycles_per_packet.median)
+        (
+            point.case.to_owned(),
+            (point.entries as f64).log10(),
+            height(point.cycles_per_packet.median),
+        )
     })
 }
 
@@ -145,7 +166,7 @@ fn by_percentile(latencies: &[Latency]) -> Vec<Line> {
     let lines = latencies.iter().enumerate().flat_map(|(number, latency)| {
         latency.at.iter().enumerate().map(move |(load, at)| {
             let ns = [at.p50_ns, at.p99_ns, at.p999_ns, at.max_ns];
-            let points = ns.iter().enumerate().map(|(x, ns)| (x as f64, ns.max(1.0).log10()));
+            let points = ns.iter().enumerate().map(|(x, ns)| (x as f64, height(*ns)));
             Line {
                 name: format!(
                     "{}, {}, {:.0} % load",
@@ -166,7 +187,7 @@ fn marks(points: &[Point]) -> Vec<(f64, f64, usize)> {
     let marks = points.iter().filter(|point| is_plain(point)).filter_map(|point| {
         let case: Case = point.case.parse().ok()?;
         let bound = bound(case, point.entries)?;
-        Some(((point.entries as f64).log10(), bound, color_of(point.case)))
+        Some(((point.entries as f64).log10(), height(bound), color_of(point.case)))
     });
     marks.collect()
 }
@@ -184,13 +205,21 @@ fn chart(
     let least = all().map(|(x, _)| *x).fold(f64::MAX, f64::min);
     let most = all().map(|(x, _)| *x).fold(f64::MIN, f64::max);
     let margin = (most - least).max(0.1) * 0.03;
+    // Beside the lines is the legend.
+    let legend = (most - least).max(0.1) * 0.3;
+    let lowest =
+        all().map(|(_, y)| *y).chain(marks.iter().map(|mark| mark.1)).fold(f64::MAX, f64::min);
+    let bottom = if labels.tens { (lowest - 0.1).max(0.0) } else { 0.0 };
     let highest = all().map(|(_, y)| *y).chain(marks.iter().map(|mark| mark.1)).fold(0.0, f64::max);
     let mut chart = ChartBuilder::on(area)
         .caption(labels.title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(44)
         .y_label_area_size(60)
-        .build_cartesian_2d(least - margin..most + margin, 0.0..highest * 1.08)
+        .build_cartesian_2d(
+            least - margin..most + legend,
+            bottom..highest + (highest - bottom) * 0.06,
+        )
         .map_err(|e| failed(&e))?;
     let plain = |x: f64| format!("{x:.0}");
     let x_label = |x: &f64| x_label.map_or_else(|| plain(*x), |label| label(*x));
@@ -200,7 +229,15 @@ fn chart(
         .x_desc(labels.x)
         .y_desc(labels.y)
         .x_labels(places)
-        .x_label_formatter(&x_label)
+        .x_label_formatter(&|x: &f64| {
+            // Under the legend there is nothing.
+            if *x > most + margin { String::new() } else { x_label(x) }
+        })
+        .y_label_formatter(&|y: &f64| match labels.tens {
+            true => format!("{:.0}", 10f64.powf(*y)),
+            false => format!("{y:.0}"),
+        })
+        .y_labels(if labels.tens { 16 } else { 10 })
         .light_line_style(WHITE)
         .draw()
         .map_err(|e| failed(&e))?;
@@ -221,7 +258,7 @@ fn chart(
     }
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperLeft)
+        .position(SeriesLabelPosition::UpperRight)
         .background_style(WHITE.mix(0.85))
         .border_style(BLACK.mix(0.3))
         .label_font(("sans-serif", 13))

@@ -44,7 +44,7 @@ pub fn scaling(case: Case, entries: u64, pairs: usize, run: Duration) -> Result<
         order: Order::Random,
         warm_up: 100_000,
         runs: 15,
-        repeats: 20,
+        repeats: 4,
         extent: Extent::Ticks(cycles::ticks(run)),
     };
     let (mut ratios, mut ratios_with_io) = (Vec::new(), Vec::new());

@@ -6,18 +6,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Seconds that a mode runs: the first figure, of a second that began before the
-/// forwarding did, does not count.
-const FIGURES: usize = 3;
+/// Figures before this one are of seconds that began before the forwarding did.
+const FIRST: usize = 2;
 
 const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Million packets a second that `dpdk-testpmd` receives from two `net_null` devices
-/// with one forwarding core: the middle of three seconds.
+/// with one forwarding core: the middle of `seconds` seconds.
 ///
 /// # Errors
 /// It is not installed, or does not start: what it said.
-pub fn testpmd(mode: &str, frame_len: u16) -> Result<f64> {
+pub fn testpmd(mode: &str, frame_len: u16, seconds: usize) -> Result<f64> {
     let mut child = Command::new("dpdk-testpmd")
         .args(["-l", "0,1", "--no-huge", "-m", "512", "--no-pci", "--no-telemetry"])
         .args(["--file-prefix", &format!("bench{}", std::process::id())])
@@ -32,14 +31,14 @@ pub fn testpmd(mode: &str, frame_len: u16) -> Result<f64> {
         .stderr(Stdio::piped())
         .spawn()
         .context("dpdk-testpmd is not there: scripts/bench installs Debian's package dpdk-dev")?;
-    let rates = child.stdout.take().map(|output| rates(BufReader::new(output)));
+    let rates = child.stdout.take().map(|output| rates(BufReader::new(output), FIRST + seconds));
     // It ends when its input does, or by force.
     drop(child.stdin.take());
     let _ = child.kill();
     let output = child.wait_with_output()?;
     match rates {
-        Some(rates) if rates.len() > 2 => {
-            let mut rates: Vec<f64> = rates.into_iter().skip(2).collect();
+        Some(rates) if rates.len() > FIRST => {
+            let mut rates: Vec<f64> = rates.into_iter().skip(FIRST).collect();
             rates.sort_by(f64::total_cmp);
             Ok(rates.get(rates.len() / 2).copied().unwrap_or_default() / 1e6)
         }
@@ -51,8 +50,8 @@ pub fn testpmd(mode: &str, frame_len: u16) -> Result<f64> {
     }
 }
 
-/// Packets a second of both ports, for each second.
-fn rates(output: impl BufRead) -> Vec<f64> {
+/// Packets a second of both ports, for each of so many seconds.
+fn rates(output: impl BufRead, seconds: usize) -> Vec<f64> {
     let (begin, mut rates, mut port) = (Instant::now(), Vec::new(), None);
     for line in output.lines().map_while(Result::ok) {
         let Some((_, rest)) = line.split_once("Rx-pps:") else { continue };
@@ -67,7 +66,7 @@ fn rates(output: impl BufRead) -> Vec<f64> {
                 None
             }
         };
-        if rates.len() > FIGURES + 1 || begin.elapsed() > PATIENCE {
+        if rates.len() >= seconds || begin.elapsed() > PATIENCE {
             break;
         }
     }
@@ -83,7 +82,7 @@ mod tests {
         let port =
             |rate| format!("  Throughput (since last show)\n  Rx-pps:   {rate}   Rx-bps: 0\n");
         let text: String = [0, 0, 70, 30, 50, 51].map(port).concat();
-        assert_eq!(rates(text.as_bytes()), [0.0, 100.0, 101.0]);
-        assert_eq!(rates("nothing\n".as_bytes()), [0.0; 0]);
+        assert_eq!(rates(text.as_bytes(), 9), [0.0, 100.0, 101.0]);
+        assert_eq!(rates("nothing\n".as_bytes(), 9), [0.0; 0]);
     }
 }
