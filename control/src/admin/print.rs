@@ -4,14 +4,16 @@
 //! Text that came from outside (names, devices, refusals) is escaped here, so
 //! that nothing on the wire or in a file can speak to a terminal.
 
+mod nodes;
+
 use std::fmt::Write;
 
 use serde_json::Value;
 
+pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
 use super::api::{
-    AgentView, BindingView, CareOfView, Cleared, CounterView, DropView, Encapsulation,
-    MobileNodeView, NaptView, NeighborView, Plane, PortView, ReverseTunnel, RouteView,
-    SecurityAssociationView, Status, Totals, TunnelView, VisitorState, VisitorView,
+    AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,
+    Totals,
 };
 pub use super::table::{Table, age, clean, is_obeyed, lifetime, scaled};
 use crate::config::{ConfigDiff, Effect};
@@ -22,26 +24,6 @@ fn yes(value: bool) -> String {
 
 fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".into(), |value| value.to_string())
-}
-
-fn encapsulation(value: Encapsulation) -> String {
-    match value {
-        Encapsulation::IpInIp => "IP-in-IP",
-        Encapsulation::Minimal => "minimal",
-        Encapsulation::Gre => "GRE",
-        Encapsulation::Udp => "UDP",
-        Encapsulation::PlainUdp => "plain UDP",
-    }
-    .into()
-}
-
-fn reverse_tunnel(value: ReverseTunnel) -> String {
-    match value {
-        ReverseTunnel::None => "none",
-        ReverseTunnel::Direct => "direct",
-        ReverseTunnel::Encapsulating => "encapsulating",
-    }
-    .into()
 }
 
 /// The conservation law, as it stands.
@@ -188,81 +170,11 @@ pub fn ports(ports: &[PortView]) -> String {
             table.row(std::iter::once(port.name.clone()).chain(numbers.map(|n| n.to_string())));
         }
     }
-    if !table.is_empty() {
-        out.push('\n');
-        out.push_str(&table.render(""));
-    }
+    append(&mut out, &table);
     let mut table = Table::new(&["PORT", "DEVICE COUNTER", "#COUNT"]);
     for port in ports {
         for (name, count) in port.device_counters.iter().filter(|(_, count)| **count > 0) {
             table.row([&port.name, name, &count.to_string()]);
-        }
-    }
-    if !table.is_empty() {
-        out.push('\n');
-        out.push_str(&table.render(""));
-    }
-    out
-}
-
-/// `show bindings`.
-pub fn bindings(bindings: &[BindingView]) -> String {
-    let mut table = Table::new(&[
-        "HOME-ADDRESS",
-        "CARE-OF-ADDRESS",
-        "HOME-AGENT",
-        "#TENANT",
-        "TUNNEL",
-        "REVERSE",
-        "VIA",
-        "HOME-LINK",
-        "#LIFETIME",
-        "#LEFT",
-        "#AGE",
-    ]);
-    for binding in bindings {
-        for care_of in &binding.care_of_addresses {
-            table.row([
-                binding.home_address.to_string(),
-                care_of.address.to_string(),
-                binding.home_agent.to_string(),
-                binding.tenant.to_string(),
-                encapsulation(care_of.encapsulation),
-                yes(care_of.reverse_tunnel),
-                if care_of.co_located { "co-located" } else { "foreign agent" }.into(),
-                binding.home_link.clone().unwrap_or_else(|| "virtual".into()),
-                lifetime(care_of.lifetime_seconds),
-                lifetime(care_of.remaining_seconds),
-                age(binding.age_seconds),
-            ]);
-        }
-    }
-    let mut out = table.render("No bindings: every node is at home, or away from us.");
-    let mut table =
-        Table::new(&["HOME-ADDRESS", "UDP-TO", "#PORT", "REGISTERED-AS", "STATE", "#KEEPALIVE"]);
-    for binding in bindings {
-        let over_udp = |care_of: &&CareOfView| care_of.udp_port.is_some() || care_of.half_bound;
-        for care_of in binding.care_of_addresses.iter().filter(over_udp) {
-            let state = match (care_of.half_bound, care_of.unproven) {
-                (true, _) => "half-bound",
-                (false, true) => "unproven",
-                (false, false) => "bound",
-            };
-            table.row([
-                binding.home_address.to_string(),
-                care_of.address.to_string(),
-                or_dash(care_of.udp_port.as_ref()),
-                care_of.registered.to_string(),
-                state.into(),
-                lifetime(care_of.keepalive_seconds),
-            ]);
-        }
-    }
-    append(&mut out, &table);
-    let mut table = Table::new(&["HOME-ADDRESS", "MOBILE-NETWORK"]);
-    for binding in bindings {
-        for network in &binding.mobile_networks {
-            table.row([&binding.home_address.to_string(), network]);
         }
     }
     append(&mut out, &table);
@@ -275,79 +187,6 @@ fn append(out: &mut String, table: &Table) {
         out.push('\n');
         out.push_str(&table.render(""));
     }
-}
-
-/// `show visitors`.
-pub fn visitors(visitors: &[VisitorView]) -> String {
-    let mut table = Table::new(&[
-        "HOME-ADDRESS",
-        "HOME-AGENT",
-        "CARE-OF-ADDRESS",
-        "#TENANT",
-        "MAC",
-        "PORT",
-        "STATE",
-        "TUNNEL",
-        "REVERSE",
-        "#LIFETIME",
-        "#LEFT",
-        "#AGE",
-    ]);
-    for visitor in visitors {
-        table.row([
-            visitor.home_address.to_string(),
-            visitor.home_agent.to_string(),
-            visitor.care_of_address.to_string(),
-            visitor.tenant.to_string(),
-            visitor.mac.clone(),
-            visitor.port.clone(),
-            match visitor.state {
-                VisitorState::Pending => "pending",
-                VisitorState::Registered => "registered",
-            }
-            .into(),
-            encapsulation(visitor.encapsulation),
-            reverse_tunnel(visitor.reverse_tunnel),
-            lifetime(visitor.lifetime_seconds),
-            lifetime(visitor.remaining_seconds),
-            age(visitor.age_seconds),
-        ]);
-    }
-    let mut out = table.render("No visitors.");
-    let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "TUNNEL", "#KEEPALIVE"]);
-    for visitor in visitors.iter().filter(|visitor| visitor.keepalive_seconds.is_some()) {
-        table.row([
-            visitor.home_address.to_string(),
-            visitor.home_agent.to_string(),
-            encapsulation(visitor.encapsulation),
-            lifetime(visitor.keepalive_seconds),
-        ]);
-    }
-    append(&mut out, &table);
-    out
-}
-
-/// `show tunnels`.
-pub fn tunnels(tunnels: &[TunnelView]) -> String {
-    let mut table =
-        Table::new(&["LOCAL", "REMOTE", "TUNNEL", "TO", "OF", "#TENANT", "#NODES", "#REVERSE"]);
-    for tunnel in tunnels {
-        table.row([
-            tunnel.local.to_string(),
-            tunnel.remote.to_string(),
-            encapsulation(tunnel.encapsulation),
-            match (tunnel.udp_port, tunnel.gre_key) {
-                (Some(port), _) => format!("port {port}"),
-                (None, Some(key)) => format!("key {key}"),
-                (None, None) => "-".into(),
-            },
-            tunnel.role.text().into(),
-            tunnel.tenant.to_string(),
-            tunnel.nodes.to_string(),
-            tunnel.reverse.to_string(),
-        ]);
-    }
-    table.render("No tunnels.")
 }
 
 /// `show routes`.
@@ -450,88 +289,6 @@ pub fn counters(counters: &[CounterView]) -> String {
     table.render("No counters.")
 }
 
-/// `show security-associations`.
-pub fn security_associations(associations: &[SecurityAssociationView]) -> String {
-    let mut table =
-        Table::new(&["AGENT", "PEER", "PEER-ROLE", "#SPI", "ALGORITHM", "REPLAY", "#TENANT"]);
-    for association in associations {
-        let replay = match association.tolerance_seconds {
-            Some(seconds) => format!("{} ±{seconds}s", association.replay),
-            None => association.replay.clone(),
-        };
-        table.row([
-            association.agent.clone(),
-            association.peer.to_string(),
-            association.peer_role.text().into(),
-            association.spi.to_string(),
-            association.algorithm.clone(),
-            replay,
-            association.tenant.to_string(),
-        ]);
-    }
-    table.render("No security associations: nobody can register.")
-}
-
-/// `show mobile-node`.
-pub fn mobile_node(node: &MobileNodeView) -> String {
-    let place = match (node.care_of_address, node.foreign_agent) {
-        (Some(care_of), Some(agent)) => format!("at {care_of}, through the foreign agent {agent}"),
-        (Some(care_of), None) if node.co_located => format!("at {care_of}, co-located"),
-        (Some(care_of), None) => format!("at {care_of}"),
-        (None, _) => "without a care-of address".into(),
-    };
-    let mut out = format!(
-        "{} on {} {}, for {}\nhome address    {}\nhome agent      {}\nreverse tunnel  {}\n",
-        clean(&node.state),
-        clean(&node.interface),
-        place,
-        age(node.age_seconds),
-        node.home_address,
-        node.home_agent,
-        reverse_tunnel(node.reverse_tunnel),
-    );
-    if let Some(kind) = node.encapsulation {
-        let nat = if node.nat { ", through a NAT" } else { "" };
-        out.push_str(&format!("encapsulation   {}{nat}\n", encapsulation(kind)));
-    }
-    if let Some(tunnel) = &node.tunnel {
-        let end = |address, port: Option<u16>| match port {
-            Some(port) => format!("{address}:{port}"),
-            None => format!("{address}"),
-        };
-        let (local, remote) =
-            (end(tunnel.local, tunnel.local_port), end(tunnel.remote, tunnel.remote_port));
-        out.push_str(&format!(
-            "tunnel          {local} to {remote}, MTU {}\n",
-            node.tunnel_mtu_bytes
-        ));
-    }
-    if let Some(seconds) = node.keepalive_seconds {
-        out.push_str(&format!("keepalive       after {} of silence\n", age(seconds)));
-    }
-    if node.state == "registered" {
-        let left = lifetime(node.remaining_seconds);
-        out.push_str(&format!(
-            "lifetime        {}, {left} left\n",
-            lifetime(node.lifetime_seconds)
-        ));
-    }
-    if let Some(code) = node.last_code {
-        out.push_str(&format!("last reply      code {code}\n"));
-    }
-    out
-}
-
-/// What `clear binding` did.
-pub fn cleared(cleared: &Cleared) -> String {
-    let Cleared { tenant, home_address, care_of_addresses } = cleared;
-    let noun = if *care_of_addresses == 1 { "address" } else { "addresses" };
-    format!(
-        "The binding of {home_address} (tenant {tenant}) with {care_of_addresses} care-of {noun} \
-         was cleared.\n"
-    )
-}
-
 /// What changes from one config to the next.
 pub fn config_diff(diff: &ConfigDiff) -> String {
     let text = |value: &Value| match value {
@@ -572,86 +329,7 @@ mod tests {
         assert!(shown.lines().count() == 2 && !shown.contains('\x1b'), "{shown:?}");
     }
 
-    #[test]
-    fn a_binding_has_a_line_for_each_care_of_address() {
-        let care_of = |last, lifetime_seconds| CareOfView {
-            address: Ipv4Addr::new(10, 0, 2, last),
-            registered: Ipv4Addr::new(10, 0, 2, last),
-            encapsulation: Encapsulation::IpInIp,
-            udp_port: None,
-            half_bound: false,
-            unproven: false,
-            keepalive_seconds: None,
-            gre_key: None,
-            reverse_tunnel: true,
-            co_located: last == 9,
-            broadcast: false,
-            lifetime_seconds,
-            remaining_seconds: lifetime_seconds.map(|seconds| seconds - 108),
-        };
-        let binding = BindingView {
-            tenant: 0,
-            home_address: Ipv4Addr::new(10, 1, 0, 10),
-            home_agent: Ipv4Addr::new(10, 0, 1, 2),
-            care_of_addresses: vec![care_of(2, Some(300)), care_of(9, None)],
-            home_link: Some("home".into()),
-            mobile_networks: Vec::new(),
-            age_seconds: 4000,
-        };
-        assert_eq!(
-            bindings(core::slice::from_ref(&binding)),
-            "HOME-ADDRESS  CARE-OF-ADDRESS  HOME-AGENT  TENANT  TUNNEL    REVERSE  VIA            HOME-LINK  LIFETIME      LEFT    AGE\n\
-             10.1.0.10     10.0.2.2         10.0.1.2         0  IP-in-IP  yes      foreign agent  home          5m00s     3m12s  1h06m\n\
-             10.1.0.10     10.0.2.9         10.0.1.2         0  IP-in-IP  yes      co-located     home       infinite  infinite  1h06m\n"
-        );
-    }
-
     /// B-04, B-10.
-    #[test]
-    fn what_is_behind_a_nat_or_a_mobile_router_is_shown_below() {
-        let care_of = |udp_port, unproven| CareOfView {
-            address: Ipv4Addr::new(203, 0, 113, 7),
-            registered: Ipv4Addr::new(192, 168, 1, 2),
-            encapsulation: Encapsulation::Udp,
-            udp_port,
-            half_bound: udp_port.is_none(),
-            unproven,
-            keepalive_seconds: Some(110),
-            gre_key: None,
-            reverse_tunnel: true,
-            co_located: true,
-            broadcast: false,
-            lifetime_seconds: Some(60),
-            remaining_seconds: Some(60),
-        };
-        let binding = BindingView {
-            tenant: 0,
-            home_address: Ipv4Addr::new(10, 1, 0, 10),
-            home_agent: Ipv4Addr::new(10, 0, 1, 2),
-            care_of_addresses: vec![
-                care_of(Some(61_001), false),
-                care_of(Some(61_002), true),
-                care_of(None, true),
-            ],
-            home_link: None,
-            mobile_networks: vec!["10.9.0.0/24".into()],
-            age_seconds: 1,
-        };
-        let shown = bindings(&[binding]);
-        let below: Vec<&str> = shown.split("\n\n").skip(1).collect();
-        assert_eq!(
-            below,
-            [
-                "HOME-ADDRESS  UDP-TO        PORT  REGISTERED-AS  STATE       KEEPALIVE\n\
-                 10.1.0.10     203.0.113.7  61001  192.168.1.2    bound           1m50s\n\
-                 10.1.0.10     203.0.113.7  61002  192.168.1.2    unproven        1m50s\n\
-                 10.1.0.10     203.0.113.7      -  192.168.1.2    half-bound      1m50s",
-                "HOME-ADDRESS  MOBILE-NETWORK\n\
-                 10.1.0.10     10.9.0.0/24\n",
-            ]
-        );
-    }
-
     #[test]
     fn drops_show_what_they_mean_and_zeros_only_when_asked() {
         let row = |plane, reason: &str, count| DropView {

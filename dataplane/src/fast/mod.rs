@@ -82,6 +82,19 @@ struct Way {
     mtu: u16,
 }
 
+impl Way {
+    /// Sends a packet this way that lies `LINK` bytes into its frame: under the way's
+    /// link header, for one of its TTL. The port that it leaves by.
+    #[inline(always)]
+    fn take(&self, packet: &mut Packet, head: &Head) -> Option<PortId> {
+        packet.truncate(LINK + usize::from(head.total_len));
+        let frame = packet.bytes_mut();
+        *frame.first_chunk_mut()? = self.header;
+        head::hop(frame.get_mut(LINK..)?);
+        Some(self.port)
+    }
+}
+
 /// Takes a burst that came in on `port`, whose address is `mac`, to its end.
 pub(crate) fn receive(
     forwarder: &mut Forwarder,
@@ -240,11 +253,7 @@ impl<'a, 't> Act<'a, 't> {
         }
         let frame = packet.bytes_mut();
         translate::translate(self.forwarder, frame, lane, flow, now)?;
-        packet.truncate(LINK + usize::from(lane.head.total_len));
-        let frame = packet.bytes_mut();
-        *frame.first_chunk_mut()? = way.header;
-        head::hop(frame.get_mut(LINK..)?);
-        Some(way.port)
+        way.take(packet, &lane.head)
     }
 
     /// `None`, and nothing changed: it goes the general way.
@@ -295,11 +304,7 @@ impl<'a, 't> Act<'a, 't> {
         if lane.head.total_len > way.mtu || self.forwarder.translates(packet.port, way.port) {
             return None;
         }
-        packet.truncate(LINK + usize::from(lane.head.total_len));
-        let frame = packet.bytes_mut();
-        *frame.first_chunk_mut()? = way.header;
-        head::hop(frame.get_mut(LINK..)?);
-        Some(way.port)
+        way.take(packet, &lane.head)
     }
 
     /// Into the tunnel of a node that is away.
@@ -386,13 +391,9 @@ impl<'a, 't> Act<'a, 't> {
         if !packet.strip(lane.inner_at.checked_sub(LINK)?) {
             return None;
         }
-        packet.truncate(LINK + usize::from(lane.head.total_len));
         packet.tenant = lane.tenant;
-        let frame = packet.bytes_mut();
-        *frame.first_chunk_mut()? = way.header;
-        head::hop(frame.get_mut(LINK..)?);
         self.counts.decapsulated += 1;
-        Some(way.port)
+        way.take(packet, &lane.head)
     }
 
     /// Where packets to an address go, if the general path would have nothing to ask.

@@ -1,5 +1,7 @@
 //! Translation of established flows, in the stages of the burst around it.
 
+use std::net::Ipv4Addr;
+
 use homeport_wire::PortId;
 
 use super::lane::{Kind, LINK, Lane};
@@ -31,7 +33,7 @@ pub(super) fn find(
                 Some((number, probe))
             }),
             Kind::Local => {
-                let to = std::net::Ipv4Addr::from_bits(lane.head.destination);
+                let to = Ipv4Addr::from_bits(lane.head.destination);
                 let number = napts.iter().position(|napt| napt.is_external(to));
                 // From inside, it is a hairpin.
                 number.filter(|_| inside.is_none()).and_then(|number| {

@@ -8,64 +8,16 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::port::counters_of;
 use crate::port::shield::IngressDrop;
-use crate::port::testbed::Host;
+use crate::port::testbed::{Host, counter, numbered, quiet_pair, receive, send};
 use crate::port::twin::Twin;
-
-fn counter(port: &impl Port, name: &str) -> u64 {
-    let counters = counters_of(port);
-    counters.iter().find(|(counter, _)| *counter == name).unwrap_or_else(|| panic!("{name}")).1
-}
 
 /// Two hosts with a cable, and a port on each end.
 fn pair() -> Option<(Host, Host, AfPacketPort, AfPacketPort)> {
-    let (a, b) = (Host::new()?, Host::new()?);
-    for host in [&a, &b] {
-        // No chatter between the frames of the test.
-        host.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
-    }
-    a.cable("eth0", &b, "eth0");
+    let (a, b) = quiet_pair()?;
     let left = a.run(|| AfPacketPort::open("eth0").unwrap());
     let right = b.run(|| AfPacketPort::open("eth0").unwrap());
     Some((a, b, left, right))
-}
-
-fn send(port: &mut AfPacketPort, pool: &mut PacketPool, frames: &[Vec<u8>]) -> usize {
-    let mut burst = Burst::new();
-    for frame in frames {
-        let mut packet = pool.take().unwrap();
-        assert!(packet.set_bytes(frame));
-        burst.push(packet).unwrap();
-    }
-    let sent = port.tx_burst(pool, &mut burst);
-    assert!(burst.is_empty());
-    sent
-}
-
-/// Receives until `count` frames came or a second went by without one.
-fn receive(port: &mut AfPacketPort, pool: &mut PacketPool, count: usize) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    let mut last = Instant::now();
-    while frames.len() < count && last.elapsed() < Duration::from_secs(1) {
-        let mut burst = Burst::new();
-        port.rx_burst(pool, &mut burst);
-        if !burst.is_empty() {
-            last = Instant::now();
-        }
-        frames.extend(burst.iter().map(|packet| packet.bytes().to_vec()));
-        burst.drain().for_each(|packet| pool.give(packet));
-    }
-    frames
-}
-
-/// A frame of an experimental EtherType (IEEE 802, local experimental 1).
-fn numbered(number: u32, len: usize) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
-    frame.extend(number.to_be_bytes());
-    frame.resize(len, number as u8);
-    frame
 }
 
 /// Carries frames between two ports until it is stopped, and returns them.

@@ -1,10 +1,15 @@
 //! Hosts for tests that need a kernel: each a thread in a network namespace of
-//! its own, which ends with it, so that nothing is left behind.
+//! its own, which ends with it, so that nothing is left behind. And what tests do
+//! with a port, whatever its kind.
 #![allow(unsafe_code, reason = "unshare has no safe wrapper")]
 
 use std::process::Command;
 use std::sync::mpsc;
 use std::thread;
+use std::time::{Duration, Instant};
+
+use super::{Port, counters_of};
+use crate::packet::{Burst, PacketPool};
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -93,4 +98,59 @@ impl Host {
         self.sh(&format!("ip link set {name} up"));
         peer.sh(&format!("ip link set {peer_name} up"));
     }
+}
+
+/// Two hosts without a word of their own between the frames of a test, and a cable
+/// from `eth0` to `eth0`.
+pub(crate) fn quiet_pair() -> Option<(Host, Host)> {
+    let (a, b) = (Host::new()?, Host::new()?);
+    for host in [&a, &b] {
+        host.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
+    }
+    a.cable("eth0", &b, "eth0");
+    Some((a, b))
+}
+
+/// One of a port's own counters.
+pub(crate) fn counter(port: &impl Port, name: &str) -> u64 {
+    let counters = counters_of(port);
+    counters.iter().find(|(counter, _)| *counter == name).unwrap_or_else(|| panic!("{name}")).1
+}
+
+/// Sends frames in one burst; how many the port took.
+pub(crate) fn send(port: &mut impl Port, pool: &mut PacketPool, frames: &[Vec<u8>]) -> usize {
+    let mut burst = Burst::new();
+    for frame in frames {
+        let mut packet = pool.take().unwrap();
+        assert!(packet.set_bytes(frame));
+        burst.push(packet).unwrap();
+    }
+    let sent = port.tx_burst(pool, &mut burst);
+    assert!(burst.is_empty());
+    sent
+}
+
+/// Receives until `count` frames came or a second went by without one.
+pub(crate) fn receive(port: &mut impl Port, pool: &mut PacketPool, count: usize) -> Vec<Vec<u8>> {
+    let mut frames = Vec::new();
+    let mut last = Instant::now();
+    while frames.len() < count && last.elapsed() < Duration::from_secs(1) {
+        let mut burst = Burst::new();
+        port.rx_burst(pool, &mut burst);
+        if !burst.is_empty() {
+            last = Instant::now();
+        }
+        frames.extend(burst.iter().map(|packet| packet.bytes().to_vec()));
+        burst.drain().for_each(|packet| pool.give(packet));
+    }
+    frames
+}
+
+/// A frame of an experimental EtherType (IEEE 802, local experimental 1).
+pub(crate) fn numbered(number: u32, len: usize) -> Vec<u8> {
+    let mut frame = vec![0xff; 6];
+    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.extend(number.to_be_bytes());
+    frame.resize(len, number as u8);
+    frame
 }

@@ -47,17 +47,17 @@
 //!   what it lends from `get` and `iter` cannot change either.
 #![allow(unsafe_code, reason = "readers and the writer share entries without a lock")]
 
+mod bucket;
+
 use std::{fmt, mem::MaybeUninit, net::Ipv4Addr};
 
+use self::bucket::{Bucket, EMPTY, SLOTS, index_of, tag_of, word};
 use super::filter::{Filter, FilterWriter};
 use super::keyed::{KeyedHash, TableKey};
 use super::memory::{Array, Pages, Zeroable};
 use super::prefetch::prefetch;
 use super::qsbr::{Domain, Held, Participant};
 use crate::sync::{Arc, AtomicU64, Mutant, Ordering, UnsafeCell, planted};
-
-/// Slots of a bucket: a cache line. Fewer in models, which try every order.
-const SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
 
 /// The most entries of a table: a quarter of what a slot can number.
 pub const MAX_CAPACITY: usize = 1 << 30;
@@ -67,9 +67,6 @@ const SPARE: std::ops::RangeInclusive<usize> = if cfg!(loom) { 1..=1 } else { 64
 
 /// Retired entries that are worth a look at all readers.
 const RECLAIM_BATCH: usize = if cfg!(loom) { 1 } else { 32 };
-
-/// A slot without a key.
-const EMPTY: u64 = 0;
 
 /// There is no room for an entry.
 ///
@@ -375,74 +372,6 @@ struct Table<K, V> {
     filter: Filter,
 }
 
-#[repr(align(64))]
-struct Bucket {
-    slots: [AtomicU64; SLOTS],
-}
-
-// SAFETY: atomic integers, for which zero is a value: `EMPTY`.
-unsafe impl Zeroable for Bucket {
-    fn zero() -> Self {
-        Bucket { slots: std::array::from_fn(|_| AtomicU64::new(EMPTY)) }
-    }
-}
-
-impl Bucket {
-    /// Two bits for each slot, of which the lower is set if its tag is this one. No
-    /// branch depends on where that is: it cannot be predicted.
-    #[inline(always)]
-    fn matching(&self, tag: u32) -> u32 {
-        #[cfg(all(target_arch = "x86_64", not(loom)))]
-        {
-            let mask: u32;
-            // SAFETY: it reads the 64 bytes of the slots, which are aligned to a cache
-            // line, and nothing else. Other threads may store to them: what is read of
-            // each slot is one of its values, as slots are aligned words, and only says
-            // where to look. The slot itself is then loaded as the atomic that it is.
-            unsafe {
-                std::arch::asm!(
-                    "movd {tags}, {tag:e}",
-                    "pshufd {tags}, {tags}, 0",
-                    "movdqa {a}, [{slots}]",
-                    "movdqa {b}, [{slots} + 16]",
-                    "movdqa {c}, [{slots} + 32]",
-                    "movdqa {d}, [{slots} + 48]",
-                    "pcmpeqd {a}, {tags}",
-                    "pcmpeqd {b}, {tags}",
-                    "pcmpeqd {c}, {tags}",
-                    "pcmpeqd {d}, {tags}",
-                    "packssdw {a}, {b}",
-                    "packssdw {c}, {d}",
-                    "packsswb {a}, {c}",
-                    "pmovmskb {mask:e}, {a}",
-                    slots = in(reg) self.slots.as_ptr(),
-                    tag = in(reg) tag,
-                    mask = lateout(reg) mask,
-                    tags = out(xmm_reg) _,
-                    a = out(xmm_reg) _,
-                    b = out(xmm_reg) _,
-                    c = out(xmm_reg) _,
-                    d = out(xmm_reg) _,
-                    options(pure, readonly, nostack, preserves_flags),
-                );
-            }
-            // A bit for each half of each slot; the tag is the upper half.
-            mask >> 1 & 0x5555
-        }
-        #[cfg(not(all(target_arch = "x86_64", not(loom))))]
-        {
-            let tags = self.slots.iter().map(|slot| tag_of(slot.load(Ordering::Acquire)));
-            tags.enumerate().map(|(at, other)| u32::from(other == tag) << (2 * at)).sum()
-        }
-    }
-
-    /// The slot of the lowest bit of `matching`.
-    #[inline(always)]
-    fn slot(&self, matching: u32) -> Option<&AtomicU64> {
-        self.slots.get(matching.trailing_zeros() as usize / 2)
-    }
-}
-
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 struct Entry<K, V> {
@@ -628,20 +557,6 @@ impl Slab {
     fn retire(&mut self, index: u32) {
         self.domain.retire(index);
     }
-}
-
-/// The word of a slot: the entry's number counts from 1, so that no word is
-/// [`EMPTY`].
-const fn word(tag: u32, index: u32) -> u64 {
-    (tag as u64) << 32 | (index as u64 + 1)
-}
-
-const fn tag_of(word: u64) -> u32 {
-    (word >> 32) as u32
-}
-
-const fn index_of(word: u64) -> u32 {
-    (word as u32).wrapping_sub(1)
 }
 
 #[cfg(test)]

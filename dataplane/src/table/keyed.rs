@@ -64,13 +64,6 @@ impl TableKey for u64 {
     }
 }
 
-impl TableKey for TenantId {
-    #[inline(always)]
-    fn words(&self) -> [u64; WORDS] {
-        [u64::from(self.0), 0, 0]
-    }
-}
-
 /// A tenant and an address in one word: what most keys begin with.
 #[inline(always)]
 pub const fn tenant_address(tenant: TenantId, address: Ipv4Addr) -> u64 {

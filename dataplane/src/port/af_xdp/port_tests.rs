@@ -8,13 +8,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::*;
-use crate::port::counters_of;
-use crate::port::testbed::Host;
-
-fn counter(port: &impl Port, name: &str) -> u64 {
-    let counters = counters_of(port);
-    counters.iter().find(|(counter, _)| *counter == name).unwrap_or_else(|| panic!("{name}")).1
-}
+use crate::port::testbed::{Host, counter, numbered, quiet_pair, receive, send};
 
 fn open(interface: &str, mode: XdpMode) -> Result<AfXdpPort, PortError> {
     let claims = Claims::new(16).unwrap();
@@ -22,65 +16,18 @@ fn open(interface: &str, mode: XdpMode) -> Result<AfXdpPort, PortError> {
     AfXdpPort::open(interface, &claims, &options).map(|mut ports| ports.remove(0))
 }
 
-/// Two hosts without a word of their own, and a cable.
-fn hosts() -> Option<(Host, Host)> {
-    let (a, b) = (Host::new()?, Host::new()?);
-    for host in [&a, &b] {
-        host.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6");
-    }
-    a.cable("eth0", &b, "eth0");
-    Some((a, b))
-}
-
 /// Two hosts with a cable, and a port on each end.
 fn pair(mode: XdpMode) -> Option<(Host, Host, AfXdpPort, AfXdpPort)> {
-    let (a, b) = hosts()?;
+    let (a, b) = quiet_pair()?;
     let left = a.run(move || open("eth0", mode).unwrap());
     let right = b.run(move || open("eth0", mode).unwrap());
     Some((a, b, left, right))
-}
-
-fn send(port: &mut AfXdpPort, pool: &mut PacketPool, frames: &[Vec<u8>]) -> usize {
-    let mut burst = Burst::new();
-    for frame in frames {
-        let mut packet = pool.take().unwrap();
-        assert!(packet.set_bytes(frame));
-        burst.push(packet).unwrap();
-    }
-    let sent = port.tx_burst(pool, &mut burst);
-    assert!(burst.is_empty());
-    sent
-}
-
-/// Receives until `count` frames came or a second went by without one.
-fn receive(port: &mut AfXdpPort, pool: &mut PacketPool, count: usize) -> Vec<Vec<u8>> {
-    let mut frames = Vec::new();
-    let mut last = Instant::now();
-    while frames.len() < count && last.elapsed() < Duration::from_secs(1) {
-        let mut burst = Burst::new();
-        port.rx_burst(pool, &mut burst);
-        if !burst.is_empty() {
-            last = Instant::now();
-        }
-        frames.extend(burst.iter().map(|packet| packet.bytes().to_vec()));
-        burst.drain().for_each(|packet| pool.give(packet));
-    }
-    frames
 }
 
 fn readable(port: &AfXdpPort, milliseconds: u64) -> bool {
     let mut fds = [PollFd::from_borrowed_fd(port.readiness().unwrap(), PollFlags::IN)];
     let limit = Timespec::try_from(Duration::from_millis(milliseconds)).unwrap();
     poll(&mut fds, Some(&limit)).unwrap() > 0
-}
-
-/// A frame of an experimental EtherType (IEEE 802, local experimental 1).
-fn numbered(number: u32, len: usize) -> Vec<u8> {
-    let mut frame = vec![0xff; 6];
-    frame.extend([2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
-    frame.extend(number.to_be_bytes());
-    frame.resize(len, number as u8);
-    frame
 }
 
 const MODES: [XdpMode; 2] = [XdpMode::Native, XdpMode::Generic];
@@ -270,7 +217,7 @@ fn tcp_and_udp_cross_two_ports_with_right_checksums() {
 
 #[test]
 fn what_is_not_claimed_is_the_kernels() {
-    let Some((a, b)) = hosts() else { return };
+    let Some((a, b)) = quiet_pair() else { return };
     a.sh("ip addr add 192.0.2.1/24 dev eth0");
     b.sh("ip addr add 192.0.2.2/24 dev eth0; ip route add 10.1.0.0/24 via 192.0.2.1");
     let node = std::net::Ipv4Addr::new(10, 1, 0, 10);
@@ -293,7 +240,7 @@ fn what_is_not_claimed_is_the_kernels() {
 
 #[test]
 fn the_program_goes_with_the_port_and_is_not_put_over_another() {
-    let Some((a, _b)) = hosts() else { return };
+    let Some((a, _b)) = quiet_pair() else { return };
     let taken = a.run(|| {
         let port = open("eth0", XdpMode::Auto).unwrap();
         let taken = open("eth0", XdpMode::Auto).unwrap_err().to_string();
@@ -309,7 +256,7 @@ fn the_program_goes_with_the_port_and_is_not_put_over_another() {
 
 #[test]
 fn what_cannot_be_opened_is_named() {
-    let Some((a, _b)) = hosts() else { return };
+    let Some((a, _b)) = quiet_pair() else { return };
     let errors = a.run(|| {
         let claims = Claims::new(16).unwrap();
         let with = |options: AfXdpOptions| {
