@@ -13,6 +13,7 @@ use crate::broadcast::{ListenerKey, MAX_LISTENERS};
 use crate::decap;
 use crate::parse::Ipv4Facts;
 use crate::table::binding::{BindingEntry, BindingKey, Encapsulation, TunnelEnd};
+use crate::table::classes::AddressClasses;
 use crate::table::hash::Reader;
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::RouteReader;
@@ -48,6 +49,8 @@ pub const fn may_reach(tenant: TenantId, owner: TenantId) -> bool {
 
 /// The tables as one worker reads them.
 pub struct Tables {
+    /// What an address may be: bound, a visitor's, ours, or nothing that is known here.
+    pub classes: AddressClasses,
     /// Home agents' bindings.
     pub bindings: Reader<BindingKey, BindingEntry>,
     /// Bound nodes that get their home link's broadcasts.

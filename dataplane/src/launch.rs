@@ -23,12 +23,13 @@ use crate::ring::{Consumer, Producer, PushResult, ring};
 use crate::stats::PortStats;
 use crate::steering::Steering;
 use crate::table::binding::{BindingEntry, BindingKey};
-use crate::table::hash::{Writer, table};
+use crate::table::classes::AddressClasses;
+use crate::table::hash::{Writer, table, table_with};
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::table::lpm::{RouteWriter, routes};
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::source_route::{SourceRouteWriter, source_routes};
-use crate::table::visitor::{VisitorWriter, visitors};
+use crate::table::visitor::{VisitorWriter, visitors_with};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
@@ -91,13 +92,14 @@ pub fn build(
         .map(|(number, setup)| PortShared::new(setup, number, Arc::clone(&stats)))
         .collect();
     let seed = config.hash_seed;
+    let classes = AddressClasses::default();
     let (punt_senders, punts) = punt_rings(workers, config)?;
     let (injects, inject_receivers) = inject_rings(workers, config.inject_ring)?;
     let mut control = Control {
-        bindings: table(config.bindings, seed),
+        bindings: table_with(config.bindings, seed, &classes),
         listeners: ListenerWriter::new(ports.len(), seed),
-        visitors: visitors(config.visitors, seed),
-        locals: table(config.locals, seed),
+        visitors: visitors_with(config.visitors, seed, &classes),
+        locals: table_with(config.locals, seed, &classes),
         routes: routes(config.routes),
         source_routes: source_routes(config.source_routes),
         neighbors: table(config.neighbors, seed),
@@ -124,7 +126,7 @@ pub fn build(
             punts,
             handover: handover_sender,
         };
-        let tables = readers(&control);
+        let tables = readers(&control, &classes);
         let steering = Steering::new(number, config, &receiving);
         let inputs = (injects, handover_receiver);
         made.push(Worker::new(config, output, tables, inputs, Arc::clone(&mtus), steering));
@@ -149,8 +151,9 @@ fn check(config: &DataplaneConfig, ports: &[PortSetup]) -> io::Result<()> {
 }
 
 /// Every table, for one more worker.
-fn readers(control: &Control) -> Tables {
+fn readers(control: &Control, classes: &AddressClasses) -> Tables {
     Tables {
+        classes: classes.clone(),
         bindings: control.bindings.reader(),
         listeners: control.listeners.reader(),
         visitors: control.visitors.reader(),

@@ -28,7 +28,7 @@ pub(crate) struct Outlet {
     /// The worker that has the twin, if it is another one.
     pub(crate) twin_at: Option<usize>,
     /// Frames that will leave by the port.
-    tx: Burst,
+    tx: Box<Burst>,
     /// Frames that will go to the twin.
     to_kernel: Burst,
 }
@@ -45,7 +45,7 @@ impl Outlet {
             up,
             sender: None,
             twin_at: None,
-            tx: Burst::new(),
+            tx: Box::default(),
             to_kernel: Burst::new(),
         }
     }
@@ -108,6 +108,24 @@ impl Output {
         }
         if let Err(packet) = outlet.tx.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
+        }
+    }
+
+    /// Sends all frames of a burst by `port`, in order, and leaves it empty. A whole
+    /// burst changes places with the port's empty one: no packet is moved.
+    #[inline]
+    pub(crate) fn transmit_all(&mut self, burst: &mut Box<Burst>, port: PortId) {
+        let outlet = self.outlets.get_mut(usize::from(port.0));
+        let Some(outlet) = outlet.filter(|outlet| outlet.up && outlet.sender.is_none()) else {
+            return burst.drain().for_each(|packet| self.transmit(packet, port));
+        };
+        if outlet.tx.len() + burst.len() > BURST {
+            send(outlet.port.as_mut(), &mut outlet.tx, &mut self.pool, &self.stats, Way::Out(port));
+        }
+        if outlet.tx.is_empty() {
+            std::mem::swap(&mut outlet.tx, burst);
+        } else {
+            burst.drain().for_each(|packet| self.transmit(packet, port));
         }
     }
 
@@ -232,32 +250,32 @@ fn send(
     if burst.is_empty() {
         return;
     }
-    let mut sent_by = [(PortId::default(), 0u32); BURST];
-    let count = burst.len();
-    for (slot, packet) in sent_by.iter_mut().zip(burst.iter()) {
+    let (mut counted_at, mut lens) = ([PortId::default(); BURST], [0u16; BURST]);
+    let places = burst.places().iter().flatten();
+    for ((port, len), packet) in counted_at.iter_mut().zip(&mut lens).zip(places) {
         // A frame's length has 16 bits.
-        *slot = (packet.port, packet.len() as u32);
+        (*port, *len) = (packet.port, packet.len() as u16);
     }
+    let count = burst.len();
     let sent = port.tx_burst(pool, burst).min(count);
-    let (sent, refused) = sent_by.get(..count).unwrap_or_default().split_at(sent);
+    let (taken, refused) = counted_at.get(..count).unwrap_or_default().split_at(sent);
     // Most bursts were counted at one port: once for each run of them.
-    let same_port = |one: &(PortId, u32), next: &(PortId, u32)| one.0 == next.0;
-    for run in sent.chunk_by(same_port) {
-        let Some(counters) = run.first().and_then(|(port, _)| stats(all, *port)) else { continue };
+    for run in taken.chunk_by(PortId::eq) {
+        let Some(counters) = run.first().and_then(|port| stats(all, *port)) else { continue };
         match way {
             Way::ToKernel => counters.to_kernel.add(run.len() as u64),
             Way::Out(_) => counters.transmitted.add(run.len() as u64),
         }
     }
-    for (counted_at, _) in refused {
-        if let Some(counters) = stats(all, *counted_at) {
+    for port in refused {
+        if let Some(counters) = stats(all, *port) {
             counters.dropped(DropReason::PortTransmitFull).add(1);
         }
     }
     if let Way::Out(egress) = way
         && let Some(egress) = stats(all, egress)
     {
-        egress.tx.add(sent.len() as u64);
-        egress.tx_bytes.add(sent.iter().map(|(_, len)| u64::from(*len)).sum());
+        egress.tx.add(sent as u64);
+        egress.tx_bytes.add(lens.iter().take(sent).map(|len| u64::from(*len)).sum());
     }
 }

@@ -35,6 +35,7 @@ enum Storage {
 }
 
 impl Storage {
+    #[inline(always)]
     fn bytes(&self) -> &[u8] {
         match self {
             Storage::Heap(buffer) => buffer.as_slice(),
@@ -44,6 +45,7 @@ impl Storage {
         }
     }
 
+    #[inline(always)]
     fn bytes_mut(&mut self) -> &mut [u8] {
         match self {
             Storage::Heap(buffer) => buffer.as_mut_slice(),
@@ -79,12 +81,14 @@ impl Packet {
     }
 
     /// The frame's bytes.
+    #[inline(always)]
     pub fn bytes(&self) -> &[u8] {
         let head = usize::from(self.head);
         self.storage.bytes().get(head..head + usize::from(self.len)).unwrap_or_default()
     }
 
     /// The frame's bytes, to rewrite in place.
+    #[inline(always)]
     pub fn bytes_mut(&mut self) -> &mut [u8] {
         let head = usize::from(self.head);
         let end = head + usize::from(self.len);
@@ -124,18 +128,25 @@ impl Packet {
         self.head as usize >= count
     }
 
-    /// Takes `stripped` bytes off the front and puts `N` others there, which are to be
-    /// written. `None`, and nothing changed, when the frame is shorter, or the headroom
-    /// too small.
+    /// Makes the frame begin `front` bytes before what is now its byte `at`, and be
+    /// `len` bytes long. Its first `N` bytes, to be written. `None`, and nothing changed,
+    /// when the headroom is too small, or the frame would end behind its end.
     #[inline(always)]
-    pub fn replace_front<const N: usize>(&mut self, stripped: usize) -> Option<&mut [u8; N]> {
-        let len = usize::from(self.len).checked_sub(stripped)?;
-        let end = usize::from(self.head) + stripped;
-        let head = end.checked_sub(N)?;
-        let room = self.storage.bytes_mut().get_mut(head..end)?.first_chunk_mut::<N>()?;
-        // The start of a buffer of 16 bits; and its length, which `N` is part of.
-        (self.head, self.len) = (head as u16, (len + N) as u16);
-        Some(room)
+    pub fn reframe<const N: usize>(
+        &mut self,
+        at: usize,
+        front: usize,
+        len: usize,
+    ) -> Option<&mut [u8; N]> {
+        let (head, old_len) = (usize::from(self.head), usize::from(self.len));
+        let start = (head + at).checked_sub(front)?;
+        if start + len > head + old_len {
+            return None;
+        }
+        let window = self.storage.bytes_mut().get_mut(start..)?.first_chunk_mut::<N>()?;
+        // Places in a buffer of 16 bits.
+        (self.head, self.len) = (start as u16, len as u16);
+        Some(window)
     }
 
     /// Takes `count` bytes off the front. `false`, and nothing changed, when the
@@ -333,6 +344,7 @@ impl Burst {
     ///
     /// # Errors
     /// The packet, when the burst is full.
+    #[inline]
     pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
         match self.packets.get_mut(self.len) {
             Some(slot) => {
@@ -364,20 +376,10 @@ impl Burst {
         self.packets.iter_mut().take(len).filter_map(Option::take)
     }
 
-    /// The packet at a place, if it was not taken.
-    pub(crate) fn get_mut(&mut self, at: usize) -> Option<&mut Packet> {
-        self.packets.get_mut(at)?.as_mut()
-    }
-
-    /// Takes the packet at a place; the burst is to be cleared behind it.
-    pub(crate) fn take(&mut self, at: usize) -> Option<Packet> {
-        self.packets.get_mut(at)?.take()
-    }
-
-    /// Says that all packets were taken, one by one.
-    pub(crate) fn clear(&mut self) {
-        debug_assert!(self.packets.iter().all(Option::is_none), "a packet would be lost");
-        self.len = 0;
+    /// The places of its packets, in order; each is full until it is taken from.
+    #[inline(always)]
+    pub(crate) fn places(&mut self) -> &mut [Option<Packet>] {
+        self.packets.get_mut(..self.len).unwrap_or_default()
     }
 
     /// The packets, in order.
@@ -409,6 +411,13 @@ mod tests {
         assert!(packet.prepend(&[0xa5; HEADROOM]));
         assert!(!packet.prepend(&[0]));
         assert_eq!(packet.len(), HEADROOM + 7);
+        assert!(packet.reframe::<4>(0, 1, 4).is_none(), "there is no room in front");
+        assert!(packet.reframe::<4>(HEADROOM, 4, 12).is_none(), "it would end behind its end");
+        assert_eq!(packet.len(), HEADROOM + 7);
+        *packet.reframe::<4>(HEADROOM, 4, 11).unwrap() = *b"new ";
+        assert_eq!(packet.bytes(), b"new payload");
+        *packet.reframe::<2>(4, 2, 6).unwrap() = *b"a ";
+        assert_eq!(packet.bytes(), b"a payl", "it ends where it was said to");
         pool.give(packet);
         assert_eq!(pool.available(), 1);
     }

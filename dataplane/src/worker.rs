@@ -49,7 +49,7 @@ pub struct Worker {
     tables: Tables,
     injects: InjectReceiver,
     handovers: HandoverReceiver,
-    received: Burst,
+    received: Box<Burst>,
     lanes: Box<[Lane; BURST]>,
     housekeeping_at: Option<Instant>,
 }
@@ -91,7 +91,7 @@ impl Worker {
             tables,
             injects,
             handovers,
-            received: Burst::new(),
+            received: Box::default(),
             lanes: Box::new([Lane::GENERAL; BURST]),
             housekeeping_at: None,
         }
@@ -200,18 +200,18 @@ impl Worker {
         let Worker { forwarder, tables, received, lanes, .. } = self;
         let Output { outlets, stats, .. } = &mut forwarder.output;
         let Some(outlet) = outlets.get_mut(index) else { return };
+        // Ports are numbered with 16 bits.
+        let (port, tenant) = (PortId(index as u16), outlet.tenant);
         let mut bytes = 0;
-        for packet in received.iter_mut() {
-            // Ports are numbered with 16 bits.
-            (packet.port, packet.tenant) = (PortId(index as u16), outlet.tenant);
+        for packet in received.places().iter_mut().flatten() {
+            (packet.port, packet.tenant) = (port, tenant);
             bytes += packet.len() as u64;
         }
-        if let Some(port) = stats.get(index).filter(|_| way == Way::Port) {
-            port.rx.add(received.len() as u64);
-            port.rx_bytes.add(bytes);
+        if let Some(stats) = stats.get(index).filter(|_| way == Way::Port) {
+            stats.rx.add(received.len() as u64);
+            stats.rx_bytes.add(bytes);
         }
         let mac = outlet.mac;
-        let port = PortId(index as u16);
         fast::receive(forwarder, tables, (received, lanes), (port, mac));
     }
 

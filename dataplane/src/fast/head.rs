@@ -6,16 +6,7 @@ use crate::encap::OUTER_TTL;
 /// Bytes of a header without options: the only kind that goes fast.
 pub(super) const LEN: usize = 20;
 
-/// Whether an address needs a closer look, by its first octet: this network, loopback,
-/// link local (with all of 169/8), multicast and above (RFC 1812 §5.3.7, RFC 6890).
-#[inline(always)]
-pub(super) const fn is_unusual(address: u32) -> bool {
-    let octet = address >> 24;
-    octet.wrapping_sub(1) >= 223 || octet == 127 || octet == 169
-}
-
-/// A header that is nothing special: version 4, no options, the checksum right, no
-/// fragment, TTL left for a hop, addresses that may be forwarded between.
+/// What a header says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) source: u32,
@@ -26,26 +17,40 @@ pub(super) struct Head {
     pub(super) dont_fragment: bool,
 }
 
+/// Fields as they lie in a word of a header, read as the machine reads words.
+const FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x3f, 0xff]);
+const DONT_FRAGMENT: u32 = u32::from_ne_bytes([0, 0, 0x40, 0]);
+
 impl Head {
-    /// The header at the start of `bytes`, which hold the whole packet; `None` when it
-    /// is anything special.
+    /// What these bytes say, and whether they are a header that is nothing special: version
+    /// 4, no options, the checksum right, no fragment, TTL left for a hop, in front of a
+    /// packet that has `available` bytes with it. Of its addresses nothing is known.
     #[inline(always)]
-    pub(super) fn read(bytes: &[u8]) -> Option<Head> {
-        let words = words(bytes.first_chunk::<LEN>()?);
+    pub(super) fn read(bytes: &[u8; LEN], available: usize) -> (Head, bool) {
+        let words = words(bytes);
         let [first, second, third, source, destination] = words;
+        let first = u32::from_be(first);
         let (total_len, tos) = (first as u16, (first >> 16) as u8);
-        let (ttl, protocol) = ((third >> 24) as u8, (third >> 16) as u8);
-        let is_plain = first >> 24 == 0x45
-            && second & 0x3fff == 0
-            && ttl > 1
-            && fold(sum(words)) == 0xffff
-            && usize::from(total_len) >= LEN
-            && usize::from(total_len) <= bytes.len()
-            && !is_unusual(source)
-            && !is_unusual(destination);
-        let dont_fragment = second & 0x4000 != 0;
-        is_plain.then_some(Head { source, destination, total_len, tos, protocol, dont_fragment })
+        let [ttl, protocol, ..] = third.to_ne_bytes();
+        // One branch for all of it: it is all so, or the packet is a rare one.
+        let is_plain = (first >> 24 == 0x45)
+            & (second & FRAGMENT == 0)
+            & (ttl > 1)
+            & is_summed(words)
+            & (usize::from(total_len) >= LEN)
+            & (usize::from(total_len) <= available);
+        let (source, destination) = (u32::from_be(source), u32::from_be(destination));
+        let dont_fragment = second & DONT_FRAGMENT != 0;
+        (Head { source, destination, total_len, tos, protocol, dont_fragment }, is_plain)
     }
+}
+
+/// Whether words with a checksum among them sum up to nothing, which they do in either
+/// order of bytes (RFC 1071 §2). Not all of them are zero.
+#[inline(always)]
+pub(super) fn is_summed<const N: usize>(words: [u32; N]) -> bool {
+    // In one's complement, 65535 is nothing.
+    sum(words).is_multiple_of(0xffff)
 }
 
 /// The header of a tunnel around a packet with the header `inner` (RFC 2003 §3.1).
@@ -55,66 +60,104 @@ impl Head {
 pub(super) fn outer(
     inner: &Head,
     (source, destination): (u32, u32),
-    (protocol, overhead): (u8, u16),
+    (protocol, total_len): (u8, u16),
     set_dont_fragment: bool,
     identification: &mut u16,
 ) -> [u8; LEN] {
-    let total_len = u32::from(inner.total_len) + u32::from(overhead);
     let second = if inner.dont_fragment || set_dont_fragment {
         0x4000
     } else {
         *identification = identification.wrapping_add(1);
         u32::from(*identification) << 16
     };
-    let first = 0x4500_0000 | u32::from(inner.tos) << 16 | total_len;
+    let first = 0x4500_0000 | u32::from(inner.tos) << 16 | u32::from(total_len);
     let third = u32::from(OUTER_TTL) << 24 | u32::from(protocol) << 16;
-    let checksum = !fold(sum([first, second, third, source, destination]));
-    let mut bytes = [0; LEN];
+    summed([first, second, third, source, destination])
+}
+
+/// Costs a packet one of its TTL, given the word of its header that begins with it
+/// (RFC 1812 §5.3.1, RFC 1141).
+#[inline(always)]
+pub(super) fn hop(bytes: &mut [u8; 4]) {
+    let word = u32::from_be_bytes(*bytes);
+    // One less in the upper byte of a word under the checksum: one more in that of its
+    // complement, the carry around.
+    let checksum = (word & 0xffff) + 0x100;
+    let checksum = (checksum & 0xffff) + (checksum >> 16);
+    // Zero has two forms; this one is never stored (RFC 1624 §3).
+    let checksum = if checksum == 0xffff { 0 } else { checksum };
+    *bytes = (((word & 0xffff_0000) - 0x0100_0000) | checksum).to_be_bytes();
+}
+
+/// A header whose words are these, with its checksum in a word that has none yet.
+#[inline(always)]
+fn summed(words: [u32; 5]) -> [u8; LEN] {
+    let checksum = u32::from(!fold(sum(words)));
+    let [first, second, third, source, destination] = words;
+    bytes_of([first, second, third | checksum, source, destination])
+}
+
+/// A minimal forwarding header with the original source (RFC 2004 §3).
+#[inline(always)]
+pub(super) fn forwarding(head: &Head) -> [u8; 12] {
+    // S: the source is there.
+    let first = u32::from(head.protocol) << 24 | 0x80 << 16;
+    let checksum = u32::from(!fold(sum([first, head.destination, head.source])));
+    bytes_of([first | checksum, head.destination, head.source])
+}
+
+#[inline(always)]
+fn bytes_of<const WORDS: usize, const N: usize>(words: [u32; WORDS]) -> [u8; N] {
+    const { assert!(N == 4 * WORDS) };
+    let mut bytes = [0; N];
     let (places, _) = bytes.as_chunks_mut::<4>();
-    let words = [first, second, third | u32::from(checksum), source, destination];
     for (place, word) in places.iter_mut().zip(words) {
         *place = word.to_be_bytes();
     }
     bytes
 }
 
-/// Costs the packet at the start of `bytes` one of its TTL (RFC 1812 §5.3.1, RFC 1141).
+/// The header of a packet on its way, whose header was `old`, with another
+/// length, protocol and ends, for one of its TTL: what minimal encapsulation does to it
+/// (RFC 2004 §3).
 #[inline(always)]
-pub(super) fn hop(bytes: &mut [u8]) {
-    if let Some(bytes) = bytes.get_mut(8..12).and_then(|bytes| bytes.first_chunk_mut::<4>()) {
-        let word = u32::from_be_bytes(*bytes);
-        // One less in the upper byte of a word under the checksum: one more in that of
-        // its complement, the carry around.
-        let checksum = (word & 0xffff) + 0x100;
-        let checksum = (checksum & 0xffff) + (checksum >> 16);
-        // Zero has two forms; this one is never stored (RFC 1624 §3).
-        let checksum = if checksum == 0xffff { 0 } else { checksum };
-        *bytes = (((word & 0xffff_0000) - 0x0100_0000) | checksum).to_be_bytes();
-    }
+pub(super) fn changed(
+    old: &[u8; LEN],
+    (protocol, total_len): (u8, u16),
+    (source, destination): (u32, u32),
+) -> [u8; LEN] {
+    let old: [u32; 5] = words(old);
+    let [first, second, third, ..] = old.map(u32::from_be);
+    let first = first & 0xffff_0000 | u32::from(total_len);
+    let third = (third & 0xff00_0000) - 0x0100_0000 | u32::from(protocol) << 16;
+    summed([first, second, third, source, destination])
 }
 
+/// Words as the machine reads them.
 #[inline(always)]
-fn words(bytes: &[u8; LEN]) -> [u32; 5] {
-    let mut words = [0; 5];
+pub(super) fn words<const N: usize, const WORDS: usize>(bytes: &[u8; N]) -> [u32; WORDS] {
+    const { assert!(N == 4 * WORDS) };
+    let mut words = [0; WORDS];
     let (places, _) = bytes.as_chunks::<4>();
     for (word, place) in words.iter_mut().zip(places) {
-        *word = u32::from_be_bytes(*place);
+        *word = u32::from_ne_bytes(*place);
     }
     words
 }
 
 #[inline(always)]
-fn sum(words: [u32; 5]) -> u64 {
+fn sum<const N: usize>(words: [u32; N]) -> u64 {
     words.into_iter().map(u64::from).sum()
 }
 
 /// The one's-complement sum in 16 bits of a sum of a few 32-bit words.
 #[inline(always)]
-fn fold(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+pub(super) fn fold(sum: u64) -> u16 {
+    // The carries of a few words make none themselves.
+    let (half, carry) = (sum as u32).overflowing_add((sum >> 32) as u32);
+    let half = half + u32::from(carry);
+    // What the lower halves carry is what the upper ones carry around.
+    (half.wrapping_add(half.rotate_left(16)) >> 16) as u16
 }
 
 #[cfg(test)]
@@ -145,7 +188,8 @@ mod tests {
             if whole && let Ok((header, _)) = Ipv4Header::mut_from_prefix(&mut bytes) {
                 header.fill_checksum();
             }
-            if let Some(head) = Head::read(&bytes) {
+            let read = bytes.first_chunk().map(|start| Head::read(start, bytes.len()));
+            if let Some((head, true)) = read {
                 let facts = parse::ipv4(&bytes).unwrap();
                 prop_assert_eq!(Ipv4Addr::from_bits(head.source), facts.source);
                 prop_assert_eq!(Ipv4Addr::from_bits(head.destination), facts.destination);
@@ -154,12 +198,10 @@ mod tests {
                 prop_assert_eq!(head.dont_fragment, facts.dont_fragment);
                 prop_assert_eq!(facts.header_len, 20);
                 prop_assert!(!facts.fragment && bytes[8] > 1);
-                hop(&mut bytes);
+                hop(bytes[8..].first_chunk_mut().unwrap());
                 prop_assert!(parse::ipv4(&bytes).is_ok(), "the checksum is right behind a hop");
             } else if plain && whole && bytes.len() >= LEN {
-                let unusual = |octet: u8| matches!(octet, 0 | 127 | 169 | 224..);
-                let special = bytes[8] <= 1 || unusual(bytes[12]) || unusual(bytes[16]);
-                prop_assert!(special, "{:?} is nothing special", bytes);
+                prop_assert!(bytes[8] <= 1, "{:?} is nothing special", bytes);
             }
         }
 
@@ -170,7 +212,7 @@ mod tests {
         ) {
             let inner = Head { source: 1, destination: 2, total_len, tos, protocol: 6, dont_fragment };
             let mut identification = before;
-            let bytes = outer(&inner, (source, destination), (4, 20), set, &mut identification);
+            let bytes = outer(&inner, (source, destination), (4, total_len + 20), set, &mut identification);
             let (from, to) = (Ipv4Addr::from_bits(source), Ipv4Addr::from_bits(destination));
             let mut header =
                 Ipv4Header::unsummed(from, to, IpProtocol::IP_IN_IP, OUTER_TTL, total_len + 20);
@@ -186,11 +228,17 @@ mod tests {
         }
 
         #[test]
+        fn a_sum_is_folded_as_it_is_summed(words: [u32; 5]) {
+            let bytes = words.map(u32::to_be_bytes).concat();
+            prop_assert_eq!(!fold(sum(words)), homeport_wire::checksum::checksum(&bytes));
+        }
+
+        #[test]
         fn a_hop_is_the_general_paths(mut bytes in proptest::collection::vec(any::<u8>(), 20..21)) {
             bytes[8] = bytes[8].max(2);
             let mut expected = bytes.clone();
             Ipv4Header::mut_from_prefix(&mut expected).unwrap().0.decrement_ttl();
-            hop(&mut bytes);
+            hop(bytes[8..].first_chunk_mut().unwrap());
             prop_assert_eq!(bytes, expected);
         }
     }

@@ -7,7 +7,8 @@ use homeport_wire::{IpProtocol, MOBILE_IP_PORT, TenantId};
 use super::head::{self, Head};
 use crate::classify::{Tables, may_reach};
 use crate::packet::Packet;
-use crate::table::binding::{BindingKey, Encapsulation};
+use crate::table::binding::{BindingKey, Carrier, Encapsulation};
+use crate::table::classes::Class;
 use crate::table::hash::Probe;
 use crate::table::local::{LocalEntry, LocalKey};
 
@@ -40,7 +41,7 @@ pub(crate) struct Lane {
     /// Of a tunnelled packet: from where to where, how, and where the one inside
     /// begins, from the link header on.
     pub(super) outer: (u32, u32),
-    pub(super) encapsulation: Encapsulation,
+    pub(super) carrier: Carrier,
     pub(super) inner_at: usize,
     pub(super) tenant: TenantId,
     pub(super) probe: Probe,
@@ -59,7 +60,7 @@ impl Lane {
             dont_fragment: false,
         },
         outer: (0, 0),
-        encapsulation: Encapsulation::IpInIp,
+        carrier: Carrier::of(Encapsulation::IpInIp),
         inner_at: 0,
         tenant: TenantId(0),
         probe: Probe::NONE,
@@ -69,20 +70,30 @@ impl Lane {
 /// What the lanes of one burst share.
 pub(super) struct Reading<'t> {
     tables: &'t Tables,
-    /// The first eight bytes of frames for us: the port's address, as a word whose
-    /// lower 16 bits do not count.
+    /// The first eight bytes of frames for us: the port's address, as the machine reads
+    /// a word, of which [`MAC`] counts.
     mac: u64,
-    /// Whether there may be visitors.
-    pub(super) visiting: bool,
     /// The address of ours that the burst asked for last.
     local: Option<(u32, &'t LocalEntry)>,
 }
 
+/// The link-layer address in the first word of a frame.
+const MAC: u64 = u64::from_ne_bytes([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0, 0]);
+
+/// What makes an address worth a second look.
+pub(super) const SPECIAL: Class = Class::UNUSUAL.or(Class::LOCAL).or(Class::VISITOR);
+
+/// Bytes of a frame that are read at once: its headers and the ports behind them. No
+/// frame is so short on a link.
+const START: usize = LINK + head::LEN + size_of::<Ports>();
+
+/// The ports of a UDP or TCP packet, or what else is where they are.
+type Ports = [u8; 4];
+
 impl<'t> Reading<'t> {
     pub(super) fn new(tables: &'t Tables, mac: [u8; 6]) -> Self {
         let [a, b, c, d, e, f] = mac;
-        let mac = u64::from_be_bytes([a, b, c, d, e, f, 0, 0]);
-        Reading { tables, mac, visiting: tables.visitors.may_have_any(), local: None }
+        Reading { tables, mac: u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]), local: None }
     }
 
     /// Reads a frame, and begins to look up what it needs.
@@ -96,26 +107,36 @@ impl<'t> Reading<'t> {
     #[inline(always)]
     fn kind(&mut self, packet: &Packet, lane: &mut Lane) -> Option<Kind> {
         let frame = packet.bytes();
-        let to = u64::from_be_bytes(*frame.first_chunk::<8>()?);
-        let is_for_us = (to ^ self.mac) >> 16 == 0;
-        let is_ipv4 = frame.get(12..14)? == [0x08, 0x00];
-        if !is_for_us || !is_ipv4 {
+        let start = frame.first_chunk::<START>()?;
+        let (link, rest) = start.split_first_chunk::<LINK>()?;
+        let is_for_us = (u64::from_ne_bytes(*link.first_chunk()?) ^ self.mac) & MAC == 0;
+        if !is_for_us || *link.last_chunk()? != [0x08, 0x00] {
             return None;
         }
-        let bytes = frame.get(LINK..)?;
-        let head = Head::read(bytes)?;
+        let (header, ports) = rest.split_first_chunk::<{ head::LEN }>()?;
+        let (head, is_plain) = Head::read(header, frame.len() - LINK);
+        if !is_plain {
+            return None;
+        }
         let (source, destination) = (head.source, head.destination);
-        if self.may_be_local(source) {
-            return None;
+        let classes = &self.tables.classes;
+        let (from, to) = (classes.of(source), classes.of(destination));
+        if from.or(to).has(SPECIAL) {
+            if from.or(to).has(Class::UNUSUAL) || self.is_local(from, source) {
+                return None;
+            }
+            if self.is_local(to, destination) {
+                return self.tunnelled(packet.tenant, frame.get(LINK..)?, &head, lane);
+            }
+            if self.visits(from, source) || self.visits(to, destination) {
+                return None;
+            }
         }
-        if self.may_be_local(destination) {
-            return self.tunnelled(packet.tenant, bytes, &head, lane);
-        }
-        if self.may_visit(source) || self.may_visit(destination) || is_tunnel(&head, bytes) {
+        if is_tunnel(head.protocol, *ports.first_chunk()?) {
             return None;
         }
         (lane.head, lane.tenant) = (head, packet.tenant);
-        if !self.may_be_bound(destination) {
+        if !to.has(Class::BOUND) {
             return Some(Kind::Plain);
         }
         lane.probe = self.probe(packet.tenant, destination);
@@ -138,7 +159,8 @@ impl<'t> Reading<'t> {
         lane: &mut Lane,
     ) -> Option<Kind> {
         let local = self.local(outer.destination)?;
-        if !may_reach(tenant, local.tenant) || self.may_visit(outer.source) {
+        let classes = &self.tables.classes;
+        if !may_reach(tenant, local.tenant) || self.visits(classes.of(outer.source), outer.source) {
             return None;
         }
         if !(local.home_agent || local.care_of_address || local.agent || local.broadcast) {
@@ -150,25 +172,40 @@ impl<'t> Reading<'t> {
         }
         // Link-layer padding is no part of it.
         let payload = bytes.get(head::LEN..usize::from(outer.total_len))?;
-        let (encapsulation, shim_len) = open(outer.protocol, payload)?;
-        let inner = payload.get(shim_len..)?;
-        let head = Head::read(inner)?;
-        // A mark of congestion is carried inward by the general path (RFC 6040).
-        if (head.tos ^ outer.tos) & 0b11 != 0 || is_tunnel(&head, inner) {
+        let (encapsulation, shim_len) = open(IpProtocol(outer.protocol), payload)?;
+        let (head, ports) = match encapsulation {
+            Encapsulation::Minimal => open_minimal(outer, payload)?,
+            _ => {
+                let inner = payload.get(shim_len..)?;
+                let (header, rest) = inner.split_first_chunk()?;
+                let (head, is_plain) = Head::read(header, inner.len());
+                // A mark of congestion is carried inward by the general path (RFC 6040).
+                if !is_plain || (head.tos ^ outer.tos) & 0b11 != 0 {
+                    return None;
+                }
+                (head, *rest.first_chunk()?)
+            }
+        };
+        if is_tunnel(head.protocol, ports) {
             return None;
         }
-        let (source, destination) = (head.source, head.destination);
-        if self.may_be_local(source)
-            || self.may_be_local(destination)
-            || self.may_visit(destination)
-            || self.may_be_bound(destination)
+        let (from, to) = (classes.of(head.source), classes.of(head.destination));
+        if from.or(to).has(SPECIAL)
+            && (from.or(to).has(Class::UNUSUAL)
+                || self.is_local(from, head.source)
+                || self.is_local(to, head.destination)
+                || self.visits(to, head.destination))
         {
+            return None;
+        }
+        if to.has(Class::BOUND) {
             return None;
         }
         (lane.head, lane.tenant) = (head, local.tenant);
         lane.outer = (outer.source, outer.destination);
-        (lane.encapsulation, lane.inner_at) = (encapsulation, LINK + head::LEN + shim_len);
-        lane.probe = self.probe(local.tenant, source);
+        lane.carrier = Carrier::of(encapsulation);
+        lane.inner_at = LINK + head::LEN + shim_len;
+        lane.probe = self.probe(local.tenant, head.source);
         Some(Kind::Tunnelled)
     }
 
@@ -185,33 +222,28 @@ impl<'t> Reading<'t> {
         }
     }
 
+    /// Whether an address of this class may be ours.
     #[inline(always)]
-    fn may_be_local(&self, address: u32) -> bool {
-        self.tables.locals.may_have(Ipv4Addr::from_bits(address))
+    fn is_local(&self, class: Class, address: u32) -> bool {
+        class.has(Class::LOCAL) && self.tables.locals.may_have(Ipv4Addr::from_bits(address))
     }
 
+    /// Whether an address of this class may be a visitor's.
     #[inline(always)]
-    fn may_visit(&self, address: u32) -> bool {
-        self.visiting && self.tables.visitors.may_have(Ipv4Addr::from_bits(address))
-    }
-
-    #[inline(always)]
-    fn may_be_bound(&self, address: u32) -> bool {
-        self.tables.bindings.may_have(Ipv4Addr::from_bits(address))
+    fn visits(&self, class: Class, address: u32) -> bool {
+        class.has(Class::VISITOR) && self.tables.visitors.may_have(Ipv4Addr::from_bits(address))
     }
 }
 
 /// Whether a packet may be a tunnelled one or signalling, which loop and nest.
 #[inline(always)]
-fn is_tunnel(head: &Head, bytes: &[u8]) -> bool {
-    match IpProtocol(head.protocol) {
+fn is_tunnel(protocol: u8, ports: Ports) -> bool {
+    const OURS: u32 = MOBILE_IP_PORT as u32;
+    match IpProtocol(protocol) {
         IpProtocol::TCP => false,
         IpProtocol::UDP => {
-            let ports = bytes.get(head::LEN..).and_then(|udp| udp.first_chunk::<4>());
-            ports.is_none_or(|[a, b, c, d]| {
-                [u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])]
-                    .contains(&MOBILE_IP_PORT)
-            })
+            let ports = u32::from_be_bytes(ports);
+            ports >> 16 == OURS || ports & 0xffff == OURS
         }
         IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => true,
         _ => false,
@@ -219,12 +251,13 @@ fn is_tunnel(head: &Head, bytes: &[u8]) -> bool {
 }
 
 /// How a packet with this protocol and payload is tunnelled, and how long the header
-/// between is. `None` for what the general path has to look at: minimal encapsulation,
-/// which has no second header to read; checksums, sequence numbers, reserved bits.
+/// between is. `None` for what the general path has to look at: checksums, sequence
+/// numbers, reserved bits.
 #[inline(always)]
-fn open(protocol: u8, payload: &[u8]) -> Option<(Encapsulation, usize)> {
-    match IpProtocol(protocol) {
+fn open(protocol: IpProtocol, payload: &[u8]) -> Option<(Encapsulation, usize)> {
+    match protocol {
         IpProtocol::IP_IN_IP => Some((Encapsulation::IpInIp, 0)),
+        IpProtocol::MINIMAL => Some((Encapsulation::Minimal, MINIMAL)),
         IpProtocol::GRE => {
             let [flags, version, high, low, key @ ..] = *payload.first_chunk::<8>()?;
             match [flags, version, high, low] {
@@ -252,4 +285,24 @@ fn open(protocol: u8, payload: &[u8]) -> Option<(Encapsulation, usize)> {
         }
         _ => None,
     }
+}
+
+/// Bytes of a minimal forwarding header with the original source. Without it, the
+/// source is the tunnel's other end, which is no home address.
+pub(super) const MINIMAL: usize = 12;
+
+/// The packet in minimal encapsulation (RFC 2004 §3), whose header is the outer one but
+/// for what its forwarding header says.
+#[inline(always)]
+fn open_minimal(outer: &Head, payload: &[u8]) -> Option<(Head, Ports)> {
+    let (shim, rest) = payload.split_first_chunk::<MINIMAL>()?;
+    let words: [u32; 3] = head::words(shim);
+    let [protocol, flags, ..] = *shim;
+    // The bits below are reserved and ignored.
+    if flags & 0x80 == 0 || !head::is_summed(words) {
+        return None;
+    }
+    let [_, destination, source] = words.map(u32::from_be);
+    let total_len = outer.total_len.checked_sub(MINIMAL as u16)?;
+    Some((Head { source, destination, total_len, protocol, ..*outer }, *rest.first_chunk()?))
 }

@@ -17,10 +17,11 @@
 //! general path takes it, in its turn. So what a packet is need be told only once; a
 //! property test sends the same packets through both and compares what comes out.
 //!
-//! What a burst counts is added once for the burst.
+//! What a burst counts is added once for the burst. Packets leave in the order in which
+//! they came; only outer headers may be numbered in another one.
 //!
-//! **Not done:** simultaneous bindings, minimal encapsulation, visitors of a foreign
-//! agent, and packets between two bound nodes go the general way.
+//! **Not done:** simultaneous bindings, visitors of a foreign agent, and packets between
+//! two bound nodes go the general way.
 
 mod head;
 mod lane;
@@ -28,13 +29,12 @@ mod next_hop;
 mod translate;
 
 use std::net::Ipv4Addr;
-use std::ops::Range;
 
-use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use homeport_wire::{IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
 use self::head::Head;
 pub(crate) use self::lane::Lane;
-use self::lane::{Kind, LINK, Reading};
+use self::lane::{Kind, LINK, MINIMAL, Reading, SPECIAL};
 use self::next_hop::NextHops;
 use crate::classify::Tables;
 use crate::forward::Forwarder;
@@ -44,7 +44,9 @@ use crate::parse;
 use crate::table::binding::{
     BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
 };
+use crate::table::classes::Class;
 use crate::table::hash::Candidate;
+use crate::table::lpm::Match;
 use crate::table::route::RouteEntry;
 use crate::tunnel_mtu::MIN_TUNNEL_MTU;
 
@@ -75,22 +77,31 @@ struct Counts {
 }
 
 /// Where a packet goes, and the link header that takes it there.
+#[derive(Clone, Copy)]
 struct Way {
     port: PortId,
-    header: [u8; EthernetHeader::LEN],
+    header: [u8; LINK],
     /// The longest packet that the link takes.
     mtu: u16,
 }
 
+/// Bytes of a header that lie before its TTL, and the word that begins with it.
+const TTL_AT: usize = 8;
+const TTL_LEN: usize = 4;
+
 impl Way {
-    /// Sends a packet this way that lies `LINK` bytes into its frame: under the way's
+    const NOWHERE: Way = Way { port: PortId(0), header: [0; LINK], mtu: 0 };
+
+    /// Sends a packet this way that lies `at` bytes into its frame: under the way's
     /// link header, for one of its TTL. The port that it leaves by.
     #[inline(always)]
-    fn take(&self, packet: &mut Packet, head: &Head) -> Option<PortId> {
-        packet.truncate(LINK + usize::from(head.total_len));
-        let frame = packet.bytes_mut();
-        *frame.first_chunk_mut()? = self.header;
-        head::hop(frame.get_mut(LINK..)?);
+    fn take(&self, packet: &mut Packet, at: usize, head: &Head) -> Option<PortId> {
+        const WINDOW: usize = LINK + TTL_AT + TTL_LEN;
+        let len = LINK + usize::from(head.total_len);
+        let window = packet.reframe::<WINDOW>(at, LINK, len)?;
+        let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
+        *link = self.header;
+        head::hop(ip.last_chunk_mut()?);
         Some(self.port)
     }
 }
@@ -99,7 +110,7 @@ impl Way {
 pub(crate) fn receive(
     forwarder: &mut Forwarder,
     tables: &Tables,
-    (burst, lanes): (&mut Burst, &mut [Lane; BURST]),
+    (burst, lanes): (&mut Box<Burst>, &mut [Lane; BURST]),
     (port, mac): (PortId, MacAddress),
 ) {
     if !forwarder.fast.enabled {
@@ -108,34 +119,47 @@ pub(crate) fn receive(
     forwarder.fast.next_hops.refresh(tables);
     forwarder.fast.taken += burst.len() as u64;
     let mut reading = Reading::new(tables, mac.0);
-    for (packet, lane) in burst.iter().zip(lanes.iter_mut()) {
-        reading.read(packet, lane);
+    let places = burst.places();
+    for (place, lane) in places.iter().zip(lanes.iter_mut()) {
+        if let Some(packet) = place {
+            reading.read(packet, lane);
+        }
     }
-    let lanes = lanes.get(..burst.len()).unwrap_or_default();
+    let lanes = lanes.get(..places.len()).unwrap_or_default();
     let mut candidates = [None; BURST];
     for (lane, candidate) in lanes.iter().zip(&mut candidates) {
         if matches!(lane.kind, Kind::Destination | Kind::Tunnelled) {
             *candidate = tables.bindings.locate(&lane.probe);
         }
     }
-    let visiting = reading.visiting;
+    // The general path knows better where visitors are, who speak from every link.
+    let visiting = tables.visitors.may_have_any();
     if forwarder.has_napts() && !visiting {
         let (flows, now) = translate::find(forwarder, burst, lanes, port);
         let mut act = Act::new(forwarder, tables, visiting);
-        act.on_all(burst, |act, at, packet| {
-            let (lane, candidate) = (lanes.get(at)?, candidates.get(at)?);
-            match flows.get(at)? {
-                Some(flow) => act.translate(packet, lane, flow, now),
-                None => act.on(packet, lane, candidate.as_ref()),
-            }
+        let each = lanes.iter().zip(&candidates).zip(&flows);
+        act.on_all(burst, each, |act, packet, ((lane, candidate), flow)| match flow {
+            Some(flow) => act.translate(packet, lane, flow, now),
+            None => act.on(packet, lane, candidate.as_ref()),
         });
         return act.finish(port);
     }
     let mut act = Act::new(forwarder, tables, visiting);
-    act.on_all(burst, |act, at, packet| {
-        act.on(packet, lanes.get(at)?, candidates.get(at)?.as_ref())
+    act.on_all(burst, lanes.iter().zip(&candidates), |act, packet, (lane, candidate)| {
+        act.on(packet, lane, candidate.as_ref())
     });
     act.finish(port);
+}
+
+/// How a packet ends here.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// It leaves by this port.
+    By(PortId),
+    /// It was translated for a host inside, and goes on the general way.
+    Inward,
+    /// The general path takes it, as it came.
+    General,
 }
 
 /// The last stage.
@@ -147,57 +171,65 @@ struct Act<'a, 't> {
     sampled: bool,
     /// Whether there may be visitors.
     visiting: bool,
-    /// Of a packet that was translated for a host inside and goes on the general way:
-    /// the host's tenant.
-    inward: Option<TenantId>,
+    /// Whether the packet that was acted on last was translated for a host inside, but
+    /// goes on the general way.
+    inward: bool,
+    /// The route by a gateway that was taken last, and its way: most packets of a burst
+    /// go there.
+    last: Option<Match<'t>>,
+    way: Way,
 }
 
 impl<'a, 't> Act<'a, 't> {
     fn new(forwarder: &'a mut Forwarder, tables: &'t Tables, visiting: bool) -> Self {
-        Act { forwarder, tables, counts: Counts::default(), sampled: false, visiting, inward: None }
+        let (counts, sampled, inward, last) = (Counts::default(), false, false, None);
+        let way = Way::NOWHERE;
+        Act { forwarder, tables, counts, sampled, visiting, inward, last, way }
     }
 
     /// Acts on each packet of a burst in its place, and then hands them over: in order,
     /// and no sooner than they must be, as what was just written to a packet is not yet
     /// to be read with its neighbours.
     #[inline(always)]
-    fn on_all(
+    fn on_all<T>(
         &mut self,
-        burst: &mut Burst,
-        mut act: impl FnMut(&mut Self, usize, &mut Packet) -> Option<PortId>,
+        burst: &mut Box<Burst>,
+        each: impl Iterator<Item = T>,
+        mut act: impl FnMut(&mut Self, &mut Packet, T) -> Option<PortId>,
     ) {
-        let mut ways = [PortId(0); BURST];
-        let mut handed_over = 0;
-        for at in 0..burst.len() {
-            let Some(packet) = burst.get_mut(at) else { break };
-            match (act(self, at, packet), ways.get_mut(at)) {
-                (Some(port), Some(way)) => *way = port,
-                _ => {
-                    self.hand_over(burst, handed_over..at, &ways);
-                    handed_over = at + 1;
-                    // Translated for a host inside that is reached the general way.
-                    let inward = self.inward.take();
-                    if let Some(packet) = burst.take(at) {
-                        match inward {
-                            Some(tenant) => {
-                                self.forwarder.forward_inward(self.tables, packet, tenant);
-                            }
-                            None => self.general(packet),
-                        }
-                    }
-                }
-            }
+        let mut ends = [End::General; BURST];
+        for ((place, lookups), end) in burst.places().iter_mut().zip(each).zip(&mut ends) {
+            let Some(packet) = place else { continue };
+            *end = match act(self, packet, lookups) {
+                Some(port) => End::By(port),
+                None if self.inward => End::Inward,
+                None => End::General,
+            };
         }
-        self.hand_over(burst, handed_over..burst.len(), &ways);
-        burst.clear();
+        let [first, ..] = ends;
+        let ends = ends.get(..burst.len()).unwrap_or_default();
+        match first {
+            End::By(port) if ends.iter().all(|end| *end == first) => {
+                self.forwarder.output.transmit_all(burst, port);
+            }
+            _ => self.hand_over(burst, ends),
+        }
     }
 
-    /// Hands packets over to the ports that they leave by.
-    #[inline(always)]
-    fn hand_over(&mut self, burst: &mut Burst, which: Range<usize>, ways: &[PortId; BURST]) {
-        for at in which {
-            if let (Some(packet), Some(port)) = (burst.take(at), ways.get(at)) {
-                self.forwarder.output.transmit(packet, *port);
+    /// Hands packets over one by one.
+    #[inline(never)]
+    fn hand_over(&mut self, burst: &mut Burst, ends: &[End]) {
+        for (packet, end) in burst.drain().zip(ends) {
+            match *end {
+                End::By(port) => self.forwarder.output.transmit(packet, port),
+                End::Inward => {
+                    let tenant = packet.tenant;
+                    self.forwarder.forward_inward(self.tables, packet, tenant);
+                }
+                End::General => {
+                    self.counts.general += 1;
+                    general(self.forwarder, self.tables, packet);
+                }
             }
         }
     }
@@ -220,6 +252,7 @@ impl<'a, 't> Act<'a, 't> {
         flow: &(usize, Probe),
         now: Tick,
     ) -> Option<PortId> {
+        self.inward = false;
         if lane.kind == Kind::Plain {
             let way = self.translate_out(packet, lane, flow, now);
             return way.or_else(|| self.on(packet, lane, None));
@@ -228,12 +261,10 @@ impl<'a, 't> Act<'a, 't> {
         let host = translate::translate(self.forwarder, frame, lane, flow, now)?;
         let destination = host.address.to_bits();
         let inside = Lane { head: Head { destination, ..lane.head }, tenant: host.tenant, ..*lane };
-        let way = self.forward(packet, &inside);
-        match way {
-            Some(_) => packet.tenant = host.tenant,
-            None => self.inward = Some(host.tenant),
-        }
-        way
+        let left_by = self.forward(packet, &inside);
+        packet.tenant = host.tenant;
+        self.inward = left_by.is_none();
+        left_by
     }
 
     /// From the inside of a NAPT to its outside.
@@ -245,15 +276,15 @@ impl<'a, 't> Act<'a, 't> {
         flow: &(usize, Probe),
         now: Tick,
     ) -> Option<PortId> {
-        let way = self.way(lane.tenant, lane.head.destination)?;
+        self.find_way(lane.tenant, lane.head.destination)?;
         let (number, _) = flow;
-        let is_outside = self.forwarder.napt(*number)?.config().outside == way.port;
-        if !is_outside || lane.head.total_len > way.mtu {
+        let is_outside = self.forwarder.napt(*number)?.config().outside == self.way.port;
+        if !is_outside || lane.head.total_len > self.way.mtu {
             return None;
         }
         let frame = packet.bytes_mut();
         translate::translate(self.forwarder, frame, lane, flow, now)?;
-        way.take(packet, &lane.head)
+        self.way.take(packet, LINK, &lane.head)
     }
 
     /// `None`, and nothing changed: it goes the general way.
@@ -278,12 +309,6 @@ impl<'a, 't> Act<'a, 't> {
         }
     }
 
-    /// One packet, the general way.
-    fn general(&mut self, packet: Packet) {
-        self.counts.general += 1;
-        general(self.forwarder, self.tables, packet);
-    }
-
     /// The binding of an address that was probed for.
     #[inline(always)]
     fn bound(
@@ -300,11 +325,13 @@ impl<'a, 't> Act<'a, 't> {
     /// From link to link.
     #[inline(always)]
     fn forward(&mut self, packet: &mut Packet, lane: &Lane) -> Option<PortId> {
-        let way = self.way(lane.tenant, lane.head.destination)?;
-        if lane.head.total_len > way.mtu || self.forwarder.translates(packet.port, way.port) {
+        self.find_way(lane.tenant, lane.head.destination)?;
+        let Act { forwarder, way, .. } = self;
+        let translates = forwarder.has_napts() && forwarder.translates(packet.port, way.port);
+        if lane.head.total_len > way.mtu || translates {
             return None;
         }
-        way.take(packet, &lane.head)
+        way.take(packet, LINK, &lane.head)
     }
 
     /// Into the tunnel of a node that is away.
@@ -327,38 +354,35 @@ impl<'a, 't> Act<'a, 't> {
             return None;
         }
         // The outer packet must be nothing special either.
-        let care_of = end.care_of_address();
-        let Tables { locals, visitors, bindings, .. } = self.tables;
-        if head::is_unusual(care_of_address)
-            || locals.may_have(care_of)
-            || bindings.may_have(care_of)
-            || self.visiting && (visitors.may_have(care_of) || visitors.may_have(entry.home_agent))
+        let class = self.tables.classes.of(care_of_address);
+        if class.has(SPECIAL.or(Class::BOUND)) && self.is_special(class, end.care_of_address())
+            || self.visiting && self.tables.visitors.may_have(entry.home_agent)
         {
             return None;
         }
-        let way = self.way(lane.tenant, care_of_address)?;
+        self.find_way(lane.tenant, care_of_address)?;
         let set_df = entry.flags.contains(EntryFlags::SET_DF);
         let ends = (home_agent, care_of_address);
-        let mut tunnel = Entering { act: self, packet, lane, way, set_df, ends };
+        let tunnel = Entering { act: self, packet, lane, set_df, ends };
         match end.encapsulation() {
-            Encapsulation::IpInIp => tunnel.enter::<34, 0>(IpProtocol::IP_IN_IP, |_| []),
+            Encapsulation::IpInIp => tunnel.enter::<0, 46>(IpProtocol::IP_IN_IP, |_| []),
             Encapsulation::Gre { key: None } => {
-                tunnel.enter::<38, 4>(IpProtocol::GRE, |_| [0, 0, 0x08, 0x00])
+                tunnel.enter::<4, 50>(IpProtocol::GRE, |_| [0, 0, 0x08, 0x00])
             }
-            Encapsulation::Gre { key: Some(key) } => tunnel.enter::<42, 8>(IpProtocol::GRE, |_| {
+            Encapsulation::Gre { key: Some(key) } => tunnel.enter::<8, 54>(IpProtocol::GRE, |_| {
                 let [a, b, c, d] = key.to_be_bytes();
                 [0x20, 0, 0x08, 0x00, a, b, c, d]
             }),
             // Half-bound: the general path knows what to say.
             Encapsulation::Udp { peer_port: 0 } | Encapsulation::PlainUdp { peer_port: 0 } => None,
-            Encapsulation::Udp { peer_port } => tunnel.enter::<46, 12>(IpProtocol::UDP, |len| {
+            Encapsulation::Udp { peer_port } => tunnel.enter::<12, 58>(IpProtocol::UDP, |len| {
                 let [a, b, c, d, e, f, g, h] = udp_header(peer_port, len);
                 [a, b, c, d, e, f, g, h, 4, 4, 0, 0]
             }),
             Encapsulation::PlainUdp { peer_port } => {
-                tunnel.enter::<42, 8>(IpProtocol::UDP, |len| udp_header(peer_port, len))
+                tunnel.enter::<8, 54>(IpProtocol::UDP, |len| udp_header(peer_port, len))
             }
-            Encapsulation::Minimal => None,
+            Encapsulation::Minimal => tunnel.enter_minimal(),
         }
     }
 
@@ -377,35 +401,61 @@ impl<'a, 't> Act<'a, 't> {
             && outer_destination == entry.home_agent.to_bits()
             // RFC 2784 §3.1: not back to the encapsulator.
             && lane.head.destination != outer_source
-            && lane.encapsulation == end.encapsulation()
+            && lane.carrier == end.carrier()
             && end.is(TunnelFlags::REVERSE);
         let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(&lane.head);
         if !is_right || is_offer {
             return None;
         }
-        let way = self.way(lane.tenant, lane.head.destination)?;
+        self.find_way(lane.tenant, lane.head.destination)?;
+        let way = &self.way;
         if lane.head.total_len > way.mtu {
             return None;
         }
-        // The new link header ends where the packet inside begins.
-        if !packet.strip(lane.inner_at.checked_sub(LINK)?) {
-            return None;
+        let left_by = if lane.carrier.is_minimal() {
+            restore(packet, &lane.head, way)
+        } else {
+            // The new link header ends where the packet inside begins.
+            way.take(packet, lane.inner_at, &lane.head)
+        };
+        if left_by.is_some() {
+            packet.tenant = lane.tenant;
+            self.counts.decapsulated += 1;
         }
-        packet.tenant = lane.tenant;
-        self.counts.decapsulated += 1;
-        way.take(packet, &lane.head)
+        left_by
     }
 
-    /// Where packets to an address go, if the general path would have nothing to ask.
+    /// Whether an address that packets enter a tunnel to is more than that.
+    #[cold]
+    fn is_special(&self, class: Class, address: Ipv4Addr) -> bool {
+        let Tables { locals, visitors, .. } = self.tables;
+        class.has(Class::UNUSUAL.or(Class::BOUND))
+            || class.has(Class::LOCAL) && locals.may_have(address)
+            || class.has(Class::VISITOR) && visitors.may_have(address)
+    }
+
+    /// Where packets to an address go, if the general path would have nothing to ask:
+    /// found in `way`.
     #[inline(always)]
-    fn way(&mut self, tenant: TenantId, destination: u32) -> Option<Way> {
-        let route = self.tables.routes.lookup(tenant, Ipv4Addr::from_bits(destination))?;
-        let RouteEntry::Via { port, gateway } = route else { return None };
+    fn find_way(&mut self, tenant: TenantId, destination: u32) -> Option<()> {
+        let route = self.tables.routes.find(tenant, Ipv4Addr::from_bits(destination))?;
+        if self.last == Some(route) { Some(()) } else { self.other_way(route, destination) }
+    }
+
+    /// The way by a route that is not the last one.
+    #[inline(never)]
+    fn other_way(&mut self, route: Match<'t>, destination: u32) -> Option<()> {
+        let RouteEntry::Via { port, gateway } = self.tables.routes.entry(&route)? else {
+            return None;
+        };
         let Forwarder { fast, output, .. } = &mut *self.forwarder;
         let outlet = output.outlet(port).filter(|outlet| outlet.up)?;
-        let address = gateway.map_or(destination, Ipv4Addr::to_bits);
-        let header = fast.next_hops.header(port, address, outlet, self.tables)?;
-        Some(Way { port, header, mtu: outlet.mtu })
+        let next_hop = gateway.map_or(destination, Ipv4Addr::to_bits);
+        let header = fast.next_hops.header(port, next_hop, outlet, self.tables)?;
+        self.way = Way { port, header, mtu: outlet.mtu };
+        // On a link, each address is a next hop of its own.
+        self.last = gateway.map(|_| route);
+        Some(())
     }
 
     /// The longest outer packet to a tunnel's far end, as far as it matters to one that
@@ -427,43 +477,87 @@ struct Entering<'i, 'a, 't> {
     act: &'i mut Act<'a, 't>,
     packet: &'i mut Packet,
     lane: &'i Lane,
-    way: Way,
     set_df: bool,
     /// The outer source and destination.
     ends: (u32, u32),
 }
 
 impl Entering<'_, '_, '_> {
-    /// Puts `FRONT` bytes in front of the packet: link header, outer header and the
-    /// `SHIM` bytes of what lies between, which are made from the outer payload's length.
+    /// The length of the outer packet, if the tunnel takes one of this length.
     #[inline(always)]
-    fn enter<const FRONT: usize, const SHIM: usize>(
-        &mut self,
+    fn outer_len(&mut self, overhead: usize) -> Option<u16> {
+        let Entering { act, lane, ends, .. } = self;
+        // A header has some bytes.
+        let outer_len = lane.head.total_len.checked_add(overhead as u16)?;
+        let fits = outer_len <= act.way.mtu && act.tunnel_takes(lane.tenant, ends.1, outer_len);
+        fits.then_some(outer_len)
+    }
+
+    /// Puts link header, outer header and the `SHIM` bytes of what lies between in front
+    /// of the packet; the shim is made from the outer payload's length. `WINDOW` is what
+    /// is written: all that and the packet's own header up to its TTL and checksum.
+    #[inline(always)]
+    fn enter<const SHIM: usize, const WINDOW: usize>(
+        mut self,
         protocol: IpProtocol,
         shim: impl FnOnce(u16) -> [u8; SHIM],
     ) -> Option<PortId> {
-        const { assert!(FRONT == LINK + head::LEN + SHIM) };
-        let Entering { act, packet, lane, way, set_df, ends } = self;
-        let head = &lane.head;
-        let overhead = (FRONT - LINK) as u16;
-        let outer_len = head.total_len.checked_add(overhead)?;
-        let fits = outer_len <= way.mtu && packet.has_headroom(FRONT - LINK);
-        if !fits || !act.tunnel_takes(lane.tenant, ends.1, outer_len) {
-            return None;
-        }
-        packet.truncate(LINK + usize::from(head.total_len));
-        head::hop(packet.bytes_mut().get_mut(LINK..)?);
-        let front = packet.replace_front::<FRONT>(LINK)?;
+        const { assert!(WINDOW == LINK + head::LEN + SHIM + TTL_AT + TTL_LEN) };
+        let overhead = head::LEN + SHIM;
+        let outer_len = self.outer_len(overhead)?;
+        let Entering { act, packet, lane, set_df, ends } = self;
+        let len = LINK + usize::from(outer_len);
+        // What is added to the frame is in front of it: behind it, it ends as before.
+        let window = packet.reframe::<WINDOW>(LINK, LINK + overhead, len)?;
         let identification = &mut act.forwarder.identification;
-        let outer = head::outer(head, *ends, (protocol.0, overhead), *set_df, identification);
-        let (link, rest) = front.split_first_chunk_mut::<LINK>()?;
-        *link = way.header;
-        let (ip, between) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
+        let outer = head::outer(&lane.head, ends, (protocol.0, outer_len), set_df, identification);
+        let (link, rest) = window.split_first_chunk_mut::<LINK>()?;
+        *link = act.way.header;
+        let (ip, rest) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
         *ip = outer;
-        *between.first_chunk_mut::<SHIM>()? = shim(outer_len - head::LEN as u16);
+        let (between, inner) = rest.split_first_chunk_mut::<SHIM>()?;
+        *between = shim(outer_len - head::LEN as u16);
+        head::hop(inner.last_chunk_mut()?);
         act.counts.encapsulated += 1;
-        Some(way.port)
+        Some(act.way.port)
     }
+
+    /// Puts a minimal forwarding header behind the packet's own, which becomes the outer
+    /// one (RFC 2004 §3).
+    #[inline(always)]
+    fn enter_minimal(mut self) -> Option<PortId> {
+        const WINDOW: usize = LINK + head::LEN + MINIMAL;
+        let outer_len = self.outer_len(MINIMAL)?;
+        let Entering { act, packet, lane, ends, .. } = self;
+        let len = LINK + usize::from(outer_len);
+        let window = packet.reframe::<WINDOW>(LINK, LINK + MINIMAL, len)?;
+        let (link, rest) = window.split_first_chunk_mut::<LINK>()?;
+        // The packet's own header is where the end of the outer one and the forwarding
+        // header will be.
+        let own = *rest.last_chunk::<{ head::LEN }>()?;
+        *link = act.way.header;
+        let (ip, shim) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
+        *ip = head::changed(&own, (IpProtocol::MINIMAL.0, outer_len), ends);
+        // The original source is not the tunnel's end, as was asked.
+        *shim.first_chunk_mut()? = head::forwarding(&lane.head);
+        act.counts.encapsulated += 1;
+        Some(act.way.port)
+    }
+}
+
+/// Makes the outer header of minimal encapsulation the packet's own again, which is to
+/// be `head` (RFC 2004 §3), and sends the packet this way for one of its TTL.
+#[inline(always)]
+fn restore(packet: &mut Packet, head: &Head, way: &Way) -> Option<PortId> {
+    const WINDOW: usize = LINK + head::LEN;
+    let outer = *packet.bytes().get(LINK..)?.first_chunk::<{ head::LEN }>()?;
+    let len = LINK + usize::from(head.total_len);
+    let window = packet.reframe::<WINDOW>(LINK + MINIMAL, LINK, len)?;
+    let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
+    *link = way.header;
+    let ends = (head.source, head.destination);
+    *ip.first_chunk_mut()? = head::changed(&outer, (head.protocol, head.total_len), ends);
+    Some(way.port)
 }
 
 /// A UDP header for a datagram of this length, without a checksum: see

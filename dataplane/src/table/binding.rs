@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::{PortId, TenantId};
 
-use super::filter::FilterShape;
+use super::classes::Class;
 use super::keyed::{TableKey, WORDS, tenant_address};
 
 /// The most simultaneous bindings of one node that the dataplane copies to.
@@ -20,9 +20,9 @@ pub struct BindingKey {
 }
 
 impl TableKey for BindingKey {
-    /// Bindings lie together in home networks: a bit for each /16 tells most
-    /// correspondents from mobile nodes, however many of these there are.
-    const FILTER: FilterShape = FilterShape { log_bits: 16, ignored_bits: 16 };
+    /// Bindings lie together in home networks: the /16 tells most correspondents from
+    /// mobile nodes, however many of these there are.
+    const CLASS: Class = Class::BOUND;
 
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
@@ -101,11 +101,41 @@ impl TunnelFlags {
     }
 }
 
+/// An [`Encapsulation`] as it is kept, and quickly compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Carrier {
+    /// The GRE key, or the other end's UDP port.
+    parameter: u32,
+    kind: Kind,
+}
+
+impl Carrier {
+    /// That of an encapsulation.
+    #[inline(always)]
+    pub(crate) const fn of(encapsulation: Encapsulation) -> Self {
+        let (kind, parameter) = match encapsulation {
+            Encapsulation::IpInIp => (Kind::IpInIp, 0),
+            Encapsulation::Minimal => (Kind::Minimal, 0),
+            Encapsulation::Gre { key: None } => (Kind::Gre, 0),
+            Encapsulation::Gre { key: Some(key) } => (Kind::GreKeyed, key),
+            Encapsulation::Udp { peer_port } => (Kind::Udp, peer_port as u32),
+            Encapsulation::PlainUdp { peer_port } => (Kind::PlainUdp, peer_port as u32),
+        };
+        Carrier { parameter, kind }
+    }
+
+    /// Whether it is minimal encapsulation.
+    #[inline(always)]
+    pub(crate) const fn is_minimal(self) -> bool {
+        matches!(self.kind, Kind::Minimal)
+    }
+}
+
 /// One tunnel of a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelEnd {
     care_of_address: Ipv4Addr,
-    /// The GRE key, or the other end's UDP port.
+    /// As in a [`Carrier`].
     parameter: u32,
     kind: Kind,
     flags: TunnelFlags,
@@ -120,15 +150,14 @@ impl TunnelEnd {
         encapsulation: Encapsulation,
         flags: TunnelFlags,
     ) -> Self {
-        let (kind, parameter) = match encapsulation {
-            Encapsulation::IpInIp => (Kind::IpInIp, 0),
-            Encapsulation::Minimal => (Kind::Minimal, 0),
-            Encapsulation::Gre { key: None } => (Kind::Gre, 0),
-            Encapsulation::Gre { key: Some(key) } => (Kind::GreKeyed, key),
-            Encapsulation::Udp { peer_port } => (Kind::Udp, peer_port as u32),
-            Encapsulation::PlainUdp { peer_port } => (Kind::PlainUdp, peer_port as u32),
-        };
+        let Carrier { parameter, kind } = Carrier::of(encapsulation);
         TunnelEnd { care_of_address, parameter, kind, flags }
+    }
+
+    /// What carries its packets.
+    #[inline(always)]
+    pub(crate) const fn carrier(&self) -> Carrier {
+        Carrier { parameter: self.parameter, kind: self.kind }
     }
 
     /// Where the tunnel ends.

@@ -29,7 +29,8 @@
 //!
 //! The hash is [keyed](super::keyed) with a secret seed, as outsiders choose keys. A
 //! [filter](super::filter), if the key type has one, says of most addresses that are
-//! not in the table that they are not. Buckets and entries lie on huge pages where
+//! not in the table that they are not; and so do the [classes](super::classes) of
+//! addresses, which several tables share. Buckets and entries lie on huge pages where
 //! there are any ([`memory`](super::memory)).
 //!
 //! # Why it is right
@@ -52,6 +53,7 @@ mod bucket;
 use std::{fmt, mem::MaybeUninit, net::Ipv4Addr};
 
 use self::bucket::{Bucket, EMPTY, SLOTS, index_of, tag_of, word};
+use super::classes::{AddressClasses, ClassWriter};
 use super::filter::{Filter, FilterWriter};
 use super::keyed::{KeyedHash, TableKey};
 use super::memory::{Array, Pages, Zeroable};
@@ -85,6 +87,15 @@ where
     K: TableKey,
     V: Copy + Send + Sync + 'static,
 {
+    table_with(capacity, seed, &AddressClasses::default())
+}
+
+/// The same, with its addresses marked in `classes`, which it shares with others.
+pub fn table_with<K, V>(capacity: usize, seed: [u64; 2], classes: &AddressClasses) -> Writer<K, V>
+where
+    K: TableKey,
+    V: Copy + Send + Sync + 'static,
+{
     let capacity = capacity.clamp(1, MAX_CAPACITY);
     let entries = capacity + (capacity / 8).clamp(*SPARE.start(), *SPARE.end());
     let filter = FilterWriter::new(K::FILTER, KeyedHash::new(seed).hash(&seed[0]));
@@ -92,6 +103,7 @@ where
     Writer {
         table: Arc::new(table),
         filter,
+        classes: ClassWriter::new(classes, K::CLASS),
         slab: Slab { domain: Domain::new(), free: Vec::new(), fresh: 0, entries },
         len: 0,
         capacity,
@@ -102,6 +114,7 @@ where
 pub struct Writer<K, V> {
     table: Arc<Table<K, V>>,
     filter: FilterWriter,
+    classes: ClassWriter,
     slab: Slab,
     len: usize,
     capacity: usize,
@@ -135,6 +148,7 @@ where
         let index = self.slab.take().ok_or(TableFull)?;
         if let (None, Some(address)) = (&old, key.filtered()) {
             self.filter.add(address);
+            self.classes.add(address);
         }
         // SAFETY: the slab gave out `index`: no slot names it, and every reader
         // that could have found it in a slot has passed a quiescent point since.
@@ -164,6 +178,7 @@ where
         self.len -= 1;
         if let Some(address) = key.filtered() {
             self.filter.remove(address);
+            self.classes.remove(address);
         }
         true
     }

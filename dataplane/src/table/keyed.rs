@@ -23,6 +23,7 @@ use std::net::Ipv4Addr;
 use homeport_wire::TenantId;
 use siphasher::sip::SipHasher24;
 
+use super::classes::Class;
 use super::filter::FilterShape;
 
 /// The most words of a key.
@@ -37,7 +38,11 @@ pub trait TableKey: Copy + Eq + Send + Sync + 'static {
     /// The filter of tables with such keys, if they have one.
     const FILTER: FilterShape = FilterShape::NONE;
 
-    /// The address that the filter knows the key by; `None`: it does not know it.
+    /// What the networks of such keys are marked with in the
+    /// [classes of addresses](super::classes).
+    const CLASS: Class = Class::NONE;
+
+    /// The address that filter and classes know the key by; `None`: they do not know it.
     fn filtered(&self) -> Option<Ipv4Addr> {
         None
     }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::TenantId;
 
+use super::classes::Class;
 use super::filter::FilterShape;
 use super::keyed::{TableKey, WORDS};
 
@@ -16,6 +17,7 @@ pub struct LocalKey {
 }
 
 impl TableKey for LocalKey {
+    const CLASS: Class = Class::LOCAL;
     /// A box has some dozens of addresses: hardly any other shares a bit with one.
     const FILTER: FilterShape = FilterShape { log_bits: 16, ignored_bits: 0 };
 

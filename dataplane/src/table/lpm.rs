@@ -52,6 +52,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     hash::Hash,
+    marker::PhantomData,
     net::Ipv4Addr,
 };
 
@@ -188,7 +189,7 @@ impl<S: Scope, V: Copy + Eq + Hash + Send + Sync + 'static> RouteWriter<S, V> {
         RouteReader {
             trie: Arc::clone(&self.trie),
             participant: self.room.reader(),
-            scope: std::marker::PhantomData,
+            scope: PhantomData,
         }
     }
 
@@ -451,34 +452,53 @@ impl<S, V> fmt::Debug for RouteWriter<S, V> {
     }
 }
 
+/// What a look-up found, until the reader's next quiescent point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Match<'t> {
+    word: Word,
+    _reader: PhantomData<&'t ()>,
+}
+
 /// Finds routes, without ever waiting. Dropping it deregisters it.
 pub struct RouteReader<S = TenantId, V = RouteEntry> {
     trie: Arc<Trie<V>>,
     participant: Participant,
-    scope: std::marker::PhantomData<fn(S)>,
+    scope: PhantomData<fn(S)>,
 }
 
 impl<S: Scope, V: Copy + Send + Sync + 'static> RouteReader<S, V> {
     /// The scope's route with the longest prefix that `destination` is in. An
     /// offline reader finds none.
-    #[inline]
+    #[inline(always)]
     pub fn lookup(&self, scope: S, destination: Ipv4Addr) -> Option<V> {
         self.lookup_from(0, scope, destination)
     }
 
     /// As [`RouteReader::lookup`], but no prefix shorter than `shortest` counts.
-    #[inline]
+    #[inline(always)]
     pub fn lookup_from(&self, shortest: u8, scope: S, destination: Ipv4Addr) -> Option<V> {
+        let found = self.find(scope, destination)?;
+        if found.word.rank() <= shortest.min(LONGEST) { None } else { self.entry(&found) }
+    }
+
+    /// Which route [`RouteReader::lookup`] finds, for who wants to know whether it is
+    /// the same as before: equal matches have equal entries.
+    #[inline(always)]
+    pub fn find(&self, scope: S, destination: Ipv4Addr) -> Option<Match<'_>> {
         debug_assert!(self.participant.is_online(), "a look-up by an offline reader");
         if !self.participant.is_online() {
             return None;
         }
         let word = self.trie.best(Key::new(scope.number(), destination));
-        if word.rank() <= shortest.min(LONGEST) {
-            return None;
-        }
-        // SAFETY: a slot named it just now, and the reader is online.
-        unsafe { self.trie.copy(word.value()) }
+        (word != Word::EMPTY).then_some(Match { word, _reader: PhantomData })
+    }
+
+    /// The entry of a match.
+    #[inline(always)]
+    pub fn entry(&self, found: &Match<'_>) -> Option<V> {
+        // SAFETY: a slot named it, and the reader was online; and it has said neither
+        // `quiescent` nor `offline` since, as the match borrows it.
+        unsafe { self.trie.copy(found.word.value()) }
     }
 
     /// A number that changes with every route that is installed, replaced or removed,

@@ -55,25 +55,22 @@ pub(crate) fn advise<T>(memory: &mut [std::mem::MaybeUninit<T>]) {
 
 /// A slice of a fixed length that never moves.
 pub(crate) struct Array<T> {
-    memory: Memory<T>,
-    pages: Pages,
-}
-
-enum Memory<T> {
-    Heap(Box<[T]>),
     #[cfg(not(loom))]
-    Mapped(mapped::Mapping<T>),
+    elements: mapped::Elements<T>,
+    #[cfg(loom)]
+    elements: Box<[T]>,
+    pages: Pages,
 }
 
 impl<T: Zeroable> Array<T> {
     /// `len` zeros.
     pub(crate) fn zeroed(len: usize) -> Self {
         #[cfg(not(loom))]
-        if let Some((mapping, pages)) = mapped::Mapping::new(len) {
-            return Array { memory: Memory::Mapped(mapping), pages };
+        if let Some((elements, pages)) = mapped::Elements::mapped(len) {
+            return Array { elements, pages };
         }
-        let heap = (0..len).map(|_| T::zero()).collect();
-        Array { memory: Memory::Heap(heap), pages: Pages::Small }
+        let heap: Box<[T]> = (0..len).map(|_| T::zero()).collect();
+        Array { elements: heap.into(), pages: Pages::Small }
     }
 
     /// What pages it lies on.
@@ -87,11 +84,7 @@ impl<T> Deref for Array<T> {
 
     #[inline(always)]
     fn deref(&self) -> &[T] {
-        match &self.memory {
-            Memory::Heap(heap) => heap,
-            #[cfg(not(loom))]
-            Memory::Mapped(mapping) => mapping,
-        }
+        &self.elements
     }
 }
 
@@ -100,28 +93,33 @@ mod mapped {
     use std::marker::PhantomData;
     use std::ops::Deref;
     use std::ptr::{self, NonNull};
-    use std::slice;
     use std::sync::OnceLock;
 
     use super::{HUGE_PAGE, Pages, Zeroable};
 
-    /// Anonymous memory that belongs to a slice.
-    pub(super) struct Mapping<T> {
-        first: NonNull<T>,
-        len: usize,
-        /// What is to be unmapped.
-        whole: (NonNull<libc::c_void>, usize),
+    /// A slice and the memory that it owns. Wherever that is from, the slice is found
+    /// without asking.
+    pub(super) struct Elements<T> {
+        slice: NonNull<[T]>,
+        /// What is to be unmapped; `None`: the slice is a box.
+        mapping: Option<(NonNull<libc::c_void>, usize)>,
         _owns: PhantomData<T>,
     }
 
     // SAFETY: it owns its elements, like a box.
-    unsafe impl<T: Send> Send for Mapping<T> {}
+    unsafe impl<T: Send> Send for Elements<T> {}
     // SAFETY: sharing it shares its elements, and nothing else.
-    unsafe impl<T: Sync> Sync for Mapping<T> {}
+    unsafe impl<T: Sync> Sync for Elements<T> {}
 
-    impl<T: Zeroable> Mapping<T> {
+    impl<T> From<Box<[T]>> for Elements<T> {
+        fn from(heap: Box<[T]>) -> Self {
+            Elements { slice: NonNull::from(Box::leak(heap)), mapping: None, _owns: PhantomData }
+        }
+    }
+
+    impl<T: Zeroable> Elements<T> {
         /// `None` when it is too small to be worth it, or when there is no memory.
-        pub(super) fn new(len: usize) -> Option<(Self, Pages)> {
+        pub(super) fn mapped(len: usize) -> Option<(Self, Pages)> {
             let bytes = len.checked_mul(size_of::<T>())?;
             if bytes < HUGE_PAGE || align_of::<T>() > HUGE_PAGE {
                 return None;
@@ -130,7 +128,7 @@ mod mapped {
             // Without MAP_NORESERVE, so that it fails now and not when it is touched.
             if let Some(start) = map(rounded, libc::MAP_HUGETLB) {
                 let whole = (start, rounded);
-                return Some((Mapping::at(start.cast(), len, whole), Pages::Reserved));
+                return Some((Elements::at(start.cast(), len, whole), Pages::Reserved));
             }
             // One page more, so that a boundary of huge pages is in it.
             let size = rounded.checked_add(HUGE_PAGE)?;
@@ -146,31 +144,37 @@ mod mapped {
             let advised = unsafe { libc::madvise(aligned.as_ptr(), rounded, libc::MADV_HUGEPAGE) };
             let huge = advised == 0 && transparent_pages();
             let pages = if huge { Pages::Transparent } else { Pages::Small };
-            Some((Mapping::at(aligned.cast(), len, (start, size)), pages))
+            Some((Elements::at(aligned.cast(), len, (start, size)), pages))
         }
 
-        const fn at(first: NonNull<T>, len: usize, whole: (NonNull<libc::c_void>, usize)) -> Self {
-            Mapping { first, len, whole, _owns: PhantomData }
+        fn at(first: NonNull<T>, len: usize, whole: (NonNull<libc::c_void>, usize)) -> Self {
+            let slice = NonNull::slice_from_raw_parts(first, len);
+            Elements { slice, mapping: Some(whole), _owns: PhantomData }
         }
     }
 
-    impl<T> Deref for Mapping<T> {
+    impl<T> Deref for Elements<T> {
         type Target = [T];
 
         #[inline(always)]
         fn deref(&self) -> &[T] {
-            // SAFETY: `new` mapped so many elements there, aligned to a page, and zero
-            // is a value of the type (`Zeroable`).
-            unsafe { slice::from_raw_parts(self.first.as_ptr(), self.len) }
+            // SAFETY: it was a box, or `mapped` put so many elements there, aligned to a
+            // page, and zero is a value of the type (`Zeroable`).
+            unsafe { self.slice.as_ref() }
         }
     }
 
-    impl<T> Drop for Mapping<T> {
+    impl<T> Drop for Elements<T> {
         fn drop(&mut self) {
-            let (start, size) = self.whole;
-            // SAFETY: it was mapped by `new`, and nothing borrows from it any more.
-            // The elements need no drop (`Zeroable`).
-            unsafe { libc::munmap(start.as_ptr(), size) };
+            match self.mapping {
+                // SAFETY: it was mapped by `mapped`, and nothing borrows from it any
+                // more. The elements need no drop (`Zeroable`).
+                Some((start, size)) => unsafe {
+                    libc::munmap(start.as_ptr(), size);
+                },
+                // SAFETY: it was a box, and nothing borrows from it any more.
+                None => drop(unsafe { Box::from_raw(self.slice.as_ptr()) }),
+            }
         }
     }
 

@@ -5,6 +5,7 @@
 //! boundary; the borrow checker sees to it.
 
 pub mod binding;
+pub mod classes;
 pub mod filter;
 pub mod hash;
 pub mod keyed;

@@ -19,6 +19,7 @@ use std::net::Ipv4Addr;
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 use super::binding::{Encapsulation, EntryFlags};
+use super::classes::{AddressClasses, Class};
 use super::filter::FilterShape;
 use super::hash::{self, MAX_CAPACITY, Reader, TableFull, Writer};
 use super::keyed::{TableKey, WORDS, tenant_address};
@@ -92,8 +93,14 @@ pub enum Found<'t> {
 
 /// Makes a table for at most `capacity` visitors; `seed` as in [`hash::table`].
 pub fn visitors(capacity: usize, seed: [u64; 2]) -> VisitorWriter {
+    visitors_with(capacity, seed, &AddressClasses::default())
+}
+
+/// The same, with its addresses marked in `classes`, which it shares with others.
+pub fn visitors_with(capacity: usize, seed: [u64; 2], classes: &AddressClasses) -> VisitorWriter {
     let capacity = capacity.clamp(1, MAX_CAPACITY / KEYS);
-    VisitorWriter { index: hash::table(capacity * KEYS, seed), visitors: BTreeMap::new(), capacity }
+    let index = hash::table_with(capacity * KEYS, seed, classes);
+    VisitorWriter { index, visitors: BTreeMap::new(), capacity }
 }
 
 /// Keys of one visitor.
@@ -108,6 +115,7 @@ enum Index {
 }
 
 impl TableKey for Index {
+    const CLASS: Class = Class::VISITOR;
     /// Sixteen bits for each of 65,536 visitors.
     const FILTER: FilterShape = FilterShape { log_bits: 20, ignored_bits: 0 };
 

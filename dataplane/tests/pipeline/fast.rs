@@ -8,8 +8,9 @@ use homeport_dataplane::table::binding::{
 };
 use homeport_dataplane::table::local::LocalEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
-use homeport_wire::{IpProtocol, MOBILE_IP_PORT};
+use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, checksum};
 use proptest::prelude::*;
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::harness::*;
 
@@ -180,10 +181,25 @@ impl Recipe {
     }
 }
 
+/// Packets are numbered in the order in which a burst's are worked on, which is nobody's
+/// business as long as no two have one number: the number is taken out of a header whose
+/// checksum is right with it.
+fn forget_identification(frame: &mut [u8]) {
+    let at = EthernetHeader::LEN;
+    if let Some((header, _)) =
+        frame.get_mut(at..).and_then(|ip| Ipv4Header::mut_from_prefix(ip).ok())
+        && checksum::checksum(header.as_bytes()) == 0
+    {
+        header.set_identification(0);
+        header.set_checksum(0);
+    }
+}
+
 /// All that shows of what a box did.
 fn outcome(rig: &mut Rig) -> String {
     let twins: Vec<_> = (0..2).map(|port| rig.to_kernel(port)).collect();
-    let (sent, punts) = (rig.sent(), rig.punts());
+    let (mut sent, punts) = (rig.sent(), rig.punts());
+    sent.iter_mut().for_each(|(_, frame)| forget_identification(frame));
     let stats: Vec<_> = (0..2).map(|port| format!("{:?}", rig.stats(port))).collect();
     let napts: Vec<_> =
         rig.control.napts.iter().flat_map(|napt| napt.counters().collect::<Vec<_>>()).collect();
@@ -219,22 +235,21 @@ fn the_common_packets_do_go_the_fast_way() {
     let taken = |rig: &Rig| rig.worker.fast_packets();
     let tenant = TenantId(0);
     assert_eq!(tenant, TENANT);
-    let to_nodes =
-        (10..16).filter(|n| *n != 11).map(|n| Ip::data("192.0.2.2", &format!("10.1.0.{n}")));
+    let to_nodes = (10..16).map(|n| Ip::data("192.0.2.2", &format!("10.1.0.{n}")));
     let frames: Vec<_> = to_nodes.map(|packet| packet.frame(port_mac(0), station(1))).collect();
     for frame in &frames {
         fast.exchange(0, frame);
     }
-    assert_eq!(taken(&fast), 5, "into tunnels");
+    assert_eq!(taken(&fast), 6, "into tunnels");
     for (how, (home_address, _)) in EVERY.iter().zip(bindings()) {
         let inner = Ip::data(&home_address, "192.0.2.2");
         let frame = inner.arriving(*how, CARE_OF, HOME_AGENT).frame(port_mac(1), station(2));
         fast.exchange(1, &frame);
     }
-    assert_eq!(taken(&fast), 10, "out of tunnels");
+    assert_eq!(taken(&fast), 12, "out of tunnels");
     let through = Ip::data("192.0.2.2", HOST).frame(port_mac(0), station(1));
     fast.exchange(0, &through);
-    assert_eq!(taken(&fast), 11, "from link to link");
+    assert_eq!(taken(&fast), 13, "from link to link");
     let mut napt = rig(true, false, true);
     let out = Ip::udp(HOST, "192.0.2.2", (4000, 53)).frame(port_mac(1), station(3));
     let opened = only(napt.exchange(1, &out), 0, station(1));

@@ -162,11 +162,17 @@ impl<V: Copy> Trie<V> {
     }
 
     /// The leaf of the longest prefix that the key is in, or an empty word.
-    #[inline]
+    #[inline(always)]
     pub(super) fn best(&self, key: Key) -> Word {
         let scope = key.0 >> ADDRESS_BITS;
         let (mut node, mut level) = if scope == 0 {
-            (HOME, SCOPE_LEVELS)
+            // Mostly a default route, and then this is all.
+            let Some(slot) = self.slot(HOME, key, SCOPE_LEVELS) else { return Word::EMPTY };
+            let word = Word(slot.load(Ordering::Acquire));
+            match word.as_child() {
+                Some(child) => (child, SCOPE_LEVELS + 1),
+                None => return word,
+            }
         } else if scope < FAN_OUT as u64 {
             (LOW, SCOPE_LEVELS - 1)
         } else {
