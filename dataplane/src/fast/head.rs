@@ -128,8 +128,8 @@ pub(super) fn changed(
 ) -> [u8; LEN] {
     let old: [u32; 5] = words(old);
     let [first, second, third, ..] = old.map(u32::from_be);
-    let first = first & 0xffff_0000 | u32::from(total_len);
-    let third = (third & 0xff00_0000) - 0x0100_0000 | u32::from(protocol) << 16;
+    let first = (first & 0xffff_0000) | u32::from(total_len);
+    let third = ((third & 0xff00_0000) - 0x0100_0000) | (u32::from(protocol) << 16);
     summed([first, second, third, source, destination])
 }
 

@@ -32,8 +32,9 @@ pub(super) enum Kind {
 }
 
 /// A packet on its way through the stages. What its kind does not need is an earlier
-/// packet's.
+/// packet's. A cache line.
 #[derive(Clone, Copy)]
+#[repr(align(64))]
 pub(crate) struct Lane {
     pub(super) kind: Kind,
     /// The header of the packet, or of the one inside.
@@ -150,7 +151,7 @@ impl<'t> Reading<'t> {
     }
 
     /// A packet to an address of ours: one that comes out of a tunnel here.
-    #[inline(always)]
+    #[inline(never)]
     fn tunnelled(
         &mut self,
         tenant: TenantId,
@@ -235,19 +236,19 @@ impl<'t> Reading<'t> {
     }
 }
 
+/// A bit for each protocol that may carry a tunnelled packet or signalling.
+const CARRIERS: u64 = 1 << IpProtocol::UDP.0
+    | 1 << IpProtocol::IP_IN_IP.0
+    | 1 << IpProtocol::MINIMAL.0
+    | 1 << IpProtocol::GRE.0;
+
 /// Whether a packet may be a tunnelled one or signalling, which loop and nest.
 #[inline(always)]
 fn is_tunnel(protocol: u8, ports: Ports) -> bool {
     const OURS: u32 = MOBILE_IP_PORT as u32;
-    match IpProtocol(protocol) {
-        IpProtocol::TCP => false,
-        IpProtocol::UDP => {
-            let ports = u32::from_be_bytes(ports);
-            ports >> 16 == OURS || ports & 0xffff == OURS
-        }
-        IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => true,
-        _ => false,
-    }
+    let may_carry = CARRIERS.checked_shr(u32::from(protocol)).unwrap_or(0) & 1 == 1;
+    let ports = u32::from_be_bytes(ports);
+    may_carry && (protocol != IpProtocol::UDP.0 || ports >> 16 == OURS || ports & 0xffff == OURS)
 }
 
 /// How a packet with this protocol and payload is tunnelled, and how long the header

@@ -277,13 +277,12 @@ where
     /// the cache.
     #[inline(always)]
     pub fn probe(&self, key: &K) -> Probe {
-        let place = self.table.place(key);
-        let [first, second] = place.buckets;
+        let Place { tag, buckets: [first, _] } = self.table.place(key);
         if let Some(bucket) = self.table.buckets.get(first) {
             prefetch(bucket);
         }
         // Buckets are fewer than entries can be numbered.
-        Probe { tag: place.tag, first: first as u32, second: second as u32 }
+        Probe { tag, first: first as u32 }
     }
 
     /// The second stage: finds an entry that may be the key's, and brings it into the
@@ -293,19 +292,30 @@ where
         if !self.participant.is_online() {
             return None;
         }
-        for bucket in [probe.first, probe.second] {
-            let Some(bucket) = self.table.buckets.get(bucket as usize) else { continue };
-            if let Some(slot) = bucket.slot(bucket.matching(probe.tag)) {
-                // Acquire: the entry that it names has been filled.
-                let word = slot.load(Ordering::Acquire);
-                // SAFETY: a slot named it just now, and this reader is online and is
-                // borrowed as long as the candidate is. (An empty slot names nothing.)
-                let entry = unsafe { self.table.entry(index_of(word)) }?;
-                prefetch(entry);
-                return Some(Candidate { entry });
-            }
+        let first = self.table.buckets.get(probe.first as usize)?;
+        match first.slot(first.matching(probe.tag)) {
+            Some(slot) => self.candidate(slot),
+            None => self.locate_in_second(probe),
         }
-        None
+    }
+
+    /// The second stage for the few keys that are not in their first bucket.
+    #[inline(never)]
+    fn locate_in_second(&self, probe: &Probe) -> Option<Candidate<'_, K, V>> {
+        let second = self.table.second_bucket(probe.first as usize, probe.tag);
+        let second = self.table.buckets.get(second)?;
+        self.candidate(second.slot(second.matching(probe.tag))?)
+    }
+
+    #[inline(always)]
+    fn candidate(&self, slot: &AtomicU64) -> Option<Candidate<'_, K, V>> {
+        // Acquire: the entry that it names has been filled.
+        let word = slot.load(Ordering::Acquire);
+        // SAFETY: a slot named it just now, and this reader is online (`locate`) and is
+        // borrowed as long as the candidate is. (An empty slot names nothing.)
+        let entry = unsafe { self.table.entry(index_of(word)) }?;
+        prefetch(entry);
+        Some(Candidate { entry })
     }
 
     /// The last stage: the value, if the candidate is the key's.
@@ -356,12 +366,11 @@ impl<K, V> fmt::Debug for Reader<K, V> {
 pub struct Probe {
     tag: u32,
     first: u32,
-    second: u32,
 }
 
 impl Probe {
     /// Of no key.
-    pub const NONE: Probe = Probe { tag: 0, first: 0, second: 0 };
+    pub const NONE: Probe = Probe { tag: 0, first: 0 };
 }
 
 /// An entry that is the key's unless another has the same tag.
@@ -441,11 +450,15 @@ impl<K: TableKey, V: Copy> Table<K, V> {
         let hash = self.hasher.hash(key);
         // Never that of an empty slot.
         let tag = tag_of(hash) | 1;
-        let mask = self.buckets.len() - 1;
-        let first = hash as usize & mask;
+        let first = hash as usize & (self.buckets.len() - 1);
+        Place { tag, buckets: [first, self.second_bucket(first, tag)] }
+    }
+
+    /// The second bucket of a key with this first one.
+    #[inline(always)]
+    fn second_bucket(&self, first: usize, tag: u32) -> usize {
         // Odd: it is another one.
-        let second = first ^ ((tag.wrapping_mul(0x9e37_79b9) | 1) as usize & mask);
-        Place { tag, buckets: [first, second] }
+        first ^ ((tag.wrapping_mul(0x9e37_79b9) | 1) as usize & (self.buckets.len() - 1))
     }
 
     /// The slots of a bucket; `place` names none that does not exist.
