@@ -61,6 +61,7 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    #[inline(always)]
     pub(super) fn inbound_key(&self) -> InboundKey {
         InboundKey::new(self.external.endpoint(), self.key.remote(), self.key.transport())
     }

@@ -7,6 +7,7 @@ use homeport_wire::{MacAddress, TenantId};
 
 use super::InsideHost;
 use super::config::Dependence;
+use super::plain::Ends;
 use super::segment::{Endpoint, Transport};
 use crate::table::keyed::{TableKey, WORDS, tenant_address};
 
@@ -26,6 +27,13 @@ pub(super) struct FlowKey {
     station: u64,
 }
 
+#[inline(always)]
+fn station_word(station: Option<MacAddress>) -> u64 {
+    station.map_or(0, |MacAddress([a, b, c, d, e, f])| {
+        HAS_STATION | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    })
+}
+
 impl TableKey for FlowKey {
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
@@ -41,15 +49,22 @@ impl FlowKey {
         port: u16,
         remote: Endpoint,
     ) -> Self {
-        let station = host.station.map_or(0, |MacAddress([a, b, c, d, e, f])| {
-            HAS_STATION | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-        });
         FlowKey {
             inside: tenant_address(host.tenant, host.address),
             ports: u64::from(remote.address.to_bits()) << 32
                 | u64::from(port) << 16
                 | u64::from(remote.port),
-            station: (transport as u64) << 56 | station,
+            station: (transport as u64) << 56 | station_word(host.station),
+        }
+    }
+
+    /// Of a plain packet that goes out.
+    #[inline(always)]
+    pub(super) fn of_plain(ends: &Ends, tenant: TenantId, station: Option<MacAddress>) -> Self {
+        FlowKey {
+            inside: tenant_address(tenant, ends.source),
+            ports: u64::from(ends.destination.to_bits()) << 32 | u64::from(ends.ports),
+            station: (ends.transport as u64) << 56 | station_word(station),
         }
     }
 
@@ -115,10 +130,13 @@ impl FlowKey {
     }
 }
 
-/// An external and a remote endpoint: what an inbound packet says.
+/// An external and a remote endpoint: what an inbound packet says, in the order in
+/// which it says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InboundKey {
+    /// Remote address, external address.
     addresses: u64,
+    /// Remote port, external port, transport, from the highest bits down.
     ports: u64,
 }
 
@@ -133,8 +151,18 @@ impl InboundKey {
     #[inline(always)]
     pub(super) const fn new(external: Endpoint, remote: Endpoint, transport: Transport) -> Self {
         InboundKey {
-            addresses: (external.address.to_bits() as u64) << 32 | remote.address.to_bits() as u64,
-            ports: (external.port as u64) << 32 | (remote.port as u64) << 16 | transport as u64,
+            addresses: (remote.address.to_bits() as u64) << 32 | external.address.to_bits() as u64,
+            ports: (remote.port as u64) << 48 | (external.port as u64) << 32 | transport as u64,
+        }
+    }
+
+    /// Of a plain packet that comes in.
+    #[inline(always)]
+    pub(super) const fn of_plain(ends: &Ends) -> Self {
+        let (remote, external) = (ends.source.to_bits() as u64, ends.destination.to_bits() as u64);
+        InboundKey {
+            addresses: remote << 32 | external,
+            ports: (ends.ports as u64) << 32 | ends.transport as u64,
         }
     }
 }

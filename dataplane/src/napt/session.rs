@@ -36,8 +36,7 @@ impl Napt {
 
     /// An identification that no other host behind the external address uses: what
     /// may be fragmented needs one (RFC 7857 §10, RFC 6864 §5.3.1).
-    #[inline]
-    pub(super) fn identification(&mut self, external: External) -> Option<u16> {
+    fn identification(&mut self, external: External) -> Option<u16> {
         let next = self.identifications.get_mut(usize::from(external.place))?;
         *next = next.wrapping_add(1);
         Some(*next)

@@ -30,7 +30,7 @@ pub(crate) struct Probe {
 #[derive(Clone, Copy, Debug)]
 enum Key {
     Outbound(FlowKey),
-    Inbound(InboundKey, Transport),
+    Inbound(InboundKey),
 }
 
 impl Napt {
@@ -52,11 +52,10 @@ impl Napt {
         station: Option<MacAddress>,
     ) -> Option<Probe> {
         let ends = plain::read(packet, Side::Source)?;
-        if self.is_untranslated(ends.destination.address) {
+        if self.is_untranslated(ends.destination) {
             return None;
         }
-        let host = InsideHost { tenant, address: ends.source.address, station };
-        let key = FlowKey::new(&host, ends.transport, ends.source.port, ends.destination);
+        let key = FlowKey::of_plain(&ends, tenant, station);
         let hash = self.flows.hash(&key);
         self.flows.outbound.prefetch(hash);
         Some(Probe { key: Key::Outbound(key), hash, flow: NONE })
@@ -68,10 +67,10 @@ impl Napt {
     #[inline]
     pub(crate) fn probe_inbound(&self, packet: &[u8]) -> Option<Probe> {
         let ends = plain::read(packet, Side::Destination)?;
-        let key = InboundKey::new(ends.destination, ends.source, ends.transport);
+        let key = InboundKey::of_plain(&ends);
         let hash = self.flows.hash(&key);
         self.flows.inbound.prefetch(hash);
-        Some(Probe { key: Key::Inbound(key, ends.transport), hash, flow: NONE })
+        Some(Probe { key: Key::Inbound(key), hash, flow: NONE })
     }
 
     /// Finds the number of the packet's flow.
@@ -79,7 +78,7 @@ impl Napt {
     pub(crate) fn locate(&self, probe: &mut Probe) {
         let table = match probe.key {
             Key::Outbound(_) => &self.flows.outbound,
-            Key::Inbound(..) => &self.flows.inbound,
+            Key::Inbound(_) => &self.flows.inbound,
         };
         match (table.find(probe.hash, |_| true), &probe.key) {
             (Some(flow), _) => {
@@ -87,7 +86,7 @@ impl Napt {
                 self.flows.flows.prefetch(flow);
             }
             (None, Key::Outbound(key)) => self.flows.prefetch_opening(key),
-            (None, Key::Inbound(..)) => {}
+            (None, Key::Inbound(_)) => {}
         }
     }
 
@@ -112,24 +111,22 @@ impl Napt {
                 let tcp = if transport == Transport::Tcp { plain::tcp(packet) } else { None };
                 flow.refresh(tcp, From::Inside, &self.lifetimes, now);
                 let external = flow.external;
-                let identification =
-                    if plain::keeps_whole(packet) { None } else { self.identification(external) };
-                let source = external.endpoint();
-                plain::rewrite(packet, Side::Source, source, transport, identification);
+                let next = self.identifications.get_mut(usize::from(external.place));
+                plain::rewrite(packet, Side::Source, external.endpoint(), transport, next);
                 self.counters.translated_out.add(1);
                 Some(key.host())
             }
-            Key::Inbound(key, transport) => {
+            Key::Inbound(key) => {
                 if flow.inbound_key() != *key {
                     return None;
                 }
-                let tcp = if *transport == Transport::Tcp { plain::tcp(packet) } else { None };
+                let transport = flow.key.transport();
+                let tcp = if transport == Transport::Tcp { plain::tcp(packet) } else { None };
                 if tcp.is_some() || self.config.inbound_refresh {
                     flow.refresh(tcp, From::Outside, &self.lifetimes, now);
                 }
-                let inside = flow.key.inside();
-                let host = flow.key.host();
-                plain::rewrite(packet, Side::Destination, inside, *transport, None);
+                let (inside, host) = (flow.key.inside(), flow.key.host());
+                plain::rewrite(packet, Side::Destination, inside, transport, None);
                 self.counters.translated_in.add(1);
                 Some(host)
             }

@@ -170,6 +170,14 @@ fn host(number: u8) -> InsideHost {
     InsideHost { tenant: TenantId(u32::from(number / 3)), address, station }
 }
 
+fn source(ends: &plain::Ends) -> Endpoint {
+    Endpoint { address: ends.source, port: (ends.ports >> 16) as u16 }
+}
+
+fn destination(ends: &plain::Ends) -> Endpoint {
+    Endpoint { address: ends.destination, port: ends.ports as u16 }
+}
+
 fn remote(number: u8, transport: Transport, asks: bool) -> Endpoint {
     let port = if transport == Transport::IcmpQuery && asks { 0 } else { 50 + u16::from(number) };
     Endpoint { address: Ipv4Addr::new(198, 51, 100, 7 + number / 2), port }
@@ -318,7 +326,7 @@ proptest! {
                     && let Outcome::Translated(_) = outcome
                     && let Some(ends) = plain::read(&travel.bytes, Side::Source)
                 {
-                    seen.push((ends.source, ends.transport));
+                    seen.push((source(&ends), ends.transport));
                 }
             }
             prop_assert_eq!(log(&mut staged), log(&mut plain));
@@ -349,9 +357,9 @@ fn sessions_are_translated_in_stages_once_they_are_open() {
         let mut first = shape.between(from, to, true);
         assert_eq!(napt.outbound(&mut first, &owner, now), Outcome::Translated(()));
         let again = passes(&mut napt, &shape, Some(owner), (from, to), true).unwrap();
-        let external = plain::read(&again, Side::Source).unwrap().source;
+        let external = source(&plain::read(&again, Side::Source).unwrap());
         let back = passes(&mut napt, &shape, None, (to, external), false).unwrap();
-        assert_eq!(plain::read(&back, Side::Destination).unwrap().destination, from);
+        assert_eq!(destination(&plain::read(&back, Side::Destination).unwrap()), from);
         // Nobody else's.
         let other = InsideHost { station: None, ..owner };
         assert_eq!(passes(&mut napt, &shape, Some(other), (from, to), true), None);
