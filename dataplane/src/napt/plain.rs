@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use homeport_wire::icmpv4::{ECHO_REPLY, ECHO_REQUEST};
 use homeport_wire::tcp::TcpHeader;
 use homeport_wire::{IpProtocol, Ipv4Header};
+use zerocopy::byteorder::native_endian as raw;
 use zerocopy::byteorder::network_endian::U32;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
@@ -42,8 +43,8 @@ struct Start {
 /// Of [`Start::second`]: more fragments, and the offset.
 const FRAGMENT: u32 = 0x3fff;
 
-/// Of [`Start::second`]: DF.
-const KEEP_WHOLE: u32 = 0x4000;
+/// Of [`RawStart::flags`]: DF.
+const KEEP_WHOLE: u16 = 0x4000;
 
 /// The ends of a packet.
 #[derive(Clone, Copy, Debug)]
@@ -95,6 +96,27 @@ pub(super) fn tcp(packet: &[u8]) -> Option<TcpSegment> {
     Some(TcpSegment::read(tcp, options))
 }
 
+/// The same start as it lies in memory: sums of 16-bit words are right in either byte
+/// order (RFC 1071 §2), so that what is only mended need not be turned round.
+#[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawStart {
+    first: [u8; 4],
+    identification: raw::U16,
+    flags: raw::U16,
+    ttl: [u8; 2],
+    checksum: raw::U16,
+    source: raw::U32,
+    destination: raw::U32,
+    source_port: raw::U16,
+    /// Of ICMP: the checksum.
+    destination_port: raw::U16,
+    /// Of ICMP: the identifier.
+    fifth: raw::U16,
+    /// Of UDP: the checksum.
+    sixth: raw::U16,
+}
+
 /// Puts another endpoint into a plain packet, and another identification if one is
 /// given and the packet may be cut: the one behind `identification` (RFC 7857 §10,
 /// RFC 6864 §4.1).
@@ -106,46 +128,52 @@ pub(super) fn rewrite(
     transport: Transport,
     identification: Option<&mut u16>,
 ) {
-    let Ok((start, rest)) = Start::mut_from_prefix(packet) else { return };
-    let address = match side {
+    let Ok((start, rest)) = RawStart::mut_from_prefix(packet) else { return };
+    let (address, port) = (to.address.to_bits().to_be(), to.port.to_be());
+    let place = match side {
         Side::Source => &mut start.source,
         Side::Destination => &mut start.destination,
     };
-    let new = to.address.to_bits();
-    let old = std::mem::replace(address, U32::new(new)).get();
-    let address = Change::NONE.address(old, new);
-    let mut change = address;
-    let second = start.second.get();
+    let old = std::mem::replace(place, raw::U32::new(address)).get();
+    let ends = Change::NONE.address(old, address);
+    let mut change = ends;
     if let Some(identification) = identification
-        && second & KEEP_WHOLE == 0
+        && start.flags.get() & KEEP_WHOLE.to_be() == 0
     {
         *identification = identification.wrapping_add(1);
-        change = change.word((second >> 16) as u16, *identification);
-        start.second.set(u32::from(*identification) << 16 | second & 0xffff);
+        let new = identification.to_be();
+        change = change.word(start.identification.get(), new);
+        start.identification.set(new);
     }
-    change.apply_to(&mut start.third);
-    if transport == Transport::IcmpQuery {
-        // No pseudo-header: the addresses are nothing to its checksum.
-        let old = start.last.get();
-        start.last.set(u32::from(to.port) << 16 | old & 0xffff);
-        return Change::NONE.word((old >> 16) as u16, to.port).apply_to(&mut start.ports);
-    }
-    let (old, shift) = (start.ports.get(), if side == Side::Source { 16 } else { 0 });
-    start.ports.set(old & !(0xffff << shift) | u32::from(to.port) << shift);
-    let change = address.word((old >> shift) as u16, to.port);
-    if transport == Transport::Udp {
-        // Zero: the sender computed none, and so it stays (RFC 768).
-        if start.last.get() & 0xffff != 0 {
-            change.apply_to(&mut start.last);
-            if start.last.get() & 0xffff == 0 {
-                start.last.set(start.last.get() | 0xffff);
+    start.checksum.set(change.apply(start.checksum.get()));
+    let place = match (transport, side) {
+        (Transport::IcmpQuery, _) => &mut start.fifth,
+        (_, Side::Source) => &mut start.source_port,
+        (_, Side::Destination) => &mut start.destination_port,
+    };
+    let old = std::mem::replace(place, raw::U16::new(port)).get();
+    match transport {
+        Transport::Udp => {
+            let sum = start.sixth.get();
+            // Zero: the sender computed none, and so it stays (RFC 768).
+            if sum != 0 {
+                let new = ends.word(old, port).apply(sum);
+                start.sixth.set(if new == 0 { 0xffff } else { new });
             }
         }
-    } else if let Some([_, _, _, _, _, _, _, _, high, low, _, _]) =
-        rest.first_chunk_mut::<{ TcpHeader::LEN - BEHIND }>()
-    {
-        let sum = change.apply(u16::from_be_bytes([*high, *low]));
-        [*high, *low] = sum.to_be_bytes();
+        Transport::Tcp => {
+            if let Some([_, _, _, _, _, _, _, _, first, second, _, _]) =
+                rest.first_chunk_mut::<{ TcpHeader::LEN - BEHIND }>()
+            {
+                let sum = ends.word(old, port).apply(u16::from_ne_bytes([*first, *second]));
+                [*first, *second] = sum.to_ne_bytes();
+            }
+        }
+        Transport::IcmpQuery => {
+            // No pseudo-header: the addresses are nothing to its checksum.
+            let sum = start.destination_port.get();
+            start.destination_port.set(Change::NONE.word(old, port).apply(sum));
+        }
     }
 }
 
@@ -176,12 +204,5 @@ impl Change {
         let sum = self.0 + u32::from(!checksum);
         // Both halves are added in the upper one, the carry of the lower one with them.
         !((sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16)
-    }
-
-    /// The same with the checksum in the lower half of a word.
-    #[inline(always)]
-    fn apply_to(self, word: &mut U32) {
-        let old = word.get();
-        word.set(old & 0xffff_0000 | u32::from(self.apply(old as u16)));
     }
 }
