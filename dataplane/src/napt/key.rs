@@ -14,6 +14,9 @@ use crate::table::keyed::{TableKey, WORDS, tenant_address};
 /// The bit that says that there is a station.
 const HAS_STATION: u64 = 1 << 48;
 
+/// The bits of the transport beside a station.
+const TRANSPORT: u64 = 0xff << 56;
+
 /// An inside endpoint, whose it is, and a remote endpoint: what an outbound packet
 /// says. Of a mapping, the remote endpoint as far as the mapping depends on it, and
 /// zeros for the rest.
@@ -84,6 +87,14 @@ impl FlowKey {
         FlowKey { ports: self.ports & !0xffff_0000 | (port as u64) << 16, ..self }
     }
 
+    /// The same of the port before this one, if the two may be a pair of RTP and RTCP
+    /// (RFC 4787 §4.2.3).
+    #[inline]
+    pub(super) fn before(self) -> Option<FlowKey> {
+        let is_second = self.transport() == Transport::Udp && self.port() & 1 == 1;
+        is_second.then(|| self.with_port(self.port() - 1))
+    }
+
     /// The same of another station at the same address.
     pub(super) fn with_station(self, station: Option<MacAddress>) -> FlowKey {
         let host = InsideHost { station, ..self.host() };
@@ -93,13 +104,13 @@ impl FlowKey {
     /// Whose it is.
     #[inline(always)]
     pub(super) fn host(&self) -> InsideHost {
-        let [_, _, a, b, c, d, e, f] = self.station.to_be_bytes();
-        let station = MacAddress([a, b, c, d, e, f]);
-        InsideHost {
-            tenant: TenantId((self.inside >> 32) as u32),
-            address: Ipv4Addr::from_bits(self.inside as u32),
-            station: (self.station & HAS_STATION != 0).then_some(station),
-        }
+        self.host_key().host()
+    }
+
+    /// What its host is found by.
+    #[inline(always)]
+    pub(super) const fn host_key(&self) -> HostKey {
+        HostKey { inside: self.inside, station: self.station & !TRANSPORT }
     }
 
     #[inline(always)]
@@ -127,6 +138,33 @@ impl FlowKey {
     pub(super) const fn remote(&self) -> Endpoint {
         let address = Ipv4Addr::from_bits((self.ports >> 32) as u32);
         Endpoint { address, port: self.ports as u16 }
+    }
+}
+
+/// An inside host, in the words that the keys of its flows begin and end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostKey {
+    inside: u64,
+    station: u64,
+}
+
+impl TableKey for HostKey {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [self.inside, 0, self.station]
+    }
+}
+
+impl HostKey {
+    #[inline(always)]
+    pub(super) fn host(&self) -> InsideHost {
+        let [_, _, a, b, c, d, e, f] = self.station.to_be_bytes();
+        let station = MacAddress([a, b, c, d, e, f]);
+        InsideHost {
+            tenant: TenantId((self.inside >> 32) as u32),
+            address: Ipv4Addr::from_bits(self.inside as u32),
+            station: (self.station & HAS_STATION != 0).then_some(station),
+        }
     }
 }
 
@@ -181,14 +219,6 @@ impl TableKey for PeerKey {
     }
 }
 
-impl TableKey for InsideHost {
-    #[inline(always)]
-    fn words(&self) -> [u64; WORDS] {
-        let nowhere = Endpoint { address: Ipv4Addr::UNSPECIFIED, port: 0 };
-        FlowKey::new(self, Transport::Tcp, 0, nowhere).words()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +267,9 @@ mod tests {
             );
             let same = (one.0, one.1, one.2, one.3) == (other.0, other.1, other.2, other.3);
             prop_assert_eq!(packed == other.4, same);
+            prop_assert_eq!(packed.host_key().host(), host);
+            let same_host = one.0 == other.0;
+            prop_assert_eq!(packed.host_key() == other.4.host_key(), same_host);
             prop_assert_eq!(packed.with_port(7).port(), 7);
             prop_assert_eq!(packed.with_port(7).with_port(port), packed);
             prop_assert_eq!(packed.with_station(None).with_station(host.station), packed);

@@ -5,14 +5,19 @@
 //!
 //! Each stage reads what the one before has asked for, and asks for what the next
 //! will read. The last does to packet, session and counters what [`Napt::outbound`]
-//! and [`Napt::inbound`] do, or nothing at all: then those are for the packet, and
-//! find in the cache what they need to open a session.
+//! and [`Napt::inbound`] do, or nothing at all: then those are for the packet.
+//!
+//! A host that is known and has a port left opens its further sessions here, too. Its
+//! first packet, what takes a block more or is refused, and what comes from outside
+//! uninvited goes the general way; so does, where several cores share a NAPT, the first
+//! packet of a host whose state is on another one.
 
 use std::time::Instant;
 
 use homeport_wire::{MacAddress, TenantId};
 
 use super::clock::Tick;
+use super::flows::Hashed;
 use super::key::{FlowKey, InboundKey};
 use super::segment::{Side, Transport};
 use super::slab::NONE;
@@ -93,16 +98,20 @@ impl Napt {
     /// Translates the packet that `probe` is about, unchanged since, at the time of
     /// [`Napt::tick`]: the inside host that it is from, or for. `None`, and nothing
     /// has changed: it takes [`Napt::outbound`] or [`Napt::inbound`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn translate_located(
         &mut self,
         packet: &mut [u8],
         probe: &Probe,
         now: Tick,
     ) -> Option<InsideHost> {
-        let flow = self.flows.flows.get_mut(probe.flow)?;
         match &probe.key {
             Key::Outbound(key) => {
+                let number = match probe.flow {
+                    NONE => self.open_located(packet, key, probe.hash, now)?,
+                    number => number,
+                };
+                let flow = self.flows.flows.get_mut(number)?;
                 // Another flow with this tag, or in this place by now.
                 if flow.key != *key {
                     return None;
@@ -117,6 +126,7 @@ impl Napt {
                 Some(key.host())
             }
             Key::Inbound(key) => {
+                let flow = self.flows.flows.get_mut(probe.flow)?;
                 if flow.inbound_key() != *key {
                     return None;
                 }
@@ -131,6 +141,14 @@ impl Napt {
                 Some(host)
             }
         }
+    }
+
+    /// The number of the flow that a packet opens which is of none.
+    #[inline(never)]
+    fn open_located(&mut self, packet: &[u8], key: &FlowKey, hash: u64, now: Tick) -> Option<u32> {
+        let is_tcp = key.transport() == Transport::Tcp;
+        let tcp = if is_tcp { Some(plain::tcp(packet)?) } else { None };
+        self.open_at_hand(&Hashed { key: *key, hash }, tcp, now)
     }
 }
 
