@@ -35,9 +35,12 @@ impl Nat {
         let napt = |(number, napt): (usize, &crate::napt::NaptConfig)| {
             let max_sessions = napt.max_sessions.div_ceil(workers.max(1) as usize);
             let share = crate::napt::NaptConfig { max_sessions, ..napt.clone() };
+            let napt = Napt::new(share, number as u16, config.hash_seed, (worker, workers));
+            if steering.is_alone() {
+                return napt;
+            }
             let steering = Arc::clone(steering);
-            Napt::new(share, number as u16, config.hash_seed, (worker, workers))
-                .of_hosts(move |address| steering.of_host(address) == steering.worker)
+            napt.of_hosts(move |address| steering.of_host(address) == steering.worker)
         };
         Nat {
             napts: config.napts.iter().enumerate().map(napt).collect(),
