@@ -83,7 +83,7 @@ pub(crate) struct Forwarder {
     registrations: RegistrationGate,
     nat: Nat,
     /// What belongs to which worker.
-    pub(crate) steering: Steering,
+    pub(crate) steering: Arc<Steering>,
 }
 
 impl Forwarder {
@@ -95,7 +95,7 @@ impl Forwarder {
         steering: Steering,
     ) -> Self {
         // There are no more workers than CPUs.
-        let worker = steering.worker as u32;
+        let (worker, steering) = (steering.worker as u32, Arc::new(steering));
         let workers = u32::try_from(config.cores.len()).unwrap_or(u32::MAX).max(1);
         let errors_per_second = config.icmp_errors_per_second.div_ceil(workers);
         let now = Instant::now();
@@ -114,7 +114,7 @@ impl Forwarder {
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
             registrations: RegistrationGate::new(config.registrations, config.hash_seed, now),
-            nat: Nat::new(worker, workers, config),
+            nat: Nat::new(workers, config, &steering),
             steering,
         }
     }

@@ -3,6 +3,7 @@
 //! forwarded plainly from link to link.
 
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use homeport_wire::{EthernetHeader, Ipv4Header, PortId, TenantId};
 use siphasher::sip::SipHasher13;
@@ -15,6 +16,7 @@ use crate::icmp_error::IcmpError;
 use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner, Tick};
 use crate::packet::Packet;
 use crate::parse::{self, Frame};
+use crate::steering::Steering;
 use crate::table::visitor::{Found, VisitorEntry};
 use crate::verdict::{DropReason, PuntReason};
 
@@ -26,12 +28,19 @@ pub(super) struct Nat {
 }
 
 impl Nat {
-    /// For one of so many workers.
-    pub(super) fn new(worker: u32, workers: u32, config: &DataplaneConfig) -> Self {
+    /// For one of so many workers, which steers so.
+    pub(super) fn new(workers: u32, config: &DataplaneConfig, steering: &Arc<Steering>) -> Self {
+        // There are no more workers than CPUs.
+        let worker = steering.worker as u32;
         let napt = |(number, napt): (usize, &crate::napt::NaptConfig)| {
             let max_sessions = napt.max_sessions.div_ceil(workers.max(1) as usize);
             let share = crate::napt::NaptConfig { max_sessions, ..napt.clone() };
-            Napt::new(share, number as u16, config.hash_seed, (worker, workers))
+            let napt = Napt::new(share, number as u16, config.hash_seed, (worker, workers));
+            if steering.is_alone() {
+                return napt;
+            }
+            let steering = Arc::clone(steering);
+            napt.of_hosts(move |address| steering.of_host(address) == steering.worker)
         };
         Nat {
             napts: config.napts.iter().enumerate().map(napt).collect(),

@@ -32,21 +32,17 @@ impl Parity {
 /// The first number in a set from `start` on, and then from its beginning.
 pub(super) fn next(words: &[u64], parity: Parity, start: usize) -> Option<usize> {
     let (from, bit) = (start / WORD, start % WORD);
-    let upper = u64::MAX << bit;
+    let (upper, mask) = (u64::MAX << bit, parity.mask());
+    let first = |at: usize, part: u64| {
+        let found = words.get(at)? & mask & part;
+        (found != 0).then(|| at * WORD + found.trailing_zeros() as usize)
+    };
+    let among = |mut words: std::ops::Range<usize>| words.find_map(|at| first(at, u64::MAX));
     // The word of `start` comes twice: first its upper part, in the end the rest.
-    let turns = words.iter().enumerate().cycle().skip(from).take(words.len() + 1);
-    for (turn, (at, word)) in turns.enumerate() {
-        let part = match turn {
-            0 => upper,
-            _ if turn == words.len() => !upper,
-            _ => u64::MAX,
-        };
-        let found = word & parity.mask() & part;
-        if found != 0 {
-            return Some(at * WORD + found.trailing_zeros() as usize);
-        }
-    }
-    None
+    first(from, upper)
+        .or_else(|| among(from + 1..words.len()))
+        .or_else(|| among(0..from.min(words.len())))
+        .or_else(|| first(from, !upper))
 }
 
 /// Puts a number into a set, or takes it out.

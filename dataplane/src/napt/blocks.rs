@@ -88,6 +88,8 @@ pub(super) struct PortBlocks {
     addresses: Box<[Ipv4Addr]>,
     /// The addresses in order, each with its place.
     places: Box<[(Ipv4Addr, u16)]>,
+    /// Whether each of them is the next of the one before: nothing is to be searched.
+    in_a_row: bool,
     first_port: u16,
     block_size: u16,
     blocks_per_address: u32,
@@ -162,6 +164,9 @@ impl PortBlocks {
                 addresses.len(),
                 (0..blocks_per_address).filter(own).count() as u32,
             ),
+            in_a_row: places
+                .array_windows()
+                .all(|[(one, _), (next, _)]| one.to_bits().checked_add(1) == Some(next.to_bits())),
             places: places.into_boxed_slice(),
             addresses,
             random: seed | 1,
@@ -193,7 +198,12 @@ impl PortBlocks {
     /// The place of an external address.
     #[inline]
     pub(super) fn place_of(&self, address: Ipv4Addr) -> Option<u16> {
-        let at = self.places.binary_search_by_key(&address, |(own, _)| *own).ok()?;
+        let at = if self.in_a_row {
+            let (first, _) = self.places.first()?;
+            address.to_bits().checked_sub(first.to_bits())? as usize
+        } else {
+            self.places.binary_search_by_key(&address, |(own, _)| *own).ok()?
+        };
         self.places.get(at).map(|(_, place)| *place)
     }
 
@@ -269,7 +279,8 @@ impl PortBlocks {
 
     /// Maps a free port of the host's blocks, the list of which starts at `first`.
     /// Of the parity of `inside_port` while there is one (RFC 4787 REQ-4); the very
-    /// port `wanted` if it is free.
+    /// port `wanted` if it is free. Who gets none has changed nothing, the next random
+    /// number neither.
     pub(super) fn map(
         &mut self,
         first: u32,
@@ -284,9 +295,14 @@ impl PortBlocks {
             let block = self.blocks.get(at.0);
             block.is_some_and(|block| block.host == host) && self.is_free(transport, *at, now)
         });
-        let (at, offset) = wanted
+        let random = self.random;
+        let found = wanted
             .or_else(|| self.find(first, transport, Parity::of(inside_port), now))
-            .or_else(|| self.find(first, transport, Parity::Any, now))?;
+            .or_else(|| self.find(first, transport, Parity::Any, now));
+        let Some((at, offset)) = found else {
+            self.random = random;
+            return None;
+        };
         self.port_mut(transport, (at, offset))?.mapping = mapping;
         self.mark(transport, (at, offset), false);
         let block = self.blocks.get_mut(at)?;
@@ -425,9 +441,15 @@ impl PortBlocks {
 
     /// The number of a port's block, counted from the first of its address.
     fn block_of(&self, port: u16) -> Option<u32> {
-        let offset = u32::from(port.checked_sub(self.first_port)?);
-        let block = offset / u32::from(self.block_size);
-        (block < self.blocks_per_address).then_some(block)
+        Some(self.block_and_offset(port)?.0)
+    }
+
+    /// The same, and the port's place in it.
+    #[inline]
+    fn block_and_offset(&self, port: u16) -> Option<(u32, u32)> {
+        let (offset, size) = (u32::from(port.checked_sub(self.first_port)?), self.block_size);
+        let block = offset / u32::from(size);
+        (block < self.blocks_per_address).then(|| (block, offset - block * u32::from(size)))
     }
 
     const fn owns(&self, number: u32) -> bool {
@@ -436,9 +458,9 @@ impl PortBlocks {
 
     /// The number of a port's block, and the port's in it.
     fn index(&self, External { place, port, .. }: External) -> Option<(usize, usize)> {
-        let block = u32::from(place) * self.blocks_per_address + self.block_of(port)?;
-        let offset = (port - self.first_port) % self.block_size;
-        Some((block as usize, usize::from(offset)))
+        let (block, offset) = self.block_and_offset(port)?;
+        let block = u32::from(place) * self.blocks_per_address + block;
+        Some((block as usize, offset as usize))
     }
 
     /// A number below `limit` that is hard to guess (xorshift64*, secretly seeded).
@@ -448,5 +470,43 @@ impl PortBlocks {
         self.random ^= self.random >> 27;
         let high = self.random.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
         ((high * u64::from(limit)) >> 32) as u32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use homeport_wire::PortId;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    proptest! {
+        /// Whether addresses follow each other or not, and whatever their order is.
+        #[test]
+        fn an_address_has_the_place_that_the_configuration_gives_it(
+            first in prop_oneof![Just(0u32), Just(u32::MAX - 8), any::<u32>()],
+            steps in proptest::collection::vec(prop_oneof![6 => Just(1u32), 1 => 0u32..4], 0..8),
+            turn in 0usize..8,
+            asked in 0u32..40,
+        ) {
+            let mut addresses = vec![first];
+            for step in steps {
+                addresses.push(addresses.last().unwrap().wrapping_add(step));
+            }
+            let turn = turn % addresses.len();
+            addresses.rotate_left(turn);
+            let mut model = BTreeMap::new();
+            for (place, address) in addresses.iter().enumerate() {
+                model.entry(*address).or_insert(place as u16);
+            }
+            let addresses = addresses.into_iter().map(Ipv4Addr::from_bits).collect();
+            let config = NaptConfig::new("n", vec![PortId(1)], PortId(0), addresses);
+            let blocks = PortBlocks::new(&config, 0, 1, 7);
+            let asked = first.wrapping_sub(8).wrapping_add(asked);
+            for address in model.keys().copied().chain([asked]) {
+                let place = blocks.place_of(Ipv4Addr::from_bits(address));
+                prop_assert_eq!(place, model.get(&address).copied());
+            }
+        }
     }
 }

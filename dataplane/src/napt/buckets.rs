@@ -66,22 +66,26 @@ impl Buckets {
 
     /// Keeps a number. `false`: both buckets are full, and so are those that what is
     /// in them could go to; nothing has changed.
+    #[inline]
     pub(super) fn insert(&mut self, hash: u64, number: u32) -> bool {
         let tag = tag(hash);
         let first = self.first(hash);
+        self.put(first, tag, number) || self.insert_elsewhere(first, tag, number)
+    }
+
+    /// The same where the first bucket is full.
+    #[cold]
+    fn insert_elsewhere(&mut self, first: usize, tag: u32, number: u32) -> bool {
         let second = self.other(first, tag);
-        let home = |at: usize| if at == first { 0 } else { SECOND };
-        for at in [first, second] {
-            if self.put(at, tag, number | home(at)) {
-                self.count_spill(first, home(at), 1);
-                return true;
-            }
+        if self.put(second, tag, number | home(second, first)) {
+            self.count_spill(first, home(second, first), 1);
+            return true;
         }
         // Who is in the way may have room in its other bucket.
         for at in [first, second] {
             for slot in 0..SLOTS {
-                if self.displace(at, slot) && self.put(at, tag, number | home(at)) {
-                    self.count_spill(first, home(at), 1);
+                if self.displace(at, slot) && self.put(at, tag, number | home(at, first)) {
+                    self.count_spill(first, home(at, first), 1);
                     return true;
                 }
             }
@@ -108,6 +112,7 @@ impl Buckets {
     }
 
     /// Puts a number into a bucket if it has room.
+    #[inline]
     fn put(&mut self, at: usize, tag: u32, word: u32) -> bool {
         let Some(bucket) = self.buckets.get_mut(at) else { return false };
         let slot = bucket.equal(EMPTY).trailing_zeros() as usize;
@@ -190,6 +195,11 @@ impl Bucket {
         }
         None
     }
+}
+
+/// Whether a bucket is the first one of what is in it.
+const fn home(at: usize, first: usize) -> u32 {
+    if at == first { 0 } else { SECOND }
 }
 
 /// What tells those apart that share a bucket.

@@ -56,6 +56,11 @@ impl Clock {
         self.time(now).tick
     }
 
+    /// What it told last.
+    pub(super) fn latest(&self) -> Time {
+        self.last.map_or_else(Time::default, |(_, time)| time)
+    }
+
     fn read(&mut self, now: Instant) -> Time {
         let start = *self.start.get_or_insert(now);
         let elapsed = now.saturating_duration_since(start);

@@ -15,7 +15,7 @@ use super::blocks::External;
 use super::buckets::Buckets;
 use super::clock::{Lifetimes, Tick};
 use super::config::{Dependence, NaptConfig};
-use super::key::{FlowKey, InboundKey, PeerKey};
+use super::key::{FlowKey, HostKey, InboundKey, PeerKey};
 use super::openings::Openings;
 use super::segment::{Endpoint, Transport};
 use super::slab::{Chains, NONE, Slab};
@@ -24,7 +24,7 @@ use crate::table::keyed::{KeyedHash, TableKey, tenant_address};
 
 /// An inside host with at least one block.
 pub(super) struct Host {
-    pub(super) key: InsideHost,
+    pub(super) key: HostKey,
     /// The place of its external address: all its blocks are there (RFC 4787 REQ-2).
     pub(super) address: u16,
     /// The first block of its list.
@@ -61,13 +61,14 @@ pub(super) struct Flow {
 }
 
 impl Flow {
+    #[inline(always)]
     pub(super) fn inbound_key(&self) -> InboundKey {
         InboundKey::new(self.external.endpoint(), self.key.remote(), self.key.transport())
     }
 
     /// Starts the session's timer anew, if the packet does (RFC 4787 REQ-6, RFC 7857
     /// §2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn refresh(
         &mut self,
         tcp: Option<TcpSegment>,
@@ -177,7 +178,7 @@ impl FlowTable {
         self.hash(&tenant_address(host.tenant, host.address))
     }
 
-    pub(super) fn host(&self, key: &InsideHost) -> Option<u32> {
+    pub(super) fn host(&self, key: &HostKey) -> Option<u32> {
         let is_it = |id| self.hosts.get(id).is_some_and(|host| host.key == *key);
         self.hosts_by_key.find(self.hash(key), is_it)
     }
@@ -190,14 +191,14 @@ impl FlowTable {
             self.hosts.remove(id);
             return None;
         }
-        self.hosts_by_address.insert(self.hash_of_address(&key), id);
+        self.hosts_by_address.insert(self.hash_of_address(&key.host()), id);
         Some(id)
     }
 
     pub(super) fn remove_host(&mut self, id: u32) {
         if let Some(host) = self.hosts.remove(id) {
             self.hosts_by_key.remove(self.hash(&host.key), id);
-            self.hosts_by_address.remove(self.hash_of_address(&host.key), id);
+            self.hosts_by_address.remove(self.hash_of_address(&host.key.host()), id);
         }
     }
 
@@ -211,12 +212,11 @@ impl FlowTable {
     /// else any.
     pub(super) fn mapping_of_any_station(&self, key: &FlowKey) -> Option<u32> {
         let owner = key.host();
-        let same =
-            |host: &&Host| (host.key.tenant, host.key.address) == (owner.tenant, owner.address);
+        let same = |host: &InsideHost| (host.tenant, host.address) == (owner.tenant, owner.address);
         let mappings = || {
             let ids = self.hosts_by_address.of(self.hash_of_address(&owner));
-            let hosts = ids.filter_map(|id| self.hosts.get(id)).filter(same);
-            let of_host = |host: &Host| self.mapping_key(&key.with_station(host.key.station));
+            let hosts = ids.filter_map(|id| Some(self.hosts.get(id)?.key.host())).filter(same);
+            let of_host = |host: InsideHost| self.mapping_key(&key.with_station(host.station));
             hosts.filter_map(move |host| self.mapping(&of_host(host)))
         };
         let in_use = mappings().find(|id| self.session(*id, key.remote()).is_some());
@@ -256,7 +256,10 @@ impl FlowTable {
     pub(super) fn prefetch_opening(&self, key: &FlowKey) {
         let mapping = self.hash(&key.mapping(self.dependence));
         self.mappings_by_key.prefetch(mapping);
-        self.hosts_by_key.prefetch(self.hash(&key.host()));
+        if let Some(before) = key.before() {
+            self.mappings_by_key.prefetch(self.hash(&before.mapping(self.dependence)));
+        }
+        self.hosts_by_key.prefetch(self.hash(&key.host_key()));
         if self.keeps_peers {
             let peer = PeerKey { mapping, address: key.remote().address };
             self.peers_by_key.prefetch(self.hash(&peer));

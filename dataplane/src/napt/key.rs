@@ -7,11 +7,15 @@ use homeport_wire::{MacAddress, TenantId};
 
 use super::InsideHost;
 use super::config::Dependence;
+use super::plain::Ends;
 use super::segment::{Endpoint, Transport};
 use crate::table::keyed::{TableKey, WORDS, tenant_address};
 
 /// The bit that says that there is a station.
 const HAS_STATION: u64 = 1 << 48;
+
+/// The bits of the transport beside a station.
+const TRANSPORT: u64 = 0xff << 56;
 
 /// An inside endpoint, whose it is, and a remote endpoint: what an outbound packet
 /// says. Of a mapping, the remote endpoint as far as the mapping depends on it, and
@@ -24,6 +28,13 @@ pub(super) struct FlowKey {
     ports: u64,
     /// Transport, whether there is a station, station.
     station: u64,
+}
+
+#[inline(always)]
+fn station_word(station: Option<MacAddress>) -> u64 {
+    station.map_or(0, |MacAddress([a, b, c, d, e, f])| {
+        HAS_STATION | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    })
 }
 
 impl TableKey for FlowKey {
@@ -41,15 +52,22 @@ impl FlowKey {
         port: u16,
         remote: Endpoint,
     ) -> Self {
-        let station = host.station.map_or(0, |MacAddress([a, b, c, d, e, f])| {
-            HAS_STATION | u64::from_be_bytes([0, 0, a, b, c, d, e, f])
-        });
         FlowKey {
             inside: tenant_address(host.tenant, host.address),
             ports: u64::from(remote.address.to_bits()) << 32
                 | u64::from(port) << 16
                 | u64::from(remote.port),
-            station: (transport as u64) << 56 | station,
+            station: (transport as u64) << 56 | station_word(host.station),
+        }
+    }
+
+    /// Of a plain packet that goes out.
+    #[inline(always)]
+    pub(super) fn of_plain(ends: &Ends, tenant: TenantId, station: Option<MacAddress>) -> Self {
+        FlowKey {
+            inside: tenant_address(tenant, ends.source),
+            ports: u64::from(ends.destination.to_bits()) << 32 | u64::from(ends.ports),
+            station: (ends.transport as u64) << 56 | station_word(station),
         }
     }
 
@@ -69,6 +87,14 @@ impl FlowKey {
         FlowKey { ports: self.ports & !0xffff_0000 | (port as u64) << 16, ..self }
     }
 
+    /// The same of the port before this one, if the two may be a pair of RTP and RTCP
+    /// (RFC 4787 §4.2.3).
+    #[inline]
+    pub(super) fn before(self) -> Option<FlowKey> {
+        let is_second = self.transport() == Transport::Udp && self.port() & 1 == 1;
+        is_second.then(|| self.with_port(self.port() - 1))
+    }
+
     /// The same of another station at the same address.
     pub(super) fn with_station(self, station: Option<MacAddress>) -> FlowKey {
         let host = InsideHost { station, ..self.host() };
@@ -78,13 +104,13 @@ impl FlowKey {
     /// Whose it is.
     #[inline(always)]
     pub(super) fn host(&self) -> InsideHost {
-        let [_, _, a, b, c, d, e, f] = self.station.to_be_bytes();
-        let station = MacAddress([a, b, c, d, e, f]);
-        InsideHost {
-            tenant: TenantId((self.inside >> 32) as u32),
-            address: Ipv4Addr::from_bits(self.inside as u32),
-            station: (self.station & HAS_STATION != 0).then_some(station),
-        }
+        self.host_key().host()
+    }
+
+    /// What its host is found by.
+    #[inline(always)]
+    pub(super) const fn host_key(&self) -> HostKey {
+        HostKey { inside: self.inside, station: self.station & !TRANSPORT }
     }
 
     #[inline(always)]
@@ -115,10 +141,40 @@ impl FlowKey {
     }
 }
 
-/// An external and a remote endpoint: what an inbound packet says.
+/// An inside host, in the words that the keys of its flows begin and end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct HostKey {
+    inside: u64,
+    station: u64,
+}
+
+impl TableKey for HostKey {
+    #[inline(always)]
+    fn words(&self) -> [u64; WORDS] {
+        [self.inside, 0, self.station]
+    }
+}
+
+impl HostKey {
+    #[inline(always)]
+    pub(super) fn host(&self) -> InsideHost {
+        let [_, _, a, b, c, d, e, f] = self.station.to_be_bytes();
+        let station = MacAddress([a, b, c, d, e, f]);
+        InsideHost {
+            tenant: TenantId((self.inside >> 32) as u32),
+            address: Ipv4Addr::from_bits(self.inside as u32),
+            station: (self.station & HAS_STATION != 0).then_some(station),
+        }
+    }
+}
+
+/// An external and a remote endpoint: what an inbound packet says, in the order in
+/// which it says it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct InboundKey {
+    /// Remote address, external address.
     addresses: u64,
+    /// Remote port, external port, transport, from the highest bits down.
     ports: u64,
 }
 
@@ -133,8 +189,18 @@ impl InboundKey {
     #[inline(always)]
     pub(super) const fn new(external: Endpoint, remote: Endpoint, transport: Transport) -> Self {
         InboundKey {
-            addresses: (external.address.to_bits() as u64) << 32 | remote.address.to_bits() as u64,
-            ports: (external.port as u64) << 32 | (remote.port as u64) << 16 | transport as u64,
+            addresses: (remote.address.to_bits() as u64) << 32 | external.address.to_bits() as u64,
+            ports: (remote.port as u64) << 48 | (external.port as u64) << 32 | transport as u64,
+        }
+    }
+
+    /// Of a plain packet that comes in.
+    #[inline(always)]
+    pub(super) const fn of_plain(ends: &Ends) -> Self {
+        let (remote, external) = (ends.source.to_bits() as u64, ends.destination.to_bits() as u64);
+        InboundKey {
+            addresses: remote << 32 | external,
+            ports: (ends.ports as u64) << 32 | ends.transport as u64,
         }
     }
 }
@@ -150,14 +216,6 @@ impl TableKey for PeerKey {
     #[inline(always)]
     fn words(&self) -> [u64; WORDS] {
         [self.mapping, u64::from(self.address.to_bits()), 0]
-    }
-}
-
-impl TableKey for InsideHost {
-    #[inline(always)]
-    fn words(&self) -> [u64; WORDS] {
-        let nowhere = Endpoint { address: Ipv4Addr::UNSPECIFIED, port: 0 };
-        FlowKey::new(self, Transport::Tcp, 0, nowhere).words()
     }
 }
 
@@ -209,6 +267,9 @@ mod tests {
             );
             let same = (one.0, one.1, one.2, one.3) == (other.0, other.1, other.2, other.3);
             prop_assert_eq!(packed == other.4, same);
+            prop_assert_eq!(packed.host_key().host(), host);
+            let same_host = one.0 == other.0;
+            prop_assert_eq!(packed.host_key() == other.4.host_key(), same_host);
             prop_assert_eq!(packed.with_port(7).port(), 7);
             prop_assert_eq!(packed.with_port(7).with_port(port), packed);
             prop_assert_eq!(packed.with_station(None).with_station(host.station), packed);

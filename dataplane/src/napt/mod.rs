@@ -102,10 +102,15 @@ pub struct NaptShared {
     pub counters: Arc<NaptCounters>,
 }
 
+/// Says whether the state of an inside address is on this core.
+type IsHere = Box<dyn Fn(Ipv4Addr) -> bool + Send>;
+
 /// One NAPT on one core.
 pub struct Napt {
     config: NaptConfig,
     number: u16,
+    /// Whether an inside address's state is on this core; `None`: nobody has said.
+    is_here: Option<IsHere>,
     blocks: PortBlocks,
     flows: FlowTable,
     fragments: Fragments,
@@ -134,6 +139,7 @@ impl Napt {
         let blocks = PortBlocks::new(&config, core, cores, random);
         Napt {
             number,
+            is_here: (cores < 2).then(|| -> IsHere { Box::new(|_| true) }),
             flows: FlowTable::new(&config, blocks.capacity(), seed),
             fragments: Fragments::new(seed),
             log: LogQueue::new(),
@@ -146,6 +152,12 @@ impl Napt {
             blocks,
             config,
         }
+    }
+
+    /// The same, told whose state is on this core of several: only such hosts' sessions
+    /// are opened in stages, as all others' packets go to another core.
+    pub(crate) fn of_hosts(self, is_here: impl Fn(Ipv4Addr) -> bool + Send + 'static) -> Self {
+        Napt { is_here: Some(Box::new(is_here)), ..self }
     }
 
     /// What it was made from.
@@ -201,18 +213,18 @@ impl Napt {
         if self.is_untranslated(facts.destination) {
             return Outcome::Unclaimed;
         }
-        let key = FragmentKey::new(&facts, Some(*host));
+        let key = || FragmentKey::new(&facts, Some(*host));
         let decision = match facts.look {
             Look::Error(about) => return self.outbound_error(packet, &about, host),
             Look::Unsupported => Decision::Refused(DropReason::NatUnsupported),
-            Look::Later => match self.fragments.decided(&key, now.tick) {
+            Look::Later => match self.fragments.decided(&key(), now.tick) {
                 Some(decision) => decision,
-                None => return Outcome::Early(key),
+                None => return Outcome::Early(key()),
             },
             Look::Session(segment) => self.decide_outbound(&facts, &segment, host, now),
         };
         if facts.fragment && facts.look.has_ports() {
-            self.fragments.decide(key, decision, now.tick);
+            self.fragments.decide(key(), decision, now.tick);
         }
         let (source, identification) = match decision {
             Decision::Outbound { source, identification } => (source, identification),
@@ -243,19 +255,19 @@ impl Napt {
         let Some(place) = self.blocks.place_of(facts.destination) else {
             return Outcome::Unclaimed;
         };
-        let key = FragmentKey::new(&facts, None);
+        let key = || FragmentKey::new(&facts, None);
         let decision = match facts.look {
             Look::Error(about) => return self.inbound_error(packet, &about, facts.destination),
             // Another protocol is for the box itself: a tunnel, say.
             Look::Unsupported => Decision::Unclaimed,
-            Look::Later => match self.fragments.decided(&key, now.tick) {
+            Look::Later => match self.fragments.decided(&key(), now.tick) {
                 Some(decision) => decision,
-                None => return Outcome::Early(key),
+                None => return Outcome::Early(key()),
             },
             Look::Session(segment) => self.decide_inbound(place, &segment, now),
         };
         if facts.fragment && facts.look.has_ports() {
-            self.fragments.decide(key, decision, now.tick);
+            self.fragments.decide(key(), decision, now.tick);
         }
         let (host, port) = match decision {
             Decision::Inbound((host, port)) => (host, port),

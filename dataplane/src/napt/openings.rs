@@ -20,20 +20,24 @@ impl Rate {
 /// A budget that fills with time, as the one number that it takes: when it will be
 /// full again, in nanoseconds since the clock's start. Neither a look nor a use
 /// divides.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Openings {
     full_at: u64,
 }
 
 impl Openings {
+    /// Whether there is one.
+    pub(super) fn has(&self, rate: &Rate, now: u64) -> bool {
+        self.full_at.saturating_sub(now) <= rate.ahead
+    }
+
     /// Takes one, if there is one.
     pub(super) fn take(&mut self, rate: &Rate, now: u64) -> bool {
-        let full_at = self.full_at.max(now);
-        if full_at - now > rate.ahead {
-            return false;
+        let has = self.has(rate, now);
+        if has {
+            self.full_at = self.full_at.max(now).saturating_add(rate.interval);
         }
-        self.full_at = full_at.saturating_add(rate.interval);
-        true
+        has
     }
 }
 

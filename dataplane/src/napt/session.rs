@@ -7,7 +7,7 @@ use super::blocks::External;
 use super::clock::{Tick, Time};
 use super::flows::{Hashed, Host, Mapping};
 use super::fragments::Decision;
-use super::key::{FlowKey, InboundKey};
+use super::key::{FlowKey, HostKey, InboundKey};
 use super::openings::Openings;
 use super::segment::{Endpoint, Facts, Segment, Transport};
 use super::slab::NONE;
@@ -36,8 +36,7 @@ impl Napt {
 
     /// An identification that no other host behind the external address uses: what
     /// may be fragmented needs one (RFC 7857 §10, RFC 6864 §5.3.1).
-    #[inline]
-    pub(super) fn identification(&mut self, external: External) -> Option<u16> {
+    fn identification(&mut self, external: External) -> Option<u16> {
         let next = self.identifications.get_mut(usize::from(external.place))?;
         *next = next.wrapping_add(1);
         Some(*next)
@@ -65,7 +64,7 @@ impl Napt {
         if !opens {
             return Err(DropReason::NatNoMapping);
         }
-        let owner = self.flows.host(host);
+        let owner = self.flows.host(&key.key.host_key());
         self.admit(owner, now)?;
         let mapped = self.flows.mapping_key(&key.key);
         let mapping = match self.flows.mapping(&mapped) {
@@ -75,14 +74,70 @@ impl Napt {
         self.open_session((mapping, mapped.hash), &key, tcp, From::Inside, now.tick)
     }
 
+    /// The number of the flow of an outbound packet of a host for which none had been
+    /// located: one that the burst has opened meanwhile, or a new one, if that takes
+    /// only what is at hand: a host that is known here, room for one more session, a port
+    /// in its blocks. `None`, and nothing has changed that shows: [`Napt::outbound`]
+    /// gives blocks, takes hosts in, and refuses.
+    pub(super) fn open_at_hand(
+        &mut self,
+        key: &Hashed<FlowKey>,
+        tcp: Option<TcpSegment>,
+        tick: Tick,
+    ) -> Option<u32> {
+        if let Some(flow) = self.flows.flow_out(key) {
+            return Some(flow);
+        }
+        let is_here = self.is_here.as_ref().is_some_and(|here| here(key.key.inside().address));
+        if !is_here || tcp.is_some_and(|tcp| !tcp.opens()) {
+            return None;
+        }
+        let nanos = self.clock.latest().nanos;
+        let mapped = self.flows.mapping_key(&key.key);
+        let known = self.flows.mapping(&mapped);
+        let host = match known {
+            Some(id) => self.flows.mappings.get(id)?.host,
+            None => self.flows.host(&key.key.host_key())?,
+        };
+        let owner = self.flows.hosts.get(host)?;
+        if owner.sessions >= self.config.max_sessions_per_host
+            || !owner.openings.has(&self.rate, nanos)
+            || !self.has_room_for(owner.sessions)
+        {
+            return None;
+        }
+        let mapping = match known {
+            Some(id) => id,
+            None => self.map_at_hand(&mapped, host, tick)?,
+        };
+        let flow = self.flows.insert_flow(mapping, key, mapped.hash, tick)?;
+        if let Some(owner) = self.flows.hosts.get_mut(host) {
+            owner.openings.take(&self.rate, nanos);
+        }
+        self.counters.opened.add(1);
+        Some(flow)
+    }
+
+    /// A mapping to a port of the blocks that the host has.
+    fn map_at_hand(&mut self, key: &Hashed<FlowKey>, host: u32, tick: Tick) -> Option<u32> {
+        if !self.has_places() {
+            return None;
+        }
+        let id = self.insert_unmapped(key, host, tick)?;
+        if !self.map(host, &key.key, id, tick) {
+            self.flows.remove_mapping(id);
+            return None;
+        }
+        Some(id)
+    }
+
     /// Whether a host may open one more session (RFC 6888 REQ-4, REQ-5). What is
     /// there stays whatever is asked for (REQ-11d).
     fn admit(&mut self, host: Option<u32>, now: Time) -> Result<(), DropReason> {
         let Some(host) = host.and_then(|id| self.flows.hosts.get_mut(id)) else {
             return Ok(());
         };
-        let limit = self.config.max_sessions_per_host;
-        if host.sessions >= limit {
+        if host.sessions >= self.config.max_sessions_per_host {
             self.counters.host_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
@@ -90,14 +145,25 @@ impl Napt {
             self.counters.rate_limit.add(1);
             return Err(DropReason::NatHostLimit);
         }
-        // The last quarter of the table is for those who have little.
-        let few = host.sessions < (limit / 4).max(1);
-        let flows = &self.flows.flows;
-        if !few && flows.available() <= flows.capacity() / 4 {
+        let sessions = host.sessions;
+        if !self.has_room_for(sessions) {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         }
         Ok(())
+    }
+
+    /// Whether the table has room for one more session of a host with so many: the last
+    /// quarter of it is for those who have little.
+    fn has_room_for(&self, sessions: u32) -> bool {
+        let few = sessions < (self.config.max_sessions_per_host / 4).max(1);
+        let flows = &self.flows.flows;
+        few || flows.available() > flows.capacity() / 4
+    }
+
+    /// Whether there is a place for a mapping and its first session.
+    fn has_places(&self) -> bool {
+        self.flows.mappings.available() > 0 && self.flows.flows.available() > 0
     }
 
     /// Maps an inside endpoint to a port of one of its host's blocks.
@@ -107,76 +173,70 @@ impl Napt {
         owner: Option<u32>,
         now: Time,
     ) -> Result<u32, DropReason> {
-        if self.flows.mappings.available() == 0 || self.flows.flows.available() == 0 {
+        if !self.has_places() {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         }
         let host = match owner {
             Some(host) => host,
-            None => self.open_host(&key.key.host(), now)?,
+            None => self.open_host(key.key.host_key(), now)?,
         };
-        let mapping = Mapping {
-            key: key.key,
-            host,
-            external: External { address: Ipv4Addr::UNSPECIFIED, port: 0, place: 0 },
-            sessions: 0,
-            kept_until: now.tick,
-        };
-        let Some(id) = self.flows.insert_mapping(mapping, key.hash) else {
+        let Some(id) = self.insert_unmapped(key, host, now.tick) else {
             self.counters.exhausted.add(1);
             return Err(DropReason::NatExhausted);
         };
-        let key = key.key;
-        let wanted = self.beside(&key);
-        let external = match self.map(host, &key, wanted, id, now.tick) {
-            Some(external) => Ok(external),
-            None => self.give_block(host).and_then(|()| {
-                self.map(host, &key, wanted, id, now.tick).ok_or(DropReason::NatExhausted)
-            }),
-        };
-        match (external, self.flows.mappings.get_mut(id)) {
-            (Ok(external), Some(mapping)) => {
-                mapping.external = external;
-                Ok(id)
-            }
-            (external, _) => {
-                self.flows.remove_mapping(id);
-                external.and(Err(DropReason::NatExhausted))
-            }
+        if self.map(host, &key.key, id, now.tick) {
+            return Ok(id);
         }
+        let given = self.give_block(host);
+        if given.is_ok() && self.map(host, &key.key, id, now.tick) {
+            return Ok(id);
+        }
+        self.flows.remove_mapping(id);
+        given.and(Err(DropReason::NatExhausted))
     }
 
-    fn map(
-        &mut self,
-        host: u32,
-        key: &FlowKey,
-        wanted: Option<External>,
-        id: u32,
-        tick: Tick,
-    ) -> Option<External> {
-        let first = self.flows.hosts.get(host)?.first_block;
-        self.blocks.map(first, key.transport(), key.port(), wanted, id, tick)
+    /// A mapping that has no port yet.
+    fn insert_unmapped(&mut self, key: &Hashed<FlowKey>, host: u32, tick: Tick) -> Option<u32> {
+        let nowhere = External { address: Ipv4Addr::UNSPECIFIED, port: 0, place: 0 };
+        let mapping =
+            Mapping { key: key.key, host, external: nowhere, sessions: 0, kept_until: tick };
+        self.flows.insert_mapping(mapping, key.hash)
+    }
+
+    /// Gives a mapping a free port of its host's blocks, if there is one.
+    fn map(&mut self, host: u32, key: &FlowKey, id: u32, tick: Tick) -> bool {
+        let Some(first) = self.flows.hosts.get(host).map(|host| host.first_block) else {
+            return false;
+        };
+        let wanted = self.beside(key);
+        let (transport, port) = (key.transport(), key.port());
+        let external = self.blocks.map(first, transport, port, wanted, id, tick);
+        match (external, self.flows.mappings.get_mut(id)) {
+            (Some(external), Some(mapping)) => {
+                mapping.external = external;
+                true
+            }
+            _ => false,
+        }
     }
 
     /// The external port behind the one that the inside port before this one has: a
     /// pair of RTP and RTCP stays one (RFC 4787 §4.2.3).
     fn beside(&self, key: &FlowKey) -> Option<External> {
-        if key.transport() != Transport::Udp || key.port() & 1 == 0 {
-            return None;
-        }
-        let before = key.with_port(key.port().checked_sub(1)?);
+        let before = key.before()?;
         let mapping = self.flows.mapping(&self.flows.hashed(before))?;
         let external = self.flows.mappings.get(mapping)?.external;
         Some(External { port: external.port.checked_add(1)?, ..external })
     }
 
     /// Takes a host in with its first block, at the address that has most left.
-    fn open_host(&mut self, key: &InsideHost, now: Time) -> Result<u32, DropReason> {
+    fn open_host(&mut self, key: HostKey, now: Time) -> Result<u32, DropReason> {
         let mut openings = Openings::default();
         openings.take(&self.rate, now.nanos);
         let host = self.blocks.emptiest().and_then(|address| {
             self.flows.insert_host(Host {
-                key: *key,
+                key,
                 address,
                 first_block: NONE,
                 blocks: 0,
@@ -210,7 +270,7 @@ impl Napt {
             return Err(DropReason::NatExhausted);
         };
         (host.first_block, host.blocks) = (block, host.blocks + 1);
-        let key = host.key;
+        let key = host.key.host();
         self.counters.given.add(1);
         self.record(&key, block, true);
         Ok(())

@@ -5,14 +5,19 @@
 //!
 //! Each stage reads what the one before has asked for, and asks for what the next
 //! will read. The last does to packet, session and counters what [`Napt::outbound`]
-//! and [`Napt::inbound`] do, or nothing at all: then those are for the packet, and
-//! find in the cache what they need to open a session.
+//! and [`Napt::inbound`] do, or nothing at all: then those are for the packet.
+//!
+//! A host that is known and has a port left opens its further sessions here, too. Its
+//! first packet, what takes a block more or is refused, and what comes from outside
+//! uninvited goes the general way; so does, where several cores share a NAPT, the first
+//! packet of a host whose state is on another one.
 
 use std::time::Instant;
 
 use homeport_wire::{MacAddress, TenantId};
 
 use super::clock::Tick;
+use super::flows::Hashed;
 use super::key::{FlowKey, InboundKey};
 use super::segment::{Side, Transport};
 use super::slab::NONE;
@@ -30,7 +35,7 @@ pub(crate) struct Probe {
 #[derive(Clone, Copy, Debug)]
 enum Key {
     Outbound(FlowKey),
-    Inbound(InboundKey, Transport),
+    Inbound(InboundKey),
 }
 
 impl Napt {
@@ -52,11 +57,10 @@ impl Napt {
         station: Option<MacAddress>,
     ) -> Option<Probe> {
         let ends = plain::read(packet, Side::Source)?;
-        if self.is_untranslated(ends.destination.address) {
+        if self.is_untranslated(ends.destination) {
             return None;
         }
-        let host = InsideHost { tenant, address: ends.source.address, station };
-        let key = FlowKey::new(&host, ends.transport, ends.source.port, ends.destination);
+        let key = FlowKey::of_plain(&ends, tenant, station);
         let hash = self.flows.hash(&key);
         self.flows.outbound.prefetch(hash);
         Some(Probe { key: Key::Outbound(key), hash, flow: NONE })
@@ -68,10 +72,10 @@ impl Napt {
     #[inline]
     pub(crate) fn probe_inbound(&self, packet: &[u8]) -> Option<Probe> {
         let ends = plain::read(packet, Side::Destination)?;
-        let key = InboundKey::new(ends.destination, ends.source, ends.transport);
+        let key = InboundKey::of_plain(&ends);
         let hash = self.flows.hash(&key);
         self.flows.inbound.prefetch(hash);
-        Some(Probe { key: Key::Inbound(key, ends.transport), hash, flow: NONE })
+        Some(Probe { key: Key::Inbound(key), hash, flow: NONE })
     }
 
     /// Finds the number of the packet's flow.
@@ -79,7 +83,7 @@ impl Napt {
     pub(crate) fn locate(&self, probe: &mut Probe) {
         let table = match probe.key {
             Key::Outbound(_) => &self.flows.outbound,
-            Key::Inbound(..) => &self.flows.inbound,
+            Key::Inbound(_) => &self.flows.inbound,
         };
         match (table.find(probe.hash, |_| true), &probe.key) {
             (Some(flow), _) => {
@@ -87,23 +91,27 @@ impl Napt {
                 self.flows.flows.prefetch(flow);
             }
             (None, Key::Outbound(key)) => self.flows.prefetch_opening(key),
-            (None, Key::Inbound(..)) => {}
+            (None, Key::Inbound(_)) => {}
         }
     }
 
     /// Translates the packet that `probe` is about, unchanged since, at the time of
     /// [`Napt::tick`]: the inside host that it is from, or for. `None`, and nothing
     /// has changed: it takes [`Napt::outbound`] or [`Napt::inbound`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn translate_located(
         &mut self,
         packet: &mut [u8],
         probe: &Probe,
         now: Tick,
     ) -> Option<InsideHost> {
-        let flow = self.flows.flows.get_mut(probe.flow)?;
         match &probe.key {
             Key::Outbound(key) => {
+                let number = match probe.flow {
+                    NONE => self.open_located(packet, key, probe.hash, now)?,
+                    number => number,
+                };
+                let flow = self.flows.flows.get_mut(number)?;
                 // Another flow with this tag, or in this place by now.
                 if flow.key != *key {
                     return None;
@@ -112,28 +120,35 @@ impl Napt {
                 let tcp = if transport == Transport::Tcp { plain::tcp(packet) } else { None };
                 flow.refresh(tcp, From::Inside, &self.lifetimes, now);
                 let external = flow.external;
-                let identification =
-                    if plain::keeps_whole(packet) { None } else { self.identification(external) };
-                let source = external.endpoint();
-                plain::rewrite(packet, Side::Source, source, transport, identification);
+                let next = self.identifications.get_mut(usize::from(external.place));
+                plain::rewrite(packet, Side::Source, external.endpoint(), transport, next);
                 self.counters.translated_out.add(1);
                 Some(key.host())
             }
-            Key::Inbound(key, transport) => {
+            Key::Inbound(key) => {
+                let flow = self.flows.flows.get_mut(probe.flow)?;
                 if flow.inbound_key() != *key {
                     return None;
                 }
-                let tcp = if *transport == Transport::Tcp { plain::tcp(packet) } else { None };
+                let transport = flow.key.transport();
+                let tcp = if transport == Transport::Tcp { plain::tcp(packet) } else { None };
                 if tcp.is_some() || self.config.inbound_refresh {
                     flow.refresh(tcp, From::Outside, &self.lifetimes, now);
                 }
-                let inside = flow.key.inside();
-                let host = flow.key.host();
-                plain::rewrite(packet, Side::Destination, inside, *transport, None);
+                let (inside, host) = (flow.key.inside(), flow.key.host());
+                plain::rewrite(packet, Side::Destination, inside, transport, None);
                 self.counters.translated_in.add(1);
                 Some(host)
             }
         }
+    }
+
+    /// The number of the flow that a packet opens which is of none.
+    #[inline(never)]
+    fn open_located(&mut self, packet: &[u8], key: &FlowKey, hash: u64, now: Tick) -> Option<u32> {
+        let is_tcp = key.transport() == Transport::Tcp;
+        let tcp = if is_tcp { Some(plain::tcp(packet)?) } else { None };
+        self.open_at_hand(&Hashed { key: *key, hash }, tcp, now)
     }
 }
 

@@ -111,7 +111,7 @@ impl Napt {
             }
             self.blocks.set_next(before, next);
         }
-        let (key, left) = (host.key, host.blocks);
+        let (key, left) = (host.key.host(), host.blocks);
         self.counters.taken_back.add(1);
         self.record(&key, block, false);
         if left == 0 {

@@ -170,6 +170,14 @@ fn host(number: u8) -> InsideHost {
     InsideHost { tenant: TenantId(u32::from(number / 3)), address, station }
 }
 
+fn source(ends: &plain::Ends) -> Endpoint {
+    Endpoint { address: ends.source, port: (ends.ports >> 16) as u16 }
+}
+
+fn destination(ends: &plain::Ends) -> Endpoint {
+    Endpoint { address: ends.destination, port: ends.ports as u16 }
+}
+
 fn remote(number: u8, transport: Transport, asks: bool) -> Endpoint {
     let port = if transport == Transport::IcmpQuery && asks { 0 } else { 50 + u16::from(number) };
     Endpoint { address: Ipv4Addr::new(198, 51, 100, 7 + number / 2), port }
@@ -318,7 +326,7 @@ proptest! {
                     && let Outcome::Translated(_) = outcome
                     && let Some(ends) = plain::read(&travel.bytes, Side::Source)
                 {
-                    seen.push((ends.source, ends.transport));
+                    seen.push((source(&ends), ends.transport));
                 }
             }
             prop_assert_eq!(log(&mut staged), log(&mut plain));
@@ -349,9 +357,9 @@ fn sessions_are_translated_in_stages_once_they_are_open() {
         let mut first = shape.between(from, to, true);
         assert_eq!(napt.outbound(&mut first, &owner, now), Outcome::Translated(()));
         let again = passes(&mut napt, &shape, Some(owner), (from, to), true).unwrap();
-        let external = plain::read(&again, Side::Source).unwrap().source;
+        let external = source(&plain::read(&again, Side::Source).unwrap());
         let back = passes(&mut napt, &shape, None, (to, external), false).unwrap();
-        assert_eq!(plain::read(&back, Side::Destination).unwrap().destination, from);
+        assert_eq!(destination(&plain::read(&back, Side::Destination).unwrap()), from);
         // Nobody else's.
         let other = InsideHost { station: None, ..owner };
         assert_eq!(passes(&mut napt, &shape, Some(other), (from, to), true), None);
@@ -395,4 +403,97 @@ fn a_number_that_has_passed_to_another_session_is_nobodys() {
     assert_eq!(napt.outbound(&mut packet(4002), &owner, now), Outcome::Translated(()));
     assert_eq!(napt.flows.flows.get(probe.flow).map(|flow| flow.key.port()), Some(4002));
     assert_eq!(napt.translate_located(&mut packet(4000), &probe, tick), None);
+}
+
+/// A NAPT that has known a host since it opened a session from port 4000, and the time.
+fn with_a_known_host(config: NaptConfig, cores: (u32, u32)) -> (Napt, Instant) {
+    let mut napt = Napt::new(config, 0, [3, 4], cores);
+    let now = Instant::now();
+    let mut first = from_port(4000, &Shape::plain(Transport::Udp));
+    assert_eq!(napt.outbound(&mut first, &host(0), now), Outcome::Translated(()));
+    (napt, now)
+}
+
+/// A packet of the known host.
+fn from_port(port: u16, shape: &Shape) -> Vec<u8> {
+    let from = Endpoint { address: host(0).address, port };
+    shape.between(from, remote(0, shape.transport, true), true)
+}
+
+/// Sends a burst in stages: who of it got through.
+fn burst(napt: &mut Napt, packets: &mut [Vec<u8>], now: Instant) -> Vec<bool> {
+    let InsideHost { tenant, station, .. } = host(0);
+    let tick = napt.tick(now);
+    let probe = |napt: &Napt, packet: &Vec<u8>| {
+        let mut probe = napt.probe_outbound(packet, tenant, station).unwrap();
+        napt.locate(&mut probe);
+        probe
+    };
+    let probes: Vec<_> = packets.iter().map(|packet| probe(napt, packet)).collect();
+    let all = packets.iter_mut().zip(&probes);
+    all.map(|(packet, probe)| napt.translate_located(packet, probe, tick).is_some()).collect()
+}
+
+/// A host that is known opens its further sessions in stages; packets of one that come
+/// in one burst share it.
+#[test]
+fn a_known_host_opens_sessions_in_stages_and_each_once() {
+    let both = Dependence::EndpointIndependent;
+    for transport in [Transport::Udp, Transport::Tcp, Transport::IcmpQuery] {
+        let (mut napt, now) = with_a_known_host(config(both, both), (0, 1));
+        let shape = Shape::plain(transport);
+        let mut packets = [4001, 4002, 4001].map(|port| from_port(port, &shape));
+        assert_eq!(burst(&mut napt, &mut packets, now), [true; 3], "{transport:?}");
+        let [first, other, again] =
+            packets.map(|packet| source(&plain::read(&packet, Side::Source).unwrap()));
+        assert_eq!((first, first == other), (again, false), "{transport:?}");
+        assert_eq!((napt.counters.opened.get(), napt.flows.flows.len()), (3, 3));
+    }
+}
+
+/// What no session may come of opens none here and leaves no trace, whatever the
+/// reason: its refusal is the general way's.
+#[test]
+fn who_may_open_no_session_changes_nothing_in_stages() {
+    let both = Dependence::EndpointIndependent;
+    let nothing_comes_of = |what: &str, config: NaptConfig, shape: &Shape, cores| {
+        let (mut napt, now) = with_a_known_host(config, cores);
+        let before = (state(&napt), napt.flows.mappings.len());
+        let openings = napt.flows.hosts.get(0).unwrap().openings;
+        let packet = from_port(4001, shape);
+        let mut packets = [packet.clone()];
+        assert_eq!(burst(&mut napt, &mut packets, now), [false], "{what}");
+        assert_eq!((state(&napt), napt.flows.mappings.len()), before, "{what}");
+        assert_eq!(napt.flows.hosts.get(0).unwrap().openings, openings, "{what}");
+        assert_eq!(packets, [packet], "{what}");
+    };
+    let (config, udp) = (|| config(both, both), Shape::plain(Transport::Udp));
+    let late = Shape { flags: TcpHeader::ACK, ..Shape::plain(Transport::Tcp) };
+    nothing_comes_of("no first segment", config(), &late, (0, 1));
+    nothing_comes_of("perhaps another core's", config(), &udp, (0, 2));
+    let limited = NaptConfig { max_sessions_per_host: 1, ..config() };
+    nothing_comes_of("as many sessions as it may have", limited, &udp, (0, 1));
+    let slow = NaptConfig { sessions_per_second_per_host: 1, ..config() };
+    nothing_comes_of("too many in a second", slow, &udp, (0, 1));
+    let full = NaptConfig { max_sessions: 1, ..config() };
+    nothing_comes_of("no room", full, &udp, (0, 1));
+    // Of two ports the one of 4000 is taken, and 4001 had the other.
+    let small = NaptConfig { block_size: 2, ..config() };
+    let (mut napt, now) = with_a_known_host(small, (0, 1));
+    let mut packets = [4001, 4002].map(|port| from_port(port, &udp));
+    assert_eq!(burst(&mut napt, &mut packets, now), [true, false], "a block is not given here");
+    assert_eq!((napt.counters.given.get(), napt.flows.mappings.len()), (1, 2));
+}
+
+/// Where cores share a NAPT, a host's sessions are opened in stages by the core that has
+/// its state, and by no other.
+#[test]
+fn a_core_opens_sessions_in_stages_for_its_own_hosts_only() {
+    let both = Dependence::EndpointIndependent;
+    for is_here in [true, false] {
+        let (napt, now) = with_a_known_host(config(both, both), (1, 2));
+        let mut napt = napt.of_hosts(move |address| is_here && address == host(0).address);
+        let mut packets = [from_port(4001, &Shape::plain(Transport::Udp))];
+        assert_eq!(burst(&mut napt, &mut packets, now), [is_here]);
+    }
 }
