@@ -382,6 +382,12 @@ impl Burst {
         self.packets.get_mut(..self.len).unwrap_or_default()
     }
 
+    /// Says that all packets were taken from their places.
+    pub(crate) fn clear(&mut self) {
+        debug_assert!(self.packets.iter().all(Option::is_none), "a packet would be lost");
+        self.len = 0;
+    }
+
     /// The packets, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Packet> {
         self.packets.iter().take(self.len).flatten()

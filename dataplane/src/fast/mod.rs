@@ -17,8 +17,7 @@
 //! general path takes it, in its turn. So what a packet is need be told only once; a
 //! property test sends the same packets through both and compares what comes out.
 //!
-//! What a burst counts is added once for the burst. Packets leave in the order in which
-//! they came; only outer headers may be numbered in another one.
+//! What a burst counts is added once for the burst.
 //!
 //! **Not done:** simultaneous bindings, visitors of a foreign agent, and packets between
 //! two bound nodes go the general way.
@@ -29,6 +28,7 @@ mod next_hop;
 mod translate;
 
 use std::net::Ipv4Addr;
+use std::ops::Range;
 
 use homeport_wire::{IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
@@ -36,6 +36,7 @@ use self::head::Head;
 pub(crate) use self::lane::Lane;
 use self::lane::{Kind, LINK, MINIMAL, Reading, SPECIAL};
 use self::next_hop::NextHops;
+use self::translate::Flows;
 use crate::classify::Tables;
 use crate::forward::Forwarder;
 use crate::napt::{Probe, Tick};
@@ -53,6 +54,7 @@ use crate::tunnel_mtu::MIN_TUNNEL_MTU;
 /// What the fast path remembers from burst to burst.
 pub(crate) struct FastPath {
     next_hops: NextHops,
+    flows: Flows,
     enabled: bool,
     /// How many packets it took so far.
     pub(crate) taken: u64,
@@ -60,7 +62,7 @@ pub(crate) struct FastPath {
 
 impl FastPath {
     pub(crate) fn new(enabled: bool) -> Self {
-        FastPath { next_hops: NextHops::new(), enabled, taken: 0 }
+        FastPath { next_hops: NextHops::new(), flows: vec![None; BURST], enabled, taken: 0 }
     }
 }
 
@@ -135,31 +137,23 @@ pub(crate) fn receive(
     // The general path knows better where visitors are, who speak from every link.
     let visiting = tables.visitors.may_have_any();
     if forwarder.has_napts() && !visiting {
-        let (flows, now) = translate::find(forwarder, burst, lanes, port);
+        let mut flows = std::mem::take(&mut forwarder.fast.flows);
+        let now = translate::find(forwarder, burst, lanes, port, &mut flows);
         let mut act = Act::new(forwarder, tables, visiting);
         let each = lanes.iter().zip(&candidates).zip(&flows);
         act.on_all(burst, each, |act, packet, ((lane, candidate), flow)| match flow {
             Some(flow) => act.translate(packet, lane, flow, now),
             None => act.on(packet, lane, candidate.as_ref()),
         });
-        return act.finish(port);
+        act.finish(port);
+        forwarder.fast.flows = flows;
+        return;
     }
     let mut act = Act::new(forwarder, tables, visiting);
     act.on_all(burst, lanes.iter().zip(&candidates), |act, packet, (lane, candidate)| {
         act.on(packet, lane, candidate.as_ref())
     });
     act.finish(port);
-}
-
-/// How a packet ends here.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// It leaves by this port.
-    By(PortId),
-    /// It was translated for a host inside, and goes on the general way.
-    Inward,
-    /// The general path takes it, as it came.
-    General,
 }
 
 /// The last stage.
@@ -171,8 +165,8 @@ struct Act<'a, 't> {
     sampled: bool,
     /// Whether there may be visitors.
     visiting: bool,
-    /// Whether the packet that was acted on last was translated for a host inside, but
-    /// goes on the general way.
+    /// Whether the packet that is left to the general path was translated for a host
+    /// inside, its tenant's, and only goes on there.
     inward: bool,
     /// The route by a gateway that was taken last, and its way: most packets of a burst
     /// go there.
@@ -197,41 +191,53 @@ impl<'a, 't> Act<'a, 't> {
         each: impl Iterator<Item = T>,
         mut act: impl FnMut(&mut Self, &mut Packet, T) -> Option<PortId>,
     ) {
-        let mut ends = [End::General; BURST];
-        for ((place, lookups), end) in burst.places().iter_mut().zip(each).zip(&mut ends) {
-            let Some(packet) = place else { continue };
-            *end = match act(self, packet, lookups) {
-                Some(port) => End::By(port),
-                None if self.inward => End::Inward,
-                None => End::General,
+        let mut ports = [PortId(0); BURST];
+        let mut taken = 0;
+        for (at, lookups) in each.enumerate() {
+            let (Some(Some(packet)), Some(by)) = (burst.places().get_mut(at), ports.get_mut(at))
+            else {
+                break;
             };
-        }
-        let [first, ..] = ends;
-        let ends = ends.get(..burst.len()).unwrap_or_default();
-        match first {
-            End::By(port) if ends.iter().all(|end| *end == first) => {
-                self.forwarder.output.transmit_all(burst, port);
+            match act(self, packet, lookups) {
+                Some(port) => *by = port,
+                None => {
+                    self.hand_over(burst, taken..at, &ports);
+                    taken = at + 1;
+                    if let Some(packet) = burst.places().get_mut(at).and_then(Option::take) {
+                        self.leave(packet);
+                    }
+                }
             }
-            _ => self.hand_over(burst, ends),
+        }
+        let [first, ..] = ports;
+        let ports_in_use = ports.get(..burst.len()).unwrap_or_default();
+        if taken == 0 && ports_in_use.iter().all(|port| *port == first) {
+            return self.forwarder.output.transmit_all(burst, first);
+        }
+        self.hand_over(burst, taken..burst.len(), &ports);
+        burst.clear();
+    }
+
+    /// Hands packets over to the ports that they leave by.
+    #[inline(never)]
+    fn hand_over(&mut self, burst: &mut Burst, which: Range<usize>, ports: &[PortId; BURST]) {
+        let places = burst.places().get_mut(which.clone()).unwrap_or_default();
+        for (place, port) in places.iter_mut().zip(ports.get(which).unwrap_or_default()) {
+            if let Some(packet) = place.take() {
+                self.forwarder.output.transmit(packet, *port);
+            }
         }
     }
 
-    /// Hands packets over one by one.
+    /// Leaves a packet to the general path.
     #[inline(never)]
-    fn hand_over(&mut self, burst: &mut Burst, ends: &[End]) {
-        for (packet, end) in burst.drain().zip(ends) {
-            match *end {
-                End::By(port) => self.forwarder.output.transmit(packet, port),
-                End::Inward => {
-                    let tenant = packet.tenant;
-                    self.forwarder.forward_inward(self.tables, packet, tenant);
-                }
-                End::General => {
-                    self.counts.general += 1;
-                    general(self.forwarder, self.tables, packet);
-                }
-            }
+    fn leave(&mut self, packet: Packet) {
+        if std::mem::take(&mut self.inward) {
+            let tenant = packet.tenant;
+            return self.forwarder.forward_inward(self.tables, packet, tenant);
         }
+        self.counts.general += 1;
+        general(self.forwarder, self.tables, packet);
     }
 
     /// Counts what the burst has done.
@@ -252,7 +258,6 @@ impl<'a, 't> Act<'a, 't> {
         flow: &(usize, Probe),
         now: Tick,
     ) -> Option<PortId> {
-        self.inward = false;
         if lane.kind == Kind::Plain {
             let way = self.translate_out(packet, lane, flow, now);
             return way.or_else(|| self.on(packet, lane, None));

@@ -12,44 +12,52 @@ use crate::packet::{BURST, Burst};
 /// The flow that a packet may belong to, and the number of its NAPT.
 pub(super) type Flow = Option<(usize, Probe)>;
 
+/// The flows of a burst, kept from burst to burst so that their memory is.
+pub(super) type Flows = Vec<Flow>;
+
 /// Looks for the flows of a burst that came in by `port`: of what goes from the inside
 /// of a NAPT to the outside, and of what comes back. The general path knows better
 /// where visitors are, who speak from every link.
 pub(super) fn find(
     forwarder: &mut Forwarder,
-    burst: &Burst,
+    burst: &mut Burst,
     lanes: &[Lane],
     port: PortId,
-) -> ([Flow; BURST], Tick) {
-    let mut flows = [const { None }; BURST];
+    flows: &mut Flows,
+) -> Tick {
     let (napts, now) = forwarder.napts_now();
     let inside = napts.iter().position(|napt| napt.config().inside.contains(&port));
-    for ((packet, lane), flow) in burst.iter().zip(lanes).zip(&mut flows) {
-        let bytes = packet.bytes().get(LINK..).unwrap_or_default();
-        let bytes = bytes.get(..usize::from(lane.head.total_len)).unwrap_or_default();
-        *flow = match lane.kind {
-            Kind::Plain => inside.and_then(|number| {
-                let probe = napts.get(number)?.probe_outbound(bytes, lane.tenant, None)?;
-                Some((number, probe))
-            }),
-            Kind::Local => {
-                let to = Ipv4Addr::from_bits(lane.head.destination);
-                let number = napts.iter().position(|napt| napt.is_external(to));
-                // From inside, it is a hairpin.
-                number.filter(|_| inside.is_none()).and_then(|number| {
-                    let probe = napts.get(number)?.probe_inbound(bytes)?;
-                    Some((number, probe))
-                })
+    flows.resize(BURST, None);
+    for ((place, lane), flow) in burst.places().iter().zip(lanes).zip(flows.iter_mut()) {
+        *flow = None;
+        let Some(packet) = place else { continue };
+        let end = LINK + usize::from(lane.head.total_len);
+        let Some(bytes) = packet.bytes().get(LINK..end) else { continue };
+        match lane.kind {
+            Kind::Plain => {
+                let Some(number) = inside else { continue };
+                let Some(napt) = napts.get(number) else { continue };
+                let probe = napt.probe_outbound(bytes, lane.tenant, None);
+                *flow = probe.map(|probe| (number, probe));
             }
-            Kind::Destination | Kind::Tunnelled | Kind::General => None,
-        };
+            // From inside, it is a hairpin.
+            Kind::Local if inside.is_none() => {
+                let to = Ipv4Addr::from_bits(lane.head.destination);
+                let mut numbered = napts.iter().enumerate();
+                let Some((number, napt)) = numbered.find(|(_, napt)| napt.is_external(to)) else {
+                    continue;
+                };
+                *flow = napt.probe_inbound(bytes).map(|probe| (number, probe));
+            }
+            Kind::Local | Kind::Destination | Kind::Tunnelled | Kind::General => {}
+        }
     }
     for (number, probe) in flows.iter_mut().flatten() {
         if let Some(napt) = napts.get(*number) {
             napt.locate(probe);
         }
     }
-    (flows, now)
+    now
 }
 
 /// Translates a packet of a flow that was found; `None`, and nothing changed, when it
