@@ -44,6 +44,8 @@ const SPI: Spi = Spi(256);
 const SEED: [u64; 2] = [0x5eed, 0x5eed];
 /// Requests signed at a time.
 const BATCH: usize = 1 << 15;
+/// Requests that are looked at together, as the event loop does.
+const TOGETHER: usize = 16;
 /// Virtual time between two requests: half a million in a second.
 const PACE_NANOS: u64 = 2_000;
 
@@ -112,6 +114,20 @@ pub fn in_process(nodes: usize, seconds: f64) -> anyhow::Result<Figures> {
     figures.renewals_per_second =
         if renewals == 0 { 0.0 } else { renewals as f64 / renewal_seconds };
     Ok(figures)
+}
+
+/// Registers each of `nodes` nodes once, and so many times more, whatever time that
+/// takes: for counting instructions.
+///
+/// # Errors
+/// As [`in_process`].
+pub fn rounds(nodes: usize, renewals: usize) -> anyhow::Result<()> {
+    let nodes = nodes.clamp(1, MAX_NODES);
+    let mut bench = Bench::new(nodes, nodes);
+    for _ in 0..=renewals {
+        bench.each_batch(nodes, |_, _| true)?;
+    }
+    bench.check_bound(nodes)
 }
 
 /// Registers each of `bindings` nodes once, and `renewals` times more, and says what
@@ -238,6 +254,23 @@ struct Signed {
     bytes: [u8; 64],
 }
 
+impl Signed {
+    fn datagram(&self) -> Datagram<'_> {
+        Datagram {
+            tenant: TENANT,
+            port: PortId(0),
+            source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
+            destination_mac: MacAddress([2, 0, 0, 0, 0, 2]),
+            source: care_of_address(self.number as usize),
+            destination: HOME_AGENT,
+            source_port: 434,
+            destination_port: 434,
+            ttl: 64,
+            payload: self.bytes.get(..usize::from(self.len)).unwrap_or_default(),
+        }
+    }
+}
+
 struct Bench {
     agent: Agent,
     installer: Installer,
@@ -347,35 +380,35 @@ impl Bench {
     /// What is measured.
     fn register(&mut self) {
         let requests = std::mem::take(&mut self.requests);
-        for signed in &requests {
-            let now = now(self.sequence);
-            self.sequence += 1;
-            let datagram = Datagram {
-                tenant: TENANT,
-                port: PortId(0),
-                source_mac: MacAddress([2, 0, 0, 0, 0, 1]),
-                destination_mac: MacAddress([2, 0, 0, 0, 0, 2]),
-                source: care_of_address(signed.number as usize),
-                destination: HOME_AGENT,
-                source_port: 434,
-                destination_port: 434,
-                ttl: 64,
-                payload: signed.bytes.get(..usize::from(signed.len)).unwrap_or_default(),
-            };
-            self.agent.handle_datagram(&datagram, now);
-            while let Some(action) = self.agent.poll_action() {
-                if self.installer.apply(&action) {
-                    continue;
+        for together in requests.chunks(TOGETHER) {
+            for signed in together {
+                let datagram = signed.datagram();
+                if let Some(home_address) = self.agent.prepare(&datagram) {
+                    self.installer.prepare(datagram.tenant, home_address);
                 }
-                if let Action::Transmit(packet) = action
-                    && let Ok(injection) = inject::transmit(&packet, |_| None)
-                {
-                    self.replies += 1;
-                    self.reply_bytes += injection.bytes.len() as u64;
-                }
+            }
+            for signed in together {
+                let now = now(self.sequence);
+                self.sequence += 1;
+                self.agent.handle_datagram(&signed.datagram(), now);
+                self.do_actions();
             }
         }
         self.requests = requests;
+    }
+
+    fn do_actions(&mut self) {
+        while let Some(action) = self.agent.poll_action() {
+            if self.installer.apply(&action) {
+                continue;
+            }
+            if let Action::Transmit(packet) = action
+                && let Ok(injection) = inject::transmit(&packet, |_| None)
+            {
+                self.replies += 1;
+                self.reply_bytes += injection.bytes.len() as u64;
+            }
+        }
     }
 
     /// Every reply was an acceptance, and every node is bound and in the table.

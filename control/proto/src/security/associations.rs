@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::hash::BuildHasher;
+use core::hint::black_box;
 use core::net::Ipv4Addr;
 
 use foldhash::fast::FixedState;
@@ -66,6 +67,12 @@ impl SecurityAssociations {
     ) -> Option<MobilitySecurityAssociation> {
         let nodes = &self.mobile_nodes;
         nodes.of(home_address).find(|entry| entry.spi == spi).map(|entry| nodes.association(entry))
+    }
+
+    /// Brings a node's first association into the processor's cache.
+    pub(crate) fn prepare(&self, home_address: Ipv4Addr) {
+        let first = self.mobile_nodes.of(home_address).next();
+        black_box(first.map(|entry| entry.spi));
     }
 
     /// The longest lifetime that the node may be granted under an SPI, beside what
