@@ -9,7 +9,12 @@ fn main() -> anyhow::Result<()> {
         println!("{:?}", end_to_end(10_000, seconds)?);
     }
     for factor in [1.0, 2.0, 5.0, 10.0] {
-        println!("{factor}x {:?}", storm(10_000, factor, seconds)?);
+        let found = storm(10_000, factor, seconds)?;
+        println!(
+            "{factor}x: offered {:.1} times, accepted {:.2} of the peak: {found:?}",
+            found.offered_per_s / found.peak_per_s,
+            found.accepted_per_s / found.peak_per_s
+        );
     }
     Ok(())
 }

@@ -381,11 +381,13 @@ impl Bench {
     fn register(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for together in requests.chunks(TOGETHER) {
-            for signed in together {
-                let datagram = signed.datagram();
-                if let Some(home_address) = self.agent.prepare(&datagram) {
-                    self.installer.prepare(datagram.tenant, home_address);
-                }
+            let mut foreseen = [None; TOGETHER];
+            for (signed, place) in together.iter().zip(&mut foreseen) {
+                *place = self.agent.foresee(&signed.datagram());
+            }
+            for foreseen in foreseen.iter().flatten() {
+                self.agent.prepare(foreseen);
+                self.installer.prepare(foreseen.tenant(), foreseen.home_address());
             }
             for signed in together {
                 let now = now(self.sequence);

@@ -42,7 +42,7 @@ use homeport_proto::{Lifetime, MacAddress, NtpTime, PortId};
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
 
-use self::generator::{FRAME_LEN, Frame, Generator, Pace, Plan, Tally};
+use self::generator::{FRAME_LEN, Frame, Generator, LOST_AFTER, Pace, Plan, Tally};
 
 mod generator;
 
@@ -52,12 +52,12 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 const FIRST_HOME_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// Where the nodes are: each has an address of its own.
-const FIRST_CARE_OF_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+const FIRST_CARE_OF_ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const SPI: Spi = Spi(0x100);
 const KEY: [u8; 16] = *b"sixteen bytes...";
 
 /// The most nodes: as many as there are addresses for.
-pub const MAX_NODES: usize = 1_000_000;
+pub const MAX_NODES: usize = 4_000_000;
 
 /// How often a bound node renews in a storm, and its lifetime: where three renewals
 /// in a row are shed, it expires.
@@ -140,12 +140,18 @@ pub fn end_to_end(nodes: usize, seconds: f64) -> Result<Figures> {
 /// # Errors
 /// As [`end_to_end`].
 pub fn storm(nodes: usize, factor: f64, seconds: f64) -> Result<StormFigures> {
-    let (peak, _) = storm_run(nodes, Pace::Window(WINDOW), seconds)?;
+    let nodes = nodes.clamp(1, MAX_NODES / 2);
+    // More than a control core can take in the time.
+    let new = ((seconds * 500_000.0) as usize).min(MAX_NODES - nodes);
+    let (peak, _) = storm_run(nodes, new, Pace::Window(WINDOW), seconds)?;
     let rate = |tally: &Tally| (tally.accepted + tally.renewals_accepted) as f64 / tally.seconds;
     let peak_per_s = rate(&peak);
     let renewals = peak.renewals_sent as f64 / peak.seconds;
     let pace = Pace::Rate((factor * peak_per_s - renewals).max(0.0));
-    let (mut tally, counters) = storm_run(nodes, pace, seconds)?;
+    // And all that wait for an answer, or for their next request.
+    let waiting = factor * LOST_AFTER.as_secs_f64();
+    let new = ((seconds * 1.5 + waiting) * peak_per_s) as usize;
+    let (mut tally, counters) = storm_run(nodes, new.min(MAX_NODES - nodes), pace, seconds)?;
     Ok(StormFigures {
         peak_per_s,
         offered_per_s: (tally.sent + tally.renewals_sent) as f64 / tally.seconds,
@@ -158,11 +164,8 @@ pub fn storm(nodes: usize, factor: f64, seconds: f64) -> Result<StormFigures> {
     })
 }
 
-fn storm_run(nodes: usize, pace: Pace, seconds: f64) -> Result<(Tally, Counters)> {
-    let nodes = nodes.clamp(1, MAX_NODES / 2);
+fn storm_run(nodes: usize, new: usize, pace: Pace, seconds: f64) -> Result<(Tally, Counters)> {
     let rounds = (seconds / RENEWAL_INTERVAL.as_secs_f64()).ceil() as usize;
-    // More than a control core can take in the time.
-    let new = ((seconds * 400_000.0) as usize).min(MAX_NODES - nodes);
     let plan = Plan {
         first: FIRST_HOME_ADDRESS,
         bind: sign(0..nodes, 0..1, STORM_LIFETIME),
@@ -313,7 +316,7 @@ fn sign(
 ) -> Vec<Frame> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = NtpTime::from_unix(since_epoch + Duration::from_secs(120)).0;
-    let association = association();
+    let association = association().ready();
     rounds
         .flat_map(|round| nodes.clone().map(move |node| (round, node)))
         // A millisecond is 2³² / 1,000 of a timestamp's units.

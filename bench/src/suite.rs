@@ -16,7 +16,7 @@ use crate::measure::{Cores, Measured, run};
 use crate::plan::Plan;
 use crate::progress::{OfBox, Steps};
 use crate::report::{Memory, Point, Registrations, Report, Spread, Yardstick};
-use crate::{latency, ports, registrations, scaling, storm, tables, yardstick};
+use crate::{latency, ports, registrations, scaling, storm, subscribers, tables, yardstick};
 
 /// On a machine that is busy with other things, a quick measurement begins no further
 /// part after so long.
@@ -72,7 +72,7 @@ impl Suite {
         let programmes: Vec<Vec<Phase>> =
             boxes.iter().map(|(entries, family)| self.plan.programme(*family, *entries)).collect();
         let phases: usize = programmes.iter().map(Vec::len).sum();
-        let further = if self.points_only { 0 } else { 10 };
+        let further = if self.points_only { 0 } else { 11 };
         let steps = Steps::new(phases as u64 + further);
         let mut report = Report {
             machine: Machine::this(),
@@ -212,7 +212,7 @@ impl Suite {
             },
         );
         part("storm", "a storm of registrations", report, &mut |report| {
-            let (nodes, seconds) = if self.quick { (10_000, 1.0) } else { (50_000, 8.0) };
+            let (nodes, seconds) = if self.quick { (10_000, 1.0) } else { (50_000, 4.0) };
             let found = storm::storm(nodes, 10.0, seconds)?;
             report.more.insert(
                 "storm",
@@ -232,6 +232,13 @@ impl Suite {
                     "shed_by_age": found.shed.2,
                 }),
             );
+            Ok(())
+        });
+        part("subscribers", "a million subscribers", report, &mut |report| {
+            let runs = if self.quick { 1 } else { 5 };
+            let seconds = (0..runs).map(|_| subscribers::load(1_000_000));
+            let seconds = Spread::of(seconds.collect::<Result<Vec<_>>>()?);
+            report.more.insert("subscribers", json!({ "nodes": 1_000_000, "seconds": seconds }));
             Ok(())
         });
         part("yardstick", "dpdk-testpmd over net_null", report, &mut |report| {

@@ -178,10 +178,19 @@ impl HomeAgent {
         Some(result)
     }
 
+    /// Where the association and the record of a node are likely to be.
+    pub(crate) fn foresee(&self, home_address: Ipv4Addr) -> [Option<u32>; 2] {
+        [self.config.security.guess(home_address), self.nodes.guess(home_address)]
+    }
+
     /// Brings what is known of a node into the processor's cache.
-    pub(crate) fn prepare(&self, home_address: Ipv4Addr) {
-        self.config.security.prepare(home_address);
-        self.nodes.prepare(home_address);
+    pub(crate) fn prepare(&self, [association, node]: [Option<u32>; 2]) {
+        if let Some(place) = association {
+            self.config.security.prepare(place);
+        }
+        if let Some(number) = node {
+            self.nodes.prepare(number);
+        }
     }
 
     /// Whether a datagram to `destination` that came in on `port` may be a

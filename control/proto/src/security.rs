@@ -171,7 +171,9 @@ impl HmacMd5Key {
 /// The MD5 of one block, which led to `state`, with `data` behind it.
 fn md5_behind_a_block(mut state: [u32; 4], data: &[u8]) -> [u8; 16] {
     let (blocks, rest) = data.as_chunks::<MD5_BLOCK>();
-    compress(&mut state, blocks);
+    if !blocks.is_empty() {
+        compress(&mut state, blocks);
+    }
     // RFC 1321 §3.1, §3.2: a one bit, zeros, and the length in bits.
     let mut tail = [0; 2 * MD5_BLOCK];
     // A block has room for them always.
@@ -449,6 +451,26 @@ mod tests {
         association.algorithm = Algorithm::KeyedMd5;
         assert!(!association.verify(b"covered", &[]));
         assert!(!association.verify(b"covered", &[0; 16]));
+    }
+
+    #[test]
+    fn an_authenticator_that_differs_in_a_bit_or_in_length_is_wrong() {
+        use Algorithm::{HmacMd5, HmacSha1, HmacSha256, KeyedMd5};
+        for algorithm in [HmacMd5, KeyedMd5, HmacSha1, HmacSha256] {
+            let association = association(algorithm, b"key").ready();
+            let right = association.authenticator(b"covered");
+            assert!(association.verify(b"covered", right.as_bytes()));
+            for bit in 0..right.as_bytes().len() * 8 {
+                let mut wrong = right.as_bytes().to_vec();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(!association.verify(b"covered", &wrong), "{algorithm:?}, bit {bit}");
+            }
+            for len in 0..right.as_bytes().len() {
+                assert!(!association.verify(b"covered", &right.as_bytes()[..len]));
+            }
+            let longer = [right.as_bytes(), &[0]].concat();
+            assert!(!association.verify(b"covered", &longer));
+        }
     }
 
     #[test]

@@ -51,12 +51,13 @@ impl EventLoop {
                 Err(reason) => *self.counts.bad_punts.entry(reason).or_default() += 1,
             }
         }
-        for (header, punted) in waiting.iter().flatten() {
-            if let Some(datagram) = datagram(header, punted)
-                && let Some(home_address) = self.agent.prepare(&datagram)
-            {
-                self.installer.prepare(datagram.tenant, home_address);
-            }
+        let mut foreseen = [None; BATCH];
+        for ((header, punted), place) in waiting.iter().flatten().zip(&mut foreseen) {
+            *place = datagram(header, punted).and_then(|one| self.agent.foresee(&one));
+        }
+        for foreseen in foreseen.iter().flatten() {
+            self.agent.prepare(foreseen);
+            self.installer.prepare(foreseen.tenant(), foreseen.home_address());
         }
         for (header, punted) in waiting.iter().flatten() {
             self.take_punt(header, punted, now);

@@ -457,9 +457,15 @@ impl NodeList {
         self.find(home_address).and_then(|number| self.get(number))
     }
 
-    /// Brings a node's record into the processor's cache, as far as it is small.
-    pub(super) fn prepare(&self, home_address: Ipv4Addr) {
-        if let Some(node) = self.of(home_address) {
+    /// The number that the index has for a node, or for one that looks like it there:
+    /// no record is looked at.
+    pub(super) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
+        self.index.find(hash(home_address), |_| true).copied()
+    }
+
+    /// Brings a record into the processor's cache, as far as it is small.
+    pub(super) fn prepare(&self, number: u32) {
+        if let Some(node) = self.get(number) {
             // One word of each of its cache lines.
             black_box((node.more.is_some(), node.timestamps.count(), node.is_bound(), node.next));
         }

@@ -69,10 +69,15 @@ impl SecurityAssociations {
         nodes.of(home_address).find(|entry| entry.spi == spi).map(|entry| nodes.association(entry))
     }
 
-    /// Brings a node's first association into the processor's cache.
-    pub(crate) fn prepare(&self, home_address: Ipv4Addr) {
-        let first = self.mobile_nodes.of(home_address).next();
-        black_box(first.map(|entry| entry.spi));
+    /// The place that the index has for a node's first association, or for one that
+    /// looks like it there: no association is looked at.
+    pub(crate) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
+        self.mobile_nodes.index.find(hash(home_address), |_| true).copied()
+    }
+
+    /// Brings an association into the processor's cache.
+    pub(crate) fn prepare(&self, place: u32) {
+        black_box(self.mobile_nodes.entry(place).map(|entry| entry.spi));
     }
 
     /// The longest lifetime that the node may be granted under an SPI, beside what
