@@ -188,6 +188,7 @@ impl Suite {
                     "new_per_s": found.new_per_second.round(),
                     "renewals_per_s": found.renewals_per_second.round(),
                     "slowest_batch_per_s": found.slowest_batch_per_second.round(),
+                    "per_cpu_second": found.per_cpu_second.round(),
                     "registrations": found.registrations,
                 }),
             );

@@ -126,6 +126,8 @@ pub fn targets(report: &Report) -> Vec<Target> {
     targets.push(Target::at_most("a million subscribers loaded".into(), 3.0, loaded, "s"));
     let storm = |key: &str| more("storm", &[key]);
     let kept = storm("accepted_per_s").zip(storm("peak_per_s")).map(|(is, peak)| is / peak);
+    let offered = storm("offered_per_s").zip(storm("peak_per_s")).map(|(is, peak)| is / peak);
+    targets.push(Target::at_least("storm: offered by the peak", 10.0, offered, "times"));
     targets.push(Target::at_least("storm: accepted by the peak", 0.9, kept, "times"));
     targets.push(Target::at_most("storm: bindings expired".into(), 0.0, storm("expired"), ""));
     let lost = storm("data_sent").zip(storm("data_forwarded")).map(|(sent, out)| sent - out);
