@@ -200,7 +200,7 @@ impl Suite {
             report,
             &mut |report| {
                 let (nodes, seconds) = if self.quick { (20_000, 1.0) } else { (100_000, 8.0) };
-                let found = storm::end_to_end(nodes, seconds)?;
+                let found = storm::end_to_end(nodes, seconds, self.cores)?;
                 if found.denied > 0 {
                     bail!("{} registrations were denied", found.denied);
                 }
@@ -214,7 +214,7 @@ impl Suite {
         );
         part("storm", "a storm of registrations", report, &mut |report| {
             let (nodes, seconds) = if self.quick { (10_000, 1.0) } else { (50_000, 4.0) };
-            let found = storm::storm(nodes, 10.0, seconds)?;
+            let found = storm::storm(nodes, 10.0, seconds, self.cores)?;
             report.more.insert(
                 "storm",
                 json!({
