@@ -1,5 +1,6 @@
 //! Prints the figures of [`homeport_bench::registrations`]: `speed NODES SECONDS`
-//! or `memory BINDINGS [RENEWALS]`.
+//! or `memory BINDINGS [RENEWALS]`; or, for who counts instructions, does nothing but
+//! register: `rounds NODES RENEWALS`. `subscribers NODES` loads a file of them.
 
 use homeport_bench::registrations;
 
@@ -10,11 +11,20 @@ fn main() -> anyhow::Result<()> {
         ["speed", nodes, seconds] => {
             println!("{:#?}", registrations::in_process(nodes.parse()?, seconds.parse()?)?);
         }
+        ["rounds", nodes, renewals] => {
+            registrations::rounds(nodes.parse()?, renewals.parse()?)?;
+        }
+        ["subscribers", nodes] => {
+            println!("{} s", homeport_bench::subscribers::load(nodes.parse()?)?);
+        }
         ["memory", bindings] => println!("{:#?}", registrations::memory(bindings.parse()?, 0)?),
         ["memory", bindings, renewals] => {
             println!("{:#?}", registrations::memory(bindings.parse()?, renewals.parse()?)?);
         }
-        _ => anyhow::bail!("usage: registrations speed NODES SECONDS | memory BINDINGS [RENEWALS]"),
+        _ => anyhow::bail!(
+            "usage: registrations speed NODES SECONDS | rounds NODES RENEWALS | \
+             memory BINDINGS [RENEWALS] | subscribers NODES"
+        ),
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ pub mod registrations;
 pub mod report;
 pub mod scaling;
 pub mod storm;
+pub mod subscribers;
 pub mod suite;
 pub mod tables;
 pub mod targets;

@@ -42,7 +42,8 @@ use homeport_proto::{Lifetime, MacAddress, NtpTime, PortId};
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
 
-use self::generator::{FRAME_LEN, Frame, Generator, Pace, Plan, Tally};
+use self::generator::{FRAME_LEN, Frame, Generator, LOST_AFTER, Pace, Plan, Tally};
+use crate::measure::{Cores, pin};
 
 mod generator;
 
@@ -52,12 +53,12 @@ const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 const FIRST_HOME_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 64, 0, 1);
 /// Where the nodes are: each has an address of its own.
-const FIRST_CARE_OF_ADDRESS: Ipv4Addr = Ipv4Addr::new(172, 16, 0, 1);
+const FIRST_CARE_OF_ADDRESS: Ipv4Addr = Ipv4Addr::new(100, 64, 0, 1);
 const SPI: Spi = Spi(0x100);
 const KEY: [u8; 16] = *b"sixteen bytes...";
 
 /// The most nodes: as many as there are addresses for.
-pub const MAX_NODES: usize = 1_000_000;
+pub const MAX_NODES: usize = 4_000_000;
 
 /// How often a bound node renews in a storm, and its lifetime: where three renewals
 /// in a row are shed, it expires.
@@ -88,9 +89,10 @@ pub struct Figures {
 #[derive(Clone, Debug)]
 pub struct StormFigures {
     /// Accepted in a second, new ones and renewals, where new ones come only as fast
-    /// as they are answered.
+    /// as they are answered: before or after the storm, whichever was more.
     pub peak_per_s: f64,
-    /// Requests that came in a second.
+    /// Requests that came in a second: no more than the RX core, on which the generator
+    /// is too, can take in.
     pub offered_per_s: f64,
     /// Those that were accepted, new ones and renewals.
     pub accepted_per_s: f64,
@@ -112,7 +114,7 @@ pub struct StormFigures {
 /// # Errors
 /// When the parts of a daemon cannot be made; as root or in a user's own network
 /// namespace they can.
-pub fn end_to_end(nodes: usize, seconds: f64) -> Result<Figures> {
+pub fn end_to_end(nodes: usize, seconds: f64, cores: Cores) -> Result<Figures> {
     let nodes = nodes.clamp(1, MAX_NODES);
     let rounds = 1_000_000usize.div_ceil(nodes);
     let plan = Plan {
@@ -127,7 +129,7 @@ pub fn end_to_end(nodes: usize, seconds: f64) -> Result<Figures> {
         data_per_second: 0.0,
         time: Duration::from_secs_f64(seconds),
     };
-    let (mut tally, _) = run(plan, nodes)?;
+    let (mut tally, _) = run(plan, nodes, cores)?;
     let (p50_us, p99_us) = percentiles(&mut tally.took);
     let accepted_per_s = tally.accepted as f64 / tally.seconds;
     Ok(Figures { accepted_per_s, p50_us, p99_us, denied: tally.denied })
@@ -139,13 +141,27 @@ pub fn end_to_end(nodes: usize, seconds: f64) -> Result<Figures> {
 ///
 /// # Errors
 /// As [`end_to_end`].
-pub fn storm(nodes: usize, factor: f64, seconds: f64) -> Result<StormFigures> {
-    let (peak, _) = storm_run(nodes, Pace::Window(WINDOW), seconds)?;
+pub fn storm(nodes: usize, factor: f64, seconds: f64, cores: Cores) -> Result<StormFigures> {
+    let nodes = nodes.clamp(1, MAX_NODES / 2);
+    // If that is not enough, a peak ends when all are registered.
+    let new = ((seconds * 500_000.0) as usize).min(MAX_NODES - nodes);
     let rate = |tally: &Tally| (tally.accepted + tally.renewals_accepted) as f64 / tally.seconds;
-    let peak_per_s = rate(&peak);
-    let renewals = peak.renewals_sent as f64 / peak.seconds;
-    let pace = Pace::Rate((factor * peak_per_s - renewals).max(0.0));
-    let (mut tally, counters) = storm_run(nodes, pace, seconds)?;
+    let peak = || {
+        let (tally, _) = storm_run(nodes, new, Pace::Window(WINDOW), seconds, cores)?;
+        anyhow::Ok((rate(&tally), tally.renewals_sent as f64 / tally.seconds))
+    };
+    let (before, renewals) = peak()?;
+    let pace = Pace::Rate((factor * before - renewals).max(0.0));
+    // And all that wait for an answer, or for their next request.
+    let waiting = factor * LOST_AFTER.as_secs_f64();
+    let storm_new = (((seconds * 2.0 + waiting) * before) as usize).min(MAX_NODES - nodes);
+    let (mut tally, counters) = storm_run(nodes, storm_new, pace, seconds, cores)?;
+    if tally.exhausted {
+        bail!("all {storm_new} new nodes were registered before the storm was over");
+    }
+    // What else this machine has to do changes from one second to the next.
+    let (after, _) = peak()?;
+    let peak_per_s = before.max(after);
     Ok(StormFigures {
         peak_per_s,
         offered_per_s: (tally.sent + tally.renewals_sent) as f64 / tally.seconds,
@@ -158,11 +174,14 @@ pub fn storm(nodes: usize, factor: f64, seconds: f64) -> Result<StormFigures> {
     })
 }
 
-fn storm_run(nodes: usize, pace: Pace, seconds: f64) -> Result<(Tally, Counters)> {
-    let nodes = nodes.clamp(1, MAX_NODES / 2);
+fn storm_run(
+    nodes: usize,
+    new: usize,
+    pace: Pace,
+    seconds: f64,
+    cores: Cores,
+) -> Result<(Tally, Counters)> {
     let rounds = (seconds / RENEWAL_INTERVAL.as_secs_f64()).ceil() as usize;
-    // More than a control core can take in the time.
-    let new = ((seconds * 400_000.0) as usize).min(MAX_NODES - nodes);
     let plan = Plan {
         first: FIRST_HOME_ADDRESS,
         bind: sign(0..nodes, 0..1, STORM_LIFETIME),
@@ -175,11 +194,7 @@ fn storm_run(nodes: usize, pace: Pace, seconds: f64) -> Result<(Tally, Counters)
         data_per_second: DATA_PER_SECOND,
         time: Duration::from_secs_f64(seconds),
     };
-    let (tally, counters) = run(plan, nodes + new)?;
-    if tally.exhausted {
-        bail!("all {new} new nodes were registered before the storm was over");
-    }
-    Ok((tally, counters))
+    run(plan, nodes + new, cores)
 }
 
 /// What the daemon counted.
@@ -192,7 +207,7 @@ struct Counters {
 }
 
 /// Runs a daemon's parts until the generator is done.
-fn run(plan: Plan, nodes: usize) -> Result<(Tally, Counters)> {
+fn run(plan: Plan, nodes: usize, cores: Cores) -> Result<(Tally, Counters)> {
     let config = config(nodes)?;
     let (generator, result) = Generator::new(plan, nodes);
     let dataplane = DataplaneConfig {
@@ -234,7 +249,10 @@ fn run(plan: Plan, nodes: usize) -> Result<(Tally, Counters)> {
     thread::scope(|scope| {
         for worker in workers {
             let stop = Arc::clone(&stop_worker);
-            scope.spawn(move || worker.run(&stop));
+            scope.spawn(move || {
+                pin(cores.worker);
+                worker.run(&stop);
+            });
         }
         let director = scope.spawn(move || {
             let tally = loop {
@@ -247,11 +265,16 @@ fn run(plan: Plan, nodes: usize) -> Result<(Tally, Counters)> {
             stopping.write_all(b"x")?;
             counters.map(|counters| (tally, counters))
         });
-        let ended = event_loop.run();
+        // On a thread of its own: this one and all that it makes later stay free.
+        let running = scope.spawn(|| {
+            pin(cores.control);
+            event_loop.run()
+        });
+        let ended = running.join().map_err(|_| anyhow::anyhow!("the event loop panicked"));
         stop_worker.store(true, Ordering::Relaxed);
         let (tally, mut counters) =
             director.join().map_err(|_| anyhow::anyhow!("the director panicked"))??;
-        ended?;
+        ended??;
         let dropped =
             |reason| ports.iter().map(|port| port.sum(|stats| stats.dropped(reason).get())).sum();
         counters.full = dropped(DropReason::PuntQueueFull);
@@ -313,7 +336,7 @@ fn sign(
 ) -> Vec<Frame> {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let start = NtpTime::from_unix(since_epoch + Duration::from_secs(120)).0;
-    let association = association();
+    let association = association().ready();
     rounds
         .flat_map(|round| nodes.clone().map(move |node| (round, node)))
         // A millisecond is 2³² / 1,000 of a timestamp's units.
@@ -373,10 +396,12 @@ fn percentiles(took: &mut [u32]) -> (u32, u32) {
 mod tests {
     use super::*;
 
+    const ANYWHERE: Cores = Cores { worker: None, control: None };
+
     /// Reliability, figure 8, as behaviour: the times are the program's to measure.
     #[test]
     fn a_storm_costs_no_renewal_no_binding_and_no_packet() {
-        let storm = storm(200, 20.0, 1.0).unwrap();
+        let storm = storm(200, 20.0, 1.0, ANYWHERE).unwrap();
         assert_eq!(storm.renewals.0, storm.renewals.1, "{storm:?}");
         assert_eq!(storm.expired, 0, "{storm:?}");
         assert_eq!(storm.data.0, storm.data.1, "{storm:?}");
@@ -385,7 +410,7 @@ mod tests {
 
     #[test]
     fn requests_are_accepted_from_end_to_end() {
-        let figures = end_to_end(100, 0.2).unwrap();
+        let figures = end_to_end(100, 0.2, ANYWHERE).unwrap();
         // Of a node's first request and its renewal on its heels, the renewal goes first:
         // then the first is stale.
         let accepted = figures.accepted_per_s * 0.2;

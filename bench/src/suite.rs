@@ -16,7 +16,7 @@ use crate::measure::{Cores, Measured, run};
 use crate::plan::Plan;
 use crate::progress::{OfBox, Steps};
 use crate::report::{Memory, Point, Registrations, Report, Spread, Yardstick};
-use crate::{latency, ports, registrations, scaling, storm, tables, yardstick};
+use crate::{latency, ports, registrations, scaling, storm, subscribers, tables, yardstick};
 
 /// On a machine that is busy with other things, a quick measurement begins no further
 /// part after so long.
@@ -72,7 +72,7 @@ impl Suite {
         let programmes: Vec<Vec<Phase>> =
             boxes.iter().map(|(entries, family)| self.plan.programme(*family, *entries)).collect();
         let phases: usize = programmes.iter().map(Vec::len).sum();
-        let further = if self.points_only { 0 } else { 10 };
+        let further = if self.points_only { 0 } else { 11 };
         let steps = Steps::new(phases as u64 + further);
         let mut report = Report {
             machine: Machine::this(),
@@ -188,6 +188,7 @@ impl Suite {
                     "new_per_s": found.new_per_second.round(),
                     "renewals_per_s": found.renewals_per_second.round(),
                     "slowest_batch_per_s": found.slowest_batch_per_second.round(),
+                    "per_cpu_second": found.per_cpu_second.round(),
                     "registrations": found.registrations,
                 }),
             );
@@ -199,7 +200,7 @@ impl Suite {
             report,
             &mut |report| {
                 let (nodes, seconds) = if self.quick { (20_000, 1.0) } else { (100_000, 8.0) };
-                let found = storm::end_to_end(nodes, seconds)?;
+                let found = storm::end_to_end(nodes, seconds, self.cores)?;
                 if found.denied > 0 {
                     bail!("{} registrations were denied", found.denied);
                 }
@@ -212,8 +213,8 @@ impl Suite {
             },
         );
         part("storm", "a storm of registrations", report, &mut |report| {
-            let (nodes, seconds) = if self.quick { (10_000, 1.0) } else { (50_000, 8.0) };
-            let found = storm::storm(nodes, 10.0, seconds)?;
+            let (nodes, seconds) = if self.quick { (10_000, 1.0) } else { (50_000, 4.0) };
+            let found = storm::storm(nodes, 10.0, seconds, self.cores)?;
             report.more.insert(
                 "storm",
                 json!({
@@ -232,6 +233,13 @@ impl Suite {
                     "shed_by_age": found.shed.2,
                 }),
             );
+            Ok(())
+        });
+        part("subscribers", "a million subscribers", report, &mut |report| {
+            let runs = if self.quick { 1 } else { 5 };
+            let seconds = (0..runs).map(|_| subscribers::load(1_000_000));
+            let seconds = Spread::of(seconds.collect::<Result<Vec<_>>>()?);
+            report.more.insert("subscribers", json!({ "nodes": 1_000_000, "seconds": seconds }));
             Ok(())
         });
         part("yardstick", "dpdk-testpmd over net_null", report, &mut |report| {

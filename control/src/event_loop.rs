@@ -26,6 +26,7 @@
 
 mod answers;
 mod held;
+mod punts;
 mod routes;
 
 use std::collections::BTreeMap;
@@ -37,14 +38,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use homeport_dataplane::launch::{Control, InjectSender, NaptControl, PortShared, PuntReceiver};
-use homeport_dataplane::punt::{Millis, PuntHeader};
 use homeport_dataplane::verdict::PuntReason;
-use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::agent::Agent;
 use homeport_proto::{Action, Instant, MacAddress, Now, PortId, TenantId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use self::held::HeldBack;
+use self::punts::BATCH;
 use crate::admin::api::{AdminHandle, ConfigDiff, Refusal};
 use crate::clock;
 use crate::config::Config;
@@ -53,7 +54,7 @@ use crate::inject::{self, InjectError, Injection};
 use crate::install::{ClaimKeeper, Installer, Tables};
 use crate::kernel::{Mirror, Resolver, Setup};
 use crate::nat_log::BlockBook;
-use crate::punted::{self, BadPunt, Punted, Tunnelled};
+use crate::punted::BadPunt;
 
 /// Punted packets in one turn.
 pub const PUNTS_PER_TURN: usize = 256;
@@ -132,7 +133,7 @@ pub struct EventLoop {
     ports: Arc<[PortShared]>,
     napts: Vec<NaptControl>,
     blocks: BlockBook,
-    buffer: Vec<u8>,
+    buffers: [Vec<u8>; BATCH],
     mirror: Mirror,
     resolver: Resolver,
     setup: Setup,
@@ -194,7 +195,7 @@ impl EventLoop {
             ports,
             napts,
             blocks: BlockBook::default(),
-            buffer: Vec::new(),
+            buffers: Default::default(),
             mirror,
             resolver,
             setup,
@@ -232,91 +233,6 @@ impl EventLoop {
             if self.wait(more)? {
                 return Ok(());
             }
-        }
-    }
-
-    /// Punted packets, at most so many. Returns whether more may wait.
-    fn take_punts(&mut self, now: Now) -> bool {
-        let millis = self.punts.millis(std::time::Instant::now());
-        self.take_punts_at(now, millis)
-    }
-
-    fn take_punts_at(&mut self, now: Now, millis: Millis) -> bool {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let mut more = true;
-        for _ in 0..PUNTS_PER_TURN {
-            let Some((header, frame)) = self.punts.next(&mut buffer) else {
-                more = false;
-                break;
-            };
-            if is_too_old(&header, millis) {
-                self.shed(&header);
-                continue;
-            }
-            match punted::parse(&header, frame) {
-                Ok(punted) => self.take_punt(&header, &punted, now),
-                Err(reason) => *self.counts.bad_punts.entry(reason).or_default() += 1,
-            }
-            self.do_actions(now.monotonic);
-        }
-        self.buffer = buffer;
-        more
-    }
-
-    #[cold]
-    fn shed(&mut self, header: &PuntHeader) {
-        if let Some(reason) = header.reason() {
-            *self.counts.too_old.entry(reason).or_default() += 1;
-        }
-    }
-
-    fn take_punt(&mut self, header: &PuntHeader, punted: &Punted<'_>, now: Now) {
-        let (tenant, port) = (header.tenant(), header.port());
-        match *punted {
-            Punted::Registration { packet, source_port, destination_port, payload } => {
-                let datagram = Datagram {
-                    tenant,
-                    port,
-                    source_mac: packet.source_mac,
-                    destination_mac: packet.destination_mac,
-                    source: packet.source,
-                    destination: packet.destination,
-                    source_port,
-                    destination_port,
-                    ttl: packet.ttl,
-                    payload,
-                };
-                self.agent.handle_datagram(&datagram, now);
-            }
-            Punted::Solicitation { packet, icmp } => {
-                let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
-                self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
-            }
-            Punted::Unreachable { packet, icmp } => {
-                self.agent.handle_unreachable(tenant, packet.source, icmp, now);
-            }
-            Punted::Keepalive { tunnelled, icmp } => {
-                self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
-            }
-            Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. }) => {
-                self.agent.handle_rebound(tenant, inner_source, outer.source, source_port, now);
-            }
-            Punted::ResolveNeighbor(next_hop) => {
-                let Some(index) = self.mirror.index_of(port) else {
-                    self.counts.no_twin += 1;
-                    return;
-                };
-                if let Err(error) = self.resolver.resolve(index, next_hop, now.monotonic) {
-                    self.counts.kernel_errors += 1;
-                    tracing::debug!(%error, %next_hop, "next hop not asked for");
-                }
-            }
-            Punted::NatLog(record) => {
-                let napt = self.napts.get(record.napt());
-                let name = napt.map_or("", |napt| napt.config.name.as_str());
-                self.blocks.take(&record, name, now.monotonic);
-            }
-            Punted::Other(reason) => *self.counts.not_served.entry(reason).or_default() += 1,
         }
     }
 
@@ -531,11 +447,6 @@ fn messages_per_prefix(config: &Config) -> u32 {
     let limits = config.dataplane.registrations;
     let workers = u32::try_from(config.dataplane.cores.len().max(1)).unwrap_or(u32::MAX);
     limits.per_prefix.max(limits.per_known_prefix).saturating_mul(2).saturating_mul(workers)
-}
-
-/// Whether a packet waited so long that it is in vain. A record is never.
-fn is_too_old(header: &PuntHeader, now: Millis) -> bool {
-    header.waited(now) > MAX_WAIT && header.reason() != Some(PuntReason::NatLog)
 }
 
 fn mac_of(ports: &[PortShared]) -> impl Fn(PortId) -> Option<MacAddress> {

@@ -101,6 +101,7 @@ fn packet(transmit: &Transmit, mut bytes: Vec<u8>) -> Result<Vec<u8>, InjectErro
     };
     let len = Ipv4Header::LEN + head.len() + data.len();
     let total = u16::try_from(len).map_err(|_| InjectError::TooLong(data.len()))?;
+    bytes.reserve_exact(len);
     let mut header = Ipv4Header::new(source, destination, protocol, transmit.ttl, total);
     header.set_dont_fragment(true);
     header.fill_checksum();

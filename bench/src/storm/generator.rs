@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use homeport_dataplane::packet::{Burst, PacketPool};
+use homeport_dataplane::packet::{Burst, Packet, PacketPool};
 use homeport_dataplane::port::Port;
 use homeport_proto::MacAddress;
 use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, UdpHeader};
@@ -19,8 +19,11 @@ pub(super) const FRAME_LEN: usize =
 /// A signed request.
 pub(super) type Frame = [u8; FRAME_LEN];
 
-/// What is not answered by then was shed.
-const LOST_AFTER: Duration = Duration::from_millis(100);
+/// What is not answered by then was shed: a full punt ring is through in half of it.
+/// (A node waits for a second, RFC 5944 §3.6.3, but there would have to be as many nodes
+/// as are sent in one.) A request that came once more while the first still waits would
+/// be no new one, but a replay.
+pub(super) const LOST_AFTER: Duration = Duration::from_millis(250);
 
 /// What is on its way when the time is over has come back, or was shed, by then.
 const SETTLED_AFTER: Duration = Duration::from_millis(1_200);
@@ -75,6 +78,14 @@ pub(super) struct Tally {
 
 /// Where the tally is when the generator is done.
 pub(super) type Result = Arc<Mutex<Option<Tally>>>;
+
+/// What is to be sent now.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    data: u64,
+    renewals: u64,
+    requests: u64,
+}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -157,8 +168,28 @@ impl Generator {
         }
     }
 
-    /// The next request of a phase; `None` when it is not its time, or there is none.
-    fn request(&mut self, now: Instant) -> Option<Frame> {
+    /// How much of each kind is due in this burst.
+    fn due(&self, elapsed: Duration) -> Due {
+        let seconds = elapsed.as_secs_f64();
+        let left = |rate: f64, sent: u64| ((rate * seconds) as u64).saturating_sub(sent);
+        let Plan { pace, renewals_per_second, data_per_second, .. } = self.plan;
+        match self.phase {
+            Phase::Bind => Due { requests: u64::MAX, ..Due::default() },
+            Phase::Run => Due {
+                data: left(data_per_second, self.tally.data_sent),
+                renewals: left(renewals_per_second, self.tally.renewals_sent),
+                requests: match pace {
+                    Pace::Window(_) => u64::MAX,
+                    Pace::Rate(rate) => left(rate, self.tally.sent),
+                },
+            },
+            Phase::Settle | Phase::Done => Due::default(),
+        }
+    }
+
+    /// The next request of a phase, as its place in its list; `None` when it is not its
+    /// time, or there is none.
+    fn request(&mut self, now: Instant, elapsed: u32) -> Option<usize> {
         let (list, pace, retry) = match self.phase {
             Phase::Bind => (&self.plan.bind, Pace::Window(1024), true),
             Phase::Run => (&self.plan.requests, self.plan.pace, self.plan.retry),
@@ -172,11 +203,6 @@ impl Generator {
                 }
                 (self.outstanding, self.answered_at) = (0, Some(now));
             }
-            Pace::Rate(rate)
-                if self.tally.sent as f64 >= rate * self.elapsed(now).as_secs_f64() =>
-            {
-                return None;
-            }
             Pace::Window(_) | Pace::Rate(_) => {}
         }
         if self.left == 0 || (!retry && self.next >= list.len()) {
@@ -185,12 +211,14 @@ impl Generator {
         }
         // The next that has not been accepted yet and does not wait; not so many steps
         // that it would show.
-        let elapsed = self.elapsed(now).as_micros() as u32;
         for _ in 0..64 {
-            let at = self.next % list.len().max(1);
-            let frame = list.get(at)?;
+            if self.next >= list.len() {
+                self.next = 0;
+            }
+            let at = self.next;
             self.next += 1;
-            let node = self.node(frame.get(HOME_ADDRESS..)?)?;
+            // Who is asked again and again is in the list once, in the order of numbers.
+            let node = at + if self.phase == Phase::Run { self.plan.bind.len() } else { 0 };
             let waits =
                 |at: &u32| *at > 0 && elapsed.saturating_sub(*at) < LOST_AFTER.as_micros() as u32;
             if retry
@@ -201,27 +229,39 @@ impl Generator {
             }
             self.outstanding += 1;
             self.tally.sent += 1;
-            return Some(*frame);
+            return Some(at);
         }
         None
     }
 
-    fn renewal(&mut self, now: Instant) -> Option<Frame> {
-        let due = self.plan.renewals_per_second * self.elapsed(now).as_secs_f64();
-        let sent = self.tally.renewals_sent;
-        let frame = *self.plan.renewals.get(usize::try_from(sent).ok()?)?;
-        if self.phase != Phase::Run || sent as f64 >= due {
-            return None;
+    /// Puts the next packet that is due into `packet`; whether there was one.
+    fn fill(&mut self, packet: &mut Packet, due: &mut Due, now: Instant, elapsed: u32) -> bool {
+        if due.data > 0 {
+            due.data -= 1;
+            self.tally.data_sent += 1;
+            return packet.set_bytes(&self.plan.data);
         }
-        self.tally.renewals_sent += 1;
-        Some(frame)
-    }
-
-    fn is_data_due(&mut self, now: Instant) -> bool {
-        let due = self.plan.data_per_second * self.elapsed(now).as_secs_f64();
-        let is_due = self.phase == Phase::Run && (self.tally.data_sent as f64) < due;
-        self.tally.data_sent += u64::from(is_due);
-        is_due
+        let renewal = usize::try_from(self.tally.renewals_sent).unwrap_or(usize::MAX);
+        let frame = if due.renewals > 0 && renewal < self.plan.renewals.len() {
+            due.renewals -= 1;
+            self.tally.renewals_sent += 1;
+            self.plan.renewals.get(renewal)
+        } else if due.requests > 0
+            && let Some(at) = self.request(now, elapsed)
+        {
+            due.requests -= 1;
+            let bind = self.phase == Phase::Bind;
+            if bind { self.plan.bind.get(at) } else { self.plan.requests.get(at) }
+        } else {
+            None
+        };
+        let Some(frame) = frame else { return false };
+        let node = frame.get(HOME_ADDRESS..).and_then(|bytes| self.node(bytes));
+        let filled = packet.set_bytes(frame);
+        if let Some(at) = node.and_then(|node| self.sent_at.get_mut(node)) {
+            *at = elapsed;
+        }
+        filled
     }
 
     /// The number of the node whose home address stands here.
@@ -283,24 +323,13 @@ impl Port for Generator {
         let now = Instant::now();
         self.since.get_or_insert(now);
         self.step(now);
+        // Once for the burst: the time is most of what a packet would cost here.
+        let elapsed = self.elapsed(now);
+        let (mut due, elapsed) = (self.due(elapsed), elapsed.as_micros() as u32);
         while !burst.is_full() {
             let Some(mut packet) = pool.take() else { return };
-            let frame = if self.is_data_due(now) {
-                let _ = packet.set_bytes(&self.plan.data);
-                None
-            } else {
-                match self.renewal(now).or_else(|| self.request(now)) {
-                    None => return pool.give(packet),
-                    frame => frame,
-                }
-            };
-            if let Some(frame) = frame {
-                let _ = packet.set_bytes(&frame);
-                let node = frame.get(HOME_ADDRESS..).and_then(|bytes| self.node(bytes));
-                let elapsed = self.elapsed(now).as_micros() as u32;
-                if let Some(at) = node.and_then(|node| self.sent_at.get_mut(node)) {
-                    *at = elapsed;
-                }
+            if !self.fill(&mut packet, &mut due, now, elapsed) {
+                return pool.give(packet);
             }
             if let Err(packet) = burst.push(packet) {
                 pool.give(packet);

@@ -6,6 +6,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::{MacAddress, PortId, TenantId};
+use smallvec::SmallVec;
 
 use crate::Lifetime;
 use crate::config::Prefix;
@@ -48,6 +49,9 @@ pub enum ReverseTunnel {
     Encapsulating,
 }
 
+/// The tunnels of a binding. Most have one, which takes no memory of its own.
+pub type CareOfAddresses = SmallVec<[CareOf; 1]>;
+
 /// Forwarding state of one mobility binding, whole: it replaces what was
 /// installed for the same tenant and home address.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +64,7 @@ pub struct BindingState {
     pub home_agent: Ipv4Addr,
     /// Every current care-of address; more than one with simultaneous bindings
     /// (RFC 5944 §3.3, flag S). Never empty.
-    pub care_of_addresses: Vec<CareOf>,
+    pub care_of_addresses: CareOfAddresses,
     /// The home link to answer ARP on; `None` on a virtual home network.
     pub home_link: Option<PortId>,
     /// The networks behind the node, if it is a mobile router (RFC 5177).

@@ -46,6 +46,27 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
 }
 
+/// What a request will be answered by, as [`Agent::foresee`] gives it.
+#[derive(Clone, Copy, Debug)]
+pub struct Foreseen {
+    agent: AgentKey,
+    home_address: Ipv4Addr,
+    /// Where the association and the record are likely to be.
+    places: [Option<u32>; 2],
+}
+
+impl Foreseen {
+    /// Whose node it is about.
+    pub const fn tenant(&self) -> TenantId {
+        self.agent.0
+    }
+
+    /// The node that it is about.
+    pub const fn home_address(&self) -> Ipv4Addr {
+        self.home_address
+    }
+}
+
 /// A home agent by its address, or a foreign agent by its care-of address.
 pub(crate) type AgentKey = (TenantId, Ipv4Addr);
 
@@ -177,6 +198,28 @@ impl Agent {
         self.budgets = SourceBudgets::new(seed, per_second, now.monotonic);
     }
 
+    /// What a datagram will be answered by, if it is a request to a home agent here.
+    /// Changes nothing.
+    ///
+    /// Who has several datagrams asks for each of them, then
+    /// [prepares](Self::prepare) for each, and only then hands over the first: so they
+    /// wait for the memory together and not one after the other, which with millions of
+    /// nodes is most of the time.
+    pub fn foresee(&self, datagram: &Datagram<'_>) -> Option<Foreseen> {
+        let request = RegistrationRequest::parse(datagram.payload).ok()?;
+        let (tenant, home_address) = (datagram.tenant, request.home_address);
+        let of = |address| Some(((tenant, address), self.home_agents.get(&(tenant, address))?));
+        let (agent, found) = of(datagram.destination).or_else(|| of(request.home_agent))?;
+        Some(Foreseen { agent, home_address, places: found.foresee(home_address) })
+    }
+
+    /// Brings it into the processor's cache, and changes nothing.
+    pub fn prepare(&self, foreseen: &Foreseen) {
+        if let Some(agent) = self.home_agents.get(&foreseen.agent) {
+            agent.prepare(foreseen.places);
+        }
+    }
+
     /// A datagram for one of the agents.
     pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Now) {
         let mut context = self.shared.context(datagram.tenant, now);
@@ -213,10 +256,10 @@ impl Agent {
 
     /// Finds the agent that a request is for. A request to a foreign agent here
     /// that names a home agent here is the home agent's (RFC 5944 §3.7.2).
-    fn handle_request(
+    fn handle_request<'b>(
         &mut self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RegistrationRequest>,
+        datagram: &Datagram<'b>,
+        received: &Received<'b, RegistrationRequest>,
         now: Now,
     ) {
         let Datagram { tenant, port, source, destination, .. } = *datagram;

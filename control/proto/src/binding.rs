@@ -5,11 +5,15 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
+use smallvec::SmallVec;
 
 use crate::action::{BindingState, CareOf};
 use crate::config::Prefix;
 use crate::message::{Identification, RequestFlags};
 use crate::{Instant, Lifetime};
+
+/// The care-of addresses of a binding. Most have one, which takes no memory of its own.
+pub type Registrations = SmallVec<[Registration; 1]>;
 
 /// Where one mobile node is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,7 @@ pub struct MobilityBinding {
     /// Since when there is a binding, renewals not counted; in whole seconds.
     pub since: Instant,
     /// Its care-of addresses, the one registered first in front. Never empty.
-    pub registrations: Vec<Registration>,
+    pub registrations: Registrations,
 }
 
 /// One care-of address of a binding, and the request that registered it.

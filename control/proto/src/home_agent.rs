@@ -178,6 +178,21 @@ impl HomeAgent {
         Some(result)
     }
 
+    /// Where the association and the record of a node are likely to be.
+    pub(crate) fn foresee(&self, home_address: Ipv4Addr) -> [Option<u32>; 2] {
+        [self.config.security.guess(home_address), self.nodes.guess(home_address)]
+    }
+
+    /// Brings what is known of a node into the processor's cache.
+    pub(crate) fn prepare(&self, [association, node]: [Option<u32>; 2]) {
+        if let Some(place) = association {
+            self.config.security.prepare(place);
+        }
+        if let Some(number) = node {
+            self.nodes.prepare(number);
+        }
+    }
+
     /// Whether a datagram to `destination` that came in on `port` may be a
     /// discovery of home agents (RFC 5944 §3.8.2.1).
     pub(crate) fn is_discovery(&self, port: PortId, destination: Ipv4Addr) -> bool {
@@ -187,10 +202,10 @@ impl HomeAgent {
         })
     }
 
-    pub(crate) fn handle_request(
+    pub(crate) fn handle_request<'b>(
         &mut self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RegistrationRequest>,
+        datagram: &Datagram<'b>,
+        received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
     ) {
         if let Err(reason) = self.answer(datagram, received, context) {
@@ -199,10 +214,10 @@ impl HomeAgent {
     }
 
     /// Answers a request, or says why it gets no answer.
-    fn answer(
+    fn answer<'b>(
         &mut self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RegistrationRequest>,
+        datagram: &Datagram<'b>,
+        received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
         // RFC 5944 §1.8: an unknown extension below 128 silences the message.
@@ -309,12 +324,12 @@ impl HomeAgent {
 
     fn accept_identification(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
         let identification = asked.request.identification;
-        let nonce = context.random();
         let now = context.now.monotonic;
         let node = self.node(asked.request.home_address);
         match asked.association.replay {
             ReplayProtection::Timestamps { .. } => node.timestamps.accept(identification),
             ReplayProtection::Nonces => {
+                let nonce = context.random();
                 let nonces = &mut node.make_more(now).nonces;
                 nonces.entry(asked.association.spi).or_default().accept(identification, nonce);
             }

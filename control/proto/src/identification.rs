@@ -127,6 +127,11 @@ impl TimestampHistory {
         self.mark = timestamp;
     }
 
+    /// How many accepted ones are remembered one by one.
+    pub(crate) const fn count(&self) -> u8 {
+        self.count
+    }
+
     /// Seconds and sums of those that are remembered, in no order.
     fn remembered(&self) -> impl Iterator<Item = (u32, u8)> {
         let all = self.seconds.iter().copied().zip(self.sums.iter().copied());

@@ -171,11 +171,16 @@ impl HmacMd5Key {
 /// The MD5 of one block, which led to `state`, with `data` behind it.
 fn md5_behind_a_block(mut state: [u32; 4], data: &[u8]) -> [u8; 16] {
     let (blocks, rest) = data.as_chunks::<MD5_BLOCK>();
-    compress(&mut state, blocks);
+    if !blocks.is_empty() {
+        compress(&mut state, blocks);
+    }
     // RFC 1321 §3.1, §3.2: a one bit, zeros, and the length in bits.
     let mut tail = [0; 2 * MD5_BLOCK];
-    let padding = rest.iter().copied().chain([0x80]);
-    tail.iter_mut().zip(padding).for_each(|(to, from)| *to = from);
+    // A block has room for them always.
+    if let Some((to, behind)) = tail.split_at_mut_checked(rest.len()) {
+        to.copy_from_slice(rest);
+        behind.iter_mut().take(1).for_each(|one| *one = 0x80);
+    }
     let bits = (MD5_BLOCK as u64 + data.len() as u64).wrapping_mul(8).to_le_bytes();
     let (tail, _) = tail.as_chunks_mut::<MD5_BLOCK>();
     let blocks = if rest.len() + 1 + bits.len() > MD5_BLOCK { 2 } else { 1 };
@@ -201,10 +206,11 @@ pub struct Authenticator {
 impl Authenticator {
     fn from_slice(from: &[u8]) -> Self {
         let mut bytes = [0; 32];
-        for (to, from) in bytes.iter_mut().zip(from) {
-            *to = *from;
+        let len = from.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (bytes.get_mut(..len), from.get(..len)) {
+            to.copy_from_slice(from);
         }
-        Authenticator { bytes, len: from.len().min(32) }
+        Authenticator { bytes, len }
     }
 
     /// The bytes that go into the extension.
@@ -254,7 +260,14 @@ impl MobilitySecurityAssociation {
     /// depend on where they differ.
     pub fn verify(&self, covered: &[u8], authenticator: &[u8]) -> bool {
         let right = self.authenticator(covered);
-        right.len > 0 && bool::from(right.as_bytes().ct_eq(authenticator))
+        // Whole words at a time: what they say, no time depends on.
+        let (words, rest) = right.as_bytes().as_chunks::<8>();
+        let (said, said_rest) = authenticator.as_chunks::<8>();
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let differ = words.iter().zip(said).fold(0, |all, (a, b)| all | (word(a) ^ word(b)));
+        right.len > 0
+            && right.len == authenticator.len()
+            && bool::from(differ.ct_eq(&0) & rest.ct_eq(said_rest))
     }
 
     /// The same association, quicker to use; its algorithm cannot be changed then.
@@ -438,6 +451,26 @@ mod tests {
         association.algorithm = Algorithm::KeyedMd5;
         assert!(!association.verify(b"covered", &[]));
         assert!(!association.verify(b"covered", &[0; 16]));
+    }
+
+    #[test]
+    fn an_authenticator_that_differs_in_a_bit_or_in_length_is_wrong() {
+        use Algorithm::{HmacMd5, HmacSha1, HmacSha256, KeyedMd5};
+        for algorithm in [HmacMd5, KeyedMd5, HmacSha1, HmacSha256] {
+            let association = association(algorithm, b"key").ready();
+            let right = association.authenticator(b"covered");
+            assert!(association.verify(b"covered", right.as_bytes()));
+            for bit in 0..right.as_bytes().len() * 8 {
+                let mut wrong = right.as_bytes().to_vec();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                assert!(!association.verify(b"covered", &wrong), "{algorithm:?}, bit {bit}");
+            }
+            for len in 0..right.as_bytes().len() {
+                assert!(!association.verify(b"covered", &right.as_bytes()[..len]));
+            }
+            let longer = [right.as_bytes(), &[0]].concat();
+            assert!(!association.verify(b"covered", &longer));
+        }
     }
 
     #[test]

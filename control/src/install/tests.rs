@@ -187,6 +187,36 @@ fn what_finds_no_room_is_installed_when_there_is() {
 }
 
 #[test]
+fn a_renewal_that_changes_nothing_takes_no_room() {
+    let mut installer = installer(1);
+    // It stands still: what is replaced cannot be used again.
+    let _reader = installer.bindings.writer.reader();
+    for _ in 0..1_000 {
+        installer.apply(&Action::InstallBinding(binding(10, &[(2, IpInIp)])));
+    }
+    assert_eq!(installer.full_counts()[0], ("bindings", 0));
+    assert!(!installer.is_late());
+}
+
+#[test]
+fn what_is_in_the_table_already_takes_the_place_of_what_waits_for_room() {
+    let mut installer = installer(1);
+    let mut reader = installer.bindings.writer.reader();
+    let mut last = 0;
+    while !installer.is_late() {
+        last += 1;
+        installer.apply(&Action::InstallBinding(binding(10, &[(last, IpInIp)])));
+    }
+    let in_force = binding(10, &[(last - 1, IpInIp)]);
+    let entry = binding_entry(&in_force).unwrap();
+    assert_eq!(installer.bindings.writer.get(&key(10)), Some(&entry));
+    installer.apply(&Action::InstallBinding(in_force));
+    reader.quiescent();
+    assert!(!installer.retry());
+    assert_eq!(installer.bindings.writer.get(&key(10)), Some(&entry));
+}
+
+#[test]
 fn a_visitor_is_installed_and_removed() {
     let mut installer = installer(4);
     let visitor = VisitorState {

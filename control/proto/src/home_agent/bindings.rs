@@ -8,7 +8,7 @@ use super::tunnel::Tunnel;
 use super::{Asked, Grant, HomeAgent};
 use crate::action::CareOf;
 use crate::agent::{Context, Token};
-use crate::binding::{MobilityBinding, PathProof, Registration};
+use crate::binding::{MobilityBinding, PathProof, Registration, Registrations};
 use crate::event::Event;
 use crate::message::RequestFlags;
 use crate::{Action, Lifetime};
@@ -82,7 +82,7 @@ impl HomeAgent {
             set_df: false,
             clamp_mss: false,
             since: now,
-            registrations: Vec::new(),
+            registrations: Registrations::new(),
         });
         (binding.set_df, binding.clamp_mss) =
             (self.config.tunnels.set_df, self.config.tunnels.clamp_mss);
@@ -143,14 +143,14 @@ impl HomeAgent {
         &mut self,
         home_address: Ipv4Addr,
         context: &mut Context<'_>,
-        keep: impl FnMut(&Registration) -> bool,
+        mut keep: impl FnMut(&Registration) -> bool,
     ) -> bool {
         let key = self.key();
         let now = context.now.monotonic;
         let Some(number) = self.nodes.find(home_address) else { return false };
         let Some(mut binding) = self.nodes.binding(number, key) else { return false };
         let before = binding.registrations.len();
-        binding.registrations.retain(keep);
+        binding.registrations.retain(|one| keep(one));
         if binding.registrations.iter().all(|one| one.proof.is_none()) {
             context.timers.stop(Token::Proof(key, home_address));
         }

@@ -179,12 +179,9 @@ impl HomeAgent {
         if !is_host(registered) || !is_host(effective) {
             return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
         }
-        let at_home = self.config.home_networks.iter().any(|one| one.prefix.contains(effective));
-        if at_home
-            || context.is_local(effective)
-            || self.is_bound(effective)
-            || registered == request.home_address
-        {
+        // Only home addresses of the home networks are ever bound.
+        let at_home = self.home_network(effective).is_some();
+        if at_home || context.is_local(effective) || registered == request.home_address {
             return Err(ReplyCode::HA_PROHIBITED);
         }
         Ok(())

@@ -12,9 +12,9 @@
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::vec;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
+use core::hint::black_box;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
@@ -25,7 +25,7 @@ use homeport_wire::{PortId, TenantId};
 use super::Answered;
 use super::path::{Challenge, ProvenPath};
 use crate::action::CareOf;
-use crate::binding::{MobilityBinding, Registration};
+use crate::binding::{MobilityBinding, Registration, Registrations};
 use crate::identification::{NonceHistory, TimestampHistory};
 use crate::limits::{DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, PROVEN_TIME, TokenBucket};
 use crate::message::{Identification, RequestFlags};
@@ -280,7 +280,7 @@ impl PlainBinding {
             set_df: is(SET_DF),
             clamp_mss: is(CLAMP_MSS),
             since: Instant(u64::from(self.since) * NANOS),
-            registrations: vec![registration],
+            registrations: Registrations::from_buf([registration]),
         }
     }
 }
@@ -397,6 +397,8 @@ pub(super) struct NodeList {
     len: u32,
     bound: usize,
     index: HashTable<u32>,
+    /// Whom the request at hand is about: it is looked for again and again.
+    at_hand: u32,
     /// Stands in for a record that could not be found, which cannot happen.
     spare: Node,
 }
@@ -408,6 +410,7 @@ impl Default for NodeList {
             len: 0,
             bound: 0,
             index: HashTable::new(),
+            at_hand: NO_NODE,
             spare: Node::new(Ipv4Addr::UNSPECIFIED),
         }
     }
@@ -432,6 +435,9 @@ impl NodeList {
     }
 
     pub(super) fn find(&self, home_address: Ipv4Addr) -> Option<u32> {
+        if self.get(self.at_hand).is_some_and(|node| node.home_address == home_address) {
+            return Some(self.at_hand);
+        }
         let is_it = |number: &u32| {
             node_at(&self.chunks, *number).is_some_and(|node| node.home_address == home_address)
         };
@@ -451,11 +457,31 @@ impl NodeList {
         self.find(home_address).and_then(|number| self.get(number))
     }
 
+    /// The number that the index has for a node, or for one that looks like it there:
+    /// no record is looked at.
+    pub(super) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
+        self.index.find(hash(home_address), |_| true).copied()
+    }
+
+    /// Brings a record into the processor's cache, as far as it is small.
+    pub(super) fn prepare(&self, number: u32) {
+        if let Some(node) = self.get(number) {
+            // One word of each of its cache lines.
+            black_box((node.more.is_some(), node.timestamps.count(), node.is_bound(), node.next));
+        }
+    }
+
     /// The node's number, and a record if it had none.
     pub(super) fn make(&mut self, home_address: Ipv4Addr) -> u32 {
-        if let Some(number) = self.find(home_address) {
-            return number;
-        }
+        let number = match self.find(home_address) {
+            Some(number) => number,
+            None => self.add(home_address),
+        };
+        self.at_hand = number;
+        number
+    }
+
+    fn add(&mut self, home_address: Ipv4Addr) -> u32 {
         let number = self.len;
         self.len += 1;
         if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {

@@ -101,19 +101,17 @@ impl HomeAgent {
                 false => context.counters.registrations_accepted += 1,
             }
         }
-        let nonce = context.random();
         let request = asked.request.identification;
         let identification = match asked.association.replay {
             ReplayProtection::Timestamps { .. } => {
                 timestamp_reply(request, context.now.ntp, freshness)
             }
-            ReplayProtection::Nonces => self
-                .node(asked.request.home_address)
-                .make_more(context.now.monotonic)
-                .nonces
-                .entry(asked.association.spi)
-                .or_default()
-                .reply(request, nonce),
+            ReplayProtection::Nonces => {
+                let nonce = context.random();
+                let node = self.node(asked.request.home_address);
+                let nonces = &mut node.make_more(context.now.monotonic).nonces;
+                nonces.entry(asked.association.spi).or_default().reply(request, nonce)
+            }
         };
         self.transmit(asked, code, lifetime, identification, extras, context)
     }

@@ -5,6 +5,8 @@
 use alloc::vec::Vec;
 use core::fmt;
 
+use smallvec::SmallVec;
+
 use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
 use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
@@ -194,10 +196,14 @@ const fn has_long_framing(extension_type: u8) -> bool {
     matches!(extension_type, GENERALIZED_AUTHENTICATION | CRITICAL_VENDOR | GRE_KEY)
 }
 
+/// The extensions of a message. Few have more than three, which take no memory of their
+/// own.
+pub(super) type Extensions<'a> = SmallVec<[Located<'a>; 3]>;
+
 /// Reads extensions from `start` to the end of the message or to the first that
 /// cannot be read.
-pub(super) fn parse_all(bytes: &[u8], start: usize) -> (Vec<Located<'_>>, Option<ExtensionError>) {
-    let mut extensions = Vec::new();
+pub(super) fn parse_all(bytes: &[u8], start: usize) -> (Extensions<'_>, Option<ExtensionError>) {
+    let mut extensions = Extensions::new();
     let mut offset = start;
     while offset < bytes.len() {
         if extensions.len() == MAX_EXTENSIONS {

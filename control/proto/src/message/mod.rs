@@ -32,13 +32,16 @@ pub use registration::{
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
 use crate::security::MobilitySecurityAssociation;
-use extension::ExtensionError;
+use extension::{ExtensionError, Extensions};
 
 /// The longest message that is looked at, in bytes.
 pub const MAX_MESSAGE_LEN: usize = 1024;
 
 /// The most extensions in a message.
 pub const MAX_EXTENSIONS: usize = 32;
+
+/// Room for a fixed part and two authentications of 16 bytes, which most messages fit.
+const USUAL_LEN: usize = 24 + 2 * 22;
 
 /// Why bytes are no message at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +72,7 @@ pub struct Received<'a, T> {
     /// The fixed part.
     pub body: T,
     bytes: &'a [u8],
-    extensions: Vec<Located<'a>>,
+    extensions: Extensions<'a>,
     defect: Option<ExtensionError>,
 }
 
@@ -187,12 +190,18 @@ pub struct MessageWriter {
 impl MessageWriter {
     /// Starts with a request's fixed part.
     pub fn request(request: &RegistrationRequest) -> Self {
-        MessageWriter { bytes: request.emit().to_vec() }
+        MessageWriter::starting_with(&request.emit())
     }
 
     /// Starts with a reply's fixed part.
     pub fn reply(reply: &RegistrationReply) -> Self {
-        MessageWriter { bytes: reply.emit().to_vec() }
+        MessageWriter::starting_with(&reply.emit())
+    }
+
+    fn starting_with(fixed: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(USUAL_LEN);
+        bytes.extend_from_slice(fixed);
+        MessageWriter { bytes }
     }
 
     /// Starts with bytes that are relayed as they came.

@@ -149,6 +149,7 @@ fn lengths_at_their_extremes_are_bounded() {
     let received = parse_request(&many);
     assert_eq!(received.extensions().len(), MAX_EXTENSIONS);
     assert_eq!(received.defect(), Some(ExtensionError::TooMany));
+    drop(received);
     many.resize(MAX_MESSAGE_LEN + 1, 0);
     assert_eq!(Message::parse(&many).unwrap_err(), MessageError::TooLong);
 }

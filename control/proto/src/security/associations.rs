@@ -12,6 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
 use core::hash::BuildHasher;
+use core::hint::black_box;
 use core::net::Ipv4Addr;
 
 use foldhash::fast::FixedState;
@@ -66,6 +67,17 @@ impl SecurityAssociations {
     ) -> Option<MobilitySecurityAssociation> {
         let nodes = &self.mobile_nodes;
         nodes.of(home_address).find(|entry| entry.spi == spi).map(|entry| nodes.association(entry))
+    }
+
+    /// The place that the index has for a node's first association, or for one that
+    /// looks like it there: no association is looked at.
+    pub(crate) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
+        self.mobile_nodes.index.find(hash(home_address), |_| true).copied()
+    }
+
+    /// Brings an association into the processor's cache.
+    pub(crate) fn prepare(&self, place: u32) {
+        black_box(self.mobile_nodes.entry(place).map(|entry| entry.spi));
     }
 
     /// The longest lifetime that the node may be granted under an SPI, beside what

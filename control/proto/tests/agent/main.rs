@@ -13,6 +13,8 @@ mod foreign_agent;
 #[cfg(test)]
 mod foreign_tunnels;
 #[cfg(test)]
+mod foresight;
+#[cfg(test)]
 mod home_agent;
 #[cfg(test)]
 mod mobile_networks;

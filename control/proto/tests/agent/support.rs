@@ -396,7 +396,7 @@ pub(crate) fn installed(actions: &[Action]) -> Vec<CareOf> {
     actions
         .iter()
         .find_map(|action| match action {
-            Action::InstallBinding(state) => Some(state.care_of_addresses.clone()),
+            Action::InstallBinding(state) => Some(state.care_of_addresses.to_vec()),
             _ => None,
         })
         .unwrap_or_default()

@@ -1,10 +1,9 @@
 use super::*;
 use crate::NtpTime;
 use crate::action::CareOf;
-use crate::binding::{MobilityBinding, Registration};
+use crate::binding::{MobilityBinding, Registration, Registrations};
 use crate::message::{Identification, RequestFlags};
 use crate::{Encapsulation, Lifetime};
-use alloc::vec;
 use homeport_wire::TenantId;
 
 const SECOND: u64 = 1_000_000_000;
@@ -46,19 +45,14 @@ impl World {
             keepalive: None,
             proof: None,
         };
-        self.set(home_address, vec![registration], expires);
+        self.set(home_address, Registrations::from_buf([registration]), expires);
     }
 
     fn unbind(&mut self, node: u32) {
-        self.set(Ipv4Addr::from_bits(0x0a00_0000 + node), Vec::new(), None);
+        self.set(Ipv4Addr::from_bits(0x0a00_0000 + node), Registrations::new(), None);
     }
 
-    fn set(
-        &mut self,
-        home_address: Ipv4Addr,
-        registrations: Vec<Registration>,
-        ends: Option<Instant>,
-    ) {
+    fn set(&mut self, home_address: Ipv4Addr, registrations: Registrations, ends: Option<Instant>) {
         let binding = MobilityBinding {
             tenant: KEY.0,
             home_address,
@@ -160,7 +154,7 @@ fn many_ends_at_one_moment_are_taken_in_bounded_calls() {
             let due = world.expiries.pop_due(&mut world.nodes, world.now, &mut budget);
             let Some(number) = due else { break };
             let home_address = world.nodes.get(number).unwrap().home_address();
-            world.set(home_address, Vec::new(), None);
+            world.set(home_address, Registrations::new(), None);
             ended += 1;
         }
         calls.push(ended);

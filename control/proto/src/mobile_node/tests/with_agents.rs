@@ -281,7 +281,7 @@ impl Lab {
             Action::Transmit(transmit) => self.carry(at, &transmit),
             Action::InstallBinding(state) => {
                 self.binding = state.care_of_addresses.iter().map(|to| to.address).collect();
-                self.tunnels = state.care_of_addresses;
+                self.tunnels = state.care_of_addresses.to_vec();
             }
             Action::RemoveBinding { .. } => {
                 self.binding.clear();
