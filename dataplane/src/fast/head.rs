@@ -6,15 +6,62 @@ use crate::encap::OUTER_TTL;
 /// Bytes of a header without options: the only kind that goes fast.
 pub(super) const LEN: usize = 20;
 
-/// What a header says.
+/// What a header says, in two words: a struct of smaller fields would be put together in
+/// memory, and be read as a whole before they have arrived there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Head {
-    pub(super) source: u32,
-    pub(super) destination: u32,
-    pub(super) total_len: u16,
-    pub(super) tos: u8,
-    pub(super) protocol: u8,
-    pub(super) dont_fragment: bool,
+    /// The source above the destination.
+    ends: u64,
+    /// From the lowest bit: 16 of the total length, 8 of the type of service, 8 of the
+    /// protocol, whether it must not be fragmented.
+    rest: u64,
+}
+
+impl Head {
+    pub(super) const NONE: Head = Head { ends: 0, rest: 0 };
+
+    #[inline(always)]
+    pub(super) const fn source(self) -> u32 {
+        (self.ends >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(super) const fn destination(self) -> u32 {
+        self.ends as u32
+    }
+
+    #[inline(always)]
+    pub(super) const fn total_len(self) -> u16 {
+        self.rest as u16
+    }
+
+    #[inline(always)]
+    pub(super) const fn tos(self) -> u8 {
+        (self.rest >> 16) as u8
+    }
+
+    #[inline(always)]
+    pub(super) const fn protocol(self) -> u8 {
+        (self.rest >> 24) as u8
+    }
+
+    #[inline(always)]
+    pub(super) const fn dont_fragment(self) -> bool {
+        self.rest >> 32 != 0
+    }
+
+    /// The same between other ends.
+    #[inline(always)]
+    pub(super) const fn between(self, source: u32, destination: u32) -> Head {
+        Head { ends: (source as u64) << 32 | destination as u64, ..self }
+    }
+
+    /// The same of another protocol and length.
+    #[inline(always)]
+    pub(super) const fn carrying(self, protocol: u8, total_len: u16) -> Head {
+        let kept = self.rest & !0xff00_ffff;
+        Head { rest: kept | (protocol as u64) << 24 | total_len as u64, ..self }
+    }
 }
 
 /// Fields as they lie in a word of a header, read as the machine reads words.
@@ -30,7 +77,7 @@ impl Head {
         let words = words(bytes);
         let [first, second, third, source, destination] = words;
         let first = u32::from_be(first);
-        let (total_len, tos) = (first as u16, (first >> 16) as u8);
+        let total_len = first as u16;
         let [ttl, protocol, ..] = third.to_ne_bytes();
         // One branch for all of it: it is all so, or the packet is a rare one.
         let is_plain = (first >> 24 == 0x45)
@@ -40,8 +87,9 @@ impl Head {
             & (usize::from(total_len) >= LEN)
             & (usize::from(total_len) <= available);
         let (source, destination) = (u32::from_be(source), u32::from_be(destination));
-        let dont_fragment = second & DONT_FRAGMENT != 0;
-        (Head { source, destination, total_len, tos, protocol, dont_fragment }, is_plain)
+        let dont_fragment = u64::from(second & DONT_FRAGMENT != 0);
+        let rest = u64::from(first & 0x00ff_ffff) | u64::from(protocol) << 24 | dont_fragment << 32;
+        (Head { ends: 0, rest }.between(source, destination), is_plain)
     }
 }
 
@@ -58,19 +106,19 @@ pub(super) fn is_summed<const N: usize>(words: [u32; N]) -> bool {
 /// (RFC 6864 §4).
 #[inline(always)]
 pub(super) fn outer(
-    inner: &Head,
+    inner: Head,
     (source, destination): (u32, u32),
     (protocol, total_len): (u8, u16),
     set_dont_fragment: bool,
     identification: &mut u16,
 ) -> [u8; LEN] {
-    let second = if inner.dont_fragment || set_dont_fragment {
+    let second = if inner.dont_fragment() || set_dont_fragment {
         0x4000
     } else {
         *identification = identification.wrapping_add(1);
         u32::from(*identification) << 16
     };
-    let first = 0x4500_0000 | u32::from(inner.tos) << 16 | u32::from(total_len);
+    let first = 0x4500_0000 | u32::from(inner.tos()) << 16 | u32::from(total_len);
     let third = u32::from(OUTER_TTL) << 24 | u32::from(protocol) << 16;
     summed([first, second, third, source, destination])
 }
@@ -99,11 +147,11 @@ fn summed(words: [u32; 5]) -> [u8; LEN] {
 
 /// A minimal forwarding header with the original source (RFC 2004 §3).
 #[inline(always)]
-pub(super) fn forwarding(head: &Head) -> [u8; 12] {
+pub(super) fn forwarding(head: Head) -> [u8; 12] {
     // S: the source is there.
-    let first = u32::from(head.protocol) << 24 | 0x80 << 16;
-    let checksum = u32::from(!fold(sum([first, head.destination, head.source])));
-    bytes_of([first | checksum, head.destination, head.source])
+    let first = u32::from(head.protocol()) << 24 | 0x80 << 16;
+    let checksum = u32::from(!fold(sum([first, head.destination(), head.source()])));
+    bytes_of([first | checksum, head.destination(), head.source()])
 }
 
 #[inline(always)]
@@ -191,11 +239,11 @@ mod tests {
             let read = bytes.first_chunk().map(|start| Head::read(start, bytes.len()));
             if let Some((head, true)) = read {
                 let facts = parse::ipv4(&bytes).unwrap();
-                prop_assert_eq!(Ipv4Addr::from_bits(head.source), facts.source);
-                prop_assert_eq!(Ipv4Addr::from_bits(head.destination), facts.destination);
-                prop_assert_eq!(head.total_len, facts.total_len);
-                prop_assert_eq!(IpProtocol(head.protocol), facts.protocol);
-                prop_assert_eq!(head.dont_fragment, facts.dont_fragment);
+                prop_assert_eq!(Ipv4Addr::from_bits(head.source()), facts.source);
+                prop_assert_eq!(Ipv4Addr::from_bits(head.destination()), facts.destination);
+                prop_assert_eq!(head.total_len(), facts.total_len);
+                prop_assert_eq!(IpProtocol(head.protocol()), facts.protocol);
+                prop_assert_eq!(head.dont_fragment(), facts.dont_fragment);
                 prop_assert_eq!(facts.header_len, 20);
                 prop_assert!(!facts.fragment && bytes[8] > 1);
                 hop(bytes[8..].first_chunk_mut().unwrap());
@@ -210,9 +258,11 @@ mod tests {
             source: u32, destination: u32, tos: u8, dont_fragment: bool, set: bool,
             total_len in 20u16..1500, before: u16,
         ) {
-            let inner = Head { source: 1, destination: 2, total_len, tos, protocol: 6, dont_fragment };
+            let rest = u64::from(tos) << 16 | u64::from(dont_fragment) << 32;
+            let inner = Head { ends: 0, rest }.between(1, 2).carrying(6, total_len);
+            prop_assert_eq!((inner.tos(), inner.dont_fragment()), (tos, dont_fragment));
             let mut identification = before;
-            let bytes = outer(&inner, (source, destination), (4, total_len + 20), set, &mut identification);
+            let bytes = outer(inner, (source, destination), (4, total_len + 20), set, &mut identification);
             let (from, to) = (Ipv4Addr::from_bits(source), Ipv4Addr::from_bits(destination));
             let mut header =
                 Ipv4Header::unsummed(from, to, IpProtocol::IP_IN_IP, OUTER_TTL, total_len + 20);

@@ -52,14 +52,7 @@ impl Lane {
     /// Of a packet that goes the general way.
     pub(crate) const GENERAL: Lane = Lane {
         kind: Kind::General,
-        head: Head {
-            source: 0,
-            destination: 0,
-            total_len: 0,
-            tos: 0,
-            protocol: 0,
-            dont_fragment: false,
-        },
+        head: Head::NONE,
         outer: (0, 0),
         carrier: Carrier::of(Encapsulation::IpInIp),
         inner_at: 0,
@@ -119,7 +112,7 @@ impl<'t> Reading<'t> {
         if !is_plain {
             return None;
         }
-        let (source, destination) = (head.source, head.destination);
+        let (source, destination) = (head.source(), head.destination());
         let classes = &self.tables.classes;
         let (from, to) = (classes.of(source), classes.of(destination));
         if from.or(to).has(SPECIAL) {
@@ -127,13 +120,13 @@ impl<'t> Reading<'t> {
                 return None;
             }
             if self.is_local(to, destination) {
-                return self.tunnelled(packet.tenant, frame.get(LINK..)?, &head, lane);
+                return self.tunnelled(packet.tenant, frame.get(LINK..)?, head, lane);
             }
             if self.visits(from, source) || self.visits(to, destination) {
                 return None;
             }
         }
-        if is_tunnel(head.protocol, *ports.first_chunk()?) {
+        if is_tunnel(head.protocol(), *ports.first_chunk()?) {
             return None;
         }
         (lane.head, lane.tenant) = (head, packet.tenant);
@@ -156,24 +149,26 @@ impl<'t> Reading<'t> {
         &mut self,
         tenant: TenantId,
         bytes: &[u8],
-        outer: &Head,
+        outer: Head,
         lane: &mut Lane,
     ) -> Option<Kind> {
-        let local = self.local(outer.destination)?;
+        let local = self.local(outer.destination())?;
         let classes = &self.tables.classes;
-        if !may_reach(tenant, local.tenant) || self.visits(classes.of(outer.source), outer.source) {
+        if !may_reach(tenant, local.tenant)
+            || self.visits(classes.of(outer.source()), outer.source())
+        {
             return None;
         }
         if !(local.home_agent || local.care_of_address || local.agent || local.broadcast) {
-            (lane.head, lane.tenant) = (*outer, tenant);
+            (lane.head, lane.tenant) = (outer, tenant);
             return Some(Kind::Local);
         }
         if !local.home_agent {
             return None;
         }
         // Link-layer padding is no part of it.
-        let payload = bytes.get(head::LEN..usize::from(outer.total_len))?;
-        let (encapsulation, shim_len) = open(IpProtocol(outer.protocol), payload)?;
+        let payload = bytes.get(head::LEN..usize::from(outer.total_len()))?;
+        let (encapsulation, shim_len) = open(IpProtocol(outer.protocol()), payload)?;
         let (head, ports) = match encapsulation {
             Encapsulation::Minimal => open_minimal(outer, payload)?,
             _ => {
@@ -181,21 +176,21 @@ impl<'t> Reading<'t> {
                 let (header, rest) = inner.split_first_chunk()?;
                 let (head, is_plain) = Head::read(header, inner.len());
                 // A mark of congestion is carried inward by the general path (RFC 6040).
-                if !is_plain || (head.tos ^ outer.tos) & 0b11 != 0 {
+                if !is_plain || (head.tos() ^ outer.tos()) & 0b11 != 0 {
                     return None;
                 }
                 (head, *rest.first_chunk()?)
             }
         };
-        if is_tunnel(head.protocol, ports) {
+        if is_tunnel(head.protocol(), ports) {
             return None;
         }
-        let (from, to) = (classes.of(head.source), classes.of(head.destination));
+        let (from, to) = (classes.of(head.source()), classes.of(head.destination()));
         if from.or(to).has(SPECIAL)
             && (from.or(to).has(Class::UNUSUAL)
-                || self.is_local(from, head.source)
-                || self.is_local(to, head.destination)
-                || self.visits(to, head.destination))
+                || self.is_local(from, head.source())
+                || self.is_local(to, head.destination())
+                || self.visits(to, head.destination()))
         {
             return None;
         }
@@ -203,10 +198,10 @@ impl<'t> Reading<'t> {
             return None;
         }
         (lane.head, lane.tenant) = (head, local.tenant);
-        lane.outer = (outer.source, outer.destination);
+        lane.outer = (outer.source(), outer.destination());
         lane.carrier = Carrier::of(encapsulation);
         lane.inner_at = LINK + head::LEN + shim_len;
-        lane.probe = self.probe(local.tenant, head.source);
+        lane.probe = self.probe(local.tenant, head.source());
         Some(Kind::Tunnelled)
     }
 
@@ -295,7 +290,7 @@ pub(super) const MINIMAL: usize = 12;
 /// The packet in minimal encapsulation (RFC 2004 §3), whose header is the outer one but
 /// for what its forwarding header says.
 #[inline(always)]
-fn open_minimal(outer: &Head, payload: &[u8]) -> Option<(Head, Ports)> {
+fn open_minimal(outer: Head, payload: &[u8]) -> Option<(Head, Ports)> {
     let (shim, rest) = payload.split_first_chunk::<MINIMAL>()?;
     let words: [u32; 3] = head::words(shim);
     let [protocol, flags, ..] = *shim;
@@ -304,6 +299,7 @@ fn open_minimal(outer: &Head, payload: &[u8]) -> Option<(Head, Ports)> {
         return None;
     }
     let [_, destination, source] = words.map(u32::from_be);
-    let total_len = outer.total_len.checked_sub(MINIMAL as u16)?;
-    Some((Head { source, destination, total_len, protocol, ..*outer }, *rest.first_chunk()?))
+    let total_len = outer.total_len().checked_sub(MINIMAL as u16)?;
+    let head = outer.carrying(protocol, total_len).between(source, destination);
+    Some((head, *rest.first_chunk()?))
 }

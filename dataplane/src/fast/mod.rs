@@ -97,9 +97,9 @@ impl Way {
     /// Sends a packet this way that lies `at` bytes into its frame: under the way's
     /// link header, for one of its TTL. The port that it leaves by.
     #[inline(always)]
-    fn take(&self, packet: &mut Packet, at: usize, head: &Head) -> Option<PortId> {
+    fn take(&self, packet: &mut Packet, at: usize, head: Head) -> Option<PortId> {
         const WINDOW: usize = LINK + TTL_AT + TTL_LEN;
-        let len = LINK + usize::from(head.total_len);
+        let len = LINK + usize::from(head.total_len());
         let window = packet.reframe::<WINDOW>(at, LINK, len)?;
         let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
         *link = self.header;
@@ -265,7 +265,8 @@ impl<'a, 't> Act<'a, 't> {
         let frame = packet.bytes_mut();
         let host = translate::translate(self.forwarder, frame, lane, flow, now)?;
         let destination = host.address.to_bits();
-        let inside = Lane { head: Head { destination, ..lane.head }, tenant: host.tenant, ..*lane };
+        let head = lane.head.between(lane.head.source(), destination);
+        let inside = Lane { head, tenant: host.tenant, ..*lane };
         let left_by = self.forward(packet, &inside);
         packet.tenant = host.tenant;
         self.inward = left_by.is_none();
@@ -281,15 +282,15 @@ impl<'a, 't> Act<'a, 't> {
         flow: &(usize, Probe),
         now: Tick,
     ) -> Option<PortId> {
-        self.find_way(lane.tenant, lane.head.destination)?;
+        self.find_way(lane.tenant, lane.head.destination())?;
         let (number, _) = flow;
         let is_outside = self.forwarder.napt(*number)?.config().outside == self.way.port;
-        if !is_outside || lane.head.total_len > self.way.mtu {
+        if !is_outside || lane.head.total_len() > self.way.mtu {
             return None;
         }
         let frame = packet.bytes_mut();
         translate::translate(self.forwarder, frame, lane, flow, now)?;
-        self.way.take(packet, LINK, &lane.head)
+        self.way.take(packet, LINK, lane.head)
     }
 
     /// `None`, and nothing changed: it goes the general way.
@@ -303,12 +304,12 @@ impl<'a, 't> Act<'a, 't> {
         match lane.kind {
             Kind::General | Kind::Local => None,
             Kind::Plain => self.forward(packet, lane),
-            Kind::Destination => match self.bound(lane, candidate, lane.head.destination) {
+            Kind::Destination => match self.bound(lane, candidate, lane.head.destination()) {
                 Some(entry) => self.encapsulate(packet, lane, entry),
                 None => self.forward(packet, lane),
             },
             Kind::Tunnelled => {
-                let entry = self.bound(lane, candidate, lane.head.source)?;
+                let entry = self.bound(lane, candidate, lane.head.source())?;
                 self.decapsulate(packet, lane, entry)
             }
         }
@@ -330,13 +331,13 @@ impl<'a, 't> Act<'a, 't> {
     /// From link to link.
     #[inline(always)]
     fn forward(&mut self, packet: &mut Packet, lane: &Lane) -> Option<PortId> {
-        self.find_way(lane.tenant, lane.head.destination)?;
+        self.find_way(lane.tenant, lane.head.destination())?;
         let Act { forwarder, way, .. } = self;
         let translates = forwarder.has_napts() && forwarder.translates(packet.port, way.port);
-        if lane.head.total_len > way.mtu || translates {
+        if lane.head.total_len() > way.mtu || translates {
             return None;
         }
-        way.take(packet, LINK, &lane.head)
+        way.take(packet, LINK, lane.head)
     }
 
     /// Into the tunnel of a node that is away.
@@ -347,12 +348,12 @@ impl<'a, 't> Act<'a, 't> {
         lane: &Lane,
         entry: &BindingEntry,
     ) -> Option<PortId> {
-        let head = &lane.head;
+        let head = lane.head;
         let end = only_tunnel(entry)?;
         let (home_agent, care_of_address) =
             (entry.home_agent.to_bits(), end.care_of_address().to_bits());
         // RFC 2003 §3.2.
-        if head.source == home_agent || head.source == care_of_address {
+        if head.source() == home_agent || head.source() == care_of_address {
             return None;
         }
         if entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(head) {
@@ -405,23 +406,23 @@ impl<'a, 't> Act<'a, 't> {
         let is_right = outer_source == end.care_of_address().to_bits()
             && outer_destination == entry.home_agent.to_bits()
             // RFC 2784 §3.1: not back to the encapsulator.
-            && lane.head.destination != outer_source
+            && lane.head.destination() != outer_source
             && lane.carrier == end.carrier()
             && end.is(TunnelFlags::REVERSE);
-        let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(&lane.head);
+        let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(lane.head);
         if !is_right || is_offer {
             return None;
         }
-        self.find_way(lane.tenant, lane.head.destination)?;
+        self.find_way(lane.tenant, lane.head.destination())?;
         let way = &self.way;
-        if lane.head.total_len > way.mtu {
+        if lane.head.total_len() > way.mtu {
             return None;
         }
         let left_by = if lane.carrier.is_minimal() {
-            restore(packet, &lane.head, way)
+            restore(packet, lane.head, way)
         } else {
             // The new link header ends where the packet inside begins.
-            way.take(packet, lane.inner_at, &lane.head)
+            way.take(packet, lane.inner_at, lane.head)
         };
         if left_by.is_some() {
             packet.tenant = lane.tenant;
@@ -493,7 +494,7 @@ impl Entering<'_, '_, '_> {
     fn outer_len(&mut self, overhead: usize) -> Option<u16> {
         let Entering { act, lane, ends, .. } = self;
         // A header has some bytes.
-        let outer_len = lane.head.total_len.checked_add(overhead as u16)?;
+        let outer_len = lane.head.total_len().checked_add(overhead as u16)?;
         let fits = outer_len <= act.way.mtu && act.tunnel_takes(lane.tenant, ends.1, outer_len);
         fits.then_some(outer_len)
     }
@@ -515,7 +516,7 @@ impl Entering<'_, '_, '_> {
         // What is added to the frame is in front of it: behind it, it ends as before.
         let window = packet.reframe::<WINDOW>(LINK, LINK + overhead, len)?;
         let identification = &mut act.forwarder.identification;
-        let outer = head::outer(&lane.head, ends, (protocol.0, outer_len), set_df, identification);
+        let outer = head::outer(lane.head, ends, (protocol.0, outer_len), set_df, identification);
         let (link, rest) = window.split_first_chunk_mut::<LINK>()?;
         *link = act.way.header;
         let (ip, rest) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
@@ -544,7 +545,7 @@ impl Entering<'_, '_, '_> {
         let (ip, shim) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
         *ip = head::changed(&own, (IpProtocol::MINIMAL.0, outer_len), ends);
         // The original source is not the tunnel's end, as was asked.
-        *shim.first_chunk_mut()? = head::forwarding(&lane.head);
+        *shim.first_chunk_mut()? = head::forwarding(lane.head);
         act.counts.encapsulated += 1;
         Some(act.way.port)
     }
@@ -553,15 +554,15 @@ impl Entering<'_, '_, '_> {
 /// Makes the outer header of minimal encapsulation the packet's own again, which is to
 /// be `head` (RFC 2004 §3), and sends the packet this way for one of its TTL.
 #[inline(always)]
-fn restore(packet: &mut Packet, head: &Head, way: &Way) -> Option<PortId> {
+fn restore(packet: &mut Packet, head: Head, way: &Way) -> Option<PortId> {
     const WINDOW: usize = LINK + head::LEN;
     let outer = *packet.bytes().get(LINK..)?.first_chunk::<{ head::LEN }>()?;
-    let len = LINK + usize::from(head.total_len);
+    let len = LINK + usize::from(head.total_len());
     let window = packet.reframe::<WINDOW>(LINK + MINIMAL, LINK, len)?;
     let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
     *link = way.header;
-    let ends = (head.source, head.destination);
-    *ip.first_chunk_mut()? = head::changed(&outer, (head.protocol, head.total_len), ends);
+    let ends = (head.source(), head.destination());
+    *ip.first_chunk_mut()? = head::changed(&outer, (head.protocol(), head.total_len()), ends);
     Some(way.port)
 }
 
@@ -585,8 +586,8 @@ fn only_tunnel(entry: &BindingEntry) -> Option<&TunnelEnd> {
 }
 
 #[inline(always)]
-fn is_tcp(head: &Head) -> bool {
-    IpProtocol(head.protocol) == IpProtocol::TCP
+fn is_tcp(head: Head) -> bool {
+    IpProtocol(head.protocol()) == IpProtocol::TCP
 }
 
 /// One packet, the general way.

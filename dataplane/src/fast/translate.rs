@@ -31,7 +31,7 @@ pub(super) fn find(
     for ((place, lane), flow) in burst.places().iter().zip(lanes).zip(flows.iter_mut()) {
         *flow = None;
         let Some(packet) = place else { continue };
-        let end = LINK + usize::from(lane.head.total_len);
+        let end = LINK + usize::from(lane.head.total_len());
         let Some(bytes) = packet.bytes().get(LINK..end) else { continue };
         match lane.kind {
             Kind::Plain => {
@@ -42,7 +42,7 @@ pub(super) fn find(
             }
             // From inside, it is a hairpin.
             Kind::Local if inside.is_none() => {
-                let to = Ipv4Addr::from_bits(lane.head.destination);
+                let to = Ipv4Addr::from_bits(lane.head.destination());
                 let mut numbered = napts.iter().enumerate();
                 let Some((number, napt)) = numbered.find(|(_, napt)| napt.is_external(to)) else {
                     continue;
@@ -70,6 +70,6 @@ pub(super) fn translate(
     (number, probe): &(usize, Probe),
     now: Tick,
 ) -> Option<InsideHost> {
-    let end = LINK + usize::from(lane.head.total_len);
+    let end = LINK + usize::from(lane.head.total_len());
     forwarder.napt(*number)?.translate_located(frame.get_mut(LINK..end)?, probe, now)
 }
