@@ -17,9 +17,11 @@ const HOME_AGENT: &str = "10.0.1.2";
 const CARE_OF: &str = "172.16.2.2";
 const EXTERNAL: &str = "203.0.113.1";
 const HOST: &str = "10.9.0.50";
+/// On the link of that host.
+const NEIGHBOR: &str = "10.9.0.1";
 
 /// Every address that something is known of, and some that nothing is known of.
-const ADDRESSES: [&str; 17] = [
+const ADDRESSES: [&str; 18] = [
     "192.0.2.2",
     "192.0.2.77",
     "198.51.100.9",
@@ -37,6 +39,7 @@ const ADDRESSES: [&str; 17] = [
     "10.1.0.16",
     "10.1.0.99",
     "224.0.0.11",
+    NEIGHBOR,
 ];
 
 /// Nodes with each kind of tunnel, from 10.1.0.10 on; then what is special.
@@ -70,9 +73,9 @@ fn rig(fast_path: bool, visitors: bool, napt: bool) -> Rig {
     rig.local(EXTERNAL, LocalEntry::default());
     rig.route("0.0.0.0/0", 0, Some("10.0.9.9"));
     rig.route("10.9.0.0/24", 1, None);
-    rig.route("172.16.0.0/16", 1, Some("10.9.0.1"));
+    rig.route("172.16.0.0/16", 1, Some(NEIGHBOR));
     rig.neighbor(0, "10.0.9.9", station(1));
-    rig.neighbor(1, "10.9.0.1", station(2));
+    rig.neighbor(1, NEIGHBOR, station(2));
     rig.neighbor(1, HOST, station(3));
     for (home_address, entry) in bindings() {
         rig.bind(&home_address, entry);
@@ -231,9 +234,14 @@ fn the_common_packets_do_go_the_fast_way() {
         fast.exchange(1, &frame);
     }
     assert_eq!(taken(&fast), 12, "out of tunnels");
-    let through = Ip::data("192.0.2.2", HOST).frame(port_mac(0), station(1));
-    fast.exchange(0, &through);
-    assert_eq!(taken(&fast), 13, "from link to link");
+    let through = |to| Ip::data("192.0.2.2", to).frame(port_mac(0), station(1));
+    for to in [HOST, NEIGHBOR, HOST] {
+        fast.push(0, &through(to));
+    }
+    fast.run();
+    assert_eq!(taken(&fast), 15, "from link to link");
+    let stations: Vec<_> = fast.sent().iter().map(|(_, frame)| frame[..6].to_vec()).collect();
+    assert_eq!(stations, [3, 2, 3].map(|n| station(n).0), "each to its own station");
     let mut napt = rig(true, false, true);
     let out = Ip::udp(HOST, "192.0.2.2", (4000, 53)).frame(port_mac(1), station(3));
     let opened = only(napt.exchange(1, &out), 0, station(1));
