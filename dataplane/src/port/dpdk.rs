@@ -46,9 +46,10 @@ pub fn start<'a>(
 ) -> Result<Eal, PortError> {
     let devices: Vec<&str> = devices.into_iter().collect();
     let count = u32::try_from(devices.len()).unwrap_or(u32::MAX).max(1);
-    // An mbuf with its header and its place in the pool's rings; and some for
-    // DPDK itself.
-    let bytes = u64::from(mbufs(buffers)) * (HEADROOM + DATA_ROOM + 256) as u64 * u64::from(count);
+    // An mbuf lies on one page, and on small pages no two fit on one; its place in the
+    // pool's rings; and some for DPDK itself.
+    const { assert!(HEADROOM + DATA_ROOM + 256 <= PAGE) };
+    let bytes = u64::from(mbufs(buffers)) * (PAGE + 64) as u64 * u64::from(count);
     let memory = u32::try_from(bytes >> 20).unwrap_or(u32::MAX).saturating_add(64);
     let pci = devices.iter().filter(|device| is_pci(device));
     let pci_devices = pci.map(|device| (*device).to_owned()).collect();
@@ -181,6 +182,9 @@ impl fmt::Debug for DpdkPort {
     }
 }
 
+/// The smallest page.
+const PAGE: usize = 4096;
+
 /// Size of a device's pool.
 fn mbufs(buffers: u32) -> u32 {
     buffers.saturating_add(QUEUED)
@@ -243,6 +247,15 @@ mod tests {
         assert_eq!(burst.len(), BURST - 2);
         burst.drain().for_each(|packet| pool.give(packet));
         assert_eq!((port.pool.available(), pool.available()), (free, BURST));
+    }
+
+    #[test]
+    fn as_many_devices_as_were_named_find_memory() {
+        const MANY: u16 = 10;
+        let eal = start(["net_null0"; MANY as usize], 4096).unwrap();
+        let open = |number| DpdkPort::open(eal, &format!("net_null{number}"), 1500, 4096);
+        let ports: Result<Vec<DpdkPort>, PortError> = (0..MANY).map(open).collect();
+        assert_eq!(ports.unwrap().len(), usize::from(MANY));
     }
 
     #[test]
