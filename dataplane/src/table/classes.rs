@@ -78,17 +78,22 @@ impl AddressClasses {
 /// What marks the networks of one table: it counts, so that it can unmark.
 #[derive(Debug)]
 pub(crate) struct ClassWriter {
-    classes: AddressClasses,
+    /// `None`: the table marks nothing.
+    classes: Option<AddressClasses>,
     class: Class,
     counts: Box<[u32]>,
 }
 
 impl ClassWriter {
+    /// For a table that marks nothing.
+    pub(crate) fn none() -> Self {
+        ClassWriter { classes: None, class: Class::NONE, counts: Box::default() }
+    }
+
     /// For a table with no address yet. Other tables mark with other classes.
     pub(crate) fn new(classes: &AddressClasses, class: Class) -> Self {
-        let networks = if class == Class::NONE { 0 } else { NETWORKS };
-        let counts = vec![0; networks].into_boxed_slice();
-        ClassWriter { classes: classes.clone(), class, counts }
+        let counts = vec![0; NETWORKS].into_boxed_slice();
+        ClassWriter { classes: Some(classes.clone()), class, counts }
     }
 
     /// To be called before an address is in the table.
@@ -96,7 +101,9 @@ impl ClassWriter {
         let network = network_of(address);
         let Some(count) = self.counts.get_mut(network) else { return };
         *count += 1;
-        if let Some(class) = self.classes.0.get(network).filter(|_| *count == 1) {
+        if let Some(classes) = self.classes.as_ref().filter(|_| *count == 1)
+            && let Some(class) = classes.0.get(network)
+        {
             // Atomic: the writers of other tables mark the same byte. Release: see `of`.
             class.fetch_or(self.class.0, Ordering::Release);
         }
@@ -107,7 +114,9 @@ impl ClassWriter {
         let network = network_of(address);
         let Some(count) = self.counts.get_mut(network).filter(|count| **count > 0) else { return };
         *count -= 1;
-        if let Some(class) = self.classes.0.get(network).filter(|_| *count == 0) {
+        if let Some(classes) = self.classes.as_ref().filter(|_| *count == 0)
+            && let Some(class) = classes.0.get(network)
+        {
             // Release: a cleared mark is seen with the removal before it.
             class.fetch_and(!self.class.0, Ordering::Release);
         }

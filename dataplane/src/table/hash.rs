@@ -87,11 +87,20 @@ where
     K: TableKey,
     V: Copy + Send + Sync + 'static,
 {
-    table_with(capacity, seed, &AddressClasses::default())
+    make(capacity, seed, ClassWriter::none())
 }
 
-/// The same, with its addresses marked in `classes`, which it shares with others.
+/// The same, with the networks of its keys marked in `classes`, which other tables mark
+/// as well.
 pub fn table_with<K, V>(capacity: usize, seed: [u64; 2], classes: &AddressClasses) -> Writer<K, V>
+where
+    K: TableKey,
+    V: Copy + Send + Sync + 'static,
+{
+    make(capacity, seed, ClassWriter::new(classes, K::CLASS))
+}
+
+fn make<K, V>(capacity: usize, seed: [u64; 2], classes: ClassWriter) -> Writer<K, V>
 where
     K: TableKey,
     V: Copy + Send + Sync + 'static,
@@ -103,7 +112,7 @@ where
     Writer {
         table: Arc::new(table),
         filter,
-        classes: ClassWriter::new(classes, K::CLASS),
+        classes,
         slab: Slab { domain: Domain::new(), free: Vec::new(), fresh: 0, entries },
         len: 0,
         capacity,

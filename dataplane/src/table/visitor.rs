@@ -93,14 +93,17 @@ pub enum Found<'t> {
 
 /// Makes a table for at most `capacity` visitors; `seed` as in [`hash::table`].
 pub fn visitors(capacity: usize, seed: [u64; 2]) -> VisitorWriter {
-    visitors_with(capacity, seed, &AddressClasses::default())
+    make(capacity, |capacity| hash::table(capacity, seed))
 }
 
-/// The same, with its addresses marked in `classes`, which it shares with others.
+/// The same, with their networks marked in `classes`, which other tables mark as well.
 pub fn visitors_with(capacity: usize, seed: [u64; 2], classes: &AddressClasses) -> VisitorWriter {
+    make(capacity, |capacity| hash::table_with(capacity, seed, classes))
+}
+
+fn make(capacity: usize, table: impl FnOnce(usize) -> Writer<Index, Slot>) -> VisitorWriter {
     let capacity = capacity.clamp(1, MAX_CAPACITY / KEYS);
-    let index = hash::table_with(capacity * KEYS, seed, classes);
-    VisitorWriter { index, visitors: BTreeMap::new(), capacity }
+    VisitorWriter { index: table(capacity * KEYS), visitors: BTreeMap::new(), capacity }
 }
 
 /// Keys of one visitor.
