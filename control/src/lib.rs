@@ -3,11 +3,13 @@
 pub mod admin;
 pub mod clock;
 pub mod config;
+pub mod control_core;
 pub mod daemon;
 pub mod event_loop;
 pub mod events;
 pub mod inject;
 pub mod install;
+pub mod journal;
 pub mod kernel;
 pub mod mobile;
 pub mod nat_log;
