@@ -72,8 +72,8 @@ pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config
     pipe::register(SIGHUP, reloading)?;
 
     let ports::Ports { setups, guards, dpdk, claims, shared } = ports::open(&config)?;
-    let (control, workers) =
-        launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
+    let (control, workers) = launch::build(&dataplane_config(&config, hash_seed()?), setups)
+        .context("making the dataplane")?;
     tell_pages(control.bindings.pages());
     for (shared, port) in control.ports.iter().zip(&config.ports) {
         shared.set_address(port.addresses.first().map(|at| at.address));
@@ -269,15 +269,15 @@ fn check_privileges() -> Result<()> {
     Ok(())
 }
 
-fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
+/// What the dataplane is told.
+pub(crate) fn dataplane_config(config: &Config, hash_seed: [u64; 2]) -> DataplaneConfig {
     let cores = match config.dataplane.cores.as_slice() {
         [] => vec![None],
         cores => cores.iter().copied().map(Some).collect(),
     };
-    let [a, b] = hash_seed()?;
     let (bindings, visitors) = table_sizes(config);
     let defaults = DataplaneConfig::default();
-    Ok(DataplaneConfig {
+    DataplaneConfig {
         poll: match config.dataplane.poll {
             config::PollMode::Adaptive => PollMode::Adaptive,
             config::PollMode::Busy => PollMode::Busy,
@@ -290,12 +290,12 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
         },
         buffers: config.dataplane.buffers,
         registrations: config.dataplane.registrations,
-        hash_seed: [a, b],
+        hash_seed,
         bindings: bindings.max(defaults.bindings),
         visitors: visitors.max(defaults.visitors),
         napts: config.napts.clone(),
         ..defaults
-    })
+    }
 }
 
 fn hash_seed() -> Result<[u64; 2]> {

@@ -363,7 +363,7 @@ pub fn table_sizes(config: &Config) -> (usize, usize) {
 /// How many messages of one source prefix the agents take in a second. The RX cores
 /// tell networks where nodes are from others and have let through what each may send:
 /// messages of known nodes, and as many others.
-fn messages_per_prefix(config: &Config) -> u32 {
+pub(crate) fn messages_per_prefix(config: &Config) -> u32 {
     let limits = config.dataplane.registrations;
     let workers = u32::try_from(config.dataplane.cores.len().max(1)).unwrap_or(u32::MAX);
     limits.per_prefix.max(limits.per_known_prefix).saturating_mul(2).saturating_mul(workers)

@@ -1,6 +1,7 @@
 //! The control plane of Homeport.
 
 pub mod admin;
+pub mod capture;
 pub mod clock;
 pub mod config;
 pub mod control_core;
@@ -14,3 +15,4 @@ pub mod kernel;
 pub mod mobile;
 pub mod nat_log;
 pub mod punted;
+pub mod replay;
