@@ -287,6 +287,10 @@ impl Writer {
             self.next = next;
         }
         let Some(piece) = &mut self.piece else { return Ok(()) };
+        // Who reads meanwhile shall find whole lines.
+        if bytes.len() > piece.file.capacity() - piece.file.buffer().len() {
+            piece.file.flush()?;
+        }
         piece.file.write_all(&bytes)?;
         piece.bytes += more;
         Ok(())
