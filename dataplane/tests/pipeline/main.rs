@@ -38,6 +38,8 @@ mod storm;
 #[cfg(test)]
 mod threads;
 #[cfg(test)]
+mod trace;
+#[cfg(test)]
 mod tunnels;
 #[cfg(test)]
 mod walk;
