@@ -204,6 +204,9 @@ impl Forwarder {
             // Its sender is told about the packet that it sent.
             return self.hop(job);
         }
+        if self.output.trace.is_probe() {
+            return self.foresee_out(number, host, job);
+        }
         let fragment = job.facts.fragment;
         let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), Some(host))).flatten();
         let before = endpoint(&job.packet, Side::Source);
@@ -246,6 +249,9 @@ impl Forwarder {
         // A visitor is inside, whatever its link is.
         let hairpin =
             host.station.is_some() || from.is_some_and(|port| napt.config().inside.contains(&port));
+        if self.output.trace.is_probe() {
+            return self.foresee_in(tables, number, Some(&host).filter(|_| hairpin), job);
+        }
         let sender = Some(&host).filter(|_| hairpin);
         let fragment = job.facts.fragment;
         let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), sender)).flatten();
@@ -266,20 +272,7 @@ impl Forwarder {
         match outcome {
             Outcome::Translated(host) => {
                 self.note_napt(number, &job.packet, Side::Destination, before);
-                let mut job = renamed(job);
-                job.packet.tenant = host.tenant;
-                let visitor = |mac| tables.visitors.at_station(host.tenant, host.address, mac);
-                match host.station.map(visitor) {
-                    // S3-11: the session may have outlived the registration, and the
-                    // visitor may be on another link by now.
-                    Some(Found::Visitor(visitor)) => {
-                        let step = || Step::visitor(Code::ToVisitor, visitor);
-                        self.output.trace.step(&job.packet, step);
-                        self.deliver(tables, job, visitor);
-                    }
-                    Some(_) => self.output.drop(job.packet, DropReason::NoVisitor),
-                    None => self.forward(tables, Job { route: None, ..job }, None),
-                }
+                self.inward(tables, job, &host);
                 None
             }
             Outcome::Unclaimed => Some(job),
@@ -295,6 +288,23 @@ impl Forwarder {
                 }
                 None
             }
+        }
+    }
+
+    /// To the host inside that a packet was translated for.
+    pub(super) fn inward(&mut self, tables: &Tables, job: Job, host: &InsideHost) {
+        let mut job = renamed(job);
+        job.packet.tenant = host.tenant;
+        let visitor = |mac| tables.visitors.at_station(host.tenant, host.address, mac);
+        match host.station.map(visitor) {
+            // S3-11: the session may have outlived the registration, and the visitor may
+            // be on another link by now.
+            Some(Found::Visitor(visitor)) => {
+                self.output.trace.step(&job.packet, || Step::visitor(Code::ToVisitor, visitor));
+                self.deliver(tables, job, visitor);
+            }
+            Some(_) => self.output.drop(job.packet, DropReason::NoVisitor),
+            None => self.forward(tables, Job { route: None, ..job }, None),
         }
     }
 
@@ -315,7 +325,7 @@ impl Forwarder {
             return Some(job);
         }
         self.hand_on(job, owner);
-        if let Some(key) = first {
+        if let Some(key) = first.filter(|_| !self.output.trace.is_probe()) {
             self.nat.owners.note(key, owner);
             self.release_early(Some(key));
         }
@@ -339,7 +349,7 @@ impl Forwarder {
 
     /// Drops what an inside host may not send; if it is for want of room, it is told
     /// (RFC 6888 REQ-11).
-    fn refuse(&mut self, job: Job, reason: DropReason) {
+    pub(super) fn refuse(&mut self, job: Job, reason: DropReason) {
         if matches!(reason, DropReason::NatHostLimit | DropReason::NatExhausted) {
             self.report(&job.packet, IcmpError::HostUnreachable, None);
         }
@@ -371,7 +381,13 @@ impl Forwarder {
     }
 
     /// Notes what a NAPT made of one end of a packet.
-    fn note_napt(&mut self, number: usize, packet: &Packet, side: Side, before: Endpoint) {
+    pub(super) fn note_napt(
+        &mut self,
+        number: usize,
+        packet: &Packet,
+        side: Side,
+        before: Endpoint,
+    ) {
         let code = match side {
             Side::Source => Code::NaptSource,
             Side::Destination => Code::NaptDestination,
@@ -400,13 +416,13 @@ pub(super) fn inside_host(job: &Job, visitor: Option<&VisitorEntry>) -> InsideHo
 
 /// One end of a packet.
 #[derive(Clone, Copy)]
-enum Side {
+pub(super) enum Side {
     Source,
     Destination,
 }
 
 /// The address and the port of one end of a packet, as far as it has a port.
-fn endpoint(packet: &Packet, side: Side) -> Endpoint {
+pub(super) fn endpoint(packet: &Packet, side: Side) -> Endpoint {
     let nowhere = Endpoint { address: Ipv4Addr::UNSPECIFIED, port: 0 };
     let Ok((header, rest)) = Ipv4Header::ref_from_prefix(packet.bytes()) else { return nowhere };
     let skip = header.header_len().saturating_sub(Ipv4Header::LEN);
@@ -423,13 +439,13 @@ fn endpoint(packet: &Packet, side: Side) -> Endpoint {
 }
 
 /// Whether the packet's TTL ends here.
-fn expires_here(job: &Job) -> bool {
+pub(super) fn expires_here(job: &Job) -> bool {
     job.origin.is_forwarded()
         && Ipv4Header::ref_from_prefix(job.packet.bytes()).is_ok_and(|(header, _)| header.ttl <= 1)
 }
 
 /// The job, with the addresses that its packet has by now.
-fn renamed(mut job: Job) -> Job {
+pub(super) fn renamed(mut job: Job) -> Job {
     if let Ok((header, _)) = Ipv4Header::ref_from_prefix(job.packet.bytes()) {
         (job.facts.source, job.facts.destination) = (header.source(), header.destination());
     }

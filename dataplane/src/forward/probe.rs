@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use homeport_wire::{EtherType, EthernetHeader, MacAddress, PortId, TenantId};
 use zerocopy::IntoBytes;
 
+use super::nat::{Side, endpoint, expires_here, renamed};
 use super::steer::owner;
-use super::{Forwarder, NextHop};
+use super::{Forwarder, Job, NextHop};
 use crate::allowance::AllowanceKey;
 use crate::classify::Tables;
+use crate::napt::{Foreseen, InsideHost};
 use crate::packet::Packet;
 use crate::parse::{self, Ipv4Facts};
 use crate::punt::InjectHeader;
@@ -94,6 +96,90 @@ impl Forwarder {
             Verdict::Drop(DropReason::NeighborQueueFull)
         };
         self.output.finish(packet, verdict);
+    }
+
+    /// What a NAPT would do with a packet of an inside host; one that would open a session
+    /// goes on as it is. `None`: it goes no further.
+    pub(super) fn foresee_out(
+        &mut self,
+        number: usize,
+        host: &InsideHost,
+        mut job: Job,
+    ) -> Option<Job> {
+        let before = endpoint(&job.packet, Side::Source);
+        let now = self.now;
+        let napt = self.nat.napts.get_mut(number)?;
+        match napt.foresee_outbound(job.packet.bytes_mut(), host, now) {
+            Foreseen::Translated(()) => {
+                self.note_napt(number, &job.packet, Side::Source, before);
+                Some(renamed(job))
+            }
+            Foreseen::Opens => {
+                self.output.trace.step(&job.packet, || Step::of_napt(Code::NaptOpens, number));
+                Some(job)
+            }
+            Foreseen::Unclaimed => Some(job),
+            Foreseen::Waits => {
+                self.foresee_wait(number, job.packet);
+                None
+            }
+            Foreseen::Refused(reason) => {
+                self.refuse(job, reason);
+                None
+            }
+        }
+    }
+
+    /// What a NAPT would do with a packet to an external endpoint, of the inside host
+    /// `sender` if it is one's. `Some`: it is for the box itself.
+    pub(super) fn foresee_in(
+        &mut self,
+        tables: &Tables,
+        number: usize,
+        sender: Option<&InsideHost>,
+        mut job: Job,
+    ) -> Option<Job> {
+        let before = endpoint(&job.packet, Side::Destination);
+        let now = self.now;
+        let napt = self.nat.napts.get_mut(number)?;
+        if expires_here(&job) && napt.claims(job.packet.bytes()) {
+            return self.hop(job);
+        }
+        let foreseen = match sender {
+            Some(host) => napt.foresee_hairpin(job.packet.bytes_mut(), host, now),
+            None => napt.foresee_inbound(job.packet.bytes_mut(), now),
+        };
+        match foreseen {
+            Foreseen::Translated(host) => {
+                self.note_napt(number, &job.packet, Side::Destination, before);
+                self.inward(tables, job, &host);
+                None
+            }
+            // Where it would go then depends on the endpoint that it would get.
+            Foreseen::Opens => {
+                self.output.trace.step(&job.packet, || Step::of_napt(Code::NaptOpens, number));
+                self.output.finish(job.packet, Verdict::Hold);
+                None
+            }
+            Foreseen::Unclaimed => Some(job),
+            Foreseen::Waits => {
+                self.foresee_wait(number, job.packet);
+                None
+            }
+            Foreseen::Refused(reason) if sender.is_some() => {
+                self.refuse(job, reason);
+                None
+            }
+            Foreseen::Refused(reason) => {
+                self.output.drop(job.packet, reason);
+                None
+            }
+        }
+    }
+
+    fn foresee_wait(&mut self, number: usize, packet: Packet) {
+        self.output.trace.step(&packet, || Step::of_napt(Code::NaptWaits, number));
+        self.output.finish(packet, Verdict::Hold);
     }
 
     /// Whether an ICMP error may be sent.

@@ -280,18 +280,31 @@ impl TraceControl {
         worker: usize,
         packet: &ProbePacket,
     ) -> bool {
+        // Ports are numbered with 16 bits.
+        let port = match &packet.port {
+            Some(name) => self.ports.iter().position(|port| port.name == *name).map(|at| at as u16),
+            None => Some(BY_ROUTE),
+        };
+        port.is_some_and(|port| {
+            let from = (PortId(port), packet.tenant);
+            self.probe_bytes(injects, worker, from, &packet.bytes())
+        })
+    }
+
+    /// As [`TraceControl::probe`], of any IPv4 packet that comes in by a port.
+    pub fn probe_bytes(
+        &mut self,
+        injects: &mut InjectSender,
+        worker: usize,
+        (port, tenant): (PortId, TenantId),
+        packet: &[u8],
+    ) -> bool {
+        let Ok(len) = u16::try_from(packet.len()) else { return false };
         let number = self.next_probe;
         self.next_probe = number.wrapping_add(1);
-        let bytes = packet.bytes();
-        let port = match &packet.port {
-            Some(name) => self.ports.iter().position(|port| port.name == *name),
-            None => Some(usize::from(BY_ROUTE)),
-        };
-        let (Some(port), Ok(len)) = (port, u16::try_from(bytes.len())) else { return false };
-        // Ports are numbered with 16 bits.
-        let header = InjectHeader::new(packet.tenant, PortId(port as u16), InjectKind::Probe, len);
         self.probe = Some(Probe { number, walks: Vec::new(), is_done: false });
-        injects.send_to(worker, header.with_number(number), &bytes)
+        let header = InjectHeader::new(tenant, port, InjectKind::Probe, len);
+        injects.send_to(worker, header.with_number(number), packet)
     }
 
     /// What the last probe has told.

@@ -119,8 +119,6 @@ codes! {
     NaptDestination = "napt",
     /// A NAPT would open a session for it.
     NaptOpens = "napt",
-    /// A NAPT would translate it.
-    NaptWould = "napt",
     /// A fragment that came before the first one.
     NaptWaits = "napt",
     /// It belongs to another worker.

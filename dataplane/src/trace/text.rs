@@ -228,7 +228,6 @@ impl fmt::Display for Named<'_, Step> {
                 write!(f, "{}: destination {}", NaptName(step), Endpoints(step))
             }
             Code::NaptOpens => write!(f, "{} would open a session for it", NaptName(step)),
-            Code::NaptWould => write!(f, "{} would translate it", NaptName(step)),
             Code::NaptWaits => {
                 write!(f, "{}: a fragment: waits for the first one", NaptName(step))
             }

@@ -28,6 +28,8 @@ mod noise;
 #[cfg(test)]
 mod path_mtu;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod realms;
 #[cfg(test)]
 mod realms_napt;
