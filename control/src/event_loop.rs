@@ -28,6 +28,7 @@ mod answers;
 mod held;
 mod punts;
 mod routes;
+pub mod trace;
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -46,6 +47,7 @@ use rustix::io::Errno;
 
 use self::held::HeldBack;
 use self::punts::BATCH;
+use self::trace::Traces;
 use crate::admin::api::{AdminHandle, ConfigDiff, Refusal};
 use crate::clock;
 use crate::config::Config;
@@ -132,6 +134,7 @@ pub struct EventLoop {
     injects: InjectSender,
     ports: Arc<[PortShared]>,
     napts: Vec<NaptControl>,
+    traces: Traces,
     blocks: BlockBook,
     buffers: [Vec<u8>; BATCH],
     mirror: Mirror,
@@ -181,6 +184,7 @@ impl EventLoop {
             injects,
             ports,
             napts,
+            traces,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
@@ -192,6 +196,7 @@ impl EventLoop {
             events: Events::default(),
             punts,
             injects,
+            traces: Traces::new(traces, Arc::clone(&ports)),
             ports,
             napts,
             blocks: BlockBook::default(),
@@ -277,6 +282,7 @@ impl EventLoop {
             self.look_at = now.monotonic + LOOK;
             self.held_back.look(self.installer.held(), now.monotonic);
         }
+        self.traces.handle_timeout(now.monotonic);
         if self.retry_at.is_none_or(|due| due <= now.monotonic) {
             let late = self.installer.is_late() && self.installer.retry();
             self.retry_at = late.then(|| now.monotonic + RETRY);
@@ -387,8 +393,13 @@ impl EventLoop {
     fn timeout(&mut self) -> Option<Timespec> {
         let now = clock::now().monotonic;
         let kernel = self.kernel_error_at.map(|at| at + KERNEL_RETRY);
-        let due =
-            [self.agent.poll_timeout(), Some(self.resolver.poll_timeout()), self.retry_at, kernel];
+        let due = [
+            self.agent.poll_timeout(),
+            Some(self.resolver.poll_timeout()),
+            self.traces.poll_timeout(),
+            self.retry_at,
+            kernel,
+        ];
         due.into_iter().flatten().min().map(|due| clock::wait_until(due, now))
     }
 

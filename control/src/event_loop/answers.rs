@@ -59,6 +59,9 @@ impl EventLoop {
             Query::ClearBinding { tenant, home_address } => {
                 Answer::Cleared(self.clear_binding(tenant, home_address, now)?)
             }
+            Query::Trace(query) => {
+                return self.traces.answer(query, &mut self.injects, now_monotonic);
+            }
         })
     }
 
