@@ -55,6 +55,11 @@ impl Traces {
         Traces { control, ports, running: None, probing: None, next: 1 }
     }
 
+    /// The dataplane's side.
+    pub const fn control(&mut self) -> &mut TraceControl {
+        &mut self.control
+    }
+
     /// Answers a query.
     ///
     /// # Errors
@@ -147,8 +152,11 @@ impl Traces {
     }
 
     fn take_walks(&mut self) -> WalksView {
-        let walks: Vec<Walk> =
+        let mut walks: Vec<Walk> =
             std::iter::from_fn(|| self.control.next()).take(WALKS_PER_ANSWER).collect();
+        // A packet that leaves waits for the rest of its burst; one that is dropped does
+        // not. People think of them in the order in which they came.
+        walks.sort_by_key(|walk| (walk.at, walk.worker, walk.number));
         WalksView { walks: self.views(&walks), lost: self.control.lost(), done: false }
     }
 

@@ -75,6 +75,9 @@ pub struct Walk {
     pub at: Instant,
     /// The worker.
     pub worker: u16,
+    /// Counts the walks of its worker in the order in which they began; they are told in
+    /// the order in which they end.
+    pub number: u64,
     /// The port that it is counted at.
     pub port: PortId,
     /// Whose it was when it came in.
@@ -124,6 +127,7 @@ impl Walk {
             at,
             // There are no more workers than CPUs.
             worker: worker as u16,
+            number: head.number,
             port: PortId(head.port),
             tenant: TenantId(head.tenant),
             has_link_header: head.has_link_header != 0,
@@ -253,7 +257,7 @@ impl TraceControl {
         self.shared.is_spent()
     }
 
-    /// The next walk, in the order of its worker.
+    /// The next walk, in the order in which they ended at their worker.
     pub fn next(&mut self) -> Option<Walk> {
         self.waiting.pop_front().or_else(|| {
             loop {

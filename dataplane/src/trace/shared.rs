@@ -132,6 +132,7 @@ impl Shared {
 #[repr(C)]
 pub(super) struct Head {
     pub(super) at: u64,
+    pub(super) number: u64,
     pub(super) tenant: u32,
     /// Of the whole frames.
     pub(super) frame_len: u32,
@@ -161,6 +162,7 @@ impl Head {
         let probe = if let Some(probe) = probe { probe as u16 } else { NO_PROBE };
         Head {
             at: 0,
+            number: 0,
             tenant: 0,
             frame_len: 0,
             sent_len: 0,

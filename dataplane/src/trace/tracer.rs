@@ -30,6 +30,8 @@ pub(crate) struct Tracer {
     generation: u64,
     filter: PlainFilter,
     now: Instant,
+    /// How many walks have begun.
+    begun: u64,
     ring: Producer,
     records: Box<[Record]>,
     free: Vec<u16>,
@@ -52,6 +54,7 @@ impl Tracer {
             generation: 0,
             filter: PlainFilter::default(),
             now: Instant::now(),
+            begun: 0,
             ring,
             records: vec![Record::new_zeroed(); count].into_boxed_slice(),
             // At most 2¹⁶.
@@ -141,6 +144,7 @@ impl Tracer {
         }
         let mut head = Head::new(self.probe);
         head.at = self.shared.nanos(self.now);
+        head.number = self.begun;
         head.has_link_header = u8::from(has_link_header);
         if let Some(record) = self.open(packet.buffer()) {
             record.head = head;
@@ -172,9 +176,10 @@ impl Tracer {
     #[cold]
     fn fork_walk(&mut self, from: usize, to: &Packet, how: Step) {
         self.forget(to.buffer());
-        let Some(source) = self.find(from).and_then(|at| self.records.get(at)).copied() else {
+        let Some(mut source) = self.find(from).and_then(|at| self.records.get(at)).copied() else {
             return;
         };
+        source.head.number = self.begun;
         if let Some(record) = self.open(to.buffer()) {
             *record = source;
             record.note(how);
@@ -306,6 +311,7 @@ impl Tracer {
             return None;
         };
         self.open.push((buffer, at));
+        self.begun += 1;
         self.records.get_mut(usize::from(at))
     }
 }

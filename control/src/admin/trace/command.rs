@@ -1,8 +1,7 @@
 //! `homeport trace` and `homeport explain --packet`: the asking side.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Begun, ProbeRequest, TraceRequest, WalkView, WalksView};
 use crate::admin::client::{Client, ClientError};
 use crate::admin::print;
+use crate::capture::{CaptureError, CaptureWriter};
 
 /// How long a client waits before it asks for more walks.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -47,13 +47,8 @@ pub enum TraceFailure {
     #[error(transparent)]
     Client(#[from] ClientError),
     /// The file cannot be written.
-    #[error("{}: {error}", path.display())]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the kernel said.
-        error: io::Error,
-    },
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
     /// What is printed finds no room.
     #[error("the output cannot be written: {0}")]
     Output(io::Error),
@@ -75,20 +70,20 @@ impl Trace {
         out: &mut dyn Write,
         complaints: &mut dyn Write,
     ) -> Result<(), TraceFailure> {
-        let mut pcap = self.pcap.as_deref().map(Capture::create).transpose()?;
+        let mut pcap = self.pcap.as_deref().map(CaptureWriter::create).transpose()?;
         let request = TraceRequest { filter: self.filter.clone(), count: self.count };
         let begun: Begun = read(client.post("/v1/trace", &json!(request))?)?;
         let path = format!("/v1/trace/{}", begun.number);
         let end = self.timeout.map(|seconds| Instant::now() + Duration::from_secs(seconds));
         let told = follow(client, &path, end, |walk| {
             if let Some(pcap) = &mut pcap {
-                pcap.write(walk)?;
+                capture(pcap, walk)?;
             }
             let text = if is_json { format!("{}\n", json!(walk)) } else { print::walk(walk) };
             out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(TraceFailure::Output)
         });
-        if let Some(pcap) = &mut pcap {
-            pcap.flush()?;
+        if let Some(pcap) = pcap {
+            pcap.finish()?;
         }
         match told {
             Ok(0) => Ok(()),
@@ -154,62 +149,22 @@ fn read<T: serde::de::DeserializeOwned>(answer: Value) -> Result<T, ClientError>
     serde_json::from_value(answer).map_err(|error| ClientError::NotUnderstood(error.to_string()))
 }
 
-/// A pcap file of Ethernet frames with nanoseconds
-/// (draft-ietf-opsawg-pcap): each frame that came in, and right behind it, with the same
-/// time, the one that left. A packet that came without a link header has one of zeros.
-struct Capture {
-    path: PathBuf,
-    file: BufWriter<File>,
-}
-
-/// Nanoseconds, in the order of this file's bytes.
-const MAGIC: u32 = 0xa1b2_3c4d;
-const SNAP_LEN: u32 = 65_535;
-const ETHERNET: u32 = 1;
+/// In front of a packet that came without a link header.
 const NO_LINK_HEADER: [u8; 14] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0];
 
-impl Capture {
-    fn create(path: &Path) -> Result<Self, TraceFailure> {
-        let failed = |error| TraceFailure::File { path: path.into(), error };
-        let mut file = BufWriter::new(File::create(path).map_err(failed)?);
-        let version: [u8; 4] = [2, 0, 4, 0];
-        let head = [
-            &MAGIC.to_le_bytes()[..],
-            &version,
-            &[0; 8],
-            &SNAP_LEN.to_le_bytes(),
-            &ETHERNET.to_le_bytes(),
-        ];
-        file.write_all(&head.concat()).map_err(failed)?;
-        Ok(Capture { path: path.into(), file })
+/// Writes the frame that came in, and right behind it, with the same time, the one that
+/// left.
+fn capture(pcap: &mut CaptureWriter, walk: &WalkView) -> Result<(), CaptureError> {
+    let time = Duration::from_nanos(walk.time_nanoseconds);
+    // What was made here came in as another packet, which has been written.
+    if !walk.made_here {
+        let link: &[u8] = if walk.link_header { &[] } else { &NO_LINK_HEADER };
+        let frame = [link, &bytes(&walk.frame)].concat();
+        pcap.write_cut(time, &frame, walk.frame_bytes + link.len() as u64)?;
     }
-
-    fn write(&mut self, walk: &WalkView) -> Result<(), TraceFailure> {
-        // What was made here came in as another packet, which has been written.
-        if !walk.made_here {
-            let frame = bytes(&walk.frame);
-            let link: &[u8] = if walk.link_header { &[] } else { &NO_LINK_HEADER };
-            let frame = [link, &frame].concat();
-            self.record(walk.time_nanoseconds, &frame, walk.frame_bytes + link.len() as u64)?;
-        }
-        if let Some(sent) = &walk.sent {
-            self.record(walk.time_nanoseconds, &bytes(sent), walk.sent_bytes)?;
-        }
-        Ok(())
-    }
-
-    fn record(&mut self, time: u64, frame: &[u8], len: u64) -> Result<(), TraceFailure> {
-        let word = |number: u64| u32::try_from(number).unwrap_or(u32::MAX).to_le_bytes();
-        let (seconds, nanoseconds) = (time / 1_000_000_000, time % 1_000_000_000);
-        let head = [word(seconds), word(nanoseconds), word(frame.len() as u64), word(len)];
-        let record = [head.concat().as_slice(), frame].concat();
-        let failed = |error| TraceFailure::File { path: self.path.clone(), error };
-        self.file.write_all(&record).map_err(failed)
-    }
-
-    fn flush(&mut self) -> Result<(), TraceFailure> {
-        let failed = |error| TraceFailure::File { path: self.path.clone(), error };
-        self.file.flush().map_err(failed)
+    match &walk.sent {
+        Some(sent) => pcap.write_cut(time, &bytes(sent), walk.sent_bytes),
+        None => Ok(()),
     }
 }
 
