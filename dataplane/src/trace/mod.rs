@@ -258,6 +258,7 @@ impl TraceControl {
     }
 
     /// The next walk, in the order in which they ended at their worker.
+    #[expect(clippy::should_implement_trait, reason = "more may come after none")]
     pub fn next(&mut self) -> Option<Walk> {
         self.waiting.pop_front().or_else(|| {
             loop {

@@ -272,10 +272,11 @@ impl Tracer {
             if probe.is_some() {
                 // Its end does not come either, then.
                 let _ = ring.push(head, bytes);
-            } else if filter.matches_verdict(verdict) && shared.take() {
-                if !ring.push(head, bytes).is_stored() {
-                    shared.lose();
-                }
+            } else if filter.matches_verdict(verdict)
+                && shared.take()
+                && !ring.push(head, bytes).is_stored()
+            {
+                shared.lose();
             }
         }
         self.free.push(at);
