@@ -289,8 +289,21 @@ impl CaptureWriter {
     /// # Errors
     /// The file takes no more.
     pub fn write(&mut self, time: Duration, frame: &[u8]) -> Result<(), CaptureError> {
+        self.write_cut(time, frame, frame.len() as u64)
+    }
+
+    /// Writes what there is of a frame that was `len` bytes long.
+    ///
+    /// # Errors
+    /// As [`CaptureWriter::write`].
+    pub fn write_cut(
+        &mut self,
+        time: Duration,
+        frame: &[u8],
+        len: u64,
+    ) -> Result<(), CaptureError> {
         self.number += 1;
-        let len = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
         match self.writer.write_packet(&PcapPacket::new(time, len, frame)) {
             Ok(_) => Ok(()),
             Err(error) => Err(CaptureError::packet(&self.path, self.number, &error)),

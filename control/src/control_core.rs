@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use homeport_dataplane::launch::{Control, InjectSender, NaptControl, PortShared, PuntReceiver};
+use homeport_dataplane::trace::TraceControl;
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::agent::Agent;
 use homeport_proto::config::AgentConfig;
@@ -25,6 +26,9 @@ use homeport_proto::{Action, Instant, Now, PortId, TenantId};
 
 use self::punts::BATCH;
 pub use self::punts::{MAX_WAIT, PUNTS_PER_TURN};
+use crate::admin::api::Outcome;
+use crate::admin::trace::TraceQuery;
+use crate::event_loop::trace::Traces;
 use crate::events::Events;
 use crate::inject::{self, InjectError, Injection};
 use crate::install::{ClaimKeeper, Installer, Tables};
@@ -65,6 +69,7 @@ pub struct ControlCore {
     pub(crate) visiting_since: BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), Instant>,
     pub(crate) punts: PuntReceiver,
     pub(crate) recorder: Option<Recorder>,
+    pub(crate) traces: Traces,
     injects: InjectSender,
     buffers: [Vec<u8>; BATCH],
     next_hops: VecDeque<(PortId, Ipv4Addr)>,
@@ -97,6 +102,7 @@ impl ControlCore {
             injects,
             ports,
             napts,
+            traces,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
@@ -113,6 +119,7 @@ impl ControlCore {
             agent,
             installer,
             events: Events::default(),
+            traces: Traces::new(traces, Arc::clone(&ports)),
             ports,
             napts,
             blocks: BlockBook::default(),
@@ -143,6 +150,16 @@ impl ControlCore {
     /// The agents.
     pub const fn agent(&self) -> &Agent {
         &self.agent
+    }
+
+    /// Follows packets, for a client of the admin API.
+    pub(crate) fn answer_trace(&mut self, query: TraceQuery, now: Instant) -> Outcome {
+        self.traces.answer(query, &mut self.injects, now)
+    }
+
+    /// The walks of packets, for who runs the dataplane without an admin API.
+    pub const fn traces(&mut self) -> &mut TraceControl {
+        self.traces.control()
     }
 
     /// A next hop that a packet waits for, and the port that it is on: whoever knows

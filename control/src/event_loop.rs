@@ -21,6 +21,7 @@
 mod answers;
 mod held;
 mod routes;
+pub mod trace;
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -248,6 +249,7 @@ impl EventLoop {
             self.look_at = now.monotonic + LOOK;
             self.held_back.look(self.core.installer.held(), now.monotonic);
         }
+        self.core.traces.handle_timeout(now.monotonic);
         if self.retry_at.is_none_or(|due| due <= now.monotonic) {
             let late = self.core.installer.is_late() && self.core.installer.retry();
             self.retry_at = late.then(|| now.monotonic + RETRY);
@@ -308,8 +310,13 @@ impl EventLoop {
     fn timeout(&mut self) -> Option<Timespec> {
         let now = clock::now().monotonic;
         let kernel = self.kernel_error_at.map(|at| at + KERNEL_RETRY);
-        let due =
-            [self.core.poll_timeout(), Some(self.resolver.poll_timeout()), self.retry_at, kernel];
+        let due = [
+            self.core.poll_timeout(),
+            Some(self.resolver.poll_timeout()),
+            self.core.traces.poll_timeout(),
+            self.retry_at,
+            kernel,
+        ];
         due.into_iter().flatten().min().map(|due| clock::wait_until(due, now))
     }
 

@@ -95,6 +95,12 @@ impl Allowances {
         }
     }
 
+    /// Whether so many bytes are allowed, of which none are taken.
+    pub fn has(&mut self, key: AllowanceKey, len: u16, now: Instant) -> bool {
+        let known = self.set(&key).and_then(|set| set.iter().flatten().find(|at| at.key == key));
+        known.is_some_and(|at| !at.is_idle(now) && at.left >= u32::from(len))
+    }
+
     fn set(&mut self, key: &AllowanceKey) -> Option<&mut [Option<Allowance>; WAYS]> {
         let [first, second] = self.seed;
         let mut hasher = SipHasher13::new_with_keys(first, second);

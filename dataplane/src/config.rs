@@ -68,6 +68,8 @@ pub struct DataplaneConfig {
     pub inject_ring: usize,
     /// Bytes of the ring of packets from one worker to another, for each pair.
     pub handover_ring: usize,
+    /// Bytes of the ring of walks that are traced, for each worker.
+    pub trace_ring: usize,
     /// How many ICMP errors are sent in a second, by all workers together.
     pub icmp_errors_per_second: u32,
     /// Whether packets may take the short cut. Without it each goes the general way, to
@@ -97,6 +99,8 @@ impl Default for DataplaneConfig {
             registrations: RegistrationLimits::default(),
             inject_ring: 1 << 20,
             handover_ring: 1 << 19,
+            // Some thousand walks of short packets.
+            trace_ring: 1 << 19,
             icmp_errors_per_second: 1000,
             fast_path: true,
             napts: Vec::new(),

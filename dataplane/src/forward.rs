@@ -31,12 +31,14 @@ use crate::steering::Steering;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::{Found, VisitorEntry};
+use crate::trace::{Code, Step};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, PuntReason, Verdict};
 use crate::{arp, fragment, icmp_error};
 
 mod fragments;
 mod nat;
+mod probe;
 mod steer;
 mod tunnel;
 mod tunnel_error;
@@ -134,15 +136,23 @@ impl Forwarder {
         };
         // The port hears everything.
         if !ethernet.destination.is_multicast() && ethernet.destination != mac {
+            let step = || Step::for_station(ethernet.destination, port);
+            self.output.trace.step(&packet, step);
             return self.output.drop(packet, DropReason::NotForUs);
         }
         match frame {
             Frame::Arp(request) => {
                 let verdict = match classify_arp(&request, port, packet.tenant, tables) {
                     ArpClass::Answer if arp::answer(&mut packet, &request, mac) => {
+                        let target = request.target_address();
+                        let step = || Step::next_hop(Code::ArpAnswered, target, port);
+                        self.output.trace.step(&packet, step);
                         Verdict::Transmit(port)
                     }
-                    _ => Verdict::ToKernel,
+                    _ => {
+                        self.output.trace.step(&packet, || Step::of(Code::ArpToKernel));
+                        Verdict::ToKernel
+                    }
                 };
                 self.output.finish(packet, verdict);
             }
@@ -155,7 +165,10 @@ impl Forwarder {
                 let origin = Origin::Link { port, ethernet };
                 self.run(tables, packet, facts, origin);
             }
-            Frame::Other => self.output.finish(packet, Verdict::ToKernel),
+            Frame::Other => {
+                self.output.trace.step(&packet, || Step::of(Code::NotIpv4));
+                self.output.finish(packet, Verdict::ToKernel);
+            }
         }
     }
 
@@ -163,6 +176,7 @@ impl Forwarder {
     /// is, unless it is for a node that only a tunnel reaches.
     pub(crate) fn receive_from_kernel(&mut self, tables: &Tables, mut packet: Packet) {
         let port = packet.port;
+        self.output.trace.begin(&packet, true, Some(Step::of(Code::FromKernel)));
         match parse::frame(packet.bytes()) {
             // The kernel may believe that the node is on its home link.
             Ok((_, Frame::Arp(request)))
@@ -204,10 +218,16 @@ impl Forwarder {
             if let Some(stats) = self.output.stats(released.packet.port) {
                 stats.held.sub(1);
             }
-            let packet = released.packet;
+            let (packet, NextHop { port, address }) = (released.packet, released.next_hop);
+            self.output.trace.resume(&packet);
             match released.mac {
-                Some(mac) => self.link(packet, released.next_hop.port, mac),
+                Some(mac) => {
+                    self.output.trace.step(&packet, || Step::neighbor(address, port, mac));
+                    self.link(packet, port, mac);
+                }
                 None => {
+                    let step = || Step::next_hop(Code::NoNeighbor, address, port);
+                    self.output.trace.step(&packet, step);
                     if released.forwarded {
                         self.report(&packet, IcmpError::HostUnreachable, None);
                     }
@@ -244,9 +264,11 @@ impl Forwarder {
     fn step(&mut self, tables: &Tables, mut job: Job) {
         let tenant = job.packet.tenant;
         if let Some(visitor) = told_of_its_packet(&job, tables) {
+            self.output.trace.step(&job.packet, || Step::visitor(Code::ToVisitor, visitor));
             return self.deliver(tables, job, visitor);
         }
         let class = classify(&job.facts, job.packet.bytes(), &job.origin, tenant, tables);
+        self.output.trace.step(&job.packet, || Step::class(&class, job.facts.destination));
         if may_be_translated(&class) {
             match self.translate_in(tables, job) {
                 Some(untouched) => job = untouched,
@@ -258,7 +280,14 @@ impl Forwarder {
             Class::Punt(PuntReason::Registration, tenant) => {
                 job.packet.tenant = tenant;
                 let Job { packet, facts, origin, .. } = &job;
-                match self.registrations.pass(facts, packet, origin, tables, self.now) {
+                let is_probe = self.output.trace.is_probe();
+                let gate = &mut self.registrations;
+                let passed = if is_probe {
+                    gate.foresee(facts, packet, origin, tables, self.now)
+                } else {
+                    gate.pass(facts, packet, origin, tables, self.now)
+                };
+                match passed {
                     Ok(reason) => self.local(job, Verdict::Punt(reason)),
                     Err(reason) => self.output.drop(job.packet, reason),
                 }
@@ -330,6 +359,7 @@ impl Forwarder {
         if let Some(stats) = self.output.stats(copy.port) {
             stats.originated.add(1);
         }
+        self.output.trace.fork(packet, &copy, Step::of(Code::Copied));
         Some(copy)
     }
 
@@ -345,6 +375,7 @@ impl Forwarder {
     fn forward(&mut self, tables: &Tables, job: Job, behind: Option<(u16, InsideHost)>) {
         let mut destination = job.facts.destination;
         let route = job.route.or_else(|| tables.routes.lookup(job.packet.tenant, destination));
+        self.note_route(tables, &job.packet, destination, route);
         let route = match route {
             Some(RouteEntry::MobileRouter { home_address }) => {
                 if let Some(entry) = tables.binding(job.packet.tenant, home_address) {
@@ -356,7 +387,9 @@ impl Forwarder {
                 }
                 // The router is at home: the next hop.
                 destination = home_address;
-                tables.routes.lookup(job.packet.tenant, home_address)
+                let route = tables.routes.lookup(job.packet.tenant, home_address);
+                self.note_route(tables, &job.packet, home_address, route);
+                route
             }
             route => route,
         };
@@ -376,6 +409,20 @@ impl Forwarder {
         }
     }
 
+    /// Notes what the routes said.
+    fn note_route(
+        &mut self,
+        tables: &Tables,
+        packet: &Packet,
+        to: Ipv4Addr,
+        route: Option<RouteEntry>,
+    ) {
+        self.output.trace.step(packet, || {
+            let found = tables.routes.find(packet.tenant, to);
+            Step::route(to, found.map(|found| tables.routes.prefix_len(&found)), route)
+        });
+    }
+
     /// To what is behind a mobile router that is away (RFC 5177 §7).
     fn tunnel_to_mobile_network(&mut self, tables: &Tables, job: Job, bound: &Bound<'_>) {
         let is_own = matches!(job.origin, Origin::Own);
@@ -391,8 +438,12 @@ impl Forwarder {
         if !job.origin.is_forwarded() {
             return Some(job);
         }
-        let alive = Ipv4Header::mut_from_prefix(job.packet.bytes_mut())
-            .is_ok_and(|(header, _)| header.decrement_ttl().is_some());
+        let (mut ttl, mut alive) = (0, false);
+        if let Ok((header, _)) = Ipv4Header::mut_from_prefix(job.packet.bytes_mut()) {
+            ttl = header.ttl;
+            alive = header.decrement_ttl().is_some();
+        }
+        self.output.trace.step(&job.packet, || Step::hop(ttl, alive));
         if alive {
             return Some(job);
         }
@@ -420,6 +471,8 @@ impl Forwarder {
     /// Cuts a packet that is longer than `mtu`. `None`: it is dropped, and its
     /// sender told if it has DF (RFC 1191 §4). The burst is to be put back.
     fn cut(&mut self, job: Job, mtu: u16, tunnel_end: Option<Ipv4Addr>) -> Option<Burst> {
+        let (len, may_be_cut) = (job.facts.total_len, !job.facts.dont_fragment);
+        self.output.trace.step(&job.packet, || Step::too_long(len, mtu, may_be_cut));
         if job.facts.dont_fragment {
             self.report(&job.packet, IcmpError::FragmentationNeeded { mtu }, tunnel_end);
             self.output.drop(job.packet, DropReason::TooBig);
@@ -430,13 +483,15 @@ impl Forwarder {
 
     /// Cuts a packet. `None`: it cannot be. The burst is to be put back.
     fn fragments(&mut self, packet: Packet, mtu: u16) -> Option<Burst> {
-        let port = packet.port;
+        let (port, buffer) = (packet.port, packet.buffer());
         let mut pieces = std::mem::take(&mut self.pieces);
         match fragment::fragment(packet, mtu, &mut self.output.pool, &mut pieces) {
             Ok(()) => {
                 if let Some(stats) = self.output.stats(port) {
                     stats.originated.add(pieces.len().saturating_sub(1) as u64);
                 }
+                let step = Step::number(Code::Cut, u32::from(mtu));
+                self.output.trace.cut(buffer, &pieces, step);
                 Some(pieces)
             }
             Err((packet, reason)) => {
@@ -460,14 +515,21 @@ impl Forwarder {
             Station::NextHop(address) => address,
         };
         if let Some(mac) = tables.neighbor(port, address) {
+            self.output.trace.step(&packet, || Step::neighbor(address, port, mac));
             return self.link(packet, port, mac);
         }
+        self.output.trace.step(&packet, || Step::next_hop(Code::NoNeighbor, address, port));
         let (next_hop, counted_at) = (NextHop { port, address }, packet.port);
+        if self.output.trace.is_probe() {
+            return self.foresee_hold(packet, next_hop);
+        }
+        let buffer = packet.buffer();
         match self.hold.push(packet, next_hop, forwarded, self.now) {
             Ok(ask) => {
                 if let Some(stats) = self.output.stats(counted_at) {
                     stats.held.add(1);
                 }
+                self.output.trace.held(buffer, || Step::next_hop(Code::Held, address, port));
                 if ask {
                     self.output.ask(next_hop);
                 }
@@ -491,14 +553,21 @@ impl Forwarder {
     /// on, or else from our end of the tunnel that it would have entered.
     fn report(&mut self, culprit: &Packet, error: IcmpError, tunnel_end: Option<Ipv4Addr>) {
         let shared = self.output.shared.get(usize::from(culprit.port.0));
-        let Some(source) = shared.and_then(|port| port.address()).or(tunnel_end) else { return };
+        let Some(source) = shared.and_then(|port| port.address()).or(tunnel_end) else {
+            return self.output.trace.step(culprit, || Step::told(error, None));
+        };
         let Some(mut packet) = self.output.pool.take() else { return };
         (packet.port, packet.tenant) = (culprit.port, culprit.tenant);
         packet.station = culprit.station;
-        let written = icmp_error::write(&mut packet, culprit.bytes(), source, error)
-            && self.errors.take(self.now);
+        let written =
+            icmp_error::write(&mut packet, culprit.bytes(), source, error) && self.may_tell();
+        let from = Some(source).filter(|_| written);
+        self.output.trace.step(culprit, || Step::told(error, from));
         match parse::ipv4(packet.bytes()) {
+            // What becomes of it is another question.
+            Ok(_) if self.output.trace.is_probe() => self.output.pool.give(packet),
             Ok(facts) if written => {
+                self.output.trace.fork(culprit, &packet, Step::of(Code::MadeError));
                 if let Some(stats) = self.output.stats(packet.port) {
                     stats.originated.add(1);
                 }

@@ -115,6 +115,16 @@ impl Hold {
         Ok(ask)
     }
 
+    /// Whether one more packet may wait for `next_hop`.
+    pub fn has_room(&self, next_hop: NextHop) -> bool {
+        let known = self.questions.iter().find(|question| question.next_hop == next_hop);
+        let has_room = match known {
+            Some(question) => question.waiting < MAX_HELD_PER_NEXT_HOP,
+            None => self.questions.len() < MAX_NEXT_HOPS,
+        };
+        has_room && self.waiting.len() < MAX_HELD
+    }
+
     /// Calls `ask` for each next hop that is due to be asked for again.
     pub fn ask(&mut self, now: Instant, mut ask: impl FnMut(NextHop)) {
         // A next hop is remembered until it may be asked for again, so that a

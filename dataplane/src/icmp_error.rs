@@ -114,7 +114,7 @@ fn may_be_reported(header: &Ipv4Header, payload: &[u8]) -> bool {
 pub const MIN_MTU: u16 = 68;
 
 /// A budget that fills with time (RFC 1812 §4.3.2.8).
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TokenBucket {
     tokens: u32,
     burst: u32,
@@ -139,6 +139,11 @@ impl TokenBucket {
             }
             None => false,
         }
+    }
+
+    /// Whether there is a token, which stays.
+    pub fn has(&self, now: Instant) -> bool {
+        self.clone().take(now)
     }
 
     fn fill(&mut self, now: Instant) {

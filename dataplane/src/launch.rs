@@ -30,6 +30,7 @@ use crate::table::lpm::{RouteWriter, routes};
 use crate::table::neighbor::{NeighborEntry, NeighborKey};
 use crate::table::source_route::{SourceRouteWriter, source_routes};
 use crate::table::visitor::{VisitorWriter, visitors_with};
+use crate::trace::TraceControl;
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::PuntReason;
 use crate::worker::Worker;
@@ -64,6 +65,8 @@ pub struct Control {
     pub ports: Arc<[PortShared]>,
     /// The NAPTs, by their numbers.
     pub napts: Vec<NaptControl>,
+    /// What packets are followed.
+    pub traces: TraceControl,
 }
 
 impl std::fmt::Debug for Control {
@@ -95,6 +98,7 @@ pub fn build(
     let classes = AddressClasses::default();
     let (punt_senders, punts) = punt_rings(workers, config)?;
     let (injects, inject_receivers) = inject_rings(workers, config.inject_ring)?;
+    let (traces, tracers) = TraceControl::new(workers, config.trace_ring, &shared);
     let mut control = Control {
         bindings: table_with(config.bindings, seed, &classes),
         listeners: ListenerWriter::new(ports.len(), seed),
@@ -107,6 +111,7 @@ pub fn build(
         injects,
         ports: Arc::clone(&shared),
         napts: Vec::new(),
+        traces,
     };
     let mtus = Arc::new(TunnelMtuCache::new(seed));
     let needed = Worker::buffers_needed(ports.len());
@@ -116,7 +121,8 @@ pub fn build(
     let wakes: Vec<_> = inject_receivers.iter().map(|at| Arc::clone(&at.wake)).collect();
     let mut handovers = handovers(&wakes, config.handover_ring).into_iter();
     let mut made = Vec::with_capacity(workers);
-    for (number, (punts, injects)) in punt_senders.into_iter().zip(inject_receivers).enumerate() {
+    let inputs = punt_senders.into_iter().zip(inject_receivers).zip(tracers);
+    for (number, ((punts, injects), trace)) in inputs.enumerate() {
         let (handover_sender, handover_receiver) = handovers.next().unwrap_or_default();
         let output = Output {
             outlets: outlets.next().unwrap_or_default(),
@@ -125,6 +131,7 @@ pub fn build(
             pool: PacketPool::with_large(config.buffers.max(needed), LARGE_BUFFERS),
             punts,
             handover: handover_sender,
+            trace,
         };
         let tables = readers(&control, &classes);
         let steering = Steering::new(number, config, &receiving);
@@ -286,8 +293,13 @@ impl InjectSender {
     /// in which they were handed over.
     #[must_use]
     pub fn send(&mut self, header: InjectHeader, bytes: &[u8]) -> bool {
+        self.send_to(0, header, bytes)
+    }
+
+    /// As [`InjectSender::send`], by this worker.
+    pub(crate) fn send_to(&mut self, worker: usize, header: InjectHeader, bytes: &[u8]) -> bool {
         self.rings
-            .first_mut()
+            .get_mut(worker)
             .is_some_and(|(ring, wake)| push(ring, header.as_bytes(), bytes, wake))
     }
 }

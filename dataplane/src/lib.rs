@@ -33,7 +33,7 @@
 //! [`launch`] makes a dataplane · [`worker`] runs it, several of them on a core each · [`packet`] buffers and bursts · [`port`] where packets come from and go to ·
 //! [`table`] what the control core knows, readable without waiting · [`verdict`]
 //! what becomes of a packet · [`napt`] address translation · [`punt`] the rings to and from
-//! the control core.
+//! the control core · [`trace`] each step of a packet, for who asks.
 
 pub mod adjacency;
 pub mod allowance;
@@ -65,6 +65,7 @@ pub mod stats;
 mod steering;
 mod sync;
 pub mod table;
+pub mod trace;
 pub mod tunnel_icmp;
 pub mod tunnel_mtu;
 pub mod verdict;

@@ -13,6 +13,7 @@ use crate::packet::{BURST, Burst, Packet, PacketPool};
 use crate::port::Port;
 use crate::punt::PuntHeader;
 use crate::stats::PortStats;
+use crate::trace::{Code, Ending, Step, Tracer};
 use crate::verdict::{DropReason, PuntReason, Verdict};
 
 /// A port as its worker has it.
@@ -60,6 +61,7 @@ pub(crate) struct Output {
     pub(crate) pool: PacketPool,
     pub(crate) punts: PuntSender,
     pub(crate) handover: HandoverSender,
+    pub(crate) trace: Tracer,
 }
 
 impl Output {
@@ -68,25 +70,58 @@ impl Output {
         self.outlets.get(usize::from(port.0))
     }
 
-    /// The counters of a port.
+    /// The counters of a port; none for a probe, which is no packet.
     pub(crate) fn stats(&self, port: PortId) -> Option<&PortStats> {
+        if self.trace.is_probe() {
+            return None;
+        }
         stats(&self.stats, port)
     }
 
     /// Ends a packet with `verdict`; it has its link header unless it is dropped.
     /// To be held is no end: see `Hold`.
     pub(crate) fn finish(&mut self, packet: Packet, verdict: Verdict) {
+        if self.trace.is_probe() {
+            return self.foresee(packet, verdict);
+        }
         match verdict {
             Verdict::Transmit(port) => self.transmit(packet, port),
             Verdict::Punt(reason) => self.punt(packet, reason),
             Verdict::ToKernel => self.deliver_to_kernel(packet),
             Verdict::Drop(reason) => self.drop(packet, reason),
-            Verdict::Hold => debug_assert!(false, "a held packet is not finished"),
+            Verdict::Hold | Verdict::HandOver(_) => {
+                debug_assert!(false, "a packet that goes on is not finished");
+            }
         }
+    }
+
+    /// What [`Output::finish`] would do, of a probe.
+    fn foresee(&mut self, packet: Packet, verdict: Verdict) {
+        let (verdict, other) = match verdict {
+            Verdict::Transmit(port) => match self.outlet(port).filter(|outlet| outlet.up) {
+                Some(outlet) => (verdict, outlet.sender),
+                None => (Verdict::Drop(DropReason::PortDown), None),
+            },
+            Verdict::ToKernel => match self.outlet(packet.port) {
+                Some(outlet) if outlet.twin.is_some() || outlet.twin_at.is_some() => {
+                    (verdict, outlet.twin_at)
+                }
+                _ => (Verdict::Drop(DropReason::NoKernelTwin), None),
+            },
+            other => (other, None),
+        };
+        if let Some(worker) = other {
+            // There are no more workers than CPUs.
+            let step = || Step::number(Code::HandedOver, worker as u32);
+            self.trace.step(&packet, step);
+        }
+        self.trace.end(&packet, verdict);
+        self.pool.give(packet);
     }
 
     /// Counts a packet that is gone.
     pub(crate) fn drop(&mut self, packet: Packet, reason: DropReason) {
+        self.trace.end(&packet, Verdict::Drop(reason));
         if let Some(stats) = self.stats(packet.port) {
             stats.dropped(reason).add(1);
         }
@@ -104,7 +139,8 @@ impl Output {
             return self.hand_over(packet, sender, Errand::Transmit(port));
         }
         if outlet.tx.is_full() {
-            send(outlet.port.as_mut(), &mut outlet.tx, &mut self.pool, &self.stats, Way::Out(port));
+            let Output { pool, stats, trace, .. } = self;
+            send(outlet, pool, stats, trace, Way::Out(port));
         }
         if let Err(packet) = outlet.tx.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
@@ -120,7 +156,8 @@ impl Output {
             return burst.drain().for_each(|packet| self.transmit(packet, port));
         };
         if outlet.tx.len() + burst.len() > BURST {
-            send(outlet.port.as_mut(), &mut outlet.tx, &mut self.pool, &self.stats, Way::Out(port));
+            let Output { pool, stats, trace, .. } = self;
+            send(outlet, pool, stats, trace, Way::Out(port));
         }
         if outlet.tx.is_empty() {
             std::mem::swap(&mut outlet.tx, burst);
@@ -137,28 +174,32 @@ impl Output {
             let worker = *worker;
             return self.hand_over(packet, worker, Errand::DeliverToKernel);
         }
-        let Some((outlet, twin)) = outlet.and_then(|outlet| {
-            let Outlet { twin, to_kernel, .. } = outlet;
-            twin.as_deref_mut().map(|twin| (to_kernel, twin))
-        }) else {
+        let Some(outlet) = outlet.filter(|outlet| outlet.twin.is_some()) else {
             return self.drop(packet, DropReason::NoKernelTwin);
         };
-        if outlet.is_full() {
-            send(twin, outlet, &mut self.pool, &self.stats, Way::ToKernel);
+        if outlet.to_kernel.is_full() {
+            let Output { pool, stats, trace, .. } = self;
+            send(outlet, pool, stats, trace, Way::ToKernel);
         }
-        if let Err(packet) = outlet.push(packet) {
+        if let Err(packet) = outlet.to_kernel.push(packet) {
             self.drop(packet, DropReason::PortTransmitFull);
         }
     }
 
     /// Hands a packet to another worker, where it goes on.
     pub(crate) fn hand_over(&mut self, packet: Packet, to: usize, errand: Errand) {
+        // There are no more workers than CPUs.
+        let verdict = Verdict::HandOver(to as u16);
+        if self.trace.is_probe() {
+            return self.foresee(packet, verdict);
+        }
         if !self.handover.push(to, &packet, errand) {
             return self.drop(packet, DropReason::HandoverFull);
         }
         if let Some(stats) = self.stats(packet.port) {
             stats.handed_over.add(1);
         }
+        self.trace.end(&packet, verdict);
         self.pool.give(packet);
     }
 
@@ -173,6 +214,7 @@ impl Output {
         if let Some(stats) = self.stats(packet.port) {
             stats.punted(reason).add(1);
         }
+        self.trace.end(&packet, Verdict::Punt(reason));
         self.pool.give(packet);
     }
 
@@ -180,6 +222,9 @@ impl Output {
     /// question is a packet made here, counted at the port that it is about; when
     /// the control core is behind, there is none.
     pub(crate) fn ask(&mut self, next_hop: NextHop) {
+        if self.trace.is_probe() {
+            return;
+        }
         let reason = PuntReason::ResolveNeighbor;
         let Some(outlet) = self.outlet(next_hop.port) else { return };
         let header = PuntHeader::new(outlet.tenant, next_hop.port, reason, 0)
@@ -212,14 +257,11 @@ impl Output {
 
     /// Sends what waits for its burst.
     pub(crate) fn flush(&mut self) {
-        let Output { outlets, stats, pool, .. } = self;
+        let Output { outlets, stats, pool, trace, .. } = self;
         for (index, outlet) in outlets.iter_mut().enumerate() {
-            let Outlet { port, twin, tx, to_kernel, .. } = outlet;
             // Ports are numbered with 16 bits.
-            send(port.as_mut(), tx, pool, stats, Way::Out(PortId(index as u16)));
-            if let Some(twin) = twin {
-                send(twin.as_mut(), to_kernel, pool, stats, Way::ToKernel);
-            }
+            send(outlet, pool, stats, trace, Way::Out(PortId(index as u16)));
+            send(outlet, pool, stats, trace, Way::ToKernel);
         }
     }
 }
@@ -241,12 +283,18 @@ fn stats(all: &[PortStats], port: PortId) -> Option<&PortStats> {
 /// at. A port says how many it took, not which: those that it did not take are
 /// reckoned to be the last.
 fn send(
-    port: &mut dyn Port,
-    burst: &mut Burst,
+    outlet: &mut Outlet,
     pool: &mut PacketPool,
     all: &[PortStats],
+    trace: &mut Tracer,
     way: Way,
 ) {
+    let Outlet { port, twin, tx, to_kernel, .. } = outlet;
+    let (port, burst) = match (way, twin) {
+        (Way::Out(_), _) => (port, &mut **tx),
+        (Way::ToKernel, Some(twin)) => (twin, to_kernel),
+        (Way::ToKernel, None) => return,
+    };
     if burst.is_empty() {
         return;
     }
@@ -257,7 +305,11 @@ fn send(
         (*port, *len) = (packet.port, packet.len() as u16);
     }
     let count = burst.len();
+    let endings = trace.has_open().then(|| endings(burst, trace));
     let sent = port.tx_burst(pool, burst).min(count);
+    if let Some(endings) = endings {
+        tell(endings, trace, sent, way);
+    }
     let (taken, refused) = counted_at.get(..count).unwrap_or_default().split_at(sent);
     // Most bursts were counted at one port: once for each run of them.
     for run in taken.chunk_by(PortId::eq) {
@@ -277,5 +329,30 @@ fn send(
     {
         egress.tx.add(sent as u64);
         egress.tx_bytes.add(lens.iter().take(sent).map(|len| u64::from(*len)).sum());
+    }
+}
+
+/// The walks of packets that are about to leave.
+#[cold]
+fn endings(burst: &mut Burst, trace: &mut Tracer) -> [Option<Ending>; BURST] {
+    let mut endings = [const { None }; BURST];
+    for (ending, packet) in endings.iter_mut().zip(burst.places().iter().flatten()) {
+        *ending = trace.ending(packet);
+    }
+    endings
+}
+
+/// Tells the walks of packets of which the first `sent` have left.
+#[cold]
+fn tell(endings: [Option<Ending>; BURST], trace: &mut Tracer, sent: usize, way: Way) {
+    for (place, ending) in endings.into_iter().enumerate() {
+        let verdict = match way {
+            _ if place >= sent => Verdict::Drop(DropReason::PortTransmitFull),
+            Way::Out(port) => Verdict::Transmit(port),
+            Way::ToKernel => Verdict::ToKernel,
+        };
+        if let Some(ending) = ending {
+            trace.tell(ending, verdict);
+        }
     }
 }

@@ -80,6 +80,12 @@ impl Packet {
         Packet { storage, head: HEADROOM as u16, len: 0, port, tenant, station }
     }
 
+    /// Which buffer it is in: no two packets are in one.
+    #[inline]
+    pub(crate) fn buffer(&self) -> usize {
+        self.storage.bytes().as_ptr().addr()
+    }
+
     /// The frame's bytes.
     #[inline(always)]
     pub fn bytes(&self) -> &[u8] {

@@ -160,6 +160,10 @@ pub enum InjectKind {
     /// An IPv4 packet, to be routed (and tunnelled, if its destination has a
     /// binding) like a packet of the tenant.
     Routed,
+    /// An IPv4 packet that is only asked about: a worker follows it as if it had come
+    /// in by the named port, and nothing of it happens
+    /// ([`TraceControl::probe`](crate::trace::TraceControl::probe)).
+    Probe,
 }
 
 /// In front of injected bytes. Native byte order.
@@ -170,13 +174,33 @@ pub struct InjectHeader {
     len: u16,
     port: u16,
     kind: u8,
-    zero: [u8; 3],
+    number: u8,
+    zero: [u8; 2],
 }
 
 impl InjectHeader {
     /// A header with these fields; `port` is ignored for [`InjectKind::Routed`].
     pub const fn new(tenant: TenantId, port: PortId, kind: InjectKind, len: u16) -> Self {
-        InjectHeader { tenant: tenant.0, len, port: port.0, kind: kind as u8, zero: [0; 3] }
+        InjectHeader {
+            tenant: tenant.0,
+            len,
+            port: port.0,
+            kind: kind as u8,
+            number: 0,
+            zero: [0; 2],
+        }
+    }
+
+    /// The same header of a [`InjectKind::Probe`] with this number.
+    #[must_use]
+    pub const fn with_number(mut self, number: u8) -> Self {
+        self.number = number;
+        self
+    }
+
+    /// The number of a [`InjectKind::Probe`].
+    pub const fn number(&self) -> u8 {
+        self.number
     }
 
     /// On whose behalf.
@@ -194,6 +218,7 @@ impl InjectHeader {
         match self.kind {
             0 => Some(InjectKind::Frame),
             1 => Some(InjectKind::Routed),
+            2 => Some(InjectKind::Probe),
             _ => None,
         }
     }

@@ -143,9 +143,7 @@ impl RegistrationGate {
         let RegistrationLimits { per_prefix, per_known_prefix, moves_first } = self.limits;
         let elapsed = now.saturating_duration_since(self.started).as_nanos();
         let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        let prefix = facts.source.to_bits() >> (u32::BITS - SOURCE_PREFIX_LEN);
-        // The remainder is below the number of budgets.
-        let at = (self.hash.hash(&prefix) % BUDGETS as u64) as usize;
+        let (prefix, at) = (prefix(facts), self.place(facts));
         let (Some(known), Some(other)) = (self.known.get_mut(at), self.others.get_mut(at)) else {
             return Err(DropReason::RegistrationRate);
         };
@@ -176,6 +174,42 @@ impl RegistrationGate {
         }
         Ok(PuntReason::Registration)
     }
+}
+
+impl RegistrationGate {
+    /// What [`RegistrationGate::pass`] would say; nothing is taken of any budget.
+    pub(crate) fn foresee(
+        &mut self,
+        facts: &Ipv4Facts,
+        packet: &Packet,
+        origin: &Origin,
+        tables: &Tables,
+        now: Instant,
+    ) -> Result<PuntReason, DropReason> {
+        let at = self.place(facts);
+        let before = (self.known.get(at).copied(), self.others.get(at).copied(), self.claimed);
+        let said = self.pass(facts, packet, origin, tables, now);
+        let (known, other, claimed) = before;
+        if let (Some(place), Some(known)) = (self.known.get_mut(at), known) {
+            *place = known;
+        }
+        if let (Some(place), Some(other)) = (self.others.get_mut(at), other) {
+            *place = other;
+        }
+        self.claimed = claimed;
+        said
+    }
+
+    /// Where the budgets of a packet's source are.
+    fn place(&self, facts: &Ipv4Facts) -> usize {
+        // The remainder is below the number of budgets.
+        (self.hash.hash(&prefix(facts)) % BUDGETS as u64) as usize
+    }
+}
+
+/// The network that a packet is from.
+fn prefix(facts: &Ipv4Facts) -> u32 {
+    facts.source.to_bits() >> (u32::BITS - SOURCE_PREFIX_LEN)
 }
 
 impl std::fmt::Debug for RegistrationGate {

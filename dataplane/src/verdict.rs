@@ -93,6 +93,8 @@ pub enum Verdict {
     /// It waits, for a bounded time, for its next hop's link-layer address; the
     /// final verdict follows.
     Hold,
+    /// It goes on at the worker with this number; the final verdict is given there.
+    HandOver(u16),
     /// It is gone.
     Drop(DropReason),
 }

@@ -22,6 +22,7 @@ use crate::packet::{BURST, Burst};
 use crate::punt::{InjectHeader, InjectKind};
 use crate::reassembly::MAX_FRAGMENTS;
 use crate::steering::Steering;
+use crate::trace::{Code, Step};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
 
@@ -153,6 +154,7 @@ impl Worker {
     fn turn(&mut self, now: Instant) -> bool {
         self.forwarder.now = now;
         self.forwarder.output.punts.set_now(now);
+        self.forwarder.output.trace.turn(now);
         if self.housekeeping_at.is_none_or(|at| now >= at) {
             self.housekeeping_at = Some(now + HOUSEKEEPING);
             self.keep_house();
@@ -187,8 +189,10 @@ impl Worker {
             return false;
         }
         if forwarder.steering.steers(index) {
+            let tenant = outlet.tenant;
             // Ports are numbered with 16 bits.
-            received.iter_mut().for_each(|packet| packet.port = PortId(index as u16));
+            let port = PortId(index as u16);
+            received.iter_mut().for_each(|at| (at.port, at.tenant) = (port, tenant));
             forwarder.steer(received, index);
         }
         self.work_on(index, Way::Port);
@@ -373,6 +377,11 @@ impl Worker {
 fn inject(forwarder: &mut Forwarder, tables: &Tables, header: Option<InjectHeader>, bytes: &[u8]) {
     let output = &mut forwarder.output;
     let Some(mut packet) = output.pool.take() else { return };
+    if let Some(header) = header.filter(|header| header.kind() == Some(InjectKind::Probe)) {
+        // What is no packet is answered as such.
+        let _ = packet.set_bytes(bytes);
+        return forwarder.probe(tables, packet, &header);
+    }
     let tenant = header.map(|header| header.tenant()).unwrap_or_default();
     // A tenant's packets are counted at, and leave by, a link that it may use.
     let is_open =
@@ -389,7 +398,10 @@ fn inject(forwarder: &mut Forwarder, tables: &Tables, header: Option<InjectHeade
         && counted_at.is_some()
         && !bytes.is_empty()
         && packet.set_bytes(bytes);
-    match (header.and_then(|header| header.kind()).filter(|_| whole), named) {
+    let kind = header.and_then(|header| header.kind()).filter(|_| whole);
+    let how = Some(Step::of(Code::Injected));
+    output.trace.begin(&packet, kind == Some(InjectKind::Frame), how);
+    match (kind, named) {
         (Some(InjectKind::Frame), Some(port)) if bytes.len() >= EthernetHeader::LEN => {
             output.finish(packet, Verdict::Transmit(port));
         }

@@ -79,7 +79,20 @@ mod tests {
     /// Bursts of every kind of packet, good and bad: not one allocation.
     #[test]
     fn no_burst_allocates() {
+        bursts_of_every_kind(false);
+    }
+
+    /// Nor does a trace of all of them, nor one that finds no room for its walks.
+    #[test]
+    fn no_burst_that_is_traced_allocates() {
+        bursts_of_every_kind(true);
+    }
+
+    fn bursts_of_every_kind(traced: bool) {
         let mut rig = home_agent();
+        if traced {
+            rig.control.traces.start(&homeport_dataplane::trace::Filter::all(), None).unwrap();
+        }
         rig.bind("10.1.0.11", binding("10.0.1.2", &["10.0.3.2", "10.0.4.2", "10.0.5.2"]));
         rig.control.ports[0].set_address(Some(ip("10.0.1.9")));
         let far = "192.0.2.7";
@@ -114,6 +127,7 @@ mod tests {
         // The memory port and the rings grow to their size once.
         work(&mut rig);
         assert_eq!(allocations(|| work(&mut rig)), 0);
+        assert_eq!(rig.control.traces.next().is_some(), traced);
         assert!(rig.stats(0).encapsulated.get() > 40);
         assert!(rig.stats(0).decapsulated.get() > 10);
         rig.check();

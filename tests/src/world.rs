@@ -394,6 +394,7 @@ impl AgentBox {
             injects,
             ports,
             napts: _,
+            traces: _,
         } = control;
         let tables =
             Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };

@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::trace::{TraceAnswer, TraceQuery};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
 
@@ -92,6 +93,8 @@ pub enum Query {
         /// The node.
         home_address: Ipv4Addr,
     },
+    /// Follow packets: [`Answer::Trace`].
+    Trace(TraceQuery),
 }
 
 impl Query {
@@ -179,6 +182,8 @@ pub enum Answer {
     ConfigApplied(ConfigDiff),
     /// To [`Query::ClearBinding`].
     Cleared(Cleared),
+    /// To [`Query::Trace`].
+    Trace(TraceAnswer),
 }
 
 fn whole<S: serde::Serializer>(config: &Arc<Config>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -211,7 +216,8 @@ impl Answer {
             | Answer::MobileNode(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)
-            | Answer::Cleared(_) => {}
+            | Answer::Cleared(_)
+            | Answer::Trace(_) => {}
         }
         self
     }

@@ -18,4 +18,5 @@ pub mod show;
 pub mod sockets;
 pub mod table;
 pub mod top;
+pub mod trace;
 pub mod view;

@@ -5,12 +5,14 @@
 //! that nothing on the wire or in a file can speak to a terminal.
 
 mod nodes;
+mod trace;
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
 pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
+pub use self::trace::{explained, lost, walk};
 use super::api::{
     AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,
     Totals,

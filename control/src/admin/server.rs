@@ -214,7 +214,7 @@ async fn until(mut stopped: watch::Receiver<bool>) {
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug)]
-struct Caller(Option<Identity>);
+pub(super) struct Caller(Option<Identity>);
 
 impl Connected<IncomingStream<'_, Bounded<UnixListener>>> for Caller {
     fn connect_info(stream: IncomingStream<'_, Bounded<UnixListener>>) -> Self {
@@ -261,6 +261,7 @@ fn api_router(sender: AdminSender) -> Router {
         router = router.route(&format!("/{VERSION}/{noun}"), get(show));
     }
     router
+        .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
         .route(&format!("/{VERSION}/config/apply"), post(apply_config))
@@ -274,7 +275,11 @@ fn metrics_router(sender: AdminSender) -> Router {
     Router::new().route("/metrics", get(show_metrics)).fallback(no_such_path).with_state(sender)
 }
 
-async fn ask(sender: &AdminSender, caller: Caller, query: Query) -> Result<Answer, Refusal> {
+pub(super) async fn ask(
+    sender: &AdminSender,
+    caller: Caller,
+    query: Query,
+) -> Result<Answer, Refusal> {
     ask_as(sender, caller.identity()?, query).await
 }
 
@@ -390,16 +395,16 @@ async fn no_such_path() -> Response {
 }
 
 async fn no_such_method() -> Response {
-    let hint = "GET shows, POST is for config/check and config/apply, DELETE for bindings.";
+    let hint = "GET shows, POST is for config/check, config/apply, trace and probe, DELETE for bindings and traces.";
     let refusal = bad_request("This path knows no such method.", hint);
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(refusal)).into_response()
 }
 
-fn bad_request(error: &str, hint: &str) -> Refusal {
+pub(super) fn bad_request(error: &str, hint: &str) -> Refusal {
     Refusal::new(RefusalKind::BadRequest, error, hint)
 }
 
-fn respond<T: Serialize>(outcome: Result<T, Refusal>) -> Response {
+pub(super) fn respond<T: Serialize>(outcome: Result<T, Refusal>) -> Response {
     match outcome {
         Ok(answer) => axum::Json(answer).into_response(),
         Err(refusal) => {

@@ -10,6 +10,7 @@ use homeport_control::admin::api::{Cleared, Refusal};
 use homeport_control::admin::client::{Client, ClientError};
 use homeport_control::admin::show::Noun;
 use homeport_control::admin::top::{self, TopError};
+use homeport_control::admin::trace::command::{self as trace, Trace, TraceFailure};
 use homeport_control::admin::{print, sockets};
 use homeport_control::config::{self, Config, ConfigDiff, ConfigErrors, problem};
 use homeport_control::mobile;
@@ -42,6 +43,10 @@ enum Command {
     Show(Show),
     /// Show rates, mobile nodes and rising drops, live, until q is pressed
     Top,
+    /// Follow packets through the dataplane, table by table, as they come
+    Trace(Trace),
+    /// Say what would become of something now, and why
+    Explain(Explain),
     /// Take something away
     #[command(subcommand)]
     Clear(Clear),
@@ -69,6 +74,14 @@ struct Show {
     /// Also show drop counters that are zero
     #[arg(long, global = true)]
     all: bool,
+}
+
+#[derive(Args)]
+struct Explain {
+    /// A packet: src=, dst=, proto=, and if wanted sport=, dport=, port= (that it comes in
+    /// by), tenant=, len= and ttl=, with spaces between
+    #[arg(long, value_name = "WORDS")]
+    packet: String,
 }
 
 #[derive(Subcommand)]
@@ -137,6 +150,18 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 }
                 TopError::Client(error) => cli.tell(&client, &error),
             })
+        }
+        Command::Trace(command) => {
+            let client = cli.client()?;
+            let told = command.run(&client, cli.json, &mut io::stdout(), &mut io::stderr());
+            told.map_err(|error| cli.tell_failure(&client, &error))
+        }
+        Command::Explain(Explain { packet }) => {
+            let client = cli.client()?;
+            let answer = trace::explain(&client, packet)
+                .map_err(|error| cli.tell_failure(&client, &error))?;
+            let text = print::explained(&answer.walks);
+            cli.put(&serde_json::to_value(&answer).unwrap_or_default(), text)
         }
         Command::Clear(Clear::Binding { home_address, tenant }) => {
             let path = format!("/v1/bindings/{home_address}?tenant={tenant}");
@@ -308,6 +333,17 @@ impl Cli {
             ClientError::Refused(refusal) => self.tell_refusal(refusal),
             ClientError::NotUnderstood(_) => refuse(&error.to_string(), VERSIONS),
         }
+    }
+
+    /// Says why packets were not followed.
+    fn tell_failure(&self, client: &Client, error: &TraceFailure) -> Failure {
+        let hint = match error {
+            TraceFailure::Client(error) => return self.tell(client, error),
+            TraceFailure::Capture(_) => "name a file that can be written",
+            TraceFailure::Output(_) => "is there room for it?",
+            TraceFailure::Silent => "do the RX cores run? see `homeport show status`",
+        };
+        refuse(&error.to_string(), hint)
     }
 
     fn tell_refusal(&self, refusal: &Refusal) -> Failure {

@@ -60,6 +60,9 @@ impl EventLoop {
             Query::ClearBinding { tenant, home_address } => {
                 Answer::Cleared(self.clear_binding(tenant, home_address, now)?)
             }
+            Query::Trace(query) => {
+                return self.core.answer_trace(query, now_monotonic);
+            }
         })
     }
 

@@ -12,8 +12,23 @@ use std::thread::JoinHandle;
 use homeport_control::admin::api::*;
 use homeport_control::admin::client::Client;
 use homeport_control::admin::server::AdminServer;
+use homeport_control::clock;
 use homeport_control::config::Config;
+use homeport_control::event_loop::trace::Traces;
+use homeport_dataplane::launch::{self, Control, DataplaneConfig, InjectSender, PortSetup};
+use homeport_dataplane::port::Port;
+use homeport_dataplane::port::mem::{MemLink, MemPort};
+use homeport_dataplane::table::binding::Encapsulation::IpInIp;
+use homeport_dataplane::table::binding::{
+    BindingEntry, BindingKey, EntryFlags, TunnelEnd, TunnelFlags,
+};
+use homeport_dataplane::table::hash::Writer;
+use homeport_dataplane::table::lpm::RouteWriter;
+use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
+use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::verdict::DropReason;
+use homeport_dataplane::worker::Worker;
+use homeport_dataplane::{MacAddress, PortId, TenantId};
 use homeport_proto::event::DiscardReason;
 
 /// `clear` knows this address only.
@@ -91,6 +106,68 @@ pub(crate) struct Daemon {
     server: Option<AdminServer>,
     event_loop: Option<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
+    /// The link of the dataplane's first port.
+    pub(crate) core: MemLink,
+}
+
+/// A dataplane with two ports in memory, and the control core's way to trace it.
+pub(crate) struct Dataplane {
+    traces: Traces,
+    injects: InjectSender,
+    worker: Worker,
+    /// What the tables are written with.
+    _tables: (Writer<BindingKey, BindingEntry>, RouteWriter, Writer<NeighborKey, NeighborEntry>),
+}
+
+/// The MAC of the dataplane's first port.
+pub(crate) const CORE: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
+
+impl Dataplane {
+    /// A home agent that has [`NODE`] bound to 10.0.2.2, and a router on its first link.
+    pub(crate) fn new() -> (Self, MemLink) {
+        let mut links = Vec::new();
+        let setups = [("core", CORE), ("home", MacAddress([2, 0, 0, 0, 0, 2]))]
+            .map(|(name, mac)| {
+                let (port, link) = MemPort::with_queues(name, mac, 1500, 4096);
+                links.push(link);
+                let queues: Vec<Box<dyn Port>> = vec![Box::new(port)];
+                PortSetup { name: name.into(), tenant: TenantId(0), queues, twin: None }
+            })
+            .into();
+        let sizes = DataplaneConfig {
+            bindings: 64,
+            visitors: 64,
+            routes: 64,
+            neighbors: 64,
+            buffers: 1024,
+            ..DataplaneConfig::default()
+        };
+        let (mut control, mut workers) = launch::build(&sizes, setups).unwrap();
+        let (router, agent) = (Ipv4Addr::new(10, 0, 1, 1), Ipv4Addr::new(10, 0, 1, 2));
+        let route = RouteEntry::Via { port: PortId(0), gateway: Some(router) };
+        control.routes.install(TenantId(0), Ipv4Addr::UNSPECIFIED, 0, route).unwrap();
+        let key = NeighborKey { port: PortId(0), address: router };
+        let mac = MacAddress([2, 0, 0, 0, 0, 9]);
+        control.neighbors.install(key, NeighborEntry { mac }).unwrap();
+        let end = TunnelEnd::new(Ipv4Addr::new(10, 0, 2, 2), IpInIp, TunnelFlags::REVERSE);
+        let entry = BindingEntry::new(agent, [end], None, EntryFlags::default()).unwrap();
+        let key = BindingKey { tenant: TenantId(0), home_address: NODE };
+        control.bindings.install(key, entry).unwrap();
+        let Control { bindings, routes, neighbors, injects, ports, traces, .. } = control;
+        let dataplane = Dataplane {
+            traces: Traces::new(traces, ports),
+            injects,
+            worker: workers.remove(0),
+            _tables: (bindings, routes, neighbors),
+        };
+        (dataplane, links.remove(0))
+    }
+
+    /// Lets the worker do what is waiting, and traces end that nobody asks for.
+    fn turn(&mut self) {
+        while self.worker.run_once(std::time::Instant::now()) {}
+        self.traces.handle_timeout(clock::now().monotonic);
+    }
 }
 
 impl Daemon {
@@ -106,11 +183,13 @@ impl Daemon {
         let (sender, handle) = channel().unwrap();
         let stop = Arc::new(AtomicBool::new(false));
         let stopping = Arc::clone(&stop);
-        let event_loop =
-            std::thread::spawn(move || event_loop(&handle, Arc::new(config), answers, &stopping));
+        let (dataplane, core) = Dataplane::new();
+        let event_loop = std::thread::spawn(move || {
+            event_loop(&handle, Arc::new(config), dataplane, answers, &stopping);
+        });
         let metrics = Some("127.0.0.1:0".parse().unwrap());
         let server = AdminServer::start(sender, &room.path("ha.sock"), metrics).unwrap();
-        Daemon { room, server: Some(server), event_loop: Some(event_loop), stop }
+        Daemon { room, server: Some(server), event_loop: Some(event_loop), stop, core }
     }
 
     pub(crate) fn socket(&self) -> PathBuf {
@@ -141,6 +220,7 @@ impl Drop for Daemon {
 pub(crate) fn event_loop(
     handle: &AdminHandle,
     mut config: Arc<Config>,
+    mut dataplane: Dataplane,
     answers: bool,
     stop: &AtomicBool,
 ) {
@@ -150,9 +230,16 @@ pub(crate) fn event_loop(
         let wait = rustix::time::Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
         let mut fds = [PollFd::from_borrowed_fd(handle.readiness(), PollFlags::IN)];
         poll(&mut fds, Some(&wait)).unwrap();
+        dataplane.turn();
         while let Some(call) = handle.try_next() {
             if answers {
-                let outcome = answer(call.query(), &mut config);
+                let outcome = match call.query().clone() {
+                    Query::Trace(query) => {
+                        let Dataplane { traces, injects, .. } = &mut dataplane;
+                        traces.answer(query, injects, clock::now().monotonic)
+                    }
+                    query => answer(&query, &mut config),
+                };
                 call.answer(outcome);
             } else {
                 kept.push(call);
@@ -274,6 +361,7 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
             let hint = "See `homeport show bindings`.";
             return Err(Refusal::not_found(format!("{home_address} has no binding."), hint));
         }
+        Query::Trace(_) => unreachable!("the dataplane answers it"),
     })
 }
 

@@ -14,3 +14,4 @@ mod config;
 mod harness;
 mod server;
 mod show;
+mod trace;

@@ -115,7 +115,7 @@ pub(crate) fn receive(
     (burst, lanes): (&mut Box<Burst>, &mut [Lane; BURST]),
     (port, mac): (PortId, MacAddress),
 ) {
-    if !forwarder.fast.enabled {
+    if !forwarder.fast.enabled || forwarder.output.trace.is_on() {
         return burst.drain().for_each(|packet| general(forwarder, tables, packet));
     }
     forwarder.fast.next_hops.refresh(tables);
@@ -594,6 +594,7 @@ fn is_tcp(head: Head) -> bool {
 #[cold]
 #[inline(never)]
 fn general(forwarder: &mut Forwarder, tables: &Tables, packet: Packet) {
+    forwarder.output.trace.begin(&packet, true, None);
     match parse::frame(packet.bytes()) {
         Ok((ethernet, frame)) => forwarder.receive(tables, packet, ethernet, frame),
         Err(reason) => forwarder.output.drop(packet, reason),

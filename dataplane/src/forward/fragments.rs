@@ -10,12 +10,17 @@ use crate::parse;
 use crate::reassembly::Release;
 use crate::table::local::LocalEntry;
 use crate::table::visitor::Found;
-use crate::verdict::DropReason;
+use crate::trace::{Code, Step};
+use crate::verdict::{DropReason, Verdict};
 
 impl Forwarder {
     /// A fragment of a packet for this box. When it was the last one missing, the
     /// whole has another pass.
     pub(super) fn reassemble(&mut self, tables: &Tables, job: Job, local: &LocalEntry) {
+        if self.output.trace.is_probe() {
+            self.output.trace.step(&job.packet, || Step::of(Code::WaitsForFragments));
+            return self.output.finish(job.packet, Verdict::Hold);
+        }
         // Two visitors may have one home address: their stations tell them apart.
         let station = match job.origin {
             Origin::Link { port, ethernet } => {
@@ -28,10 +33,17 @@ impl Forwarder {
         if let Some(stats) = self.output.stats(job.packet.port) {
             stats.held.add(1);
         }
+        let buffer = job.packet.buffer();
         let pool = &mut self.output.pool;
         let whole = self.reassembly.push(job.packet, job.origin, station, self.now, pool);
+        if let Some((packet, _)) = &whole {
+            let step = Step::number(Code::Whole, packet.len() as u32);
+            self.output.trace.go_on_as(buffer, packet, step);
+        }
         self.settle_fragments();
-        let Some((packet, origin)) = whole else { return };
+        let Some((packet, origin)) = whole else {
+            return self.output.trace.held(buffer, || Step::of(Code::WaitsForFragments));
+        };
         if let Some(stats) = self.output.stats(packet.port) {
             stats.held.sub(1);
         }
@@ -63,6 +75,7 @@ impl Forwarder {
                     self.output.pool.give(packet);
                 }
                 Release::Dropped(reason) => {
+                    self.output.trace.resume(&packet);
                     // RFC 1122 §3.3.2: the sender is told, if the first fragment was
                     // here; `report` says nothing about others.
                     if reason == DropReason::FragmentTimeout {

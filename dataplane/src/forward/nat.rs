@@ -3,9 +3,10 @@
 //! forwarded plainly from link to link.
 
 use std::hash::{Hash, Hasher};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use homeport_wire::{EthernetHeader, Ipv4Header, PortId, TenantId};
+use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Header, PortId, TenantId};
 use siphasher::sip::SipHasher13;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -13,11 +14,14 @@ use super::{Forwarder, Job};
 use crate::classify::{Origin, Tables, sender};
 use crate::config::DataplaneConfig;
 use crate::icmp_error::IcmpError;
-use crate::napt::{Early, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner, Tick};
+use crate::napt::{
+    Early, Endpoint, FragmentKey, InsideHost, Napt, NaptShared, Outcome, Owner, Tick,
+};
 use crate::packet::Packet;
 use crate::parse::{self, Frame};
 use crate::steering::Steering;
 use crate::table::visitor::{Found, VisitorEntry};
+use crate::trace::{Code, Step};
 use crate::verdict::{DropReason, PuntReason};
 
 /// The NAPTs of a worker, and the fragments that wait for them.
@@ -151,6 +155,7 @@ impl Forwarder {
         }
         while let Some(job) = self.nat.early.take_expired(self.now) {
             self.unhold(&job);
+            self.output.trace.resume(&job.packet);
             self.output.drop(job.packet, DropReason::FragmentTimeout);
         }
     }
@@ -199,15 +204,22 @@ impl Forwarder {
             // Its sender is told about the packet that it sent.
             return self.hop(job);
         }
+        if self.output.trace.is_probe() {
+            return self.foresee_out(number, host, job);
+        }
         let fragment = job.facts.fragment;
         let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), Some(host))).flatten();
+        let before = endpoint(&job.packet, Side::Source);
         let outcome = napt.outbound(job.packet.bytes_mut(), host, now);
         self.release_early(key);
         match outcome {
-            Outcome::Translated(()) => Some(renamed(job)),
+            Outcome::Translated(()) => {
+                self.note_napt(number, &job.packet, Side::Source, before);
+                Some(renamed(job))
+            }
             Outcome::Unclaimed => Some(job),
             Outcome::Early(key) => {
-                self.wait(key, job);
+                self.wait(number, key, job);
                 None
             }
             Outcome::Refused(reason) => {
@@ -237,6 +249,9 @@ impl Forwarder {
         // A visitor is inside, whatever its link is.
         let hairpin =
             host.station.is_some() || from.is_some_and(|port| napt.config().inside.contains(&port));
+        if self.output.trace.is_probe() {
+            return self.foresee_in(tables, number, Some(&host).filter(|_| hairpin), job);
+        }
         let sender = Some(&host).filter(|_| hairpin);
         let fragment = job.facts.fragment;
         let key = fragment.then(|| napt.first_fragment(job.packet.bytes(), sender)).flatten();
@@ -244,6 +259,7 @@ impl Forwarder {
             self.release_early(key);
             return self.hop(job);
         }
+        let before = endpoint(&job.packet, Side::Destination);
         let outcome = if hairpin {
             napt.hairpin(job.packet.bytes_mut(), &host, now)
         } else {
@@ -255,21 +271,13 @@ impl Forwarder {
         self.release_early(key);
         match outcome {
             Outcome::Translated(host) => {
-                let mut job = renamed(job);
-                job.packet.tenant = host.tenant;
-                let visitor = |mac| tables.visitors.at_station(host.tenant, host.address, mac);
-                match host.station.map(visitor) {
-                    // S3-11: the session may have outlived the registration, and the
-                    // visitor may be on another link by now.
-                    Some(Found::Visitor(visitor)) => self.deliver(tables, job, visitor),
-                    Some(_) => self.output.drop(job.packet, DropReason::NoVisitor),
-                    None => self.forward(tables, Job { route: None, ..job }, None),
-                }
+                self.note_napt(number, &job.packet, Side::Destination, before);
+                self.inward(tables, job, &host);
                 None
             }
             Outcome::Unclaimed => Some(job),
             Outcome::Early(key) => {
-                self.wait(key, job);
+                self.wait(number, key, job);
                 None
             }
             Outcome::Refused(reason) => {
@@ -280,6 +288,23 @@ impl Forwarder {
                 }
                 None
             }
+        }
+    }
+
+    /// To the host inside that a packet was translated for.
+    pub(super) fn inward(&mut self, tables: &Tables, job: Job, host: &InsideHost) {
+        let mut job = renamed(job);
+        job.packet.tenant = host.tenant;
+        let visitor = |mac| tables.visitors.at_station(host.tenant, host.address, mac);
+        match host.station.map(visitor) {
+            // S3-11: the session may have outlived the registration, and the visitor may
+            // be on another link by now.
+            Some(Found::Visitor(visitor)) => {
+                self.output.trace.step(&job.packet, || Step::visitor(Code::ToVisitor, visitor));
+                self.deliver(tables, job, visitor);
+            }
+            Some(_) => self.output.drop(job.packet, DropReason::NoVisitor),
+            None => self.forward(tables, Job { route: None, ..job }, None),
         }
     }
 
@@ -300,7 +325,7 @@ impl Forwarder {
             return Some(job);
         }
         self.hand_on(job, owner);
-        if let Some(key) = first {
+        if let Some(key) = first.filter(|_| !self.output.trace.is_probe()) {
             self.nat.owners.note(key, owner);
             self.release_early(Some(key));
         }
@@ -324,7 +349,7 @@ impl Forwarder {
 
     /// Drops what an inside host may not send; if it is for want of room, it is told
     /// (RFC 6888 REQ-11).
-    fn refuse(&mut self, job: Job, reason: DropReason) {
+    pub(super) fn refuse(&mut self, job: Job, reason: DropReason) {
         if matches!(reason, DropReason::NatHostLimit | DropReason::NatExhausted) {
             self.report(&job.packet, IcmpError::HostUnreachable, None);
         }
@@ -332,13 +357,14 @@ impl Forwarder {
     }
 
     /// Keeps a fragment until the first of its packet comes.
-    fn wait(&mut self, key: FragmentKey, job: Job) {
-        let counted_at = job.packet.port;
+    fn wait(&mut self, number: usize, key: FragmentKey, job: Job) {
+        let (counted_at, buffer) = (job.packet.port, job.packet.buffer());
         match self.nat.early.push(key, job, self.now) {
             Ok(()) => {
                 if let Some(stats) = self.output.stats(counted_at) {
                     stats.held.add(1);
                 }
+                self.output.trace.held(buffer, || Step::of_napt(Code::NaptWaits, number));
             }
             Err(job) => self.output.drop(job.packet, DropReason::FragmentTooMany),
         }
@@ -349,8 +375,25 @@ impl Forwarder {
         let Some(key) = key else { return };
         while let Some(job) = self.nat.early.take(&key) {
             self.unhold(&job);
+            self.output.trace.resume(&job.packet);
             self.again(job);
         }
+    }
+
+    /// Notes what a NAPT made of one end of a packet.
+    pub(super) fn note_napt(
+        &mut self,
+        number: usize,
+        packet: &Packet,
+        side: Side,
+        before: Endpoint,
+    ) {
+        let code = match side {
+            Side::Source => Code::NaptSource,
+            Side::Destination => Code::NaptDestination,
+        };
+        let step = || Step::napt(code, number, before, endpoint(packet, side));
+        self.output.trace.step(packet, step);
     }
 
     fn unhold(&self, job: &Job) {
@@ -371,14 +414,38 @@ pub(super) fn inside_host(job: &Job, visitor: Option<&VisitorEntry>) -> InsideHo
     InsideHost { tenant: job.packet.tenant, address: job.facts.source, station }
 }
 
+/// One end of a packet.
+#[derive(Clone, Copy)]
+pub(super) enum Side {
+    Source,
+    Destination,
+}
+
+/// The address and the port of one end of a packet, as far as it has a port.
+pub(super) fn endpoint(packet: &Packet, side: Side) -> Endpoint {
+    let nowhere = Endpoint { address: Ipv4Addr::UNSPECIFIED, port: 0 };
+    let Ok((header, rest)) = Ipv4Header::ref_from_prefix(packet.bytes()) else { return nowhere };
+    let skip = header.header_len().saturating_sub(Ipv4Header::LEN);
+    let has_ports = matches!(header.protocol(), IpProtocol::TCP | IpProtocol::UDP)
+        && header.fragment_offset() == 0;
+    let ports = rest.get(skip..).and_then(|rest| rest.first_chunk()).filter(|_| has_ports);
+    let [a, b, c, d] = ports.copied().unwrap_or_default();
+    match side {
+        Side::Source => Endpoint { address: header.source(), port: u16::from_be_bytes([a, b]) },
+        Side::Destination => {
+            Endpoint { address: header.destination(), port: u16::from_be_bytes([c, d]) }
+        }
+    }
+}
+
 /// Whether the packet's TTL ends here.
-fn expires_here(job: &Job) -> bool {
+pub(super) fn expires_here(job: &Job) -> bool {
     job.origin.is_forwarded()
         && Ipv4Header::ref_from_prefix(job.packet.bytes()).is_ok_and(|(header, _)| header.ttl <= 1)
 }
 
 /// The job, with the addresses that its packet has by now.
-fn renamed(mut job: Job) -> Job {
+pub(super) fn renamed(mut job: Job) -> Job {
     if let Ok((header, _)) = Ipv4Header::ref_from_prefix(job.packet.bytes()) {
         (job.facts.source, job.facts.destination) = (header.source(), header.destination());
     }

@@ -11,6 +11,7 @@ use crate::napt::Owner;
 use crate::packet::{Burst, Packet};
 use crate::parse::{self, Frame};
 use crate::steering::Steering;
+use crate::trace::{Code, Step};
 use crate::verdict::DropReason;
 
 impl Forwarder {
@@ -23,6 +24,7 @@ impl Forwarder {
                     stats.rx.add(1);
                     stats.rx_bytes.add(packet.len() as u64);
                 }
+                output.trace.begin(&packet, true, None);
                 output.hand_over(packet, owner, Errand::Receive);
                 None
             }
@@ -45,6 +47,8 @@ impl Forwarder {
 
     /// Does what another worker wants done with a packet, except to receive it.
     pub(crate) fn take_over(&mut self, tables: &Tables, packet: Packet, errand: Errand) {
+        let how = Some(Step::of(Code::TakenOver));
+        self.output.trace.begin(&packet, errand != Errand::Own, how);
         match errand {
             Errand::Transmit(port) => self.output.transmit(packet, port),
             Errand::DeliverToKernel => self.output.deliver_to_kernel(packet),
@@ -58,7 +62,7 @@ impl Forwarder {
 }
 
 /// The worker of a frame that came in by `port`; `None`: whoever received it.
-fn owner(steering: &Steering, nat: &Nat, port: usize, frame: &[u8]) -> Option<usize> {
+pub(super) fn owner(steering: &Steering, nat: &Nat, port: usize, frame: &[u8]) -> Option<usize> {
     let Ok((_, Frame::Ipv4(facts))) = parse::frame(frame) else { return None };
     let packet = frame.get(EthernetHeader::LEN..)?;
     let napt = nat.napts.iter().find(|napt| napt.is_external(facts.destination));

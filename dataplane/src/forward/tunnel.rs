@@ -13,6 +13,7 @@ use crate::table::binding::{Encapsulation, EntryFlags, TunnelEnd, TunnelFlags};
 use crate::table::local::LocalEntry;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::VisitorEntry;
+use crate::trace::{Code, Step};
 use crate::verdict::{DropReason, PuntReason, Verdict};
 use crate::{decap, encap, keepalive, mss, parse};
 
@@ -84,6 +85,23 @@ impl Entrance {
     }
 }
 
+/// Bytes of an IPv4 header in front of its TTL.
+const TTL_AT: usize = 8;
+
+/// What is noted of a packet that may come out of its tunnel.
+fn step_of(class: &TunnelClass<'_>, job: &Job) -> Step {
+    match class {
+        TunnelClass::Visitor(visitor) => Step::visitor(Code::ToVisitor, visitor),
+        TunnelClass::ReverseTunnel(visitor) => Step::visitor(Code::FromVisitor, visitor),
+        TunnelClass::Home(Some(from)) | TunnelClass::Keepalive(from) | TunnelClass::Proof(from) => {
+            Step::bound(Code::FromBinding, &from.bound, from.end)
+        }
+        TunnelClass::Home(None) | TunnelClass::FirstKeepalive | TunnelClass::Rebound => {
+            Step::address(Code::FromTunnel, job.facts.source)
+        }
+    }
+}
+
 fn allowance_key(
     tenant: TenantId,
     home_address: Ipv4Addr,
@@ -115,6 +133,7 @@ impl Forwarder {
             Err(reason) => return self.output.drop(job.packet, reason),
         };
         job.packet.tenant = local.tenant;
+        self.output.trace.step(&job.packet, || step_of(&class, &job));
         match class {
             TunnelClass::Home(Some(from))
             | TunnelClass::Keepalive(from)
@@ -125,7 +144,7 @@ impl Forwarder {
             TunnelClass::FirstKeepalive | TunnelClass::Proof(_) => {
                 return self.local(job, Verdict::Punt(PuntReason::TunnelKeepalive));
             }
-            TunnelClass::Rebound if self.rebounds.take(self.now) => {
+            TunnelClass::Rebound if self.may_tell_of_rebound() => {
                 return self.local(job, Verdict::Punt(PuntReason::TunnelRebound));
             }
             TunnelClass::Rebound => {
@@ -140,6 +159,9 @@ impl Forwarder {
             stats.decapsulated.add(1);
             stats.reserved_bits.add(u64::from(opened.reserved_bits));
         }
+        let ends = (job.facts.source, job.facts.destination);
+        let step = || Step::tunnel(Code::Decapsulated, ends, opened.encapsulation, 0);
+        self.output.trace.step(&job.packet, step);
         (job.facts, job.origin, job.route) = (opened.inner, Origin::Tunnel, None);
         job.passes += 1;
         match class {
@@ -169,7 +191,7 @@ impl Forwarder {
 
     /// What came from an address that is not proven lets more be sent to it.
     fn credit(&mut self, job: &Job, from: &ReverseEnd<'_>) {
-        if from.end.is(TunnelFlags::UNPROVEN) {
+        if from.end.is(TunnelFlags::UNPROVEN) && !self.output.trace.is_probe() {
             let ReverseEnd { bound, end } = from;
             let key = allowance_key(
                 job.packet.tenant,
@@ -190,6 +212,7 @@ impl Forwarder {
                 if let Some(stats) = self.output.stats(job.packet.port) {
                     stats.keepalives.add(1);
                 }
+                self.output.trace.step(&job.packet, || Step::of(Code::Keepalive));
                 let job = Job { facts, origin: Origin::Own, ..job };
                 self.encapsulate(tables, job, Entrance::to_node(&from.bound, from.end));
             }
@@ -212,6 +235,7 @@ impl Forwarder {
 
     /// By one tunnel of a node, or of the router that the destination is behind.
     fn tunnel_by(&mut self, tables: &Tables, job: Job, bound: &Bound<'_>, end: &TunnelEnd) {
+        self.output.trace.step(&job.packet, || Step::bound(Code::Binding, bound, end));
         let entrance = Entrance::to_node(bound, end);
         let is_behind = job.facts.destination != bound.home_address;
         // A foreign agent would not know whom it is for: it is put into a packet for
@@ -232,6 +256,7 @@ impl Forwarder {
             for end in entry.tunnels().iter().filter(wants) {
                 let Some(packet) = self.copy(&job.packet) else { continue };
                 let copy = Job { packet, origin: Origin::Own, ..job };
+                self.output.trace.step(&copy.packet, || Step::bound(Code::Binding, &bound, end));
                 let entrance = Entrance::to_node(&bound, end);
                 // A foreign agent would not know whom a broadcast is for either
                 // (RFC 5944 §4.3).
@@ -257,10 +282,14 @@ impl Forwarder {
         let room = |is_fragment| mtu.saturating_sub(entrance.overhead(is_fragment));
         if entrance.clamp_mss && mss::is_offer(job.packet.bytes(), &job.facts) {
             mss::clamp(job.packet.bytes_mut(), &job.facts, room(false));
+            let step = || Step::number(Code::MssClamped, u32::from(room(false)));
+            self.output.trace.step(&job.packet, step);
         }
         if job.facts.total_len <= room(job.facts.fragment) {
             return self.enter(job, entrance);
         }
+        let remote = entrance.tunnel.destination;
+        self.output.trace.step(&job.packet, || Step::tunnel_mtu(remote, mtu));
         // Fragments are cut before the tunnel: its end need not put them together,
         // and a NAT on the way could not tell whose they are (RFC 3519 §4.8).
         let room = room(job.facts.fragment || !job.facts.dont_fragment).max(MIN_MTU);
@@ -286,16 +315,23 @@ impl Forwarder {
             Some(RouteEntry::Via { port, .. }) => self.output.outlet(port).map(|out| out.mtu),
             _ => None,
         };
-        (route, self.mtus.enter(tenant, remote, self.now).min(link.unwrap_or(u16::MAX)))
+        let known = if self.output.trace.is_probe() {
+            self.mtus.limit(tenant, remote, self.now).unwrap_or(u16::MAX)
+        } else {
+            self.mtus.enter(tenant, remote, self.now)
+        };
+        (route, known.min(link.unwrap_or(u16::MAX)))
     }
 
     /// Lets the other side of a TCP connection know what the tunnel back has room
     /// for, when its offer leaves a tunnel.
-    fn clamp_leaving(&self, tables: &Tables, job: &mut Job, back: Entrance) {
+    fn clamp_leaving(&mut self, tables: &Tables, job: &mut Job, back: Entrance) {
         if back.clamp_mss && mss::is_offer(job.packet.bytes(), &job.facts) {
             let (_, mtu) = self.tunnel_mtu(tables, job.packet.tenant, back.tunnel.destination);
             let room = mtu.saturating_sub(back.overhead(false));
             mss::clamp(job.packet.bytes_mut(), &job.facts, room);
+            let step = || Step::number(Code::MssClamped, u32::from(room));
+            self.output.trace.step(&job.packet, step);
         }
     }
 
@@ -313,19 +349,29 @@ impl Forwarder {
     /// Puts the outer header on; `None` when the packet had to be dropped.
     fn wrap(&mut self, mut job: Job, entrance: Entrance) -> Option<Job> {
         let packet = &mut job.packet;
-        let done = encap::encapsulate(packet, &entrance.tunnel, &mut self.identification)
+        let mut identification = self.identification;
+        let done = encap::encapsulate(packet, &entrance.tunnel, &mut identification)
             .and_then(|()| parse::ipv4(packet.bytes()))
             .and_then(|facts| match entrance.allowance(packet.tenant) {
-                Some(key) if !self.allowances.spend(key, facts.total_len, self.now) => {
+                Some(key) if !self.may_send(key, facts.total_len) => {
                     Err(DropReason::UnprovenAddress)
                 }
                 _ => Ok(facts),
             });
+        if !self.output.trace.is_probe() {
+            self.identification = identification;
+        }
         match done {
             Ok(facts) => {
                 if let Some(stats) = self.output.stats(job.packet.port) {
                     stats.encapsulated.add(1);
                 }
+                let Tunnel { source, destination, encapsulation, .. } = entrance.tunnel;
+                self.output.trace.step(&job.packet, || {
+                    let ttl = job.packet.bytes().get(TTL_AT).copied().unwrap_or_default();
+                    let how = encap::carrier(encapsulation, job.facts.fragment);
+                    Step::tunnel(Code::Encapsulated, (source, destination), how, ttl)
+                });
                 Some(Job { facts, origin: Origin::Own, passes: job.passes + 1, ..job })
             }
             Err(reason) => {

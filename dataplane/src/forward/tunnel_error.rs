@@ -7,6 +7,7 @@ use crate::icmp_error;
 use crate::parse;
 use crate::table::local::LocalEntry;
 use crate::table::visitor::Found;
+use crate::trace::{Code, Step};
 use crate::tunnel_icmp::{Judgement, TunnelError, judge};
 use crate::verdict::{DropReason, PuntReason, Verdict};
 
@@ -28,8 +29,10 @@ impl Forwarder {
             }
         };
         let TunnelError { remote, mtu, relay } = error;
+        let step = || Step::tunnel_error(remote, mtu);
+        self.output.trace.step(&job.packet, step);
         if let Some(mtu) = mtu
-            && !self.mtus.learn(tenant, remote, mtu, self.now)
+            && !self.learns(tenant, remote, mtu)
         {
             return self.output.drop(job.packet, DropReason::TunnelMtuTooSmall);
         }
@@ -39,7 +42,7 @@ impl Forwarder {
             (packet.port, packet.tenant) = (job.packet.port, tenant);
             let (head, payload, us) = (relay.head(), relay.payload(), job.facts.destination);
             let written = icmp_error::write_about(&mut packet, head, payload, us, relay.error)
-                && self.errors.take(self.now);
+                && self.may_tell();
             match parse::ipv4(packet.bytes()) {
                 Ok(facts) if written => {
                     // A visitor's packet: the tunnel says which of those with one
@@ -60,6 +63,8 @@ impl Forwarder {
         });
         match relayed {
             Some((packet, facts)) => {
+                let step = Step::of(Code::MadeError);
+                self.output.trace.go_on_as(job.packet.buffer(), &packet, step);
                 self.output.pool.give(job.packet);
                 let (origin, passes) = (Origin::Own, job.passes);
                 self.again(Job { packet, facts, origin, passes, route: None });

@@ -20,6 +20,25 @@ impl Napt {
         about: &Segment,
         to: Ipv4Addr,
     ) -> Outcome<InsideHost> {
+        let (host, inside) = match self.inside_of(about, to) {
+            Outcome::Translated(found) => found,
+            Outcome::Unclaimed => return Outcome::Unclaimed,
+            Outcome::Early(key) => return Outcome::Early(key),
+            Outcome::Refused(reason) => return Outcome::Refused(reason),
+        };
+        let (outer, inner) = ((Side::Destination, host.address), (Side::Source, inside));
+        replace_quoted(packet, outer, inner, about.transport);
+        self.counters.errors_translated.add(1);
+        Outcome::Translated(host)
+    }
+
+    /// The host that an error is for which came to `to`, and its endpoint that the error
+    /// is about.
+    pub(super) fn inside_of(
+        &mut self,
+        about: &Segment,
+        to: Ipv4Addr,
+    ) -> Outcome<(InsideHost, Endpoint)> {
         let external = Some(about.source).filter(|source| source.address == to);
         let external = external.and_then(|Endpoint { address, port }| {
             let place = self.blocks.place_of(address)?;
@@ -43,11 +62,7 @@ impl Napt {
             };
         };
         let host = mapping.key.host();
-        let inside = Endpoint { address: host.address, port: mapping.key.port() };
-        let (outer, inner) = ((Side::Destination, host.address), (Side::Source, inside));
-        replace_quoted(packet, outer, inner, about.transport);
-        self.counters.errors_translated.add(1);
-        Outcome::Translated(host)
+        Outcome::Translated((host, Endpoint { address: host.address, port: mapping.key.port() }))
     }
 
     /// An error about a packet that came in translated (RFC 5508 REQ-5): `about` has
@@ -59,6 +74,18 @@ impl Napt {
         about: &Segment,
         sender: &InsideHost,
     ) -> Outcome<()> {
+        let Some(external) = self.outside_of(about, sender) else {
+            return Outcome::Refused(DropReason::NatNoMapping);
+        };
+        let outer = (Side::Source, external.address);
+        replace_quoted(packet, outer, (Side::Destination, external), about.transport);
+        self.counters.errors_translated.add(1);
+        Outcome::Translated(())
+    }
+
+    /// The external endpoint of the one inside that an error is about, which `sender`
+    /// tells.
+    pub(super) fn outside_of(&mut self, about: &Segment, sender: &InsideHost) -> Option<Endpoint> {
         let Segment { transport, source: remote, destination: inside, .. } = *about;
         let station = sender.station.filter(|_| sender.address == inside.address);
         let host = InsideHost { tenant: sender.tenant, address: inside.address, station };
@@ -66,14 +93,7 @@ impl Napt {
         self.flows.settle();
         let id = self.flows.mapping(&self.flows.mapping_key(&key));
         let id = id.or_else(|| self.flows.mapping_of_any_station(&key));
-        let Some(mapping) = id.and_then(|id| self.flows.mappings.get(id)) else {
-            return Outcome::Refused(DropReason::NatNoMapping);
-        };
-        let external = mapping.external.endpoint();
-        let outer = (Side::Source, external.address);
-        replace_quoted(packet, outer, (Side::Destination, external), transport);
-        self.counters.errors_translated.add(1);
-        Outcome::Translated(())
+        Some(self.flows.mappings.get(id?)?.external.endpoint())
     }
 
     /// Translates an ICMP error of this box about a packet that had come in

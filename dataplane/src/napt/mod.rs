@@ -10,7 +10,8 @@
 //! * [`config`] what it is made from, `blocks` whose external ports are whose,
 //!   `flows` mappings and sessions, `tcp` how far a connection is, `segment` what is
 //!   read and written in packets, `errors` ICMP errors, `fragments` fragments,
-//!   [`log`] the records of blocks, [`counters`] what it counts.
+//!   [`log`] the records of blocks, [`counters`] what it counts, `foresee` what would
+//!   become of a packet.
 //!
 //! A packet that could be translated but must not be has a
 //! [`DropReason`]. Nothing that comes from outside ends
@@ -30,6 +31,7 @@ pub mod counters;
 mod emptiest;
 mod errors;
 mod flows;
+mod foresee;
 mod fragments;
 mod key;
 pub mod log;
@@ -55,6 +57,7 @@ use self::clock::{Clock, Lifetimes};
 pub use self::config::{Dependence, NaptConfig, Timeouts};
 pub use self::counters::NaptCounters;
 use self::flows::FlowTable;
+pub use self::foresee::Foreseen;
 use self::fragments::{Decision, Fragments};
 pub use self::fragments::{Early, FragmentKey, MAX_EARLY};
 use self::key::InboundKey;

@@ -12,7 +12,7 @@ use super::openings::Openings;
 use super::segment::{Endpoint, Facts, Segment, Transport};
 use super::slab::NONE;
 use super::tcp::{From, TcpSegment};
-use super::{Dependence, InsideHost, Napt};
+use super::{InsideHost, Napt};
 use crate::verdict::DropReason;
 
 impl Napt {
@@ -155,14 +155,14 @@ impl Napt {
 
     /// Whether the table has room for one more session of a host with so many: the last
     /// quarter of it is for those who have little.
-    fn has_room_for(&self, sessions: u32) -> bool {
+    pub(super) fn has_room_for(&self, sessions: u32) -> bool {
         let few = sessions < (self.config.max_sessions_per_host / 4).max(1);
         let flows = &self.flows.flows;
         few || flows.available() > flows.capacity() / 4
     }
 
     /// Whether there is a place for a mapping and its first session.
-    fn has_places(&self) -> bool {
+    pub(super) fn has_places(&self) -> bool {
         self.flows.mappings.available() > 0 && self.flows.flows.available() > 0
     }
 
@@ -334,15 +334,7 @@ impl Napt {
     /// Whether an inbound packet of no session may use a mapping (RFC 4787 §5, RFC
     /// 5382 REQ-3).
     fn uninvited(&mut self, id: u32, segment: &Segment, now: Time) -> Result<(), DropReason> {
-        let remote = segment.source;
-        let passes = match self.config.filtering {
-            Dependence::EndpointIndependent => true,
-            Dependence::AddressDependent => self.flows.has_peer(id, remote.address),
-            Dependence::AddressAndPortDependent => false,
-        };
-        // RFC 5382 REQ-4: what is not asked for is never answered.
-        let passes = passes && segment.tcp.is_none_or(|tcp| tcp.is_first());
-        if !passes {
+        if !self.lets_in(id, segment) {
             return Err(DropReason::NatFiltered);
         }
         let mapping = self.flows.mappings.get_mut(id).ok_or(DropReason::NatNoMapping)?;
@@ -360,7 +352,7 @@ impl Napt {
             return Err(DropReason::NatHostLimit);
         }
         self.admit(Some(owner), now)?;
-        let flow = FlowKey::new(&key.host(), key.transport(), key.port(), remote);
+        let flow = FlowKey::new(&key.host(), key.transport(), key.port(), segment.source);
         let mapping = (id, self.flows.hash(&key));
         let flow = self.flows.hashed(flow);
         self.open_session(mapping, &flow, segment.tcp, From::Outside, now.tick).map(|_| ())

@@ -501,6 +501,11 @@ impl<S: Scope, V: Copy + Send + Sync + 'static> RouteReader<S, V> {
         unsafe { self.trie.copy(found.word.value()) }
     }
 
+    /// The length of the prefix of a match.
+    pub fn prefix_len(&self, found: &Match<'_>) -> u8 {
+        found.word.rank().saturating_sub(1)
+    }
+
     /// A number that changes with every route that is installed, replaced or removed,
     /// after the change is made.
     ///

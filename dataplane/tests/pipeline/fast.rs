@@ -59,7 +59,7 @@ fn bindings() -> Vec<(String, BindingEntry)> {
     (10..).map(|n| format!("10.1.0.{n}")).zip(all).collect()
 }
 
-fn rig(fast_path: bool, visitors: bool, napt: bool) -> Rig {
+pub(crate) fn rig(fast_path: bool, visitors: bool, napt: bool) -> Rig {
     let mut plan = Plan::ports(2);
     plan.config.fast_path = fast_path;
     plan.mtus = vec![1500, 1400];
@@ -89,8 +89,8 @@ fn rig(fast_path: bool, visitors: bool, napt: bool) -> Rig {
 
 /// What one frame is made from.
 #[derive(Clone, Debug)]
-struct Recipe {
-    port: usize,
+pub(crate) struct Recipe {
+    pub(crate) port: usize,
     ends: (usize, usize),
     protocol: u8,
     ports: (u16, u16),
@@ -104,7 +104,7 @@ struct Recipe {
     for_us: bool,
 }
 
-fn recipe() -> impl Strategy<Value = Recipe> {
+pub(crate) fn recipe() -> impl Strategy<Value = Recipe> {
     let address = || 0..ADDRESSES.len();
     let protocol = prop_oneof![4 => Just(6u8), 4 => Just(17), 2 => Just(1), 1 => any::<u8>()];
     let udp_port = || prop_oneof![4 => 5000u16..5003, 1 => Just(MOBILE_IP_PORT), 1 => Just(4711)];
@@ -143,7 +143,7 @@ fn recipe() -> impl Strategy<Value = Recipe> {
 }
 
 impl Recipe {
-    fn frame(&self) -> Vec<u8> {
+    pub(crate) fn frame(&self) -> Vec<u8> {
         let (source, destination) = (ADDRESSES[self.ends.0], ADDRESSES[self.ends.1]);
         let mut packet = match IpProtocol(self.protocol) {
             IpProtocol::UDP => Ip::udp(source, destination, self.ports),
@@ -184,7 +184,7 @@ impl Recipe {
 }
 
 /// All that shows of what a box did.
-fn outcome(rig: &mut Rig) -> String {
+pub(crate) fn outcome(rig: &mut Rig) -> String {
     let twins: Vec<_> = (0..2).map(|port| rig.to_kernel(port)).collect();
     let (sent, punts) = (rig.sent(), rig.punts());
     let stats: Vec<_> = (0..2).map(|port| format!("{:?}", rig.stats(port))).collect();

@@ -28,6 +28,8 @@ mod noise;
 #[cfg(test)]
 mod path_mtu;
 #[cfg(test)]
+mod probe;
+#[cfg(test)]
 mod realms;
 #[cfg(test)]
 mod realms_napt;
@@ -37,6 +39,8 @@ mod routing;
 mod storm;
 #[cfg(test)]
 mod threads;
+#[cfg(test)]
+mod trace;
 #[cfg(test)]
 mod tunnels;
 #[cfg(test)]

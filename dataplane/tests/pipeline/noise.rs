@@ -14,7 +14,7 @@ use crate::harness::*;
 /// Two tenants with the same home addresses, each with two ports of its own:
 /// tenant 1 has ports 0 and 1, tenant 2 ports 2 and 3. Only their agents' addresses
 /// differ: those are the underlay's, and an address there is one tenant's.
-fn two_tenants(how: Encapsulation) -> Rig {
+pub(crate) fn two_tenants(how: Encapsulation) -> Rig {
     let mut plan = Plan::ports(4);
     plan.tenants = vec![TenantId(1), TenantId(1), TenantId(2), TenantId(2)];
     let mut rig = plan.build();
@@ -128,7 +128,7 @@ fn packet(how: Encapsulation) -> impl Strategy<Value = Ip> {
     })
 }
 
-fn frame(how: Encapsulation) -> impl Strategy<Value = Vec<u8>> {
+pub(crate) fn frame(how: Encapsulation) -> impl Strategy<Value = Vec<u8>> {
     let to = prop_oneof![
         8 => Just(None),
         1 => Just(Some(MacAddress::BROADCAST)),
@@ -150,13 +150,13 @@ fn frame(how: Encapsulation) -> impl Strategy<Value = Vec<u8>> {
 
 /// Where a frame goes in: from outside, from a kernel twin, from the control core.
 #[derive(Clone, Debug)]
-enum Way {
+pub(crate) enum Way {
     Link(usize),
     Twin(usize),
     Injected(u16, bool),
 }
 
-fn way() -> impl Strategy<Value = Way> {
+pub(crate) fn way() -> impl Strategy<Value = Way> {
     prop_oneof![
         6 => (0usize..4).prop_map(Way::Link),
         1 => (0usize..4).prop_map(Way::Twin),
@@ -164,7 +164,7 @@ fn way() -> impl Strategy<Value = Way> {
     ]
 }
 
-fn enter(rig: &mut Rig, way: &Way, bytes: &[u8]) -> TenantId {
+pub(crate) fn enter(rig: &mut Rig, way: &Way, bytes: &[u8]) -> TenantId {
     use homeport_dataplane::punt::{InjectHeader, InjectKind};
     match way {
         Way::Link(port) | Way::Twin(port) => {
