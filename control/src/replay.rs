@@ -1,7 +1,7 @@
 //! `homeport replay`: what a box received runs again, through the real dataplane and
 //! the real agents, with its time taken from what was recorded.
 //!
-//! [`captures`]: frames of captures. [`journal`]: inputs of the agents.
+//! `captures` runs frames of captures, `journal` the inputs of the agents.
 
 mod captures;
 mod expectation;
@@ -10,6 +10,7 @@ mod kernel;
 mod lead;
 mod output;
 mod report;
+mod verdicts;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ pub struct Arguments {
     /// first difference is shown field by field
     #[arg(long, value_name = "[NAME=]CAPTURE", value_parser = output_file)]
     pub expect: Vec<(Option<String>, PathBuf)>,
+    /// Write a line for each packet: what became of it, why, and the entry used
+    #[arg(long, value_name = "FILE")]
+    pub verdicts: Option<PathBuf>,
     /// As fast as it goes, or as it was
     #[arg(long, value_enum, default_value_t = Pace::Full)]
     pub pace: Pace,
@@ -54,7 +58,7 @@ pub struct Arguments {
     pub neighbor: Vec<(std::net::Ipv4Addr, MacAddress)>,
     /// Run a journal of `homeportd --record` instead of captures
     #[arg(long, value_name = "DIR", conflicts_with_all = ["capture", "port", "config", "out",
-        "expect", "pace", "mac", "neighbor"])]
+        "expect", "verdicts", "pace", "mac", "neighbor"])]
     pub journal: Option<PathBuf>,
     /// Write the actions of now into the journal, in place of those that are there
     #[arg(long, requires = "journal")]

@@ -309,6 +309,31 @@ fn several_ports_are_merged_by_their_times() {
 }
 
 #[test]
+fn each_packet_has_a_line_with_its_verdict_and_the_entry_used() {
+    let room = Room::new();
+    room.capture("in.pcap", &life());
+    let run = ["--config", "ha.toml", "in.pcap", "--out", "plain.pcap"];
+    room.replay(&run);
+    let run = ["--config", "ha.toml", "in.pcap", "--expect", "plain.pcap", "--verdicts", "v.tsv"];
+    let (code, out, _) = room.replay(&run);
+    // Who is followed goes where it goes else.
+    assert_eq!(code, Some(0), "{out}");
+    let text = std::fs::read_to_string(room.path("v.tsv")).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').collect()).collect();
+    assert_eq!(lines[0], ["time", "port", "packet", "verdict", "reason", "entry"]);
+    assert!(lines.iter().all(|line| line.len() == 6), "{text}");
+    let count = |verdict: &str| lines.iter().filter(|line| line[3] == verdict).count();
+    // Requests, their replies and ICMP errors; data; ARP; data for nobody.
+    assert_eq!((count("punt"), count("to-kernel"), count("drop")), (2, 1, 5), "{text}");
+    assert_eq!(count("transmit"), 57, "{text}");
+    let data = lines.iter().find(|line| line[2].contains("10.1.0.10")).unwrap();
+    assert_eq!((data[0], data[1]), ("1790000000.020000000", "core"));
+    assert!(data[5].contains("10.1.0.10") && data[5].contains("10.0.1.77"), "{data:?}");
+    let dropped = lines.iter().find(|line| line[3] == "drop").unwrap();
+    assert_eq!(dropped[4], "no-route");
+}
+
+#[test]
 fn json_has_all_of_it() {
     let room = Room::new();
     room.capture("in.pcap", &life());

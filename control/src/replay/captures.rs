@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant as StdInstant};
 
@@ -24,6 +25,7 @@ use super::kernel::Kernel;
 use super::lead::port_mac;
 use super::output::Outputs;
 use super::report::{InputReport, Report};
+use super::verdicts::Verdicts;
 use super::{Arguments, Outcome, Pace, Progress, ReplayError};
 use crate::capture::{CaptureError, CaptureReader};
 use crate::config::Config;
@@ -130,6 +132,7 @@ struct Running {
     twins: Vec<MemLink>,
     inputs: Vec<Input>,
     outputs: Outputs,
+    verdicts: Option<Verdicts>,
     /// The moment of the first frame, on the workers' clock and on the capture's.
     origin: StdInstant,
     first: Duration,
@@ -217,6 +220,8 @@ impl Running {
             core.installer().apply_change(change);
         }
         core.start(start.monotonic);
+        let verdicts = arguments.verdicts.as_deref();
+        let verdicts = verdicts.map(|path| Verdicts::create(path, core.traces())).transpose()?;
         let kernel = Kernel::new(config, &arguments.neighbor);
         Ok(Running {
             core,
@@ -226,6 +231,7 @@ impl Running {
             twins,
             inputs,
             outputs,
+            verdicts,
             origin,
             first,
             now: first,
@@ -306,6 +312,10 @@ impl Running {
         self.core.do_timers(now);
         loop {
             let worked = self.worker.run_once(instant);
+            if let Some(verdicts) = &mut self.verdicts {
+                let ports = Arc::clone(&self.core.ports);
+                verdicts.take(self.core.traces(), &ports, (self.origin, self.first))?;
+            }
             let more = self.core.take_punts(now, instant);
             let mut resolved = false;
             while let Some((port, next_hop)) = self.core.next_hop() {
@@ -354,6 +364,9 @@ impl Running {
         for (port, address, count) in self.kernel.unknown() {
             let name = config.port(port).map_or("", |port| port.name.as_str());
             report.unknown(name, address, count);
+        }
+        if let Some(verdicts) = self.verdicts {
+            verdicts.finish()?;
         }
         report.left = self.left;
         report.differences = self.outputs.finish()?;
