@@ -157,8 +157,8 @@ fn life() -> Vec<(Duration, Vec<u8>)> {
     let at = |millis| BEGIN + Duration::from_millis(millis);
     let gratuitous = ArpPacket::gratuitous(CARE_OF, NODE_MAC);
     let mut frames = vec![
-        (at(0), ethernet(NODE_MAC, EtherType::ARP, gratuitous.as_bytes())),
-        (at(10), request(at(10), 600)),
+        (at(10), request(at(4), 600)),
+        (at(12), ethernet(NODE_MAC, EtherType::ARP, gratuitous.as_bytes())),
     ];
     frames.extend((0..50).map(|number| (at(20 + u64::from(number)), data(number))));
     frames.push((at(5_000), request(at(5_000), 0)));

@@ -47,6 +47,9 @@ const BURST: usize = homeport_dataplane::packet::BURST;
 /// by then.
 const AFTERWARDS: Duration = Duration::from_secs(2);
 
+/// How long the box had been there before the first frame.
+const BEFOREHAND: Duration = Duration::from_secs(3_600);
+
 /// The steps in which it does.
 const STEP: Duration = Duration::from_millis(100);
 
@@ -214,7 +217,10 @@ impl Running {
             draws: Draws::live(SEED),
             recorder: None,
         };
-        let start = now_at(Duration::ZERO, first);
+        // The box had been there for a while: a home agent refuses what was signed before
+        // it began (a replay of what it heard in an earlier life).
+        let began = NtpTime::from_unix(first.saturating_sub(BEFOREHAND));
+        let start = Now { ntp: began, ..now_at(Duration::ZERO, first) };
         let mut core = ControlCore::new(parts, start);
         for change in Kernel::start(config) {
             core.installer().apply_change(change);
