@@ -1,5 +1,6 @@
 //! What came of running captures, for people and for programs.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -8,6 +9,9 @@ use std::time::Duration;
 use homeport_dataplane::stats::PortStats;
 use homeport_dataplane::verdict::{DropReason, PuntReason};
 use homeport_proto::MacAddress;
+use homeport_proto::counters::Counters;
+use homeport_proto::event::DiscardReason;
+use homeport_proto::message::ReplyCode;
 use serde_json::{Value, json};
 
 use crate::admin::print::clean;
@@ -38,6 +42,10 @@ pub(super) struct Report {
     to_kernel: u64,
     punted: Vec<(&'static str, &'static str, u64)>,
     dropped: Vec<(&'static str, &'static str, u64)>,
+    /// Messages that the agents answered with each code, and those that they did not.
+    denied: Vec<(u8, u64)>,
+    accepted: u64,
+    discarded: Vec<(&'static str, &'static str, u64)>,
     bindings: usize,
     visitors: usize,
     unknown: Vec<(String, Ipv4Addr, u64)>,
@@ -63,6 +71,20 @@ impl Report {
         let dropped = DropReason::ALL.iter().map(|reason| {
             (reason.counter(), reason.text(), sum(&|stats| stats.dropped(*reason).get()))
         });
+        let agents = || core.agent().counters().map(|(_, counters)| counters);
+        let mut denied = BTreeMap::new();
+        for (code, count) in agents().flat_map(|counters| counters.denied()) {
+            *denied.entry(code.0).or_default() += count;
+        }
+        let discarded = DiscardReason::ALL.iter().map(|reason| {
+            let count = agents().map(|counters| counters.discarded_for(*reason)).sum();
+            (reason.counter(), reason.text(), count)
+        });
+        let unread = core.counts.bad_punts.iter();
+        let unread = unread.map(|(reason, count)| (reason.counter(), reason.text(), *count));
+        let accepted = |counters: &Counters| {
+            counters.registrations_accepted + counters.deregistrations_accepted
+        };
         debug_assert!(core.ports.len() == config.ports.len());
         Report {
             span,
@@ -72,6 +94,9 @@ impl Report {
             to_kernel: sum(&|stats| stats.to_kernel.get()),
             punted: punted.filter(|(.., count)| *count > 0).collect(),
             dropped: dropped.filter(|(.., count)| *count > 0).collect(),
+            denied: denied.into_iter().filter(|(_, count)| *count > 0).collect(),
+            accepted: agents().map(accepted).sum(),
+            discarded: discarded.chain(unread).filter(|(.., count)| *count > 0).collect(),
             bindings: core.agent().bindings().count(),
             visitors: core.agent().visitors().count(),
             unknown: Vec::new(),
@@ -144,6 +169,13 @@ impl Report {
                 writeln!(out, "  {count:>8} {name}: {text}")?;
             }
         }
+        writeln!(out, "accepted   {} registrations and deregistrations", self.accepted)?;
+        for (code, count) in &self.denied {
+            writeln!(out, "  {count:>8} denied with code {code}: {}", ReplyCode(*code).text())?;
+        }
+        for (name, text, count) in &self.discarded {
+            writeln!(out, "  {count:>8} {name}: {text}")?;
+        }
         writeln!(out, "at the end {} bindings, {} visitors", self.bindings, self.visitors)?;
         for (port, address, count) in &self.unknown {
             writeln!(
@@ -199,6 +231,9 @@ impl Report {
             "to_kernel": self.to_kernel,
             "punted": counts(&self.punted),
             "dropped": counts(&self.dropped),
+            "accepted": self.accepted,
+            "denied": self.denied.iter().map(|(code, count)| (code.to_string(), json!(count))).collect::<serde_json::Map<_, _>>(),
+            "discarded": counts(&self.discarded),
             "bindings": self.bindings,
             "visitors": self.visitors,
             "unknown_neighbors": unknown.collect::<Vec<_>>(),
