@@ -140,6 +140,7 @@ mod tests {
         }
     }
 
+    // Shows 5944-3.1-e.
     #[test]
     fn a_reply_on_a_link_is_a_frame_that_its_receiver_accepts() {
         let sent = transmit(&reply(Some((PORT, STATION))), mac_of).unwrap();
@@ -180,6 +181,7 @@ mod tests {
         assert!(ethernet.destination.is_broadcast());
     }
 
+    // Shows 5944-4.6-a.
     #[test]
     fn gratuitous_arp_speaks_of_a_station_in_the_ports_own_name() {
         let address = Ipv4Addr::new(10, 1, 0, 10);

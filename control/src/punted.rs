@@ -341,6 +341,7 @@ mod tests {
 
     /// Reliability, case 14: a wrong UDP checksum is dropped in silence, none at
     /// all is accepted.
+    // Shows 5944-3.1-e, 5944-3.1-f, 5944-3.7.2.1-a, 5944-3.7.3.1-a, 5944-3.8.2.1-a, attack-14.
     #[test]
     fn each_broken_rule_has_its_counter() {
         let good = request();
@@ -478,6 +479,7 @@ mod tests {
     }
 
     proptest! {
+        // Shows attack-12, attack-34.
         #[test]
         fn noise_never_panics(reason in 0u8..10, bytes in proptest::collection::vec(any::<u8>(), 0..120)) {
             let mut frame = request();

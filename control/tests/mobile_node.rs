@@ -30,7 +30,7 @@ use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
 };
 use homeport_proto::{Lifetime, MacAddress};
-use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
+use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader};
 use namespace::{Namespace, join, unavailable, wait_for};
 use serde_json::Value;
 use zerocopy::IntoBytes;
@@ -119,6 +119,20 @@ impl Pair {
         socket
     }
 
+    /// Sends a reply from the home agent's address and port, its UDP checksum wrong.
+    fn answer_with_a_wrong_checksum(&self, reply: &[u8], to: SocketAddr) {
+        let SocketAddr::V4(to) = to else { panic!("{to}") };
+        let ends = ((HOME_AGENT, 434), (*to.ip(), to.port()));
+        let mut udp = UdpHeader::new(ends.0, ends.1, reply).unwrap().as_bytes().to_vec();
+        udp[6] ^= 1;
+        let len = (20 + udp.len() + reply.len()) as u16;
+        let ip = Ipv4Header::new(HOME_AGENT, *to.ip(), IpProtocol::UDP, 64, len);
+        let packet = [ip.as_bytes(), &udp, reply].concat();
+        let socket =
+            self.other.inside(|| TunnelSocket::open("visited", TunnelSocket::SENDER).unwrap());
+        socket.send(&packet, *to.ip()).unwrap();
+    }
+
     fn mac(&self) -> MacAddress {
         self.node.inside(|| interface::mac("eth0").unwrap())
     }
@@ -184,12 +198,21 @@ fn accepting(request: &RegistrationRequest) -> Vec<u8> {
 
 /// Accepts requests until one of this lifetime and care-of address came.
 fn accept(socket: &UdpSocket, lifetime: u16, care_of: Option<Ipv4Addr>) -> RegistrationRequest {
+    accept_from(socket, lifetime, care_of).0
+}
+
+/// The same, with who sent it.
+fn accept_from(
+    socket: &UdpSocket,
+    lifetime: u16,
+    care_of: Option<Ipv4Addr>,
+) -> (RegistrationRequest, SocketAddr) {
     wait_for("a request", LIMIT, || {
         let (request, from) = next_request(socket)?;
         socket.send_to(&accepting(&request), from).unwrap();
         let wanted = request.lifetime == Lifetime(lifetime)
             && care_of.is_none_or(|address| request.care_of_address == address);
-        wanted.then_some(request)
+        wanted.then_some((request, from))
     })
 }
 
@@ -236,6 +259,7 @@ fn echo_through_tunnel(
 
 /// B-03, B-04: an address of a real dnsmasq, with a rapid commit and without; the
 /// registration by it; the tunnel; and no word of the home address on the link.
+// Shows 5944-1.7-d, 5944-3.6.2.1-a, 3519-4.4-e, 5944-4.6-m, 5944-4.6-o, 5944-4.6-p.
 #[test]
 fn where_there_is_only_dhcp_the_node_tunnels_by_an_address_of_its_own() {
     if unavailable("where_there_is_only_dhcp") {
@@ -246,7 +270,11 @@ fn where_there_is_only_dhcp_the_node_tunnels_by_an_address_of_its_own() {
         pair.start_dhcp(option);
         let agent = pair.registration_port();
         let mut mn = pair.start();
-        let request = accept(&agent, 60, None);
+        // Believed, a reply with a wrong UDP checksum would end the requests.
+        let (request, first) = wait_for("a request", LIMIT, || next_request(&agent));
+        pair.answer_with_a_wrong_checksum(&accepting(&request), first);
+        let (request, again) = accept_from(&agent, 60, None);
+        assert_eq!(again, first);
         let address = request.care_of_address;
         assert!(pair.leases().contains(&address.to_string()));
         let flags = RequestFlags::CO_LOCATED.with(RequestFlags::REVERSE_TUNNEL);
@@ -284,7 +312,8 @@ fn where_there_is_only_dhcp_the_node_tunnels_by_an_address_of_its_own() {
         // B-01: it deregisters and gives the address back.
         std::thread::scope(|scope| {
             let stop = scope.spawn(|| mn.stop());
-            let last = accept(&agent, 0, Some(address));
+            let (last, from) = accept_from(&agent, 0, Some(address));
+            assert_eq!(from, first, "one port from the first to the last");
             assert_eq!(last.care_of_address, address);
             stop.join().unwrap();
         });
@@ -318,6 +347,7 @@ fn advertise(pair: &Pair) -> Vec<u8> {
 
 /// B-01, B-04: direct and encapsulating delivery, without an ARP request for
 /// anybody.
+// Shows 5944-1.7-c, 5944-2.2-a, 5944-3.6.2.2-a, 3024-5.1.1-a, 3024-5.2.2-a.
 #[test]
 fn through_a_foreign_agent_packets_flow_in_the_delivery_style_that_was_asked_for() {
     if unavailable("through_a_foreign_agent") {
@@ -334,7 +364,18 @@ fn through_a_foreign_agent_packets_flow_in_the_delivery_style_that_was_asked_for
         pair.other.ip(&format!("neigh replace {HOME} lladdr {mac} dev visited nud permanent"));
         let frames =
             pair.other.inside(|| PacketSocket::open(index_of("visited").unwrap()).unwrap());
+        let groups = pair.other.inside(|| UdpSocket::bind(("0.0.0.0", 0)).unwrap());
+        groups.join_multicast_v4(&Ipv4Addr::new(224, 0, 0, 2), &GATEWAY).unwrap();
+        let icmp = pair.other.inside(|| TunnelSocket::open("visited", IpProtocol::ICMP).unwrap());
         let mn = pair.start();
+        // RFC 5944 §2.2: what it asks the link for goes no further.
+        let ttl = wait_for("a solicitation", LIMIT, || {
+            let mut bytes = [0; 128];
+            let len = icmp.receive(&mut bytes).unwrap()?;
+            let packet = Ipv4Packet::new_checked(&bytes[..len]).unwrap();
+            (packet.payload()[0] == 10).then_some(packet.header().ttl)
+        });
+        assert_eq!(ttl, 1);
         frames.send(&advertise(&pair)).unwrap();
         let request = accept(&agent, 60, Some(CARE_OF));
         assert_eq!(request.flags, RequestFlags::REVERSE_TUNNEL);
@@ -383,6 +424,7 @@ fn furnish(pair: &Pair) {
     assert!(pair.node.command("sh").args(["-c", set]).status().unwrap().success());
 }
 
+// Shows 5944-3.6-g, 5944-4.2.1-d.
 #[test]
 fn stopped_it_leaves_the_host_as_it_found_it() {
     if unavailable("stopped_it_leaves_the_host") {
@@ -401,6 +443,9 @@ fn stopped_it_leaves_the_host_as_it_found_it() {
     mn.hang_up();
     let meanwhile = pair.host();
     assert!(!meanwhile.contains("172.16"), "{meanwhile}");
+    // RFC 5944 §3.6, §4.2.1: redirects lead nowhere while it runs.
+    assert!(before.contains("eth0/accept_redirects 1"), "{before}");
+    assert!(meanwhile.contains("eth0/accept_redirects 0"), "{meanwhile}");
     assert!(meanwhile.contains("10.77.0.1/24"), "other interfaces are none of its business");
     mn.stop();
     assert_eq!(pair.host(), before);

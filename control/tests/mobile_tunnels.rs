@@ -256,6 +256,7 @@ fn every_encapsulation_finds_the_narrow_links_mtu() {
 
 /// S3-31, S3-32, S3-42, RFC 3519: through a masquerade in both ways; and after the
 /// NAT has forgotten the node, and gives it another port.
+// Shows 3519-4.4-d.
 #[test]
 fn behind_a_masquerade_the_tunnel_is_udp_and_survives_the_nats_amnesia() {
     if unavailable("behind_a_masquerade_the_tunnel_is_udp_and_survives_the_nats_amnesia") {
@@ -294,6 +295,7 @@ fn behind_a_masquerade_the_tunnel_is_udp_and_survives_the_nats_amnesia() {
 
 /// RFC 3519 §4.9: without traffic the mapping is kept alive by echoes that the
 /// home agent answers, at its interval.
+// Shows 3519-4.9-c.
 #[test]
 fn without_traffic_keepalives_hold_the_mapping_and_find_its_loss() {
     if unavailable("without_traffic_keepalives_hold_the_mapping_and_find_its_loss") {

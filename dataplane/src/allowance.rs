@@ -140,6 +140,7 @@ mod tests {
     proptest! {
         /// Reliability, row 25: whatever comes and goes, an address gets at most three
         /// times what it sent, and not a byte less.
+        // Shows attack-25.
         #[test]
         fn no_address_gets_more_than_three_times_what_it_sent(
             steps in proptest::collection::vec((0u32..3, any::<bool>(), 0u16..2000), 0..200),

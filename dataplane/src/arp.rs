@@ -37,6 +37,7 @@ mod tests {
     use std::net::Ipv4Addr;
     use zerocopy::FromBytes;
 
+    // Shows 5944-4.6-d.
     #[test]
     fn the_answer_is_unicast_and_names_the_asked_address() {
         let (asker, ours) = (MacAddress([2, 0, 0, 0, 0, 9]), MacAddress([2, 0, 0, 0, 0, 1]));

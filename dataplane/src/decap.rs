@@ -307,6 +307,7 @@ mod tests {
     }
 
     /// RFC 2784 §2.2, RFC 2890 §2: every field of a received header is accepted.
+    // Shows 2784-2.2-a.
     #[test]
     fn gre_with_checksum_key_and_sequence_number_comes_out() {
         let mut pool = PacketPool::new(1);
@@ -345,6 +346,7 @@ mod tests {
     }
 
     /// B-09: each wrong header has its reason.
+    // Shows 2784-2.2-a, 2784-2.3.1-a, 2784-2.4-a, 3519-3.3-c.
     #[test]
     fn each_wrong_tunnel_header_has_its_reason() {
         let refused = |how: Encapsulation, at: usize, value: u8| {
@@ -375,6 +377,7 @@ mod tests {
     }
 
     /// RFC 3519 §3.3: ignored on reception, and seen.
+    // Shows 3519-3.3-a.
     #[test]
     fn reserved_bits_of_the_tunnel_data_header_are_ignored() {
         let mut pool = PacketPool::new(1);
@@ -399,6 +402,7 @@ mod tests {
             }
         }
 
+        // Shows attack-34.
         #[test]
         fn noise_never_panics(
             bytes in proptest::collection::vec(any::<u8>(), 0..100),

@@ -326,6 +326,7 @@ mod tests {
     }
 
     proptest! {
+        // Shows 2003-3.1-a, 2784-2.3-b, 2784-2.3.1-a, 2784-3-a, 3519-3.3-a.
         #[test]
         fn the_outer_header_is_rfc_2003s_and_the_inner_packet_untouched(
             tos: u8, dont_fragment: bool, set_dont_fragment: bool,
@@ -393,6 +394,7 @@ mod tests {
             prop_assert_eq!(nesting(packet.bytes()), 1);
         }
 
+        // Shows attack-34.
         #[test]
         fn noise_is_counted_or_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             for encapsulation in EVERY {
@@ -405,6 +407,7 @@ mod tests {
     }
 
     /// RFC 2004 §3.
+    // Shows 2004-3-a.
     #[test]
     fn a_fragment_goes_as_ip_in_ip_where_minimal_encapsulation_was_agreed_on() {
         for (offset, more) in [(0, true), (8, true), (8, false)] {
@@ -421,6 +424,7 @@ mod tests {
         }
     }
 
+    // Shows 3519-4.6-g.
     #[test]
     fn a_udp_tunnel_whose_port_is_unknown_takes_nothing() {
         for encapsulation in

@@ -202,6 +202,7 @@ mod tests {
     }
 
     /// B-05, RFC 1191 §3 and §6.3.
+    // Shows 2003-5.1-a.
     #[test]
     fn a_limit_is_lowered_never_raised_and_forgotten_after_ten_minutes() {
         let (cache, now) = cache();
@@ -227,6 +228,7 @@ mod tests {
     }
 
     /// Reliability row 29.
+    // Shows attack-29.
     #[test]
     fn less_than_576_is_not_believed() {
         let (cache, now) = cache();

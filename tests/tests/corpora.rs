@@ -6,6 +6,7 @@ use std::path::Path;
 use homeport_tests::fuzz::{TARGETS, find};
 
 /// Reliability, attacks 12 and 34; row B-09.
+// Shows attack-12, attack-34.
 #[test]
 fn every_file_of_every_corpus_goes_through_its_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

@@ -131,6 +131,7 @@ fn tshark_knows_every_reply_code_that_it_has_a_name_for() {
 }
 
 /// Row B-02.
+// Shows 5944-1.6-a.
 #[test]
 fn tshark_reads_every_authentication_with_spi_and_authenticator() {
     let algorithms =

@@ -120,6 +120,7 @@ fn a_nat_that_forgets_stops_the_data_until_the_nodes_register_anew() {
 
 /// Row 25, with the dataplane: who does not answer gets three times what came from
 /// there, and then nothing.
+// Shows attack-25.
 #[test]
 fn an_address_that_answers_nothing_gets_no_flood_and_loses_its_registrations() {
     let mut world = NatWorld::new(NatTraversal::Rfc3519);
@@ -146,6 +147,7 @@ fn an_address_that_answers_nothing_gets_no_flood_and_loses_its_registrations() {
 }
 
 /// Row 24: from another address, or with another's inner source, there is nothing.
+// Shows attack-24.
 #[test]
 fn tunnelled_data_from_elsewhere_is_dropped_by_name() {
     let mut world = NatWorld::new(NatTraversal::Rfc3519);

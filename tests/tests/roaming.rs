@@ -65,6 +65,7 @@ fn messages(world: &World) -> Vec<(Duration, usize, Vec<u8>)> {
 
 /// Rows B-01, B-03, B-04, B-06: home, foreign agent 1, foreign agent 2,
 /// co-located, home; neither side's address changes and no outage is long.
+// Shows 5944-1.7-b, 5944-3.6-c.
 #[test]
 fn a_node_keeps_its_address_through_four_moves() {
     for style in [ReverseTunnel::Direct, ReverseTunnel::Encapsulating] {
@@ -159,6 +160,7 @@ fn a_binding_ends_with_its_lifetime_and_packets_find_no_tunnel() {
 
 /// Rows B-02, B-09; attack 5: what was captured on any link is worth nothing a
 /// second time. The home agent says 133 to it, and nothing moves.
+// Shows attack-5.
 #[test]
 fn a_captured_accepted_request_replayed_gets_133() {
     for replay in [ReplayProtection::default(), ReplayProtection::Nonces] {
@@ -219,6 +221,7 @@ fn is_request(frame: &[u8]) -> bool {
 }
 
 /// Attack 7: a home agent that starts anew has lost its bindings, not its guard.
+// Shows attack-7.
 #[test]
 fn a_request_captured_before_a_restart_gets_133_after_it_and_the_node_registers_anew() {
     let mut world = at_home(Plan { lifetime: Lifetime(20), ..Plan::default() });
@@ -305,6 +308,7 @@ fn faulty_links_delay_registration_and_nothing_else() {
 }
 
 /// Row B-04, attack 23: tunnels carry only what they were made for.
+// Shows attack-23.
 #[test]
 fn forged_tunnel_packets_are_dropped_by_name_and_change_nothing() {
     let mut world = at_home(Plan::default());

@@ -240,6 +240,7 @@ mod tests {
         history.judge(Identification(timestamp), NtpTime(now), TOLERANCE, LONG_AGO)
     }
 
+    // Shows 5944-5.7.1-f, attack-6.
     #[test]
     fn the_window_is_closed_at_seven_seconds_on_both_sides() {
         let history = TimestampHistory::default();
@@ -256,6 +257,7 @@ mod tests {
         }
     }
 
+    // Shows 5944-5.7.1-f.
     #[test]
     fn a_timestamp_must_be_later_than_all_before() {
         let mut history = TimestampHistory::default();
@@ -281,6 +283,7 @@ mod tests {
         assert_eq!(judge(&history, before + 1, after), Freshness::Mismatch);
     }
 
+    // Shows attack-7.
     #[test]
     fn what_was_sent_before_the_start_is_refused() {
         let history = TimestampHistory::default();
@@ -293,6 +296,7 @@ mod tests {
     }
 
     /// Reliability row 8.
+    // Shows attack-8.
     #[test]
     fn a_mark_ahead_of_the_clock_gives_way_but_what_was_accepted_stays_refused() {
         let mut history = TimestampHistory::default();
@@ -344,6 +348,7 @@ mod tests {
 
     /// What the compact memory may take for an accepted one is refused; what was
     /// accepted always is, whichever way the clock steps.
+    // Shows attack-8.
     #[test]
     fn whatever_was_accepted_is_refused_however_the_clock_steps() {
         let mut history = TimestampHistory::default();
@@ -367,6 +372,7 @@ mod tests {
         assert!(accepted.len() > 50, "{}", accepted.len());
     }
 
+    // Shows 5944-5.7-c, 5944-3.8.2.1-m.
     #[test]
     fn a_reply_names_the_home_agents_time_only_when_it_denies() {
         let request = Identification::from_halves(1, 2);

@@ -180,6 +180,7 @@ mod tests {
         Instant(millis * 1_000_000)
     }
 
+    // Shows attack-33.
     #[test]
     fn a_prefix_gets_its_burst_and_then_its_rate() {
         let mut budgets = SourceBudgets::new(7, MESSAGES_PER_SECOND, at(0));

@@ -328,6 +328,7 @@ mod tests {
             .collect()
     }
 
+    // Shows 5944-3.5.1-d, 5944-5.1-b, 5944-5.1-c.
     #[test]
     fn rfc_2202_known_answers_of_hmac_md5_and_sha1() {
         let cases: [(Algorithm, Vec<u8>, Vec<u8>, &str); 8] = [
@@ -422,6 +423,7 @@ mod tests {
 
     /// MD5("k" "data" "k") as the md5sum program computes it: the key stands in
     /// front and behind, with no padding between.
+    // Shows 5944-5.1-d.
     #[test]
     fn keyed_md5_is_prefix_and_suffix_without_padding() {
         let ours = association(Algorithm::KeyedMd5, b"secret").authenticator(b"message");
@@ -450,6 +452,7 @@ mod tests {
     }
 
     /// Around the ends of a block, where the padding takes another one.
+    // Shows 5944-5.1-c.
     #[test]
     fn a_ready_key_gives_the_same_authenticators_for_every_length() {
         let data: Vec<u8> = (0..=255).cycle().take(300).collect();

@@ -107,6 +107,7 @@ impl fmt::Display for Lifetime {
 mod tests {
     use super::*;
 
+    // Shows 5944-5.7.1-b.
     #[test]
     fn ntp_time_starts_in_1900_and_compares_across_the_era() {
         let unix_half_second = NtpTime::from_unix(Duration::from_millis(500));

@@ -141,6 +141,7 @@ pub(super) fn says(problem: &Problem, message: &str, help: &str) {
     assert_eq!((problem.message.as_str(), problem.help.as_str()), (message, help));
 }
 
+// Shows 5944-3.7.1-a, 5944-3.8.1-a, 5944-3.8.1-b.
 #[test]
 fn the_example_is_read_as_it_was_meant() {
     let room = Room::new();
@@ -381,6 +382,7 @@ fn addresses_that_are_on_no_port_are_refused() {
     );
 }
 
+// Shows 5944-1.6-b.
 #[test]
 fn values_out_of_range_or_badly_written_say_what_to_write() {
     let room = Room::new();

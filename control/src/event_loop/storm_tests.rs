@@ -148,6 +148,7 @@ impl Box {
 
 /// Reliability, row 33 and figures 8 and 10: ten times what the control core takes,
 /// from everywhere, and junk for a bound node beside it.
+// Shows attack-33.
 #[test]
 fn a_storm_of_new_nodes_costs_no_renewal_no_binding_and_no_packet() {
     let mut agent = Box::new();

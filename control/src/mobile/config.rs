@@ -288,6 +288,7 @@ key_file = "mn.key"
         assert_eq!(config.node.security.agents().count(), 1);
     }
 
+    // Shows 5944-1.6-b, 5944-3.6-a.
     #[test]
     fn each_slip_is_named_with_its_place_and_what_to_write() {
         let slips = [

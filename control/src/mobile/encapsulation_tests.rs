@@ -82,6 +82,7 @@ fn with_outer(outer: &[u8], change: impl FnOnce(&mut Ipv4Header)) -> Vec<u8> {
 }
 
 /// B-04: the layouts of RFC 2003, 2004, 2784, 2890 and 3519, and that of S3-32.
+// Shows 3519-4.1-a.
 #[test]
 fn each_encapsulation_has_the_headers_of_its_rfc() {
     let inner = packet(HOME, CORRESPONDENT, |header| header.tos = 0xb9);
@@ -124,6 +125,7 @@ fn each_encapsulation_has_the_headers_of_its_rfc() {
 }
 
 /// RFC 2004 §3.1, §3.2: a fragment, or a packet with options, goes as IP in IP.
+// Shows 2004-3-a.
 #[test]
 fn what_minimal_encapsulation_cannot_carry_goes_as_ip_in_ip_and_is_taken_so() {
     let fragment = packet(HOME, CORRESPONDENT, |header| {
@@ -151,6 +153,7 @@ fn what_minimal_encapsulation_cannot_carry_goes_as_ip_in_ip_and_is_taken_so() {
 
 /// B-04: source checks on every decapsulation, the matrix of row 23: which tunnel,
 /// which packet.
+// Shows 5944-4.1-b, 2003-6.2-a, attack-23.
 #[test]
 fn only_the_tunnels_own_encapsulation_between_its_ends_comes_out() {
     let inner = packet(CORRESPONDENT, HOME, |_| ());
@@ -182,6 +185,7 @@ fn only_the_tunnels_own_encapsulation_between_its_ends_comes_out() {
 }
 
 /// RFC 3519 §3.3, §4.3; row 24.
+// Shows 3519-3.3-a, 3519-3.3-c, 3519-4.1-a, 3519-4.3-a, attack-24.
 #[test]
 fn a_udp_tunnel_wants_the_right_port_and_next_header_and_no_more() {
     let inner = packet(CORRESPONDENT, HOME, |_| ());
@@ -207,6 +211,7 @@ fn a_udp_tunnel_wants_the_right_port_and_next_header_and_no_more() {
 }
 
 /// RFC 2784 §2.3, RFC 2890 §2.1, RFC 2004 §3.1.
+// Shows 2784-2.3-a, 2784-2.3.1-a, 2784-2.4-a.
 #[test]
 fn reserved_bits_keys_and_checksums_of_gre_and_minimal_are_looked_at() {
     let inner = packet(CORRESPONDENT, HOME, |_| ());

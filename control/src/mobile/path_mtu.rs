@@ -103,6 +103,7 @@ mod tests {
     }
 
     /// Row 29 of the threats: MTU 68, MTU 0, no news.
+    // Shows attack-29.
     #[test]
     fn nobody_is_believed_to_have_a_path_below_the_floor_or_a_wider_one() {
         for told in [0, 68, 575] {

@@ -234,6 +234,7 @@ fn options_of_the_first_fragment_are_those_of_the_whole() {
 }
 
 /// Reliability row 28; RFC 5722 §3.
+// Shows attack-28.
 #[test]
 fn fragments_that_overlap_end_the_whole_datagram() {
     let overlaps: [(usize, bool, &[u8]); 8] = [
@@ -436,6 +437,7 @@ fn a_million_unfinished_fragments_cost_honest_datagrams_nothing() {
 }
 
 /// The bound of one source leaves the others theirs.
+// Shows attack-28.
 #[test]
 fn one_source_has_no_more_than_its_share() {
     let mut rig = Rig::new();

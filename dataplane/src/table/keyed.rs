@@ -154,6 +154,7 @@ mod tests {
     /// Keys in arithmetic progressions, which a linear hash would lay out in a
     /// pattern, fill buckets like random ones: the fullest of 2¹⁶ with four keys each
     /// on average has 17 or 18 with random ones.
+    // Shows attack-30.
     #[test]
     fn patterns_of_keys_leave_no_pattern_of_hashes() {
         for (seed, step) in [(3, 1u64), (4, 1 << 16), (5, 0x1_0000_0001), (6, 12_345)] {
@@ -168,5 +169,34 @@ mod tests {
                 assert!(*fullest < 24, "step {step}, shift {shift}: {fullest}");
             }
         }
+    }
+    /// CRC-32C without its last inversion, as a processor's instruction steps it.
+    fn crc32c(bytes: [u8; 4], mut sum: u32) -> u32 {
+        for byte in bytes {
+            sum ^= u32::from(byte);
+            for _ in 0..8 {
+                sum = if sum & 1 == 1 { sum >> 1 ^ 0x82f6_3b78 } else { sum >> 1 };
+            }
+        }
+        sum
+    }
+
+    /// Reliability, row 30: keys that were chosen so that a network card's or a
+    /// processor's hash gives all of them one value are laid out like random ones.
+    // Shows attack-30.
+    #[test]
+    fn keys_that_collide_under_crc32c_fill_buckets_like_random_ones() {
+        let keyed = KeyedHash::new([7, 8]);
+        let mut buckets = vec![0u32; 1 << 16];
+        for number in 0..4u32 << 16 {
+            let first = crc32c(number.to_le_bytes(), u32::MAX);
+            // What brings every sum to the same end.
+            let second = first ^ 0xa5a5_a5a5;
+            assert_eq!(crc32c(second.to_le_bytes(), first), crc32c([0xa5; 4], 0));
+            let hash = keyed.hash(&(u64::from(second) << 32 | u64::from(number)));
+            buckets[hash as usize & 0xffff] += 1;
+        }
+        let fullest = buckets.iter().max().unwrap();
+        assert!(*fullest < 24, "{fullest}");
     }
 }

@@ -10,6 +10,7 @@ use homeport_dataplane::verdict::DropReason;
 
 /// Row 31: one host opens 100,000 flows while fifty others open theirs and keep
 /// them: it is capped, and none of theirs fails.
+// Shows attack-31.
 #[test]
 fn one_hosts_exhaustion_costs_the_others_nothing() {
     let mut world = World::new();
@@ -46,6 +47,7 @@ fn one_hosts_exhaustion_costs_the_others_nothing() {
 }
 
 /// RFC 6888 REQ-4: the ports of a host are limited, by blocks.
+// Shows attack-31.
 #[test]
 fn req_4_the_ports_of_a_host_are_limited() {
     for blocks in [1, 3] {
@@ -231,6 +233,7 @@ fn tenants_with_one_address_are_two_hosts() {
 }
 
 /// From outside a host's sessions can be filled up to half: the rest is its own.
+// Shows attack-31.
 #[test]
 fn outsiders_cannot_use_up_a_hosts_sessions() {
     let mut world = World::with(|config| {

@@ -203,6 +203,7 @@ fn req_9_and_10_errors_are_translated_and_end_nothing() {
 
 /// A RST whose number lies outside the receiver's window is passed on and changes
 /// nothing (row 31; RFC 7857 §2.2: it has to be verified).
+// Shows attack-31.
 #[test]
 fn a_rst_outside_the_window_keeps_the_mapping() {
     let mut world = World::new();

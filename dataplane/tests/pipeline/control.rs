@@ -25,6 +25,7 @@ fn an_injected_frame_leaves_as_it_is() {
 
 /// Ours: no TTL is taken, signalling is never tunnelled (RFC 3519 §4.6), the rest
 /// is.
+// Shows 3519-4.2-a.
 #[test]
 fn an_injected_packet_is_routed_like_our_own() {
     let mut rig = home_agent();
@@ -55,6 +56,7 @@ fn an_injected_packet_is_routed_like_our_own() {
     assert_eq!(rig.dropped(DropReason::NotForwarded), 1);
 }
 
+// Shows 5944-4.2.2-g.
 #[test]
 fn an_injected_packet_for_a_visitor_goes_to_its_station() {
     let mut rig = foreign_agent(ReverseTunnel::None);
@@ -81,6 +83,7 @@ fn what_is_no_packet_is_counted_as_such() {
 }
 
 /// B-09, reliability, attack 33: what floods one reason leaves the others theirs.
+// Shows attack-33.
 #[test]
 fn a_flood_of_one_reason_leaves_the_others_their_room() {
     let mut plan = Plan::ports(2);

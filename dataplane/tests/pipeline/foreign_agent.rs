@@ -21,6 +21,7 @@ fn from_node(packet: &Ip) -> Vec<u8> {
 }
 
 /// RFC 5944 §4.2.2: what is for no visitor is dropped in silence.
+// Shows 5944-4.2.2-a, 5944-4.2.2-c, 5944-4.2.2-d, 5944-4.2.2-g, 5944-4.2.2-h, 2003-3.1-d.
 #[test]
 fn only_the_home_agents_tunnel_reaches_a_visitor() {
     let mut rig = foreign_agent(ReverseTunnel::None);
@@ -28,8 +29,10 @@ fn only_the_home_agents_tunnel_reaches_a_visitor() {
     rig.assert_drops(0, &from_core(&forged), DropReason::OuterSourceMismatch);
     let stray = Ip::data(FAR, "10.1.0.11").tunnelled(AGENT, CARE_OF);
     rig.assert_drops(0, &from_core(&stray), DropReason::NoVisitor);
-    let expired = Ip::data(FAR, NODE).ttl(1).tunnelled(AGENT, CARE_OF);
-    rig.assert_drops(0, &from_core(&expired), DropReason::TtlExpired);
+    for ttl in [0, 1] {
+        let expired = Ip::data(FAR, NODE).ttl(ttl).tunnelled(AGENT, CARE_OF);
+        rig.assert_drops(0, &from_core(&expired), DropReason::TtlExpired);
+    }
     // The home agent itself speaks to its node: no loop.
     let packet = Ip::data(AGENT, NODE).tunnelled(AGENT, CARE_OF);
     let sent = rig.exchange(0, &from_core(&packet));
@@ -38,6 +41,7 @@ fn only_the_home_agents_tunnel_reaches_a_visitor() {
 
 /// RFC 5944 §4.3: the home agent encapsulates a broadcast to the node once more,
 /// and the foreign agent delivers the inner tunnel as it is.
+// Shows 5944-3.6.1.2-e.
 #[test]
 fn a_broadcast_in_two_tunnels_reaches_the_node_in_one() {
     let mut rig = foreign_agent(ReverseTunnel::None);
@@ -49,6 +53,7 @@ fn a_broadcast_in_two_tunnels_reaches_the_node_in_one() {
 }
 
 /// RFC 3024 §5.1.
+// Shows 5944-4.2.2-i, 3024-4.2.2-c, 3024-5.1.1-b, 3024-5.1.2-a.
 #[test]
 fn direct_delivery_tunnels_all_but_what_is_for_the_link() {
     let mut rig = foreign_agent(ReverseTunnel::Direct);
@@ -67,6 +72,7 @@ fn direct_delivery_tunnels_all_but_what_is_for_the_link() {
     rig.assert_drops(1, &from_node(&Ip::data(NODE, FAR).ttl(1)), DropReason::TtlExpired);
 }
 
+// Shows 5944-4.2.2-f, 3024-5.2.1-a.
 #[test]
 fn without_a_reverse_tunnel_plain_packets_are_routed() {
     for style in [ReverseTunnel::None, ReverseTunnel::Encapsulating] {
@@ -77,6 +83,7 @@ fn without_a_reverse_tunnel_plain_packets_are_routed() {
     }
 }
 
+// Shows 3024-5.1.1-b.
 #[test]
 fn a_visitors_address_is_believed_from_its_station_and_link_only() {
     let mut rig = foreign_agent(ReverseTunnel::Direct);
@@ -88,6 +95,7 @@ fn a_visitors_address_is_believed_from_its_station_and_link_only() {
 }
 
 /// RFC 3024 §5.2: decapsulated and encapsulated anew; a broadcast keeps its TTL.
+// Shows 3024-5.2.2-b, 3024-5.4-b.
 #[test]
 fn encapsulating_delivery_is_tunnelled_on_to_the_home_agent() {
     let mut rig = foreign_agent(ReverseTunnel::Encapsulating);
@@ -101,6 +109,7 @@ fn encapsulating_delivery_is_tunnelled_on_to_the_home_agent() {
 }
 
 /// B-09: every way in which encapsulating delivery can be forged.
+// Shows attack-23.
 #[test]
 fn forged_encapsulating_delivery_has_a_counter_each() {
     let mut rig = foreign_agent(ReverseTunnel::Encapsulating);
@@ -133,6 +142,7 @@ fn the_agents_address_on_the_link_ends_visitors_tunnels_only() {
 
 /// The kernel's answers to a visitor find it on its link, whatever the kernel's
 /// routes say.
+// Shows 5944-1.7-c.
 #[test]
 fn the_kernel_reaches_a_visitor_on_its_link() {
     let mut rig = foreign_agent(ReverseTunnel::None);

@@ -83,6 +83,7 @@ fn a_tunnelled_packet_in_fragments_comes_out_whole() {
 }
 
 /// Checks are made on the whole: fragments open no way around them.
+// Shows attack-23.
 #[test]
 fn what_may_not_come_out_of_a_tunnel_does_not_in_fragments_either() {
     let mut rig = home_agent();
@@ -208,6 +209,7 @@ fn datagrams_for_the_control_core_and_the_kernel_arrive_whole() {
 }
 
 /// Reliability row 28: each refusal has its counter, and ends what it must.
+// Shows attack-28.
 #[test]
 fn every_refused_fragment_is_counted_by_its_reason() {
     let mut rig = home_agent();
@@ -234,6 +236,7 @@ fn every_refused_fragment_is_counted_by_its_reason() {
 
 /// RFC 1122 §3.3.2: after the time, with nothing else happening, the buffers are
 /// back, and who sent a first fragment is told.
+// Shows attack-28.
 #[test]
 fn unfinished_datagrams_time_out_and_their_senders_are_told() {
     let mut rig = home_agent();
@@ -258,6 +261,7 @@ fn unfinished_datagrams_time_out_and_their_senders_are_told() {
 /// many forged sources and from one, with honest packets in between, in one piece
 /// and in several: not one is lost, the bounds hold, and at the end every buffer is
 /// back.
+// Shows attack-28.
 #[test]
 fn a_million_unfinished_fragments_cost_legitimate_traffic_nothing() {
     let mut rig = home_agent();

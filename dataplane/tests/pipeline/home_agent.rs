@@ -36,6 +36,7 @@ fn simultaneous_bindings_get_a_copy_each() {
 
 /// RFC 2003 §3.1: the TTL is decremented because the packet is forwarded; at the
 /// last one the sender is told.
+// Shows 2003-3.1-c.
 #[test]
 fn a_packet_with_its_last_ttl_is_not_tunnelled() {
     let mut rig = home_agent();
@@ -44,6 +45,7 @@ fn a_packet_with_its_last_ttl_is_not_tunnelled() {
 }
 
 /// RFC 2003 §3.2 and RFC 5944 §4.2.3.
+// Shows 5944-4.2.3-k, 5944-4.2.3-l, 2003-3.2-a, 2003-3.2-b, attack-27.
 #[test]
 fn what_comes_from_the_tunnels_own_end_is_not_tunnelled_again() {
     let mut rig = home_agent();
@@ -61,6 +63,7 @@ fn what_comes_from_the_tunnels_own_end_is_not_tunnelled_again() {
 
 /// Two nodes, each bound to the other's home address: a packet does not grow
 /// without end.
+// Shows attack-27.
 #[test]
 fn care_of_addresses_that_point_at_each_other_end_in_a_drop() {
     let mut rig = home_agent();
@@ -70,6 +73,7 @@ fn care_of_addresses_that_point_at_each_other_end_in_a_drop() {
 }
 
 /// A node behind a node: its care-of address is a home address of ours.
+// Shows 5944-4.2.3-m.
 #[test]
 fn a_care_of_address_that_is_itself_away_is_reached_by_two_tunnels() {
     let mut rig = home_agent();
@@ -83,6 +87,7 @@ fn a_care_of_address_that_is_itself_away_is_reached_by_two_tunnels() {
 
 /// Reliability, attack 23: outer and inner source in every combination; only what
 /// is right in both is forwarded (RFC 3024 §4.3.2, B-09).
+// Shows 3024-4.3.2-b, attack-23.
 #[test]
 fn only_the_bound_node_comes_out_of_its_reverse_tunnel() {
     let outers = [(CARE_OF, true), ("10.0.3.2", false)];
@@ -113,6 +118,7 @@ fn only_the_bound_node_comes_out_of_its_reverse_tunnel() {
     }
 }
 
+// Shows 3024-4.3.2-c.
 #[test]
 fn a_reverse_tunnel_that_was_not_granted_is_closed() {
     let mut rig = home_agent();
@@ -122,6 +128,7 @@ fn a_reverse_tunnel_that_was_not_granted_is_closed() {
     rig.assert_drops(0, &frame, DropReason::ReverseTunnelNotGranted);
 }
 
+// Shows 3024-4.3.2-c.
 #[test]
 fn a_tunnel_ends_only_at_an_agents_address_and_only_as_negotiated() {
     let mut rig = home_agent();
@@ -164,6 +171,7 @@ fn tunnels_in_tunnels_come_out_up_to_the_limit() {
 }
 
 /// Both nodes are away: out of one tunnel and into the other.
+// Shows 5944-4.2.3-d, 5944-4.2.3-f.
 #[test]
 fn nodes_of_one_home_agent_reach_each_other() {
     let mut rig = home_agent();
@@ -201,6 +209,7 @@ fn who_has(sender: &str, target: &str) -> ArpPacket {
 }
 
 /// B-06.
+// Shows 5944-4.6-c, 5944-4.6-d.
 #[test]
 fn arp_for_a_node_that_is_away_is_answered_on_its_home_link() {
     let mut rig = home_agent();
@@ -218,6 +227,7 @@ fn arp_for_a_node_that_is_away_is_answered_on_its_home_link() {
 }
 
 /// B-06, RFC 5944 §4.6, RFC 5227 §2.1.1.
+// Shows 5944-4.2.3-b.
 #[test]
 fn every_other_arp_packet_goes_to_the_kernel_as_it_is() {
     let mut rig = home_agent();
@@ -296,6 +306,7 @@ fn the_kernel_reaches_a_node_that_is_away() {
 
 /// B-06, RFC 5944 §4.3: a co-located node gets the broadcast in one tunnel, a node
 /// behind a foreign agent in two; who did not ask gets none.
+// Shows 5944-3.6.1.2-c, 5944-3.6.1.2-d, 5944-4.3-a, 5944-4.3-b, 5944-4.4-d.
 #[test]
 fn broadcasts_and_groups_of_the_home_link_reach_the_nodes_that_asked() {
     let mut rig = home_agent();

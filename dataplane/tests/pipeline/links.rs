@@ -86,6 +86,7 @@ fn without_a_twin_what_is_for_the_kernel_is_dropped() {
 }
 
 /// RFC 1812 §5.3.7.
+// Shows 2003-3.2-a.
 #[test]
 fn sources_that_no_packet_may_have_are_dropped() {
     let mut rig = home_agent();
@@ -125,6 +126,7 @@ fn what_belongs_to_a_link_stays_on_it() {
 
 /// RFC 5944 §3.6.1.1: to an agent, to the link's broadcast address, or to all
 /// mobility agents.
+// Shows 5944-2.3-c.
 #[test]
 fn registrations_are_punted_whole_with_their_port() {
     let mut rig = foreign_agent(Default::default());
@@ -162,6 +164,7 @@ fn registrations_are_punted_whole_with_their_port() {
     assert_eq!(rig.punted(PuntReason::Registration), 15);
 }
 
+// Shows 5944-2.3-c.
 #[test]
 fn solicitations_are_punted_from_nodes_with_and_without_an_address() {
     let mut rig = foreign_agent(Default::default());
@@ -180,6 +183,7 @@ fn solicitations_are_punted_from_nodes_with_and_without_an_address() {
 }
 
 /// RFC 5944 §3.7.2.3: the foreign agent learns that a home agent cannot be reached.
+// Shows 5944-3.7.3-a, 2003-4.2-a, 2003-4.3-a.
 #[test]
 fn icmp_errors_about_registrations_are_punted_and_those_about_others_are_the_kernels() {
     let mut rig = home_agent();
@@ -199,6 +203,7 @@ fn icmp_errors_about_registrations_are_punted_and_those_about_others_are_the_ker
         (3, &tunnelled[..19]),
         (3, &reply[..28]),
         (4, &tunnelled[..28]),
+        (5, &tunnelled[..28]),
     ] {
         let error = Ip::icmp("10.0.9.9", AGENT, kind, quote);
         assert_eq!(rig.exchange(0, &from_core(&error)), []);

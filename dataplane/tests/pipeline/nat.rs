@@ -52,6 +52,7 @@ fn behind_a_nat(how: Encapsulation, flags: TunnelFlags) -> Rig {
 
 /// S3-32: two nodes behind one NAT that both registered one private address. Each is
 /// reached at its own port, and neither gets, nor speaks as, the other.
+// Shows 3519-4.7-b.
 #[test]
 fn nodes_behind_one_nat_with_one_registered_address_are_told_apart_by_their_ports() {
     for how in [RFC_3519, PLAIN] {
@@ -110,6 +111,7 @@ fn one_private_address_behind_two_nats_is_two_tunnels() {
 
 /// Reliability, row 24 (RFC 3519 §4.3): outer addresses and ports must all be the
 /// tunnel's.
+// Shows 3519-4.3-a, attack-24.
 #[test]
 fn a_udp_tunnel_is_one_exact_four_tuple() {
     for how in [RFC_3519, PLAIN] {
@@ -132,6 +134,7 @@ fn a_udp_tunnel_is_one_exact_four_tuple() {
 
 /// RFC 3519 §4.10, §5.2: a NAT that changed the port is an event for people; the data is
 /// dropped until the node has registered again. The control core sees ten a second.
+// Shows attack-24.
 #[test]
 fn a_nat_that_changes_the_port_is_shown_ten_times_a_second_and_lets_nothing_through() {
     for how in [RFC_3519, PLAIN] {
@@ -160,6 +163,7 @@ fn a_nat_that_changes_the_port_is_shown_ten_times_a_second_and_lets_nothing_thro
 
 /// RFC 3519 §4.9: the answer goes back through the tunnel, without the kernel, even where
 /// no reverse tunnel was granted.
+// Shows 3519-4.9-d.
 #[test]
 fn a_keepalive_is_answered_through_its_tunnel() {
     for how in [RFC_3519, PLAIN] {
@@ -197,6 +201,7 @@ fn a_keepalive_is_answered_through_its_tunnel() {
 
 /// Reliability, row 26 (RFC 3519 §4.6, §4.11, §6.1.2): nothing is sent to a half-bound
 /// tunnel; its first keepalive is the control core's, from the right address only.
+// Shows 3519-4.6-g, 3519-4.6-h, 3519-4.6-i, attack-26.
 #[test]
 fn a_half_bound_tunnel_takes_nothing_and_shows_its_first_keepalive() {
     let half = at(RFC_3519, 0);
@@ -234,6 +239,7 @@ fn a_half_bound_tunnel_takes_nothing_and_shows_its_first_keepalive() {
 
 /// Reliability, row 25: an address that is not proven gets at most three times what it
 /// sent; the control core asks for the proof, and gets the answer.
+// Shows attack-25.
 #[test]
 fn an_unproven_address_gets_three_times_what_it_sent_until_it_has_answered() {
     for how in [RFC_3519, PLAIN] {
@@ -285,6 +291,7 @@ fn an_unproven_address_gets_three_times_what_it_sent_until_it_has_answered() {
 }
 
 /// A tunnel whose node is unknown lets nobody be credited: the inner source must be right.
+// Shows attack-25.
 #[test]
 fn what_is_refused_pays_for_nothing() {
     let mut rig = behind_a_nat(RFC_3519, TunnelFlags::UNPROVEN);
@@ -299,6 +306,7 @@ fn what_is_refused_pays_for_nothing() {
 
 /// What came on port 434 is data or signalling by its first byte, at home agents and at
 /// foreign agents; data is never shown to the protocol machines.
+// Shows 3519-3.3-c, 3519-3.3-d.
 #[test]
 fn data_on_port_434_is_no_registration_and_a_registration_no_data() {
     let datagram = |payload: &[u8], to: &str| {
@@ -339,6 +347,7 @@ fn data_on_port_434_is_no_registration_and_a_registration_no_data() {
 }
 
 /// RFC 3519 §3.3: reserved bits are ignored on reception; an operator can see them.
+// Shows 3519-3.3-a.
 #[test]
 fn reserved_bits_of_tunnel_data_are_ignored_and_counted() {
     let mut rig = behind_a_nat(RFC_3519, TunnelFlags::default());
@@ -350,6 +359,7 @@ fn reserved_bits_of_tunnel_data_are_ignored_and_counted() {
 
 /// RFC 3519 §4.7: our own tunnelled data to a peer's port 434 is no signalling: where that
 /// peer is itself away, it goes on in a second tunnel. A registration reply does not.
+// Shows 3519-4.2-a.
 #[test]
 fn our_own_data_to_port_434_is_tunnelled_on_and_our_signalling_is_not() {
     for how in [at(RFC_3519, 434), at(PLAIN, 434)] {
@@ -370,6 +380,7 @@ fn our_own_data_to_port_434_is_tunnelled_on_and_our_signalling_is_not() {
 
 /// RFC 3519 §4.9: a foreign agent keeps its visitor's tunnel alive; the answer is
 /// delivered like any packet.
+// Shows 3519-4.9-a.
 #[test]
 fn a_foreign_agent_sends_keepalives_in_its_visitors_name() {
     for how in [at(RFC_3519, 434), at(PLAIN, 434)] {

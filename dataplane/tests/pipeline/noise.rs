@@ -196,6 +196,7 @@ proptest! {
 
     /// Reliability, attacks 12, 27, 32: no panic, every packet counted once,
     /// nothing grows without end, nothing leaves by another tenant's port.
+    // Shows attack-12, attack-27, attack-32.
     #[test]
     fn noise_is_counted_and_stays_with_its_tenant(
         (how, frames) in proptest::sample::select(&EVERY[..]).prop_flat_map(|how| {
@@ -259,6 +260,7 @@ fn the_tenants_of_the_noise_do_carry_packets() {
 
 /// Two tenants behind one link of the underlay: the outer destination names the
 /// tenant, and what comes out of the tunnel is that tenant's.
+// Shows attack-32.
 #[test]
 fn a_tunnel_on_a_shared_link_belongs_to_its_agents_tenant() {
     let mut plan = Plan::ports(3);

@@ -90,6 +90,7 @@ fn assert_told(sent: Vec<(usize, Vec<u8>)>, mtu: u16, culprit: &Ip) {
 
 /// B-05, RFC 1191 §4: what is too long for the tunnel comes back with the number that
 /// fits, and that number fits.
+// Shows 2003-5.1-b.
 #[test]
 fn too_long_with_df_is_answered_with_what_the_tunnel_has_room_for() {
     for how in EVERY {
@@ -147,6 +148,7 @@ fn the_true_sender_is_told_also_through_a_tunnel_and_on_the_visited_link() {
 /// B-05, RFC 2003 §4.1, §5.1: a router inside the tunnel takes only 1280 bytes. The
 /// sender of that packet is told, the next too long packet is answered at once, what
 /// may be cut is cut to fit; after ten minutes a longer one is tried again.
+// Shows 5944-4.2.3-e, 2003-4.1-f, 2003-5.1-a.
 #[test]
 fn fragmentation_needed_from_inside_the_tunnel_is_relayed_and_remembered() {
     for how in EVERY {
@@ -250,6 +252,7 @@ fn without_a_number_the_next_likely_one_is_taken() {
 
 /// Reliability row 29: what quotes no live tunnel, or cannot be true, is counted and
 /// changes nothing; less than 576 is not believed.
+// Shows attack-29.
 #[test]
 fn forged_fragmentation_needed_changes_nothing() {
     let long = of_len(Ip::data(FAR, NODE), 1400);
@@ -302,6 +305,7 @@ proptest! {
 
     /// Reliability row 29: a quote that is cut anywhere, with any bit of it wrong, is
     /// counted once, makes at most one packet, and if it is believed the tunnel is ours.
+    // Shows attack-29.
     #[test]
     fn any_cut_or_broken_quote_is_counted_once(
         how in proptest::sample::select(EVERY.to_vec()), len in 0usize..120,
@@ -335,6 +339,8 @@ proptest! {
 }
 
 /// RFC 2003 §4.1, §4.4, §4.5: what an error from inside becomes.
+// Shows 2003-4.1-a, 2003-4.1-b, 2003-4.1-c, 2003-4.1-d, 2003-4.1-e, 2003-4.1-g, 2003-4.1-h,
+// 2003-4.4-a, 2003-4.5-a.
 #[test]
 fn unreachable_and_time_exceeded_from_inside_become_what_rfc_2003_says() {
     let host = Some((3, 1));
@@ -388,6 +394,7 @@ fn relayed_errors_are_rate_limited_and_never_about_errors() {
 
 /// RFC 2003 §5.1: with DF set on every outer header, the path is learned also from
 /// packets whose senders did not ask; they are not told, their next one is cut.
+// Shows 2003-5.1-c.
 #[test]
 fn with_df_set_always_the_senders_of_fragmentable_packets_are_not_bothered() {
     let mut rig = home_agent_with(Encapsulation::IpInIp, EntryFlags::SET_DF);
@@ -418,6 +425,7 @@ fn errors_for_the_node_itself_are_ordinary_traffic() {
 
 /// RFC 5177 §7: two tunnels to what is behind a router at a foreign agent; both
 /// headers are counted, and an error about both finds the true sender.
+// Shows 5177-7-b.
 #[test]
 fn behind_a_mobile_router_both_tunnels_are_reckoned_with() {
     let mut rig = home_agent();

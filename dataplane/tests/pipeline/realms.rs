@@ -64,6 +64,7 @@ fn foreign_agent(style: ReverseTunnel) -> Rig {
 
 /// S3-11: forward tunnels, each to its own station: what the home agent of one sends
 /// reaches nobody else, in any order.
+// Shows 3024-A.4-g.
 #[test]
 fn forward_tunnels_of_visitors_with_one_address_never_mix() {
     let mut rig = foreign_agent(ReverseTunnel::Direct);
@@ -86,6 +87,7 @@ fn forward_tunnels_of_visitors_with_one_address_never_mix() {
 }
 
 /// S3-11: reverse tunnels, in both delivery styles, each to its own home agent.
+// Shows 3024-A.4-g.
 #[test]
 fn reverse_tunnels_of_visitors_with_one_address_never_mix() {
     for style in [ReverseTunnel::Direct, ReverseTunnel::Encapsulating] {

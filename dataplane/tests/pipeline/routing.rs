@@ -32,6 +32,7 @@ fn error(packet: &Ip) -> (u8, u8, u16, Vec<u8>) {
     (header.message_type, header.code, u16::from_be_bytes([high, low]), icmp.body().to_vec())
 }
 
+// Shows 5944-4.2.3-c.
 #[test]
 fn plain_packets_cross_the_box_by_its_routes() {
     let mut rig = home_agent();
@@ -45,6 +46,7 @@ fn plain_packets_cross_the_box_by_its_routes() {
     assert_eq!(rig.stats(0).encapsulated.get(), 0);
 }
 
+// Shows 2003-3.1-b.
 #[test]
 fn what_cannot_go_on_is_told_to_its_sender_from_the_links_address() {
     let mut rig = home_agent();

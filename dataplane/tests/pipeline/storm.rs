@@ -157,6 +157,7 @@ fn flood(forged: impl Fn(usize) -> Ip) -> (Rig, u64, u64) {
     (rig, sent, legitimate)
 }
 
+// Shows attack-33.
 #[test]
 fn new_nodes_in_their_thousands_delay_no_renewal() {
     let (_, sent, served) = flood(|number| {
@@ -166,6 +167,7 @@ fn new_nodes_in_their_thousands_delay_no_renewal() {
     assert_eq!(served, sent);
 }
 
+// Shows attack-33.
 #[test]
 fn forged_renewals_from_other_networks_cost_the_true_ones_nothing() {
     let (rig, sent, served) = flood(|number| {

@@ -87,6 +87,7 @@ fn mismatch(negotiated: Encapsulation, arrived: Encapsulation) -> Option<DropRea
 /// Reliability, row 23 (B-04, RFC 3024 §4.3.2): outer and inner source, encapsulation
 /// and tenant in every combination. Only what is right in all is forwarded; the rest is
 /// silence and the right counter.
+// Shows 2784-3.1-a, 3024-4.3.2-b, 3024-4.3.2-c, 3024-4.3.2-d, 5177-10-j, attack-23, attack-32.
 #[test]
 fn only_what_is_right_in_all_leaves_a_reverse_tunnel() {
     let mut forwarded = 0;
@@ -133,6 +134,7 @@ fn only_what_is_right_in_all_leaves_a_reverse_tunnel() {
 
 /// Reliability, row 23, at the foreign agent: outer source, inner destination,
 /// encapsulation, tenant.
+// Shows attack-23, attack-32.
 #[test]
 fn only_what_is_right_in_all_reaches_a_visitor() {
     let mut forwarded = 0;
@@ -180,6 +182,7 @@ fn only_what_is_right_in_all_reaches_a_visitor() {
 
 /// B-04, B-09: a wrong key, an address of ours that the tunnel does not end at, a
 /// reverse tunnel that was not granted, in each kind of tunnel.
+// Shows 2784-3.1-b.
 #[test]
 fn a_tunnel_of_any_kind_is_open_only_as_it_was_granted() {
     for how in EVERY {
@@ -209,6 +212,7 @@ fn a_tunnel_of_any_kind_is_open_only_as_it_was_granted() {
 
 /// Encapsulating delivery stays IP in IP (RFC 3024 §5.2), and the agent's address on the
 /// link ends no other tunnel.
+// Shows 3024-5.2.2-b.
 #[test]
 fn a_visitor_delivers_by_ip_in_ip_whatever_its_tunnel_is() {
     for how in EVERY {
@@ -239,6 +243,7 @@ fn a_visitor_delivers_by_ip_in_ip_whatever_its_tunnel_is() {
 
 /// B-05, RFC 3519 §4.8, RFC 2004 §3: what is too long is cut before it enters, into
 /// pieces that fit with their headers; with DF the sender is told what fits.
+// Shows 3519-4.8-a, 3519-4.8-b.
 #[test]
 fn what_is_too_long_is_cut_before_it_enters_a_tunnel_of_any_kind() {
     let overheads = [20, 12, 24, 28, 32, 28];
@@ -275,6 +280,7 @@ fn what_is_too_long_is_cut_before_it_enters_a_tunnel_of_any_kind() {
 
 /// RFC 2003 §3.1, RFC 6040 §4.1, RFC 2004 §3: DSCP and ECN are copied, DF is copied or
 /// set as the entry says; a minimal header has none of its own.
+// Shows 2003-3.1-a.
 #[test]
 fn the_outer_header_of_each_kind_has_the_fields_of_its_rfc() {
     for how in EVERY {
@@ -299,6 +305,7 @@ fn the_outer_header_of_each_kind_has_the_fields_of_its_rfc() {
 
 /// Reliability, row 27: two nodes, each bound to the other's home address; a packet that
 /// comes from its tunnel's own end; one that was there and came back.
+// Shows 5944-4.2.3-k, 5944-4.2.3-l, attack-27.
 #[test]
 fn no_kind_of_tunnel_loops_or_grows() {
     for how in EVERY {
@@ -327,6 +334,7 @@ fn no_kind_of_tunnel_loops_or_grows() {
 }
 
 /// Reliability, row 27: tunnels in tunnels of every kind come out up to the limit.
+// Shows attack-27.
 #[test]
 fn tunnels_of_every_kind_in_one_another_come_out_up_to_the_limit() {
     let mut rig = home_agent();
@@ -399,6 +407,7 @@ fn a_hundred_thousand_malformed_tunnel_data_messages_leave_nothing_behind() {
 
 /// B-10, RFC 5177 §7: what is for a mobile network goes through its router's binding, in
 /// two tunnels when a foreign agent must tell whose it is; nobody answers ARP for it.
+// Shows 5177-6.5-a, 5177-6.5-b, 5177-7-a, 5177-7-b, 5177-7-c, 5177-7-d, 5177-7-f.
 #[test]
 fn a_mobile_network_is_reached_through_its_routers_binding() {
     const FIXED: &str = "10.9.0.5";
@@ -473,6 +482,7 @@ fn a_mobile_network_whose_router_is_at_home_is_behind_it_on_the_link() {
 
 /// RFC 5944 §4.3: a listener's broadcast goes in IP in IP inside the tunnel that was
 /// agreed on, whatever that is.
+// Shows 5944-3.6.1.2-d, 5944-4.4-d.
 #[test]
 fn a_broadcast_enters_a_tunnel_of_any_kind_in_a_packet_for_the_node() {
     for how in EVERY {

@@ -32,6 +32,7 @@ pub(crate) fn foreign_agent(reverse_tunnel: ReverseTunnel) -> Rig {
 
 /// B-04: in a tunnel of each kind the packet arrives at the node with its TTL three
 /// links older: both agents forward it, and nothing else of it changes.
+// Shows 5944-4.1-a.
 #[test]
 fn a_packet_goes_through_both_agents_to_the_node_and_its_answer_back() {
     for how in EVERY {

@@ -199,6 +199,7 @@ mod tests {
             prop_assert_eq!(keyed, packet(false, Some(key), None, &payload));
         }
 
+        // Shows 2784-2.2-a.
         #[test]
         fn a_flipped_bit_under_the_checksum_shows(
             payload in proptest::collection::vec(any::<u8>(), 1..40), at: proptest::sample::Index,
@@ -218,6 +219,7 @@ mod tests {
     }
 
     /// RFC 2784 §2.3 and §2.3.1, RFC 2890 §2.
+    // Shows 2784-2.3-a, 2784-2.3-b, 2784-2.3.1-a.
     #[test]
     fn each_bit_of_the_flags_is_treated_as_the_rfcs_say() {
         let mut bytes = [0u8; 24];

@@ -61,6 +61,7 @@ fn every_field_stands_where_rfc_5944_draws_it() {
     assert_eq!(reply.emit(), [3, 133, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0, 0, 9, 0, 0, 0, 10]);
 }
 
+// Shows 5944-3.5.1-b.
 #[test]
 fn a_signed_request_is_read_back_and_verifies() {
     let bytes = signed_request();
@@ -76,6 +77,7 @@ fn a_signed_request_is_read_back_and_verifies() {
     assert!(received.verify(mobile_foreign, &association(300)));
 }
 
+// Shows 5944-3.5.1-a.
 #[test]
 fn a_flipped_bit_anywhere_under_the_authenticator_is_found() {
     let bytes = signed_request();
@@ -91,6 +93,7 @@ fn a_flipped_bit_anywhere_under_the_authenticator_is_found() {
     }
 }
 
+// Shows attack-12.
 #[test]
 fn a_message_cut_at_any_byte_is_an_error_or_a_defect() {
     let bytes = signed_request();
@@ -109,6 +112,7 @@ fn a_message_cut_at_any_byte_is_an_error_or_a_defect() {
     }
 }
 
+// Shows 5944-1.8-a, 5944-1.8-b, attack-13.
 #[test]
 fn an_unknown_type_below_128_is_a_defect_and_above_it_is_skipped() {
     for (extension_type, known) in [
@@ -131,6 +135,7 @@ fn an_unknown_type_below_128_is_a_defect_and_above_it_is_skipped() {
     }
 }
 
+// Shows attack-12.
 #[test]
 fn lengths_at_their_extremes_are_bounded() {
     for extension_type in 0..=255u8 {
@@ -178,6 +183,7 @@ fn emitted(extension: &Extension<'_>) -> Vec<u8> {
 }
 
 /// Row B-04.
+// Shows 5944-1.11-a, 3519-3.1-a, 3519-3.1-b, 3519-3.2-d.
 #[test]
 fn tunnel_extensions_stand_as_rfc_3519_and_rfc_6245_draw_them() {
     let request = UdpTunnelRequest {
@@ -239,6 +245,7 @@ fn request_with(extension: &[u8]) -> Vec<u8> {
     bytes
 }
 
+// Shows 5944-1.8-a, 5944-1.8-b.
 #[test]
 fn an_unknown_subtype_is_skipped_or_silences_as_its_type_says() {
     for (bytes, skippable) in [
@@ -274,6 +281,7 @@ fn a_length_that_is_wrong_for_its_type_is_a_defect() {
     }
 }
 
+// Shows 5944-2.1.3-a.
 #[test]
 fn an_advertisement_has_the_layout_of_rfc_5944() {
     use super::advertisement::AgentFlags;
@@ -373,6 +381,7 @@ proptest! {
         prop_assert_eq!(parsed, built);
     }
 
+    // Shows attack-12, attack-34.
     #[test]
     fn noise_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), request: bool) {
         let _ = Message::parse(&bytes);

@@ -165,6 +165,7 @@ mod tests {
     }
 
     /// RFC 3519 §4.9: when nothing else was sent for K seconds.
+    // Shows 3519-3.2-b, 3519-4.9-b.
     #[test]
     fn an_echo_is_asked_for_after_k_seconds_without_traffic() {
         let mut keepalive = keepalive(110);
@@ -212,6 +213,7 @@ mod tests {
         assert_eq!(keepalive.handle_timeout(at(14)), Some(Due::Lost { idle: false }));
     }
 
+    // Shows 3519-4.10-b.
     #[test]
     fn no_interval_is_below_ten_seconds() {
         assert_eq!(keepalive(1).interval, MIN_KEEPALIVE);

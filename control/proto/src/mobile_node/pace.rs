@@ -97,6 +97,7 @@ mod tests {
         Instant(milliseconds * 1_000_000)
     }
 
+    // Shows 5944-2.4.2-b.
     #[test]
     fn a_burst_of_four_then_one_a_second() {
         let mut pace = Pace::default();

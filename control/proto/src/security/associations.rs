@@ -414,6 +414,7 @@ mod tests {
         assert_eq!(size_of::<Entry>(), ENTRY_LEN);
     }
 
+    // Shows 5944-3.2-a.
     #[test]
     fn associations_are_found_by_spi_and_listed_in_order_whatever_the_order_of_insertion() {
         let mut security = SecurityAssociations::default();

@@ -36,6 +36,8 @@ fn solicit(world: &mut World, mac: MacAddress, source: Ipv4Addr) -> Vec<Action> 
 }
 
 /// B-03: what is advertised unasked, at once and then with jitter.
+// Shows 5944-2.1-b, 5944-2.1-c, 5944-2.1-f, 5944-2.1-g, 5944-2.1.1-b, 5944-2.3-a, 5944-2.3-e,
+// 5944-2.3-h, 5944-2.3.1-a, 5944-2.3.2-a, 5944-2.3.2-b.
 #[test]
 fn advertisements_come_at_the_interval_less_a_jitter() {
     let mut world = advertising(|_| {});
@@ -64,6 +66,7 @@ fn advertisements_come_at_the_interval_less_a_jitter() {
 }
 
 /// B-03: RFC 5944 §2.3.2.
+// Shows 5944-2.3.2-b.
 #[test]
 fn the_sequence_rolls_over_to_256() {
     let mut world = advertising(|config| config.interval = Duration::from_millis(100));
@@ -85,6 +88,7 @@ fn the_sequence_rolls_over_to_256() {
 
 /// B-03: a node that has just arrived is answered at once, alone, wherever its
 /// address comes from.
+// Shows 5944-2.1-a, 5944-2.1-d, 5944-2.3-d, 5944-2.3-f.
 #[test]
 fn a_solicitation_is_answered_at_once_to_the_station_that_asked() {
     let mut world = advertising(|config| config.unsolicited = false);
@@ -150,6 +154,7 @@ fn wrong_solicitations_are_counted_and_not_answered() {
 }
 
 /// B-03: B and R stand only with F, and B when the foreign agent is full.
+// Shows 5944-2.1.1-c, 5944-2.1.1-d, 5944-2.1.1-e, 5944-2.1.1-f, 5944-2.3-g.
 #[test]
 fn flags_say_what_the_agent_is() {
     let flags_of = |world: &mut World| {
@@ -181,6 +186,7 @@ fn flags_say_what_the_agent_is() {
     assert_eq!(neither.pass(10_000), []);
 }
 
+// Shows 5944-2.1-f.
 #[test]
 fn the_lifetime_is_three_intervals_in_whole_seconds() {
     for (millis, seconds) in [(200, 1), (1_000, 3), (1_500, 5), (30_000_000, 65_535)] {

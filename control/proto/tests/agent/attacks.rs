@@ -9,7 +9,7 @@ use homeport_proto::message::{
     AuthenticationKind, Extension, Identification, MessageWriter, RegistrationRequest, ReplyCode,
     RequestFlags,
 };
-use homeport_proto::security::Spi;
+use homeport_proto::security::{Key, MobilitySecurityAssociation, SecurityAssociations, Spi};
 use homeport_proto::{Datagram, Lifetime, MacAddress, NtpTime};
 
 use crate::support::*;
@@ -22,6 +22,7 @@ fn home_with_a_binding() -> World {
 }
 
 /// Row 1: ten thousand requests of unknown nodes or SPIs, from everywhere.
+// Shows 5944-3.8.2.1-e, attack-1.
 #[test]
 fn row_1_unknown_associations_get_no_reply_and_leave_no_state() {
     let mut world = home_with_a_binding();
@@ -43,6 +44,7 @@ fn row_1_unknown_associations_get_no_reply_and_leave_no_state() {
 }
 
 /// Row 2: the right SPI and a wrong authenticator.
+// Shows 5944-3.8.2.1-g, 5944-3.8.2.1-i, 5944-3.8.2.1-k, attack-2.
 #[test]
 fn row_2_forged_authenticators_get_at_most_one_131_a_second() {
     let mut world = home_with_a_binding();
@@ -71,6 +73,7 @@ fn row_2_forged_authenticators_get_at_most_one_131_a_second() {
 
 /// Row 2: what a foreign agent vouches for is answered (a MUST); what a foreign
 /// agent with an association does not vouch for is not.
+// Shows 5944-3.8.2.1-h, attack-2.
 #[test]
 fn row_2_a_valid_foreign_home_authentication_earns_a_131() {
     let mut world = World::home(|config| config.security.insert_agent(FOREIGN, foreign_home()));
@@ -89,6 +92,7 @@ fn row_2_a_valid_foreign_home_authentication_earns_a_131() {
 
 /// Row 4, as far as the extensions of today go: what stands behind the
 /// mobile-home authentication does not change what the home agent does.
+// Shows attack-4.
 #[test]
 fn row_4_an_unauthenticated_tail_is_not_believed() {
     let mut world = World::home(|_| {});
@@ -106,6 +110,7 @@ fn row_4_an_unauthenticated_tail_is_not_believed() {
 }
 
 /// Row 5, B-02: an accepted request replayed.
+// Shows 5944-3.8.2.1-m, 5944-3.8.2.1-n, 5944-3.8.2.2-h, 5944-5.7-c, 5944-5.7.1-f, attack-5.
 #[test]
 fn row_5_stale_identification_is_denied_with_133() {
     let mut world = World::home(|_| {});
@@ -131,6 +136,7 @@ fn row_5_stale_identification_is_denied_with_133() {
 }
 
 /// Row 5: what was fresh but denied cannot be replayed when there is room.
+// Shows attack-5.
 #[test]
 fn row_5_a_denied_request_cannot_be_replayed_into_acceptance() {
     let mut world = World::home(|config| config.max_bindings = 1);
@@ -147,6 +153,7 @@ fn row_5_a_denied_request_cannot_be_replayed_into_acceptance() {
 }
 
 /// Row 6.
+// Shows 5944-5.7.1-a, 5944-5.7.1-f, attack-6.
 #[test]
 fn row_6_timestamps_are_good_for_seven_seconds_around() {
     let tenth = (1u64 << 32) / 10;
@@ -161,6 +168,7 @@ fn row_6_timestamps_are_good_for_seven_seconds_around() {
 
 /// Row 7, for one process: after a restart the marks are gone, and still no
 /// request from before it is accepted, by timestamp or by nonce.
+// Shows attack-7.
 #[test]
 fn row_7_a_request_from_before_a_restart_is_denied_with_133() {
     let mut world = World::home(|_| {});
@@ -186,6 +194,7 @@ fn row_7_a_request_from_before_a_restart_is_denied_with_133() {
 
 /// Row 8: an hour ahead and back. Nothing expires, and one 133 at most brings
 /// the node back.
+// Shows attack-8.
 #[test]
 fn row_8_a_clock_step_neither_expires_nor_poisons() {
     let mut world = World::home(|_| {});
@@ -213,6 +222,7 @@ fn row_8_a_clock_step_neither_expires_nor_poisons() {
 }
 
 /// Row 8, the other way: a clock set back past the start of the agent.
+// Shows attack-8.
 #[test]
 fn row_8_a_clock_set_back_does_not_lock_nodes_out() {
     let mut world = World::home(|_| {});
@@ -227,6 +237,7 @@ fn row_8_a_clock_set_back_does_not_lock_nodes_out() {
 }
 
 /// Row 9: a flood of broadcasts gets no flood of 136.
+// Shows attack-9.
 #[test]
 fn row_9_broadcast_requests_are_not_reflected() {
     let mut world = World::home(|_| {});
@@ -246,6 +257,7 @@ fn row_9_broadcast_requests_are_not_reflected() {
 }
 
 /// Row 10: nothing unauthenticated is answered with more bytes than it has.
+// Shows attack-10.
 #[test]
 fn row_10_replies_to_forgeries_are_never_longer() {
     let mut world = World::home(|_| {});
@@ -271,6 +283,7 @@ fn row_10_replies_to_forgeries_are_never_longer() {
 
 /// Row 11: replies and unknown types from a peer's port, and a forged 131 that
 /// would start a loop.
+// Shows 5944-3.7-b, 5944-3.7-c, 5944-3.8-a, attack-11.
 #[test]
 fn row_11_replies_and_unknown_types_are_never_answered() {
     let mut world = World::new(AgentConfig {
@@ -301,6 +314,7 @@ fn row_11_replies_and_unknown_types_are_never_answered() {
 
 /// Row 12: a right request cut at every byte, with every length wrong, and with
 /// too many extensions. Each is counted exactly once; no state.
+// Shows attack-12.
 #[test]
 fn row_12_malformed_messages_are_counted_and_change_nothing() {
     let build = |world: &mut World| {
@@ -374,6 +388,7 @@ fn total(world: &World) -> u64 {
 }
 
 /// B-09: an authentic request whose tail is broken is denied with 134.
+// Shows attack-12.
 #[test]
 fn row_12_an_authentic_request_with_a_broken_tail_is_denied_with_134() {
     for tail in [&[200, 9][..], &[200], &[33, 1, 0], &[200, 0].repeat(40)] {
@@ -386,6 +401,7 @@ fn row_12_an_authentic_request_with_a_broken_tail_is_denied_with_134() {
 }
 
 /// Row 13.
+// Shows 5944-1.8-a, 5944-1.8-b, attack-13.
 #[test]
 fn row_13_unknown_extensions_silence_below_128_and_are_skipped_above() {
     for (extension_type, code) in [(120, None), (127, None), (128, Some(0)), (200, Some(0))] {
@@ -411,6 +427,7 @@ fn row_13_unknown_extensions_silence_below_128_and_are_skipped_above() {
 
 /// Row 15: see also `every_denial_of_a_valid_request_has_its_code`. The address
 /// of another tenant's agent is no care-of address.
+// Shows attack-15.
 #[test]
 fn row_15_another_tenants_address_is_no_care_of_address() {
     let mut other = home_agent_config();
@@ -427,6 +444,7 @@ fn row_15_another_tenants_address_is_no_care_of_address() {
 }
 
 /// Row 17: a silent home agent and a flood of nodes.
+// Shows 5944-3.7.1-e, 5944-3.7.1-f, attack-17.
 #[test]
 fn row_17_pending_requests_are_bounded_and_time_out() {
     let mut world = World::foreign(|config| {
@@ -460,6 +478,7 @@ fn row_17_pending_requests_are_bounded_and_time_out() {
 }
 
 /// Row 17: one node cannot take the places of the others.
+// Shows 5944-3.7.1-e, attack-17.
 #[test]
 fn row_17_the_third_pending_request_of_a_node_is_denied_with_66() {
     let mut world = World::foreign(|config| config.max_pending_per_node = 2);
@@ -505,7 +524,49 @@ fn requests_from_impossible_sources_are_discarded() {
     assert_eq!(the_code(&world.relay(FOREIGN, &message)), 0, "and it was good all the time");
 }
 
+/// Row 32: a home address, an SPI and a care-of address mean nothing without their
+/// tenant.
+// Shows attack-32.
+#[test]
+fn row_32_another_tenants_key_is_no_association() {
+    const OTHER: homeport_proto::TenantId = homeport_proto::TenantId(2);
+    let theirs = MobilitySecurityAssociation { spi: Spi(999), ..mobile_home() };
+    let same_spi = MobilitySecurityAssociation { key: Key::new(vec![9; 16]), ..mobile_home() };
+    let mut other = home_agent_config();
+    (other.tenant, other.address) = (OTHER, STRANGER);
+    other.security = SecurityAssociations::default();
+    other.security.insert_mobile_node(NODE, theirs.clone());
+    let home_agents = vec![home_agent_config(), other];
+    let mut world = World::new(AgentConfig { home_agents, ..AgentConfig::default() });
+    for (tenant, home_agent, association, code) in [
+        (TENANT, HOME_AGENT, &theirs, None),
+        (OTHER, STRANGER, &mobile_home(), None),
+        (TENANT, STRANGER, &theirs, None),
+        (OTHER, HOME_AGENT, &mobile_home(), None),
+        (TENANT, HOME_AGENT, &same_spi, Some(131)),
+        (TENANT, HOME_AGENT, &mobile_home(), Some(0)),
+        (OTHER, STRANGER, &theirs, Some(0)),
+    ] {
+        let asked = RegistrationRequest { home_agent, ..request(world.timestamp()) };
+        let message = sign_with(&asked, association);
+        let datagram = Datagram { tenant, destination: home_agent, ..relayed(FOREIGN, &message) };
+        let actions = world.send(&datagram);
+        let replied = transmits(&actions).first().map(|one| parse_reply(udp(one).2).body.code.0);
+        assert_eq!(replied, code, "{tenant:?} {home_agent}");
+    }
+    let discarded = |tenant| {
+        let mut all = world.agent.counters();
+        let (_, counters) = all.find(|(of, _)| *of == tenant).unwrap();
+        counters.discarded_for(DiscardReason::NoSecurityAssociation)
+    };
+    assert_eq!((discarded(TENANT), discarded(OTHER)), (1, 1));
+    assert_eq!(world.discarded(DiscardReason::BadMobileHomeAuthenticator), 1);
+    let bound: Vec<_> = world.agent.bindings().map(|one| (one.tenant, one.home_address)).collect();
+    assert_eq!(bound, [(TENANT, NODE), (OTHER, NODE)]);
+}
+
 /// Row 33, as far as it concerns one prefix: its flood does not touch another.
+// Shows attack-33.
 #[test]
 fn a_flooding_prefix_is_cut_off_and_another_is_served() {
     let mut world = World::home(|_| {});
@@ -520,6 +581,7 @@ fn a_flooding_prefix_is_cut_off_and_another_is_served() {
 
 /// RFC 5944 §3.7.2: a foreign agent that is the node's home agent answers as
 /// home agent. Its own care-of address cannot be tunnelled to.
+// Shows 5944-3.7.2-c, attack-18.
 #[test]
 fn a_request_to_a_foreign_agent_that_is_the_home_agent_is_the_home_agents() {
     let mut world = World::new(AgentConfig {

@@ -47,6 +47,8 @@ fn register(world: &mut World) -> RegistrationRequest {
 
 /// B-01: request out by the care-of address unchanged, visitor installed, reply
 /// back to the station that asked.
+// Shows 5944-3.4-a, 5944-3.7-d, 5944-3.7.1-b, 5944-3.7.2.2-a, 5944-3.7.2.2-b, 5944-3.7.2.2-e,
+// 5944-3.7.3.1-b, 5944-3.7.3.2-a, 5944-3.7.3.2-b, 5944-3.7.3.2-e, 3024-3.1-a, 3024-4.2.2-b.
 #[test]
 fn a_registration_is_relayed_both_ways_and_the_visitor_installed_first() {
     let mut world = World::foreign(|_| {});
@@ -82,6 +84,7 @@ fn a_registration_is_relayed_both_ways_and_the_visitor_installed_first() {
 }
 
 /// RFC 3024 §3.3: the extension is consumed, and the style remembered.
+// Shows 5944-3.7.2.2-c, 3024-3.1-b, 3024-3.3-a, 3024-4.2.2-b.
 #[test]
 fn the_encapsulating_delivery_extension_is_consumed() {
     let mut world = World::foreign(|_| {});
@@ -96,6 +99,7 @@ fn the_encapsulating_delivery_extension_is_consumed() {
 }
 
 /// B-01: deregistration through the foreign agent.
+// Shows 5944-3.7-e, 5944-3.7.2-f, 5944-3.7.3.2-c.
 #[test]
 fn an_accepted_deregistration_removes_the_visitor_before_the_reply() {
     let mut world = World::foreign(|_| {});
@@ -124,6 +128,7 @@ fn an_accepted_deregistration_removes_the_visitor_before_the_reply() {
 
 /// RFC 5944 §3.7.2: a denied renewal leaves the visitor as it was. Every code of
 /// a home agent passes unchanged, 128 among them.
+// Shows 5944-3.7.2-d, 5944-3.7.2-g, 5944-3.7.3.2-e.
 #[test]
 fn the_home_agents_denials_are_relayed_and_leave_the_visitor() {
     for code in 128..=139 {
@@ -142,6 +147,7 @@ fn the_home_agents_denials_are_relayed_and_leave_the_visitor() {
     }
 }
 
+// Shows 5944-3.7.3.2-b.
 #[test]
 fn the_lifetime_is_the_least_of_granted_asked_and_allowed() {
     for (asked_for, granted, kept) in [(300, 400, 300), (60, 50, 50), (60, 100, 60)] {
@@ -156,6 +162,8 @@ fn the_lifetime_is_the_least_of_granted_asked_and_allowed() {
 
 /// B-01: each denial that depends on what is asked and what is configured. It
 /// goes to the station; nothing is relayed, and nothing changes.
+// Shows 5944-3.7.2-b, 5944-3.7.2-c, 5944-3.7.2.1-b, 5944-3.7.2.1-c, 5944-3.7.2.3-c, 5944-3.7.2.3-d,
+// 3024-4.2.1-a, 3024-4.2.1-e, 3024-4.2.1-f, attack-18.
 #[test]
 fn every_denial_of_a_request_has_its_code() {
     type Case = (&'static str, u8, fn(&mut ForeignAgentConfig), fn(&mut RegistrationRequest));
@@ -252,6 +260,7 @@ fn a_poorly_formed_request_is_denied_with_70() {
 }
 
 /// B-01: 76 for a node behind a router, reliability row 18.
+// Shows 3024-4.2.1-d, attack-18.
 #[test]
 fn a_distant_node_that_asks_for_a_reverse_tunnel_is_denied_with_76() {
     let mut world = World::foreign(|_| {});
@@ -265,6 +274,7 @@ fn a_distant_node_that_asks_for_a_reverse_tunnel_is_denied_with_76() {
 }
 
 /// B-01: 79.
+// Shows 3024-4.2.1-b.
 #[test]
 fn encapsulating_delivery_that_is_not_offered_is_denied_with_79() {
     let mut world = World::foreign(|config| config.encapsulating_delivery = false);
@@ -280,6 +290,7 @@ fn with_mobile_foreign(config: &mut ForeignAgentConfig) {
 }
 
 /// B-02, B-01: 67, and the denial itself is authentic.
+// Shows 5944-3.7.2.1-f, 5944-3.7.2.1-g.
 #[test]
 fn bad_missing_or_doubled_mobile_foreign_authentication_is_denied_with_67() {
     let kind = AuthenticationKind::MobileForeign;
@@ -312,6 +323,7 @@ fn bad_missing_or_doubled_mobile_foreign_authentication_is_denied_with_67() {
 
 /// B-02: right authentication is consumed on the way out and added on the way
 /// back.
+// Shows 5944-3.7.2.2-c, 5944-3.7.3.2-g, 5944-3.7.3.2-h.
 #[test]
 fn mobile_foreign_authentication_is_consumed_and_given_back() {
     let mut world = World::foreign(with_mobile_foreign);
@@ -334,6 +346,7 @@ fn with_foreign_home(config: &mut ForeignAgentConfig) {
 
 /// B-02: added to registrations, not to deregistrations (RFC 5944 §3.5.4), but
 /// to them too with RFC 2002.
+// Shows 5944-3.5.4-d, 5944-3.7.2.2-d.
 #[test]
 fn foreign_home_authentication_is_added_where_the_profile_says() {
     for (profile, lifetime, added) in
@@ -354,16 +367,33 @@ fn foreign_home_authentication_is_added_where_the_profile_says() {
     }
 }
 
+/// RFC 5944 §3.5.4: the care-of address is not one that the agent advertises.
+// Shows 5944-3.5.4-c.
+#[test]
+fn a_co_located_nodes_request_is_relayed_without_foreign_home_authentication() {
+    let mut world = World::foreign(with_foreign_home);
+    let mut asked = request(world.timestamp());
+    asked.flags = RequestFlags::CO_LOCATED;
+    asked.care_of_address = CO_LOCATED;
+    let signed = sign(&asked);
+    assert_eq!(relayed_bytes(&world.visit(&signed)), signed);
+}
+
 /// B-01: 68 to the node, and the visitor does not appear.
+// Shows 5944-3.7.3.1-h, 5944-3.7.3.1-i.
 #[test]
 fn bad_or_missing_foreign_home_authentication_of_a_reply_is_denied_with_68() {
-    let spoil: [fn(Vec<u8>) -> Vec<u8>; 3] = [
+    let spoil: [fn(Vec<u8>) -> Vec<u8>; 4] = [
         |reply| reply,
         |reply| append(&reply, AuthenticationKind::ForeignHome, &mobile_home()),
         |reply| {
             let mut bytes = append(&reply, AuthenticationKind::ForeignHome, &foreign_home());
             *bytes.last_mut().unwrap() ^= 1;
             bytes
+        },
+        |reply| {
+            let once = append(&reply, AuthenticationKind::ForeignHome, &foreign_home());
+            append(&once, AuthenticationKind::ForeignHome, &foreign_home())
         },
     ];
     for spoil in spoil {
@@ -406,6 +436,7 @@ fn a_poorly_formed_reply_is_denied_with_71() {
     assert_eq!(world.discarded(DiscardReason::Malformed), 2);
 }
 
+// Shows 5944-1.8-a.
 #[test]
 fn a_reply_with_an_unknown_extension_below_128_might_never_have_come() {
     let mut world = World::foreign(|_| {});
@@ -420,6 +451,7 @@ fn a_reply_with_an_unknown_extension_below_128_might_never_have_come() {
 }
 
 /// B-01: 78 after the pending timeout, or the lifetime where that is shorter.
+// Shows 5944-3.7.1-f, 5944-3.7.2.2-f, 5944-3.7.2.2-g.
 #[test]
 fn a_request_that_nobody_answers_is_denied_with_78() {
     for (lifetime, millis) in [(60, 7_000), (3, 3_000)] {
@@ -453,6 +485,7 @@ fn icmp_error(message_type: u8, code: u8, relayed: &[u8], quoted: usize) -> Vec<
 
 /// B-01: 80, 81, 82 and 88, whether the error quotes all of the request or only
 /// the eight bytes of RFC 792.
+// Shows 5944-3.7.3-a.
 #[test]
 fn an_icmp_error_about_a_relayed_request_is_denied_with_80_81_82_or_88() {
     for (message_type, icmp_code, code) in
@@ -472,6 +505,7 @@ fn an_icmp_error_about_a_relayed_request_is_denied_with_80_81_82_or_88() {
 }
 
 /// Reliability row 29, as far as registrations go.
+// Shows attack-29.
 #[test]
 fn an_icmp_error_that_quotes_no_pending_request_changes_nothing() {
     let mut world = World::foreign(|_| {});
@@ -519,6 +553,7 @@ fn a_pending_request_is_relayed_once() {
 }
 
 /// A visitor moves to another station only when the home agent accepts it there.
+// Shows 5944-3.7.2-d, 5944-3.7.2-e.
 #[test]
 fn another_station_takes_over_a_visitor_only_with_an_accepted_reply() {
     let mut world = World::foreign(|_| {});
@@ -538,6 +573,7 @@ fn another_station_takes_over_a_visitor_only_with_an_accepted_reply() {
 }
 
 /// "Wrong Home Agent fields": source and field must be the one that was asked.
+// Shows 5944-3.7.3.1-b, 5944-3.7.3.1-d, 5944-3.7.3.1-e.
 #[test]
 fn a_reply_from_or_about_another_home_agent_is_discarded() {
     let mut world = World::foreign(|_| {});
@@ -566,6 +602,7 @@ fn a_reply_from_or_about_another_home_agent_is_discarded() {
 
 /// RFC 5944 §3.7.2.3: a node without home address is reached by broadcast, on
 /// its link-layer address, or at the address that the home agent gives it.
+// Shows 5944-3.7.3.1-c, 2794-3-a.
 #[test]
 fn a_node_without_home_address_is_told_by_its_nai() {
     for (given, destination) in
@@ -614,6 +651,7 @@ fn a_co_located_node_is_relayed_for_and_is_no_visitor() {
     assert_eq!(world.agent.visitors().count(), 0);
 }
 
+// Shows 5944-2.3-c, 5944-3.7.2.3-e.
 #[test]
 fn a_reply_is_answered_from_the_address_that_was_asked() {
     for (asked_at, source) in [

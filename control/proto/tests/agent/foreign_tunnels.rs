@@ -56,6 +56,7 @@ fn udp_request(forced: bool) -> Vec<u8> {
     }))
 }
 
+// Shows 3024-4.2.1-a.
 #[test]
 fn a_visitor_may_ask_for_what_the_foreign_agent_has_and_gets_what_was_granted() {
     let (none, m, g) = (RequestFlags::default(), RequestFlags::MINIMAL, RequestFlags::GRE);
@@ -88,6 +89,7 @@ fn a_visitor_may_ask_for_what_the_foreign_agent_has_and_gets_what_was_granted() 
 }
 
 /// A node with a co-located care-of address decapsulates itself.
+// Shows 3519-4.5-a.
 #[test]
 fn what_a_co_located_node_asks_for_is_its_own_business() {
     let mut world = World::foreign(|config| {
@@ -123,6 +125,7 @@ fn gre_keys_are_asked_for_and_used() {
 }
 
 /// RFC 3519 §4.5: behind the node's authentication and in front of its own.
+// Shows 3519-4.5-b, 3519-4.5-c, 3519-4.5-d.
 #[test]
 fn behind_a_nat_it_asks_for_a_udp_tunnel_under_its_own_signature() {
     for (udp_tunnel, forced) in [(UdpTunnelling::On, false), (UdpTunnelling::Forced, true)] {
@@ -146,6 +149,7 @@ fn behind_a_nat_it_asks_for_a_udp_tunnel_under_its_own_signature() {
     }
 }
 
+// Shows 3519-4.7-a.
 #[test]
 fn an_answer_that_nobody_signed_or_that_declines_makes_no_udp_tunnel() {
     let declined =
@@ -171,6 +175,7 @@ fn an_answer_that_nobody_signed_or_that_declines_makes_no_udp_tunnel() {
 }
 
 /// RFC 3519 §4.5.
+// Shows 3519-4.5-e, 3519-4.5-f.
 #[test]
 fn behind_a_nat_a_visitor_without_reverse_tunnel_gets_75() {
     let mut world = World::foreign(|config| config.udp_tunnel = UdpTunnelling::On);
@@ -182,6 +187,7 @@ fn behind_a_nat_a_visitor_without_reverse_tunnel_gets_75() {
 
 /// RFC 3519 §4.9: an echo request from the visitor to its home agent, in the UDP
 /// tunnel, at the interval that was granted.
+// Shows 3519-4.9-a, 3519-4.9-b, 3519-4.9-c, 3519-4.10-b.
 #[test]
 fn a_visitors_tunnel_is_kept_alive_while_it_visits() {
     for (told, interval) in [(30, 30_000), (0, 110_000), (3, 10_000)] {
@@ -221,6 +227,7 @@ fn a_visitors_tunnel_is_kept_alive_while_it_visits() {
 }
 
 /// RFC 3519 §3.4: flag U, and M and G (RFC 5944 §2.1.1).
+// Shows 3519-3.4-a, 3519-3.4-b.
 #[test]
 fn what_is_offered_is_advertised() {
     let (minimal, gre) = (EncapsulationSet::MINIMAL, EncapsulationSet::GRE);

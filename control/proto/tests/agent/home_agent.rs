@@ -14,6 +14,8 @@ use crate::support::*;
 
 /// B-01: code 0 through a foreign agent. The binding is installed before the
 /// reply, which goes back to the address and port that the request came from.
+// Shows 5944-3.4-f, 5944-3.8.1-c, 5944-3.8.2.2-a, 5944-3.8.2.2-b, 5944-3.8.3.2-b, 5944-3.8.3.2-e,
+// 5944-3.8.3.2-h, 5944-4.6-e, 3024-3.2-a, 3024-4.3.1-c, 3024-A.4-j.
 #[test]
 fn a_registration_through_a_foreign_agent_is_accepted_with_0() {
     let mut world = World::home(|_| {});
@@ -45,6 +47,7 @@ fn a_registration_through_a_foreign_agent_is_accepted_with_0() {
 }
 
 /// B-01: directly, with a co-located care-of address.
+// Shows 5944-3.8.2.2-b.
 #[test]
 fn a_co_located_node_registers_directly() {
     let mut world = World::home(|_| {});
@@ -60,6 +63,7 @@ fn a_co_located_node_registers_directly() {
 }
 
 /// B-01: code 1 where no simultaneous bindings are kept.
+// Shows 5944-3.8.3.2-a.
 #[test]
 fn without_simultaneous_bindings_a_registration_gets_1_and_replaces() {
     let mut world = World::home(|config| config.max_simultaneous = 1);
@@ -76,6 +80,7 @@ fn without_simultaneous_bindings_a_registration_gets_1_and_replaces() {
 
 /// B-01: the lifetime is the least of what is asked and what is allowed, and
 /// 0xffff never ends.
+// Shows 5944-3.4-b, 5944-3.8.3.2-b, 5944-3.8.3.2-c, 5944-3.8.3.2-d.
 #[test]
 fn lifetimes_are_clamped_and_infinity_is_granted_only_where_allowed() {
     for (allowed, asked_for, granted) in
@@ -94,6 +99,7 @@ fn lifetimes_are_clamped_and_infinity_is_granted_only_where_allowed() {
 
 /// B-01: renewal moves the end; without it the binding expires on time, with
 /// forwarding state removed, an event, and no reply.
+// Shows 5944-3.8-b, 5944-3.8.2.2-g.
 #[test]
 fn a_binding_ends_when_its_last_renewal_does() {
     let mut world = World::home(|_| {});
@@ -124,6 +130,7 @@ fn a_binding_ends_when_its_last_renewal_does() {
 }
 
 /// B-01: simultaneous bindings, 135 beyond the limit, and the end of each alone.
+// Shows 5944-4.2.3-h, attack-16.
 #[test]
 fn simultaneous_bindings_end_one_by_one_and_the_fifth_is_denied_with_135() {
     let mut world = World::home(|config| config.max_simultaneous = 9);
@@ -174,6 +181,7 @@ fn simultaneous_bindings_end_one_by_one_and_the_fifth_is_denied_with_135() {
 /// B-01, B-06: coming home. The reply goes directly onto the home link, after
 /// the binding is removed, and gratuitous ARP names the node's own address on
 /// the schedule.
+// Shows 5944-3.8.3.1-b, 5944-4.6-j, 5944-4.6-k, 5944-4.6-q.
 #[test]
 fn a_node_that_comes_home_is_answered_on_its_link_and_announced() {
     let mut world = World::home(|_| {});
@@ -199,6 +207,7 @@ fn a_node_that_comes_home_is_answered_on_its_link_and_announced() {
 }
 
 /// RFC 5944 §3.8.3.1: also a denial bypasses the binding.
+// Shows 5944-3.8.3.1-b, 5944-3.8.3.1-c, 5944-4.6-r.
 #[test]
 fn a_denial_to_a_node_at_home_goes_directly_onto_its_link() {
     let mut world = World::home(|_| {});
@@ -211,10 +220,14 @@ fn a_denial_to_a_node_at_home_goes_directly_onto_its_link() {
     let actions = world.send(&direct(NODE, &message));
     assert_eq!(the_code(&actions), 133);
     assert_eq!(transmits(&actions)[0].link, Some((HOME, NODE_MAC)));
+    // Neither gratuitous nor proxy ARP changes (§4.6).
+    assert!(!actions.iter().any(|action| matches!(action, Action::GratuitousArp { .. })));
+    assert!(!actions.iter().any(|action| matches!(action, Action::RemoveBinding { .. })));
     assert_eq!(world.agent.bindings().count(), 1);
 }
 
 /// B-06: the home agent's own claim is repeated at 0, 50, 200 ms, 1.1, 2 and 5 s.
+// Shows 5944-3.8.2.2-j, 5944-4.6-e, 5944-4.6-f, 5944-4.6-g, 5944-4.6-p.
 #[test]
 fn the_first_binding_is_announced_on_the_schedule_and_a_renewal_is_not() {
     let mut world = World::home(|_| {});
@@ -228,7 +241,11 @@ fn the_first_binding_is_announced_on_the_schedule_and_a_renewal_is_not() {
         repeated.iter().filter(|(_, action)| *action == claim).map(|(at, _)| at - begun).collect();
     assert_eq!(times, [50, 200, 1_100, 2_000, 5_000]);
     let renewal = sign(&request(world.timestamp()));
-    assert!(!world.relay(FOREIGN, &renewal).contains(&claim));
+    let renewed = world.relay(FOREIGN, &renewal);
+    assert!(!renewed.contains(&claim));
+    // ARP is answered on the home link as before.
+    let [Action::InstallBinding(state), ..] = &renewed[..] else { panic!("{renewed:?}") };
+    assert_eq!(state.home_link, Some(HOME));
 }
 
 #[test]
@@ -258,6 +275,8 @@ fn a_deregistration_without_binding_is_accepted_all_the_same() {
 
 /// B-01: each denial of RFC 5944 §3.4 and RFC 3024 §3.4 that depends on what is
 /// asked and what is configured. Nothing changes, and the reply is authentic.
+// Shows 5944-3.8.2-b, 5944-3.8.2.3-b, 5944-3.8.3.2-f, 5944-3.8.3.2-i, 5944-3.8.3.2-j, 3024-4.3.1-a,
+// 3024-4.3.1-b, attack-15.
 #[test]
 fn every_denial_of_a_valid_request_has_its_code() {
     type Change = (
@@ -315,6 +334,7 @@ fn every_denial_of_a_valid_request_has_its_code() {
 
 /// The denials of `every_denial…` concern registrations: a deregistration of the
 /// same node is accepted, because at home it needs no tunnel.
+// Shows 5944-3.5.4-e.
 #[test]
 fn a_deregistration_passes_where_a_registration_is_denied() {
     let mut world = World::home(|config| {
@@ -329,6 +349,7 @@ fn a_deregistration_passes_where_a_registration_is_denied() {
 }
 
 /// At the bound the old work is protected (reliability rule 11).
+// Shows 5944-3.8.2-b.
 #[test]
 fn a_full_home_agent_renews_and_denies_the_new_with_130() {
     let mut world = World::home(|config| config.max_bindings = 1);
@@ -342,6 +363,7 @@ fn a_full_home_agent_renews_and_denies_the_new_with_130() {
 }
 
 /// B-01, reliability row 9: discovery by broadcast gets 136 with our address.
+// Shows 5944-3.8.2.1-u, 5944-3.8.3.1-a, 5944-3.8.3.2-i, 5944-3.8.3.2-j, attack-9.
 #[test]
 fn a_broadcast_request_is_denied_with_136_and_the_unicast_address() {
     for destination in [Ipv4Addr::new(10, 1, 0, 255), Ipv4Addr::BROADCAST] {
@@ -371,6 +393,7 @@ fn with_foreign_home(config: &mut homeport_proto::config::HomeAgentConfig) {
 }
 
 /// B-02: foreign-home authentication, required where an association is shared.
+// Shows 5944-3.8.1-f, 5944-3.8.3.3-a.
 #[test]
 fn foreign_home_authentication_is_checked_and_given_back() {
     let mut world = World::home(with_foreign_home);
@@ -387,6 +410,7 @@ fn foreign_home_authentication_is_checked_and_given_back() {
 }
 
 /// B-01: code 132.
+// Shows 5944-3.8.2.1-q, 5944-3.8.2.1-r.
 #[test]
 fn bad_missing_or_doubled_foreign_home_authentication_is_denied_with_132() {
     for case in ["wrong key", "missing", "two"] {
@@ -412,6 +436,7 @@ fn bad_missing_or_doubled_foreign_home_authentication_is_denied_with_132() {
 }
 
 /// RFC 5944 §3.5.4: a deregistration carries none.
+// Shows 5944-3.5.4-e.
 #[test]
 fn a_deregistration_needs_no_foreign_home_authentication() {
     let mut world = World::home(with_foreign_home);
@@ -421,6 +446,7 @@ fn a_deregistration_needs_no_foreign_home_authentication() {
 }
 
 /// RFC 5944 §3.8.2.1 d.
+// Shows 5944-3.8.2.1-s.
 #[test]
 fn foreign_home_authentication_without_association_is_discarded() {
     let mut world = World::home(|_| {});
@@ -433,6 +459,7 @@ fn foreign_home_authentication_without_association_is_discarded() {
 }
 
 /// B-02: every algorithm, by the SPI of the request, and in the reply.
+// Shows 5944-3.5.1-b, 5944-3.5.1-c, 5944-3.8.2.1-j, 5944-5.1-d.
 #[test]
 fn each_algorithm_authenticates_by_its_spi() {
     for (spi, right, wrong) in [
@@ -459,6 +486,7 @@ fn each_algorithm_authenticates_by_its_spi() {
 }
 
 /// B-02: nonces. The first request is out of step; its 133 brings the nonce.
+// Shows 5944-3.8.2.1-l, 5944-3.8.2.2-h, 5944-5.7-c.
 #[test]
 fn nonces_come_into_step_by_one_133_and_a_retransmission_extends_nothing() {
     let mut world = World::home(|_| {});
@@ -539,6 +567,7 @@ fn a_repeated_request_is_stale_once_another_was_accepted() {
 }
 
 /// RFC 2002 against RFC 5944: reliability's table of deltas, row 3.
+// Shows 5944-3.8.2.1-f, attack-3.
 #[test]
 fn profile_rfc2002_denies_with_131_where_rfc5944_is_silent() {
     let bare = |world: &mut World| MessageWriter::request(&request(world.timestamp())).finish();
@@ -559,6 +588,7 @@ fn profile_rfc2002_denies_with_131_where_rfc5944_is_silent() {
 }
 
 /// Two right authenticators: all are checked in RFC 5944, too many in RFC 2002.
+// Shows 5944-3.8.2.1-c, attack-3.
 #[test]
 fn a_second_mobile_home_authentication_is_checked_or_denied_by_profile() {
     for (profile, spoil, code) in [

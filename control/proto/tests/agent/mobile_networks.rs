@@ -50,6 +50,7 @@ fn register(world: &mut World, extensions: &[Extension<'_>]) -> Vec<Action> {
     world.send(&direct(CO_LOCATED, &signed(&asked, extensions)))
 }
 
+// Shows 5177-4.2-a, 5177-6.1-b.
 #[test]
 fn a_router_that_names_no_network_gets_all_of_its_own_and_is_told_them() {
     let mut world = World::home(routers);
@@ -61,6 +62,8 @@ fn a_router_that_names_no_network_gets_all_of_its_own_and_is_told_them() {
     assert_eq!(networks(&actions), [prefix(FIRST), prefix(SECOND)]);
 }
 
+// Shows 5177-6.1-b, 5177-6.2.1-a, 5177-6.3-a, 5177-6.3-b, 5177-6.3-c, 5177-6.6-a, 5177-6.6-d,
+// 5177-6.6-e, 5177-10-b, 5177-10-c.
 #[test]
 fn a_router_that_names_networks_gets_those_that_are_its_own_each_with_its_code() {
     let mut world = World::home(routers);
@@ -87,6 +90,7 @@ fn a_router_that_names_networks_gets_those_that_are_its_own_each_with_its_code()
 }
 
 /// §6.3: what a later request does not name is forwarded no more.
+// Shows 5177-6.3-e, 5177-6.3-f.
 #[test]
 fn a_renewal_that_names_other_networks_takes_the_first_ones_away() {
     let mut world = World::home(routers);
@@ -97,6 +101,7 @@ fn a_renewal_that_names_other_networks_takes_the_first_ones_away() {
     assert_eq!(networks(&register(&mut world, &twice)), [prefix(FIRST)]);
 }
 
+// Shows 5177-10-b, 5177-10-c.
 #[test]
 fn a_request_with_no_right_network_gets_147_and_who_is_no_router_148() {
     let mut world = World::home(routers);
@@ -123,6 +128,7 @@ fn a_network_that_was_slipped_in_behind_the_signature_is_not_seen() {
 }
 
 /// §6.7: with a deregistration all of them go, whatever it carries.
+// Shows 5177-6.7-a, 5177-6.7-b.
 #[test]
 fn a_deregistration_ignores_the_networks_that_it_names() {
     let mut world = World::home(routers);

@@ -95,6 +95,7 @@ fn events(actions: &[(u64, Action)]) -> Vec<Event> {
 
 /// Row 25: an outer address that no signature covers is asked, and believed when
 /// it has answered. Then it need not answer again.
+// Shows attack-25.
 #[test]
 fn an_outer_address_is_proven_by_the_answer_to_a_nonce_and_then_known() {
     let mut world = home(|_| {});
@@ -125,6 +126,7 @@ fn an_outer_address_is_proven_by_the_answer_to_a_nonce_and_then_known() {
 }
 
 /// Row 25: a request whose source was rewritten to a victim's address.
+// Shows attack-25.
 #[test]
 fn a_victim_gets_at_most_three_times_the_bytes_and_the_registration_goes() {
     let mut world = home(|_| {});
@@ -152,6 +154,7 @@ fn a_victim_gets_at_most_three_times_the_bytes_and_the_registration_goes() {
 }
 
 /// A renewal from the same unproven address wins no time for itself.
+// Shows attack-25.
 #[test]
 fn renewals_do_not_postpone_the_proof() {
     let mut world = home(|_| {});
@@ -167,6 +170,7 @@ fn renewals_do_not_postpone_the_proof() {
     assert!(gone.iter().any(|(_, action)| matches!(action, Action::RemoveBinding { .. })));
 }
 
+// Shows attack-25.
 #[test]
 fn a_wrong_nonce_proves_nothing_nor_does_the_right_one_from_elsewhere() {
     let mut world = home(|_| {});
@@ -202,6 +206,7 @@ fn a_wrong_nonce_proves_nothing_nor_does_the_right_one_from_elsewhere() {
 }
 
 /// A node's own keepalives give it credit, and are answered.
+// Shows 3519-4.9-d.
 #[test]
 fn an_unproven_nodes_keepalives_are_answered_and_count_for_it() {
     let mut world = home(|_| {});
@@ -238,6 +243,7 @@ fn register_through_agent(world: &mut World) -> Vec<Action> {
 }
 
 /// RFC 3519 §4.6, §4.11; row 26.
+// Shows 3519-4.6-f, 3519-4.6-h, 3519-4.6-i, 3519-4.6-j, attack-26.
 #[test]
 fn a_half_bound_tunnel_takes_the_port_of_its_first_keepalive_and_of_no_other() {
     let mut world = home(|config| config.nat.path_validation = false);
@@ -301,6 +307,7 @@ fn a_half_bound_tunnel_is_proven_after_it_is_bound() {
 }
 
 /// RFC 3519 §4.10, row 24: a NAT that forgot the mapping.
+// Shows 3519-4.10-d, attack-24.
 #[test]
 fn a_lost_mapping_is_told_once_in_ten_seconds_and_moves_nothing() {
     let mut world = home(|config| config.nat.path_validation = false);

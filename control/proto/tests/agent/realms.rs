@@ -63,6 +63,7 @@ const fn entry(guest: Guest) -> (MacAddress, PortId, Ipv4Addr) {
 
 /// S3-11: even with one identification, each reply finds the station that asked its
 /// home agent, and each visitor goes alone.
+// Shows 3024-A.4-g.
 #[test]
 fn two_nodes_of_different_home_agents_visit_with_one_home_address() {
     let mut world = World::foreign(overlapping);

@@ -112,6 +112,7 @@ fn no_questions(config: &mut HomeAgentConfig) {
     config.nat.path_validation = false;
 }
 
+// Shows 3024-4.3.1-a.
 #[test]
 fn flags_m_and_g_choose_the_encapsulation_that_is_allowed_or_get_139() {
     let (ip, minimal, gre) =
@@ -193,6 +194,7 @@ fn a_gre_key_where_there_is_no_gre_gets_139_and_a_second_one_134() {
 
 /// RFC 3519 §4.6: the outer source is the effective care-of address, and its port
 /// the tunnel's; the reply goes to where the request came from.
+// Shows 3519-4.6-a, 3519-4.6-b, 3519-4.6-c, 3519-4.6-e.
 #[test]
 fn a_node_behind_a_nat_gets_a_udp_tunnel_to_the_nat() {
     let mut world = World::home(no_questions);
@@ -213,6 +215,7 @@ fn a_node_behind_a_nat_gets_a_udp_tunnel_to_the_nat() {
 
 /// RFC 3519 §4.6: declined where it is not needed, and not mentioned to who did
 /// not ask.
+// Shows 3519-4.6-d, 3519-4.6-k, 3519-4.6-l.
 #[test]
 fn without_a_nat_the_udp_tunnel_is_declined_and_m_and_g_decide() {
     let mut world = World::home(|_| {});
@@ -232,6 +235,7 @@ fn without_a_nat_the_udp_tunnel_is_declined_and_m_and_g_decide() {
 }
 
 /// RFC 3519 §3.1.1, §4.6.1.
+// Shows 3519-3.1.1-a, 3519-3.1.1-b, 3519-4.6.1-b.
 #[test]
 fn flag_f_forces_a_udp_tunnel_where_that_is_allowed_and_gets_129_elsewhere() {
     let forced = [Extension::UdpTunnelRequest(UdpTunnelRequest { forced: true, ..UDP })];
@@ -255,6 +259,7 @@ fn flag_f_forces_a_udp_tunnel_where_that_is_allowed_and_gets_129_elsewhere() {
 
 /// RFC 3519 §4.1: what is asked for is granted or gets 142, and what M and G would
 /// mean in UDP too. 142 also where UDP is not allowed at all.
+// Shows 3519-4.1-d, 3519-4.6.1-f.
 #[test]
 fn an_encapsulation_that_udp_does_not_have_here_gets_142() {
     let all = EncapsulationSet::ALL;
@@ -285,6 +290,7 @@ fn an_encapsulation_that_udp_does_not_have_here_gets_142() {
 }
 
 /// RFC 3519 §4.6.1, reliability row 4.
+// Shows 3519-4.6.1-c, 3519-4.6.1-d, 3519-4.6.1-e, attack-4.
 #[test]
 fn a_udp_tunnel_request_in_the_wrong_place_gets_134() {
     let udp = Extension::UdpTunnelRequest(UDP);
@@ -322,6 +328,7 @@ fn a_udp_tunnel_request_in_the_wrong_place_gets_134() {
 }
 
 /// Reliability row 4: behind the foreign-home authentication nothing is signed.
+// Shows attack-4.
 #[test]
 fn an_extension_behind_every_authentication_gets_134() {
     let mut world = World::home(|config| {
@@ -347,6 +354,7 @@ fn an_extension_behind_every_authentication_gets_134() {
 
 /// RFC 3519 §4.5: the agent's extension, the agent's tunnel, and the answer where
 /// the agent reads it.
+// Shows 5944-3.5.4-b, 3519-4.6-a, 3519-4.6-e.
 #[test]
 fn a_foreign_agent_behind_a_nat_gets_the_answer_behind_the_nodes_authentication() {
     let mut world = World::home(|config| {
@@ -375,6 +383,7 @@ fn a_foreign_agent_behind_a_nat_gets_the_answer_behind_the_nodes_authentication(
 
 /// `nat_traversal = "off"`: like a home agent that does not know the extension,
 /// but that a NAT or flag F is refused (RFC 3519 §4.6.1).
+// Shows 3519-4.6.1-a.
 #[test]
 fn where_nat_traversal_is_off_a_nat_gets_129_and_nothing_else_changes() {
     let mut world = World::home(|config| config.nat.traversal = NatTraversal::Off);
@@ -393,6 +402,7 @@ fn where_nat_traversal_is_off_a_nat_gets_129_and_nothing_else_changes() {
 
 /// The registered address behind a NAT may be anybody's; where the tunnel goes may
 /// not (reliability row 15).
+// Shows attack-15.
 #[test]
 fn a_private_care_of_address_may_be_shared_and_may_look_like_a_home_address() {
     let mut world = World::home(no_questions);

@@ -190,6 +190,7 @@ fn a_reader_outlives_its_writer() {
     assert_eq!(reader.lookup(&1), Some(&2));
 }
 
+// Shows attack-30.
 #[test]
 fn the_seed_decides_where_keys_are() {
     let buckets = |seed| {

@@ -4,6 +4,7 @@ use super::*;
 use crate::message::advertisement::AgentFlags;
 
 /// B-03
+// Shows 5944-2.4-a.
 #[test]
 fn a_link_that_comes_up_is_solicited_on_at_once_and_dhcp_is_asked_in_parallel() {
     let world = World::up(config());
@@ -15,6 +16,7 @@ fn a_link_that_comes_up_is_solicited_on_at_once_and_dhcp_is_asked_in_parallel() 
 }
 
 /// B-03: three at one per second, then exponentially slower (RFC 5944 §2.4).
+// Shows 5944-2.4-c, 5944-2.4-d, 5944-2.4-e, 5944-2.4-g, 5944-2.4-h.
 #[test]
 fn solicitations_are_three_in_two_seconds_then_ever_rarer_up_to_a_minute() {
     let mut world = World::up(config());
@@ -28,6 +30,7 @@ fn solicitations_are_three_in_two_seconds_then_ever_rarer_up_to_a_minute() {
     }
 }
 
+// Shows 5944-2.4-b, 5944-2.4-l.
 #[test]
 fn an_agent_that_is_heard_ends_the_search() {
     let mut world = World::at(FIRST, config());
@@ -64,6 +67,7 @@ fn an_agent_in_time_makes_the_co_located_address_needless() {
 }
 
 /// B-03: and what works is kept until what is better works.
+// Shows 5944-3.1-b.
 #[test]
 fn an_agent_that_comes_late_takes_over_from_the_co_located_address_without_a_gap() {
     let mut world = World::up(config());
@@ -78,6 +82,7 @@ fn an_agent_that_comes_late_takes_over_from_the_co_located_address_without_a_gap
 }
 
 /// RFC 5944 §2.1.1: flag R.
+// Shows 5944-2.4.1-a.
 #[test]
 fn where_registration_with_an_agent_is_required_the_co_located_address_is_not_used() {
     let mut world = World::up(config());
@@ -136,6 +141,7 @@ fn agents_that_are_busy_or_tunnel_nothing_back_or_grant_nothing_are_passed_over(
 }
 
 /// B-03: move detection by lifetime.
+// Shows 5944-2.4.2.1-a, 5944-2.4.2.1-b, 5944-2.4.2.1-c.
 #[test]
 fn an_agent_that_falls_silent_is_asked_at_two_thirds_and_lost_at_the_end_of_its_lifetime() {
     let mut world = World::at(FIRST, config());
@@ -151,6 +157,7 @@ fn an_agent_that_falls_silent_is_asked_at_two_thirds_and_lost_at_the_end_of_its_
     assert!(world.did(&MobileNodeAction::StartDhcp));
 }
 
+// Shows 5944-2.4.2-a, 5944-3.6-e.
 #[test]
 fn when_its_agent_is_lost_the_node_registers_with_another_that_it_hears() {
     let mut world = World::at(FIRST, config());
@@ -171,6 +178,7 @@ fn an_agent_that_says_goodbye_is_lost_at_once() {
 }
 
 /// B-03: move detection by prefix (RFC 5944 §2.4.2.2), where no link went down.
+// Shows 5944-2.4.2-a.
 #[test]
 fn an_agent_of_another_prefix_means_a_move_when_our_own_does_not_answer() {
     let first = || Advertised { prefix_len: Some(24), ..Advertised::foreign(FIRST) };
@@ -189,6 +197,7 @@ fn an_agent_of_another_prefix_means_a_move_when_our_own_does_not_answer() {
     assert_eq!(world.last().at, 2_250);
 }
 
+// Shows 5944-3.6-e.
 #[test]
 fn an_agent_of_another_prefix_beside_our_own_is_no_move_and_no_reason_to_ask_for_ever() {
     let first = || Advertised { prefix_len: Some(24), ..Advertised::foreign(FIRST) };
@@ -206,6 +215,7 @@ fn an_agent_of_another_prefix_beside_our_own_is_no_move_and_no_reason_to_ask_for
 }
 
 /// RFC 5944 §2.4.2.2: only when both tell their prefixes.
+// Shows 5944-2.4.2.2-a.
 #[test]
 fn an_agent_that_tells_no_prefix_is_no_sign_of_a_move() {
     let mut world = World::at(FIRST, config());
@@ -215,6 +225,7 @@ fn an_agent_that_tells_no_prefix_is_no_sign_of_a_move() {
 }
 
 /// B-03: sequence numbers (RFC 5944 §2.3.2).
+// Shows 5944-2.4.4-a, 5944-3.6-d.
 #[test]
 fn an_agent_that_counts_from_the_start_again_is_registered_with_again() {
     let mut world = World::up(config());
@@ -226,6 +237,7 @@ fn an_agent_that_counts_from_the_start_again_is_registered_with_again() {
     assert_eq!(world.attachments().len(), 1, "and its packets flow on");
 }
 
+// Shows 5944-2.4.4-b.
 #[test]
 fn a_sequence_number_that_went_round_is_no_restart() {
     let mut world = World::up(config());
@@ -262,6 +274,7 @@ fn with_a_link_that_goes_down_everything_is_stale() {
     assert_eq!(world.requests().len(), 0, "what still comes is of the old link");
 }
 
+// Shows 5944-2.4-c, 5944-2.4.2-b.
 #[test]
 fn a_flapping_link_costs_four_messages_of_each_kind_at_once_then_one_a_second() {
     let mut world = World::new(config());
@@ -281,6 +294,7 @@ fn a_flapping_link_costs_four_messages_of_each_kind_at_once_then_one_a_second() 
 }
 
 /// B-09
+// Shows 5944-1.8-a.
 #[test]
 fn advertisements_from_afar_broken_ones_and_unknown_extensions_are_discarded_by_name() {
     let mut world = World::up(config());
@@ -299,6 +313,79 @@ fn advertisements_from_afar_broken_ones_and_unknown_extensions_are_discarded_by_
     use DiscardReason::{BadTtl, Malformed, UnknownExtension};
     assert_eq!(world.discards(), [BadTtl, Malformed, Malformed, UnknownExtension]);
     assert!(world.node.agents().is_empty());
+}
+
+/// After a registration the next search begins as quickly as the first.
+// Shows 5944-2.4-i.
+#[test]
+fn a_search_that_had_become_slow_is_quick_again_after_a_registration() {
+    let mut world = World::up(MobileNodeConfig { co_located: false, ..config() });
+    world.pass(600_000);
+    let slow = world.solicitations();
+    let [.., before, last] = slow[..] else { panic!("{slow:?}") };
+    assert!(last - before >= 60_000);
+    world.hear(&Advertised::foreign(FIRST));
+    world.accept(100);
+    let lost_at = world.now + 3_000;
+    world.pass(6_000);
+    let again: Vec<u64> =
+        world.solicitations().into_iter().filter(|sent| *sent >= lost_at).collect();
+    assert_eq!(again[0], lost_at);
+    assert!(again[1] - again[0] <= 1_101 && again[2] - again[1] <= 1_101, "{again:?}");
+}
+
+/// Nodes that lost one agent together do not ask together.
+// Shows 5944-2.4-k.
+#[test]
+fn two_nodes_that_search_do_not_keep_step() {
+    let searches = [[7; 32], [8; 32]].map(|seed| {
+        let mut world = World::new(config());
+        world.node = MobileNode::new(config(), seed);
+        world.link(true);
+        world.pass(100_000);
+        world.solicitations()
+    });
+    let apart = searches[0].iter().zip(&searches[1]).filter(|(one, other)| one != other);
+    assert!(apart.count() >= 6, "{searches:?}");
+}
+
+/// RFC 5944 §2.4: not discarded for them.
+// Shows 5944-2.4-o.
+#[test]
+fn reserved_bits_of_an_advertisement_are_ignored() {
+    let mut world = World::up(config());
+    let reserved = AgentFlags(0x021f);
+    let flags = Advertised::foreign(FIRST).flags.with(reserved);
+    world.hear(&Advertised { flags, ..Advertised::foreign(FIRST) });
+    assert_eq!(world.last().body.care_of_address, care_of(FIRST));
+    assert_eq!(world.discards(), []);
+}
+
+// Shows 5944-2.4-m.
+#[test]
+fn of_two_care_of_addresses_the_first_is_registered() {
+    let mut world = World::up(config());
+    let agent = Advertised::foreign(FIRST).emit();
+    let mut advertisement = AgentAdvertisement::parse(&agent).unwrap();
+    let mobility = advertisement.mobility.as_mut().unwrap();
+    mobility.care_of_addresses = vec![care_of(SECOND), care_of(FIRST)];
+    let icmp = advertisement.emit();
+    world.input(|node, now| node.handle_advertisement(FIRST, mac_of(FIRST), &icmp, 1, now));
+    assert_eq!(world.last().body.care_of_address, care_of(SECOND));
+}
+
+/// RFC 5944 §2.4.2.2: an agent that was heard is one as long as it said.
+// Shows 5944-2.4.2.2-c.
+#[test]
+fn an_advertisement_that_has_expired_is_no_reason_to_register_there() {
+    for (lifetime, registers) in [(1, false), (9, true)] {
+        let mut world = World::at(FIRST, config());
+        world.hear(&Advertised { lifetime, ..Advertised::foreign(SECOND) });
+        world.forget();
+        world.pass(3_000);
+        assert_eq!(world.attachments(), [Attachment::None]);
+        assert_eq!(world.requests().len(), usize::from(registers), "{lifetime}");
+    }
 }
 
 /// B-09: at the bound the old is protected.

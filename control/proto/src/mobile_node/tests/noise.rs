@@ -85,6 +85,7 @@ proptest! {
     /// `World` asserts after each timer that the next is in the future, so a node
     /// that spins fails here. No more than one request and one solicitation a
     /// second leave on average, whatever happens.
+    // Shows 5944-2.4-c.
     #[test]
     fn no_order_of_inputs_panics_spins_or_floods(
         inputs in proptest::collection::vec(input(), 1..60),

@@ -11,6 +11,9 @@ fn request_of(sent: &Sent) -> Received<'_, RegistrationRequest> {
 }
 
 /// B-01, B-02: through a foreign agent.
+// Shows 5944-3.1-a, 5944-3.2-b, 5944-3.3-b, 5944-3.5.2-a, 5944-3.6.1.1-c, 5944-3.6.1.1-f,
+// 5944-3.6.1.1-g, 5944-3.6.1.1-i, 5944-3.6.1.2-b, 5944-3.6.1.2-f, 5944-3.6.1.2-i, 5944-3.6.1.2-k,
+// 5944-3.6.1.2-n, 5944-5.7.1-b, 3024-3.2-b, 3024-A.4-a.
 #[test]
 fn a_request_through_an_agent_goes_to_its_station_from_the_home_address_signed() {
     let mut world = World::up(config());
@@ -32,6 +35,7 @@ fn a_request_through_an_agent_goes_to_its_station_from_the_home_address_signed()
 }
 
 /// B-01: directly, with a co-located care-of address.
+// Shows 5944-3.1-c, 5944-3.6.1.1-a, 5944-3.6.1.1-h, 5944-3.6.1.2-a.
 #[test]
 fn a_request_by_itself_goes_to_the_home_agent_from_the_care_of_address() {
     let mut world = World::up(config());
@@ -54,6 +58,7 @@ fn a_registration_by_itself_does_not_outlive_the_lease() {
     assert_eq!(world.last().body.lifetime, Lifetime(40));
 }
 
+// Shows 5944-3.6.1.2-h.
 #[test]
 fn no_more_is_asked_for_than_the_agent_advertises() {
     let mut world = World::up(config());
@@ -63,6 +68,7 @@ fn no_more_is_asked_for_than_the_agent_advertises() {
 }
 
 /// RFC 3024 §3.3: behind the mobile-home authentication, for the agent to consume.
+// Shows 3024-4.1.2-a.
 #[test]
 fn encapsulating_delivery_is_asked_for_behind_the_authentication() {
     let reverse_tunnel = ReverseTunnel::Encapsulating;
@@ -78,16 +84,20 @@ fn encapsulating_delivery_is_asked_for_behind_the_authentication() {
     assert_eq!(style, reverse_tunnel);
 }
 
+// Shows 3024-3.3-c.
 #[test]
 fn without_a_reverse_tunnel_none_is_asked_for() {
     let reverse_tunnel = ReverseTunnel::None;
     let mut world = World::up(MobileNodeConfig { reverse_tunnel, ..config() });
     let flags = crate::message::advertisement::AgentFlags::FOREIGN_AGENT;
     world.hear(&Advertised { flags, ..Advertised::foreign(FIRST) });
-    assert_eq!(world.last().body.flags, RequestFlags::default());
+    let sent = world.last();
+    assert_eq!(sent.body.flags, RequestFlags::default());
+    assert_eq!(request_of(&sent).extensions().len(), 1, "no delivery style without flag T");
 }
 
 /// B-01: renewal before half of the lifetime.
+// Shows 5944-3.6-d, 5944-3.6.2.2-c.
 #[test]
 fn a_registration_is_renewed_before_half_of_its_lifetime_while_packets_flow() {
     let mut world = World::at(FIRST, config());
@@ -100,6 +110,7 @@ fn a_registration_is_renewed_before_half_of_its_lifetime_while_packets_flow() {
 
 /// RFC 5944 §3.6.2.2: the lifetime counts from the request, and is never more than
 /// was asked for (§3.4).
+// Shows 5944-3.4-c, 5944-3.6.2.2-d.
 #[test]
 fn a_lifetime_counts_from_the_request_and_is_never_longer_than_asked_for() {
     let mut world = World::up(config());
@@ -110,6 +121,20 @@ fn a_lifetime_counts_from_the_request_and_is_never_longer_than_asked_for() {
     let registration = world.node.registration().unwrap();
     assert_eq!(registration.lifetime, Lifetime(100));
     assert_eq!(registration.expires_at, Some(Instant((asked + 100_000) * 1_000_000)));
+}
+
+/// RFC 5944 §3.4, §3.6.2.2: what the home agent took off is taken off what is left.
+// Shows 5944-3.4-d, 5944-3.6.2.2-e.
+#[test]
+fn a_lifetime_that_the_home_agent_shortened_counts_from_the_request_too() {
+    let mut world = World::up(config());
+    world.hear(&Advertised { lifetime: 9_000, ..Advertised::foreign(FIRST) });
+    let asked = world.now;
+    world.pass(400);
+    world.accept(40);
+    let registration = world.node.registration().unwrap();
+    assert_eq!(registration.lifetime, Lifetime(40));
+    assert_eq!(registration.expires_at, Some(Instant((asked + 40_000) * 1_000_000)));
 }
 
 #[test]
@@ -126,6 +151,8 @@ fn a_registration_that_cannot_be_renewed_ends_with_its_lifetime() {
 }
 
 /// RFC 5944 §3.6.3: a second, doubled each time, with a new identification.
+// Shows 5944-3.6.2.1-c, 5944-3.6.3-a, 5944-3.6.3-b, 5944-3.6.3-c, 5944-3.6.3-d, 5944-5.7-e,
+// 5944-5.7.1-d.
 #[test]
 fn a_request_without_reply_is_sent_again_later_and_later_with_a_later_timestamp() {
     let mut world = World::up(MobileNodeConfig { co_located: false, ..config() });
@@ -145,6 +172,7 @@ fn a_request_without_reply_is_sent_again_later_and_later_with_a_later_timestamp(
     assert_eq!(world.node.phase(), Phase::Registered);
 }
 
+// Shows 5944-5.7.1-d.
 #[test]
 fn timestamps_grow_even_when_the_clock_stands_or_steps_back() {
     let mut world = World::up(config());
@@ -174,6 +202,7 @@ fn an_agent_that_does_not_answer_is_given_up_for_another() {
 
 /// B-02, RFC 5944 §3.6.2.1: each reply that is not the answer is discarded by
 /// name, and changes nothing.
+// Shows 5944-1.8-a, 5944-3.6.2.1-c, 5944-3.6.2.1-i, 5944-3.6.2.1-j.
 #[test]
 fn a_reply_is_believed_only_when_all_of_it_is_right() {
     let mut world = World::up(config());
@@ -243,6 +272,7 @@ impl World {
 
 /// A foreign agent's denial carries no authentication of the home agent: so only
 /// the agent that was asked may give one, and nobody when none was.
+// Shows 5944-3.6.2.3-a.
 #[test]
 fn a_foreign_agents_denial_is_believed_from_the_agent_that_was_asked_only() {
     let mut world = World::up(config());
@@ -266,18 +296,23 @@ fn with_foreign_agent() -> MobilitySecurityAssociation {
 }
 
 /// B-02: mobile-foreign authentication, by either address of the agent.
+// Shows 5944-3.6.1.3-a, 5944-3.6.1.3-c, 5944-3.6.2.1-g, 3024-3.3-b.
 #[test]
 fn with_an_association_the_foreign_agent_is_authenticated_both_ways() {
     for address in [FIRST, care_of(FIRST)] {
-        let mut config = config();
+        let reverse_tunnel = ReverseTunnel::Encapsulating;
+        let mut config = MobileNodeConfig { reverse_tunnel, ..config() };
         config.security.insert_agent(address, with_foreign_agent());
         let mut world = World::up(config);
         world.hear(&Advertised::foreign(FIRST));
         let sent = world.last();
         let request = request_of(&sent);
-        let [_, second] = request.extensions() else { panic!() };
-        assert_eq!(second.extension.authentication_kind(), Some(AuthenticationKind::MobileForeign));
-        assert!(request.verify(second, &with_foreign_agent()));
+        // The home agent's, then the foreign agent's, which covers the style of delivery.
+        let [first, style, last] = request.extensions() else { panic!() };
+        assert_eq!(first.extension.authentication_kind(), Some(AuthenticationKind::MobileHome));
+        assert_eq!(style.extension, Extension::EncapsulatingDelivery);
+        assert_eq!(last.extension.authentication_kind(), Some(AuthenticationKind::MobileForeign));
+        assert!(request.verify(last, &with_foreign_agent()));
         // Neither acceptance nor denial without it.
         let accepting = sent.reply(ReplyCode::ACCEPTED, 100);
         world.receive(&signed(&accepting));
@@ -289,8 +324,14 @@ fn with_an_association_the_foreign_agent_is_authenticated_both_ways() {
         writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
         writer.authenticate(AuthenticationKind::MobileForeign, &impostor);
         world.receive(&writer.finish());
+        // Nor with two.
+        let mut writer = MessageWriter::reply(&accepting);
+        writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
+        writer.authenticate(AuthenticationKind::MobileForeign, &with_foreign_agent());
+        writer.authenticate(AuthenticationKind::MobileForeign, &with_foreign_agent());
+        world.receive(&writer.finish());
         let bad = DiscardReason::BadMobileForeignAuthenticator;
-        assert_eq!(world.discards(), [bad, bad, bad]);
+        assert_eq!(world.discards(), [bad, bad, bad, bad]);
         let mut writer = MessageWriter::reply(&accepting);
         writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
         writer.authenticate(AuthenticationKind::MobileForeign, &with_foreign_agent());
@@ -300,6 +341,7 @@ fn with_an_association_the_foreign_agent_is_authenticated_both_ways() {
 }
 
 /// B-02: timestamps. The home agent's clock is a minute ahead.
+// Shows 5944-3.6.2.3-c, 5944-5.7.1-h.
 #[test]
 fn a_clock_that_is_off_is_set_by_a_verified_133_and_the_request_sent_again_at_once() {
     let mut world = World::up(config());
@@ -312,7 +354,11 @@ fn a_clock_that_is_off_is_set_by_a_verified_133_and_the_request_sent_again_at_on
     let mut forged = signed(&reply);
     *forged.last_mut().unwrap() ^= 1;
     world.receive(&forged);
-    assert_eq!(world.discards(), [DiscardReason::BadMobileHomeAuthenticator]);
+    let mut unasked = reply;
+    unasked.identification.0 ^= 1;
+    world.receive(&signed(&unasked));
+    let reasons = [DiscardReason::BadMobileHomeAuthenticator, DiscardReason::NotPending];
+    assert_eq!(world.discards(), reasons);
     assert_eq!(world.node.clock_offset(), 0);
     world.pass(5);
     world.receive(&signed(&reply));
@@ -359,6 +405,7 @@ fn a_home_agent_that_denies_with_133_for_ever_is_not_flooded() {
 }
 
 /// B-02: nonces (RFC 5944 §5.7.2).
+// Shows 5944-3.4-e, 5944-3.6.2.3-d, 5944-5.7.2-a.
 #[test]
 fn with_nonces_each_request_carries_the_home_agents_last_and_repeats_unchanged() {
     let mut config = config();
@@ -389,6 +436,7 @@ fn with_nonces_each_request_carries_the_home_agents_last_and_repeats_unchanged()
 }
 
 /// RFC 5944 §3.4: with 69 the agent names the longest lifetime that it takes.
+// Shows 5944-3.6.2.3-b.
 #[test]
 fn a_lifetime_that_is_too_long_is_shortened_to_what_the_agent_takes() {
     let mut world = World::up(config());
@@ -411,6 +459,7 @@ fn an_agent_that_calls_every_lifetime_too_long_is_passed_over() {
 
 /// B-01: a full agent sends the node to the next, and any other denial of an
 /// agent does too.
+// Shows 3024-3.4-b.
 #[test]
 fn an_agent_that_denies_is_passed_over_for_the_next_and_tried_again_later() {
     for code in ReplyCode::ALL.iter().filter(|code| code.is_from_foreign_agent()) {
@@ -444,6 +493,7 @@ fn where_the_only_agent_denies_the_co_located_address_is_used() {
 }
 
 /// A denial by the home agent holds wherever the node asks from.
+// Shows 3024-3.4-b.
 #[test]
 fn a_home_agent_that_denies_is_asked_again_later_and_later() {
     for code in ReplyCode::ALL.iter().filter(|code| {
@@ -472,6 +522,7 @@ fn a_home_agent_that_denies_is_asked_again_later_and_later() {
 }
 
 /// B-01: coming home (RFC 5944 §4.6).
+// Shows 5944-2.4.3-a, 5944-2.4.3-b, 5944-3.1-d, 5944-3.6.1.2-o, 5944-4.6-h, 5944-4.6-q.
 #[test]
 fn at_home_the_host_is_configured_and_the_link_told_before_the_deregistration() {
     let mut world = World::at(FIRST, config());
@@ -503,6 +554,7 @@ fn at_home_the_host_is_configured_and_the_link_told_before_the_deregistration() 
     assert_eq!(world.node.phase(), Phase::AtHome);
 }
 
+// Shows 5944-4.6-i.
 #[test]
 fn the_gratuitous_arp_of_a_homecoming_is_repeated_past_one_second() {
     let mut world = World::up(config());
@@ -541,6 +593,7 @@ fn a_deregistration_at_home_is_repeated_until_it_is_answered() {
 }
 
 /// B-01: deregistration when the program ends.
+// Shows 3543-4.2.4-a.
 #[test]
 fn a_stop_away_from_home_deregisters_the_care_of_address_and_waits_for_the_reply() {
     let mut world = World::at(FIRST, config());

@@ -90,6 +90,7 @@ impl World {
 }
 
 /// B-04: flags M and G, only of agents that say that they take them.
+// Shows 5944-3.6.1.2-g, 3519-4.4-a.
 #[test]
 fn an_encapsulation_is_asked_of_agents_that_advertise_it() {
     let rows = [
@@ -116,6 +117,7 @@ fn an_encapsulation_is_asked_of_agents_that_advertise_it() {
 }
 
 /// B-04: with a co-located address as configured, and IP in UDP for a NAT.
+// Shows 3519-3.1.1-c, 3519-3.1.5-a, 3519-3.1.5-b, 3519-4.4-b.
 #[test]
 fn by_itself_the_node_asks_as_configured_and_says_that_udp_would_do() {
     let rows = [
@@ -159,6 +161,7 @@ fn a_key_that_the_home_agent_grants_is_the_tunnels() {
 }
 
 /// RFC 3519 §3.2, §4.4: assent is UDP; nothing, or what nobody signed, is not.
+// Shows 3519-4.4-c, 3519-4.6-m, 3519-4.7-a.
 #[test]
 fn only_a_signed_assent_makes_a_udp_tunnel() {
     let mut world = behind_nat();
@@ -184,6 +187,7 @@ fn only_a_signed_assent_makes_a_udp_tunnel() {
 }
 
 /// RFC 3519 §3.1.1, §4.6.1: F, and what is done when the home agent forces none.
+// Shows 3519-3.2-c.
 #[test]
 fn a_forced_tunnel_that_is_prohibited_is_asked_for_without_force() {
     let mut world = by_itself(prefers(PreferredEncapsulation::Udp, true));
@@ -344,6 +348,7 @@ fn a_challenge_that_nobody_signed_is_not_answered() {
 }
 
 /// RFC 3519 §4.9: the interval is the home agent's, counted from what was sent.
+// Shows 3519-3.2-a, 3519-3.2-b, 3519-4.9-b.
 #[test]
 fn a_tunnel_through_a_nat_is_kept_alive_when_nothing_else_is_sent() {
     let mut world = behind_nat();
@@ -363,6 +368,7 @@ fn a_tunnel_through_a_nat_is_kept_alive_when_nothing_else_is_sent() {
 
 /// RFC 3519 §4.10: lost, registered anew at once, and a shorter interval, which a
 /// move takes back.
+// Shows 3519-4.10-a, 3519-4.10-b, 3519-4.10-c.
 #[test]
 fn a_lost_mapping_is_registered_anew_and_the_interval_shortened_here_only() {
     let mut world = behind_nat();

@@ -352,6 +352,7 @@ impl Lab {
 
 /// B-01, B-02, B-03: home, two agents, DHCP, home; with each style of replay
 /// protection and of delivery.
+// Shows 5944-3.6-c, 5944-5.7-a, 5944-5.7-b.
 #[test]
 fn a_tour_registers_everywhere_at_once_and_comes_home() {
     let timestamps = ReplayProtection::default();
@@ -405,6 +406,7 @@ fn a_node_that_stays_stays_registered() {
 }
 
 /// B-02: a clock ten minutes off costs one more round trip, once.
+// Shows 5944-3.6.2.3-c.
 #[test]
 fn a_node_with_a_wrong_clock_registers_with_one_denial() {
     let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
@@ -434,6 +436,7 @@ fn a_stop_away_from_home_leaves_no_binding() {
 }
 
 /// B-03: a foreign agent that is restarted has forgotten its visitors.
+// Shows 5944-3.6-d.
 #[test]
 fn a_foreign_agent_that_restarts_is_registered_with_again() {
     let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
@@ -470,6 +473,7 @@ fn behind_nat(traversal: NatTraversal) -> Lab {
 
 /// B-04, S3-31, S3-32, RFC 3519: both ends agree, in both modes, at renewals, and
 /// when the node has forgotten what the home agent remembers.
+// Shows 3519-4.6-e.
 #[test]
 fn behind_a_nat_both_ends_agree_on_udp_to_where_the_request_came_from() {
     let peer_port = 434;
