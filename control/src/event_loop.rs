@@ -25,6 +25,7 @@
 //! binding is in the table, and the RX core that sends the one sees the other.
 
 mod answers;
+mod explain;
 mod held;
 mod punts;
 mod routes;
@@ -40,6 +41,7 @@ use std::time::Duration;
 use homeport_dataplane::launch::{Control, InjectSender, NaptControl, PortShared, PuntReceiver};
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::agent::Agent;
+use homeport_proto::event::Event;
 use homeport_proto::{Action, Instant, MacAddress, Now, PortId, TenantId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -50,6 +52,7 @@ use crate::admin::api::{AdminHandle, ConfigDiff, Refusal};
 use crate::clock;
 use crate::config::Config;
 use crate::events::Events;
+use crate::history::History;
 use crate::inject::{self, InjectError, Injection};
 use crate::install::{ClaimKeeper, Installer, Tables};
 use crate::kernel::{Mirror, Resolver, Setup};
@@ -128,6 +131,7 @@ pub struct EventLoop {
     agent: Agent,
     installer: Installer,
     events: Events,
+    history: History,
     punts: PuntReceiver,
     injects: InjectSender,
     ports: Arc<[PortShared]>,
@@ -190,6 +194,7 @@ impl EventLoop {
             agent: Agent::new(config.agent_config(), seed, now),
             installer: Installer::new(tables, tenants, claims),
             events: Events::default(),
+            history: History::new(config.daemon.remembered_nodes),
             punts,
             injects,
             ports,
@@ -311,6 +316,7 @@ impl EventLoop {
                     let injection = inject::gratuitous_arp(port, address, mac, mac_of(&self.ports));
                     self.send(injection);
                 }
+                Action::Event(Event::Decision(decision)) => self.history.record(&decision, now),
                 Action::Event(event) => self.events.record(&event),
                 _ => {}
             }

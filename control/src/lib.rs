@@ -6,6 +6,7 @@ pub mod config;
 pub mod daemon;
 pub mod event_loop;
 pub mod events;
+pub mod history;
 pub mod inject;
 pub mod install;
 pub mod kernel;

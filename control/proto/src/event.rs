@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use homeport_wire::{TenantId, reasons};
 
 use crate::Lifetime;
+use crate::decision::Decision;
 
 reasons! {
     /// Why a message on UDP 434, or an ICMP message of discovery, was discarded
@@ -123,6 +124,8 @@ pub enum Event {
         /// The port that its data came from.
         seen_port: u16,
     },
+    /// A registration message was decided upon: why, and what was said.
+    Decision(Decision),
     /// A message was discarded.
     Discarded {
         /// Whose message it would have been.

@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::explain::{ExplainArgs, ExplanationView};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
 
@@ -78,6 +79,8 @@ pub enum Query {
     SecurityAssociations,
     /// A mobile node's own view: [`Answer::MobileNode`].
     MobileNode,
+    /// The story of a node: [`Answer::Explanation`].
+    Explain(ExplainArgs),
     /// The config in force: [`Answer::Config`].
     ConfigShow,
     /// Put a validated config into force: [`Answer::ConfigApplied`]. The server
@@ -109,6 +112,7 @@ impl Query {
                 | Query::SecurityAssociations,
             ) => true,
             (Identity::Tenant(own), Query::ClearBinding { tenant, .. }) => own == *tenant,
+            (Identity::Tenant(own), Query::Explain(asked)) => asked.tenant == Some(own.0),
             (Identity::Tenant(_), _) => false,
         }
     }
@@ -173,6 +177,8 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
+    /// To [`Query::Explain`]; nothing in it is another tenant's.
+    Explanation(Box<ExplanationView>),
     /// To [`Query::ConfigShow`].
     Config(#[serde(serialize_with = "whole")] Arc<Config>),
     /// To [`Query::ConfigApply`]: what changed.
@@ -201,7 +207,7 @@ impl Answer {
                 Some(tenant) => identity.may_see(tenant),
                 None => identity == Identity::Operator,
             }),
-            // Nobody but the operator may ask for these.
+            // Nobody but the operator may ask for these, or it is the tenant's own.
             Answer::Status(_)
             | Answer::Ports { .. }
             | Answer::Routes { .. }
@@ -209,6 +215,7 @@ impl Answer {
             | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
+            | Answer::Explanation(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)
             | Answer::Cleared(_) => {}

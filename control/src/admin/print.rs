@@ -4,12 +4,14 @@
 //! Text that came from outside (names, devices, refusals) is escaped here, so
 //! that nothing on the wire or in a file can speak to a terminal.
 
+mod explain;
 mod nodes;
 
 use std::fmt::Write;
 
 use serde_json::Value;
 
+pub use self::explain::explanation;
 pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
 use super::api::{
     AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use homeport_control::admin::api::{Cleared, Refusal};
 use homeport_control::admin::client::{Client, ClientError};
+use homeport_control::admin::explain::{ExplainArgs, ExplanationView};
 use homeport_control::admin::show::Noun;
 use homeport_control::admin::top::{self, TopError};
 use homeport_control::admin::{print, sockets};
@@ -41,6 +42,8 @@ enum Command {
     Show(Show),
     /// Show rates, mobile nodes and rising drops, live, until q is pressed
     Top,
+    /// Tell why a node is registered, or is not: its last registrations, and what to do
+    Explain(ExplainArgs),
     /// Take something away
     #[command(subcommand)]
     Clear(Clear),
@@ -134,6 +137,13 @@ fn run(cli: &Cli) -> Result<(), Failure> {
                 }
                 TopError::Client(error) => cli.tell(&client, &error),
             })
+        }
+        Command::Explain(asked) => {
+            let answer = cli.ask(&cli.client()?, |client| client.get(&asked.path()))?;
+            let story: ExplanationView =
+                serde_json::from_value(answer.clone()).map_err(|error| not_understood(&error))?;
+            cli.put(&answer, print::explanation(&story))?;
+            if story.is_silent() { Err(Failure::Refused) } else { Ok(()) }
         }
         Command::Clear(Clear::Binding { home_address, tenant }) => {
             let path = format!("/v1/bindings/{home_address}?tenant={tenant}");
