@@ -34,14 +34,14 @@ const SWALLOWED: [DropReason; 6] = [
 /// Messages that were discarded before it was seen whom they are about.
 const DISCARDED: [DiscardReason; 2] = [DiscardReason::Malformed, DiscardReason::UnknownType];
 
-/// The flags of a request, for people.
-const WISHES: [(RequestFlags, &str); 6] = [
+/// The flags of a request, for people; that of a co-located care-of address is told
+/// elsewhere.
+const WISHES: [(RequestFlags, &str); 5] = [
     (RequestFlags::SIMULTANEOUS, "keep the earlier bindings"),
     (RequestFlags::BROADCAST, "the home network's broadcasts"),
     (RequestFlags::MINIMAL, "minimal encapsulation"),
     (RequestFlags::GRE, "GRE"),
     (RequestFlags::REVERSE_TUNNEL, "a reverse tunnel"),
-    (RequestFlags::CO_LOCATED, "its own tunnel end"),
 ];
 
 impl EventLoop {

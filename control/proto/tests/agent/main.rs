@@ -9,6 +9,8 @@ mod attacks;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
 mod foreign_tunnels;

@@ -126,7 +126,7 @@ pub fn remedy(
         Cause::CareOfAddressAtHome => format!("The node is at home, or believes to have got {care_of} elsewhere: no tunnel can end there. Let it deregister at home; away, give it an address of the network that it visits."),
         Cause::NatNotTraversed => format!("Write nat_traversal = \"rfc3519\" in {section}, {APPLY}; \"udp\" must be in its encapsulations. Or take the NAT out of the way: the node calls itself {care_of}, and its request came from {source}."),
         Cause::ForcedUdpNotAllowed => format!("Write forced_udp = true in {section}, {APPLY}; or do not let the node insist (encapsulation = \"udp\" of homeport-mn)."),
-        Cause::TableFull => format!("\"{name}\" may hold {} bindings, and it does. Raise max_bindings and restart the daemon, as the tables are made at the start; or see who need not be there (`homeport show bindings`, `homeport clear binding HOME_ADDRESS`). A shorter max_lifetime lets those go that have left.", agent.max_bindings()),
+        Cause::TableFull => format!("All places of \"{name}\" are taken: its max_bindings is {}. Raise it and restart the daemon, as the tables are made at the start; or see who need not be there (`homeport show bindings`, `homeport clear binding HOME_ADDRESS`). A shorter max_lifetime lets those go that have left.", agent.max_bindings()),
         Cause::TooManyCareOfAddresses => format!("A node may have {} bindings at a time here: raise max_simultaneous in {section} (4 at most), {APPLY}; or do not let the node ask to keep the earlier ones. They end by themselves with their lifetimes.", agent.max_simultaneous()),
         Cause::ReverseTunnelRefused | Cause::VisitorReverseTunnelRefused => format!("Write reverse_tunnel = true in {section}, {APPLY}; or do not let the node ask for one (reverse_tunnel = \"none\" of homeport-mn)."),
         Cause::ReverseTunnelMandatory => format!("Let the node ask for a reverse tunnel (reverse_tunnel = \"direct\" of homeport-mn); or write require_reverse_tunnel = false in {section}, {APPLY}."),
@@ -157,7 +157,7 @@ pub fn remedy(
         }
         Cause::DeliveryStyleRefused => format!("Write encapsulating_delivery = true in {section}, {APPLY}; or let the node use direct delivery (reverse_tunnel = \"direct\" of homeport-mn)."),
         Cause::TooDistant => "The node must be on the foreign agent's own link to have a reverse tunnel. Take the router out of the way that is between, or its program does not send with TTL 255.".into(),
-        Cause::VisitorsFull => format!("\"{name}\" may have {} visitors, and it has: raise max_visitors and restart the daemon, as the tables are made at the start.", agent.max_bindings()),
+        Cause::VisitorsFull => format!("All places of \"{name}\" are taken: its max_visitors is {}. Raise it and restart the daemon, as the tables are made at the start.", agent.max_bindings()),
         Cause::PendingFull => format!("The home agents do not answer fast enough, or somebody sends forged requests: `homeport show visitors` has those that wait. Raise max_pending in {section}, {APPLY}."),
         Cause::PendingOfNodeFull => format!("{home_agent} does not answer, and the node asks again and again: see that it can be reached. max_pending_per_node of {section} is how many may wait."),
 
