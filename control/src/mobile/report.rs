@@ -359,3 +359,58 @@ fn associations(config: &Config) -> Vec<SecurityAssociationView> {
         };
     config.node.security.agents().map(view).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use homeport_proto::message::{
+        AuthenticationKind, Extension, Identification, Message, MessageWriter, RegistrationReply,
+        ReplyCode,
+    };
+    use homeport_proto::security::{Algorithm, Key, MobilitySecurityAssociation, Spi};
+    use homeport_proto::{Lifetime, NtpTime};
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn text(bytes: &[u8]) -> MessageString {
+        let mut writer = MessageWriter::reply(&RegistrationReply {
+            code: ReplyCode::HA_PROHIBITED,
+            lifetime: Lifetime(0),
+            home_address: Ipv4Addr::LOCALHOST,
+            home_agent: Ipv4Addr::LOCALHOST,
+            identification: Identification(NtpTime(0).0),
+        });
+        writer.extension(&Extension::MessageString { subtype: 1, text: bytes }).unwrap();
+        let association = MobilitySecurityAssociation {
+            spi: Spi(256),
+            algorithm: Algorithm::HmacMd5,
+            key: Key::new(vec![1; 16]),
+            replay: ReplayProtection::default(),
+        };
+        writer.authenticate(AuthenticationKind::MobileHome, &association);
+        let bytes = writer.finish();
+        let Ok(Message::Reply(reply)) = Message::parse(&bytes) else { panic!("no reply") };
+        MessageString::of(&reply).unwrap()
+    }
+
+    /// B-11.
+    #[test]
+    fn what_an_agent_says_is_in_the_view_until_the_next_reply() {
+        let mut report = Report::new(Instant(0));
+        let denied = MobileNodeEvent::Denied { code: ReplyCode::HA_PROHIBITED };
+        report.event(&denied, Instant(1));
+        assert_eq!((report.last_code, &report.last_text), (Some(129), &None));
+        report.told(&text("not\u{1b}[2J here \u{202e}".as_bytes()));
+        let said = report.last_text.clone().unwrap();
+        assert_eq!(said.role, Role::HomeAgent);
+        assert_eq!(said.text, "not\\u{1b}[2J here \\u{202e}");
+        report.told(&text(b"\xff"));
+        assert_eq!(report.last_text.clone().unwrap().text, "\\xff");
+        let care_of_address = Ipv4Addr::LOCALHOST;
+        let after = Duration::ZERO;
+        let lifetime = Lifetime(60);
+        let registered = MobileNodeEvent::Registered { care_of_address, lifetime, after };
+        report.event(&registered, Instant(2));
+        assert_eq!((report.last_code, report.last_text), (Some(0), None));
+    }
+}

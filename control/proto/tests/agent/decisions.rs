@@ -171,8 +171,11 @@ fn one_more_visitor(configure: fn(&mut ForeignAgentConfig), home_agent: Ipv4Addr
     decided(&world.send(&Datagram { source_mac: mac, ..visiting(&message) }))
 }
 
-/// Each cause and a message that leads to it.
-const CASES: &[(Cause, fn() -> Decision)] = &[
+/// A cause, and a message that leads to it.
+type Case = (Cause, fn() -> Decision);
+
+/// One for each cause.
+const CASES: &[Case] = &[
     (Cause::Accepted, || home(|_| {}, |_| {})),
     (Cause::Deregistered, || home(|_| {}, |asked| asked.lifetime = Lifetime::ZERO)),
     (Cause::Repeated, || {

@@ -19,6 +19,8 @@ mod foresight;
 #[cfg(test)]
 mod home_agent;
 #[cfg(test)]
+mod message_strings;
+#[cfg(test)]
 mod mobile_networks;
 #[cfg(test)]
 mod pair;

@@ -189,3 +189,92 @@ pub fn warning(decision: &Decision, agent: &Agent<'_>) -> Option<String> {
          nodes that cannot, write nat_traversal = \"challenge\" in [[home_agent]] \"{name}\"."
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::net::Ipv4Addr;
+
+    use homeport_proto::decision::{Judge, Ruling, SeenExtensions, Standing, Subject};
+    use homeport_proto::message::{Identification, RegistrationRequest, RequestFlags};
+    use homeport_proto::{Lifetime, PortId, TenantId};
+
+    use super::*;
+
+    fn decision(cause: Cause) -> Decision {
+        let address = Ipv4Addr::new(10, 0, 1, 2);
+        Decision {
+            tenant: TenantId(0),
+            judge: Judge::HomeAgent(address),
+            subject: Subject::Request,
+            source: Ipv4Addr::new(203, 0, 113, 7),
+            source_port: 434,
+            port: PortId(0),
+            request: RegistrationRequest {
+                flags: RequestFlags::default(),
+                lifetime: Lifetime(60),
+                home_address: Ipv4Addr::new(10, 1, 0, 10),
+                home_agent: address,
+                care_of_address: Ipv4Addr::new(192, 168, 1, 2),
+                identification: Identification(1),
+            },
+            extensions: SeenExtensions::default(),
+            ruling: Ruling { cause, standing: Standing::Authentic, ..Ruling::default() },
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_a_remedy_that_names_no_placeholder() {
+        let mut remedies = BTreeSet::new();
+        for cause in Cause::ALL {
+            let remedy = remedy(&decision(*cause), &Agent::None, &[]);
+            let wanted =
+                !cause.is_favourable() && *cause != Cause::Discovery || *cause == Cause::Relayed;
+            assert_eq!(remedy.is_some(), wanted, "{cause:?}");
+            let Some(remedy) = remedy else { continue };
+            assert!(remedy.ends_with('.') || remedy.ends_with('?'), "{cause:?}: {remedy}");
+            assert!(!remedy.contains("0x") && !remedy.contains("  "), "{cause:?}: {remedy}");
+            remedies.insert(remedy);
+        }
+        assert!(remedies.len() > 60, "{}", remedies.len());
+    }
+
+    /// A config key that a remedy names is one that the reader knows.
+    #[test]
+    fn remedies_name_keys_that_there_are() {
+        let schema = serde_json::to_string(&crate::config::schema()).unwrap();
+        for key in [
+            "administratively_prohibited",
+            "encapsulating_delivery",
+            "encapsulations",
+            "forced_udp",
+            "gre_keys",
+            "key_file",
+            "max_bindings",
+            "max_lifetime",
+            "max_pending",
+            "max_pending_per_node",
+            "max_simultaneous",
+            "max_visitors",
+            "mobile_router",
+            "nat_traversal",
+            "overlapping_addresses",
+            "path_validation",
+            "pending_timeout",
+            "registrations_per_known_prefix",
+            "registrations_per_prefix",
+            "require_foreign_home_authentication",
+            "require_mobile_foreign_authentication",
+            "require_reverse_tunnel",
+            "reverse_tunnel",
+            "subscribers",
+            "tolerance",
+            "udp_tunnel",
+        ] {
+            let named =
+                Cause::ALL.iter().filter_map(|cause| remedy(&decision(*cause), &Agent::None, &[]));
+            assert!(named.into_iter().any(|remedy| remedy.contains(key)), "{key} is in no remedy");
+            assert!(schema.contains(&format!("\"{key}\"")), "{key} is no key");
+        }
+    }
+}

@@ -313,7 +313,12 @@ fn clock(unix_seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::admin::explain::{AnswerView, SwallowedView};
+    use crate::admin::table::is_obeyed;
+    use crate::admin::view::Role;
 
     #[test]
     fn long_text_is_set_in_columns_beside_its_name() {
@@ -327,6 +332,77 @@ mod tests {
         let mut out = String::new();
         field(&mut out, "  x", &"y".repeat(300));
         assert_eq!(out.lines().count(), 1, "a word is never cut");
+    }
+
+    /// Names of agents and ports come from a file, sentences from a daemon of perhaps
+    /// another version.
+    #[test]
+    fn what_came_from_outside_cannot_speak_to_a_terminal() {
+        let evil = || "a\u{1b}[2J\r\nb\u{202e}".to_owned();
+        let association = AssociationView {
+            spi: 256,
+            algorithm: evil(),
+            replay: Some(evil()),
+            tolerance_seconds: None,
+        };
+        let registration = RegistrationView {
+            agent: Some(evil()),
+            role: Some(Role::HomeAgent),
+            at_unix_seconds: 0,
+            age_seconds: 1,
+            times: 2,
+            first_age_seconds: 3,
+            accepted: false,
+            cause: evil(),
+            sentence: evil(),
+            source: Ipv4Addr::LOCALHOST,
+            source_port: 434,
+            port: evil(),
+            foreign_agent: None,
+            co_located: true,
+            nat: true,
+            home_agent: Ipv4Addr::LOCALHOST,
+            care_of_address: Ipv4Addr::LOCALHOST,
+            lifetime_asked_seconds: None,
+            wishes: vec![evil()],
+            extensions: vec![evil()],
+            identification: 1,
+            spi_used: Some(256),
+            foreign_agent_spi_used: Some(300),
+            association: Some(association.clone()),
+            clock_offset_seconds: Some(-60),
+            answer: AnswerView {
+                code: None,
+                lifetime_seconds: None,
+                silence: Some(evil()),
+                sentence: evil(),
+            },
+            warning: Some(evil()),
+            remedy: Some(evil()),
+        };
+        let known = KnownView {
+            agent: evil(),
+            role: Role::HomeAgent,
+            address: Ipv4Addr::LOCALHOST,
+            associations: vec![association],
+        };
+        let mut view = ExplanationView {
+            home_address: Ipv4Addr::LOCALHOST,
+            tenant: 0,
+            known_to: vec![known],
+            bindings: Vec::new(),
+            visitors: Vec::new(),
+            registrations: vec![registration],
+            swallowed: vec![SwallowedView { reason: evil(), text: evil(), count: 1 }],
+            uptime_seconds: 7,
+            remembers: true,
+        };
+        for _ in 0..2 {
+            let shown = explanation(&view);
+            assert!(!shown.chars().any(|c| c != '\n' && is_obeyed(c)), "{shown:?}");
+            assert!(shown.contains("a\\u{1b}[2J\\r\\nb\\u{202e}"), "{shown}");
+            view.registrations.clear();
+        }
     }
 
     #[test]
