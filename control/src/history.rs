@@ -6,9 +6,9 @@
 //!
 //! | of | place | how much | what goes first |
 //! |---|---|---|---|
-//! | nodes, by what they have signed | [`stories`]: a node's last [`STORY`] | `daemon.remembered_nodes` | see there |
-//! | nodes, by what merely names them | [`claims`] | [`CLAIMED`] decisions | the oldest from the same sources |
-//! | nobody known | [`claims`] | [`UNKNOWN`] decisions | the oldest from the same sources |
+//! | nodes, by what they have signed | `stories`: a node's last [`STORY`] | `daemon.remembered_nodes` | see there |
+//! | nodes, by what merely names them | `claims` | [`CLAIMED`] decisions | the oldest from the same sources |
+//! | nobody known | `claims` | [`UNKNOWN`] decisions | the oldest from the same sources |
 //!
 //! A decision that is like the one before it of the same node is counted there and
 //! takes no place of its own: a node that asks every second with a wrong key, or renews

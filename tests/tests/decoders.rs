@@ -226,7 +226,8 @@ fn tshark_reads_the_message_strings_of_both_agents() {
         &layers,
         &[
             ("mip.code", &["133"]),
-            ("mip.ext.type", &["145", "32", "145", "145"]),
+            // In its JSON, those of one name stand together.
+            ("mip.ext.type", &["145", "145", "145", "32"]),
             ("mip.ext.msgstr.subtype", &["1", "2", "2"]),
             ("mip.ext.msgstr.text", &[home, foreign, longest.as_str()]),
         ],
