@@ -8,6 +8,8 @@ use homeport_wire::{PortId, TenantId};
 
 use crate::Lifetime;
 use crate::security::SecurityAssociations;
+use homeport_wire::text;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An IPv4 prefix; host bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +60,21 @@ impl Prefix {
     }
 }
 
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer, "a prefix, as 10.1.0.0/24", |text| {
+            let (address, len) = text.split_once('/')?;
+            Prefix::new(address.parse().ok()?, len.parse().ok()?)
+        })
+    }
+}
+
 impl core::fmt::Display for Prefix {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}/{}", self.address, self.len)
@@ -66,7 +83,7 @@ impl core::fmt::Display for Prefix {
 
 /// A set of encapsulations. IP in IP is always in it: every agent must support
 /// it (RFC 5944 §1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncapsulationSet(u8);
 
 impl EncapsulationSet {
@@ -94,7 +111,7 @@ impl EncapsulationSet {
 }
 
 /// How an agent's tunnels are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelPolicy {
     /// What may be asked for.
     pub encapsulations: EncapsulationSet,
@@ -113,7 +130,7 @@ impl Default for TunnelPolicy {
 
 /// What a home agent does when a request comes from another address than its
 /// care-of address: through a NAT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NatTraversal {
     /// It is no reason for anything.
     Off,
@@ -126,7 +143,7 @@ pub enum NatTraversal {
 }
 
 /// A home agent's dealings with nodes behind NATs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatPolicy {
     /// How NATs are traversed.
     pub traversal: NatTraversal,
@@ -153,7 +170,7 @@ impl Default for NatPolicy {
 }
 
 /// A network behind a mobile router (RFC 5177).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MobileNetwork {
     /// The router's home address.
     pub mobile_router: Ipv4Addr,
@@ -162,7 +179,7 @@ pub struct MobileNetwork {
 }
 
 /// Whether a foreign agent asks home agents for UDP tunnels (RFC 3519 §4.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UdpTunnelling {
     /// It does not.
     #[default]
@@ -174,7 +191,7 @@ pub enum UdpTunnelling {
 }
 
 /// What a mobile node asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PreferredEncapsulation {
     /// IP in IP.
     #[default]
@@ -188,7 +205,7 @@ pub enum PreferredEncapsulation {
 }
 
 /// Which text decides where RFC 2002 and RFC 5944 differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
     /// RFC 5944: a request without valid authorization is discarded in silence.
     #[default]
@@ -200,7 +217,7 @@ pub enum Profile {
 }
 
 /// A network whose addresses a home agent serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeNetwork {
     /// The addresses.
     pub prefix: Prefix,
@@ -209,7 +226,7 @@ pub struct HomeNetwork {
 }
 
 /// One virtual home agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HomeAgentConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -245,11 +262,12 @@ pub struct HomeAgentConfig {
     /// The networks behind mobile routers.
     pub mobile_networks: Vec<MobileNetwork>,
     /// Whether denials say in words why (RFC 4917).
+    #[serde(default)]
     pub message_strings: bool,
 }
 
 /// Which way a visitor's packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// By the reverse tunnel, to its home agent.
     Tunnel,
@@ -261,7 +279,7 @@ pub enum Via {
 }
 
 /// A route for the packets of some visitors only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRoute {
     /// Visitors of this home agent; `None`: of any.
     pub home_agent: Option<Ipv4Addr>,
@@ -278,7 +296,7 @@ pub struct SourceRoute {
 }
 
 /// One foreign agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ForeignAgentConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -327,11 +345,12 @@ pub struct ForeignAgentConfig {
     /// that does not know how to answer discards such a request in silence.
     pub gre_keys: bool,
     /// Whether its own denials say in words why (RFC 4917).
+    #[serde(default)]
     pub message_strings: bool,
 }
 
 /// Agent advertisements on one link (RFC 5944 §2.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdvertiserConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -364,7 +383,7 @@ pub struct AdvertiserConfig {
 }
 
 /// All that one process's agents are told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AgentConfig {
     /// Virtual home agents.
     pub home_agents: Vec<HomeAgentConfig>,

@@ -6,6 +6,7 @@ use homeport_wire::{TenantId, reasons};
 
 use crate::Lifetime;
 use crate::decision::Decision;
+use serde::{Deserialize, Serialize};
 
 reasons! {
     /// Why a message on UDP 434, or an ICMP message of discovery, was discarded
@@ -35,7 +36,7 @@ reasons! {
 }
 
 /// Something that happened to a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A home agent answered a request. A `code` of 0 or 1 accepted it.
     HomeRegistration {
@@ -124,7 +125,9 @@ pub enum Event {
         /// The port that its data came from.
         seen_port: u16,
     },
-    /// A registration message was decided upon: why, and what was said.
+    /// A registration message was decided upon: why, and what was said. It is for people,
+    /// who may be told more one day: it is not part of a recording.
+    #[serde(skip)]
     Decision(Decision),
     /// A message was discarded.
     Discarded {

@@ -144,7 +144,7 @@ impl ForeignAgent {
             request: received.body,
             request_len: datagram.payload.len(),
         };
-        context.ruling.standing = self.standing(&station, received);
+        context.ruling.standing = self.standing(&station.request);
         match self.judge(datagram, &station, received, context) {
             Ok(()) => {
                 context.ruling.cause = Cause::Relayed;
@@ -163,21 +163,12 @@ impl ForeignAgent {
         context.tell(self.as_judge(), decision);
     }
 
-    /// What is known of who sent a request: without an association it is a visitor's
-    /// at best by its word.
-    fn standing(
-        &self,
-        station: &Station,
-        received: &Received<'_, RegistrationRequest>,
-    ) -> Standing {
-        let request = &station.request;
-        if self.config.security.knows_mobile_node(request.home_address) {
-            let authentic = self.authenticate(received).is_ok();
-            return if authentic { Standing::Copied } else { Standing::Claimed };
-        }
-        match self.visitor(request.home_address, request.home_agent) {
-            Some(_) => Standing::Claimed,
-            None => Standing::Unknown,
+    /// What is known of who sent a request before it is authenticated.
+    fn standing(&self, request: &RegistrationRequest) -> Standing {
+        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
+        match is_visitor || self.config.security.knows_mobile_node(request.home_address) {
+            true => Standing::Claimed,
+            false => Standing::Unknown,
         }
     }
 
@@ -217,7 +208,7 @@ impl ForeignAgent {
         if (registers || self.config.profile == Profile::Rfc2002)
             && let Some(association) = self.config.security.first_agent(request.home_agent)
         {
-            writer.authenticate(AuthenticationKind::ForeignHome, association);
+            context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         }
         let data = writer.finish();
         let care_of_address = self.config.care_of_address;
@@ -293,7 +284,7 @@ impl ForeignAgent {
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         context.ruling.standing = Standing::Claimed;
-        self.judge_reply(pending, received)?;
+        self.judge_reply(pending, received, context)?;
         context.ruling.cause = Cause::HomeAgentDenied;
         if received.body.code.is_accepted() {
             self.accept(pending, received, context)?;
@@ -350,6 +341,7 @@ impl ForeignAgent {
         &self,
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let security = &self.config.security;
         let home_agent = received.body.home_agent;
@@ -363,7 +355,9 @@ impl ForeignAgent {
                     .extension
                     .spi()
                     .and_then(|spi| security.agent(home_agent, spi))
-                    .is_some_and(|association| received.verify(extension, association))
+                    .is_some_and(|association| {
+                        context.is_authentic(received, extension, association)
+                    })
             });
             let missing_is_right = first.is_none() && deregisters;
             if !missing_is_right && (!valid || extensions.next().is_some()) {
@@ -526,7 +520,7 @@ impl ForeignAgent {
     ) {
         // §3.7.3.2: appended where an association is shared.
         if let Some(association) = self.mobile_node(station.request.home_address) {
-            writer.authenticate(AuthenticationKind::MobileForeign, &association);
+            context.authenticate(&mut writer, AuthenticationKind::MobileForeign, &association);
         }
         // §3.7.2.3: the home address, or everybody where there is none yet.
         let destination = match reply.home_address {

@@ -235,8 +235,8 @@ impl HomeAgent {
             context.ruling.detail = extension_type.into();
             return Err(Cause::UnknownExtension);
         }
-        let foreign_home = self.foreign_home(datagram, received)?;
-        let (association, flaw) = self.authenticate(received)?;
+        let foreign_home = self.foreign_home(datagram, received, context)?;
+        let (association, flaw) = self.authenticate(received, context)?;
         context.ruling.by(&association);
         let request = received.body;
         let wish = TunnelWish::of(received);

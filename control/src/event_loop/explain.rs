@@ -99,7 +99,7 @@ impl EventLoop {
             .any(|agent| agent.security().is_some_and(|all| all.knows_mobile_node(home_address)))
             || !self.bound(agents, tenant, home_address, now).is_empty()
             || !self.visiting(agents, tenant, home_address, now).is_empty()
-            || !self.history.of(tenant, home_address).is_empty()
+            || !self.core.history.of(tenant, home_address).is_empty()
     }
 
     fn explanation(
@@ -115,7 +115,7 @@ impl EventLoop {
             .filter(|agent| agent.tenant() == tenant)
             .filter_map(|agent| known(agent, home_address))
             .collect();
-        let mut told = self.history.of(tenant, home_address);
+        let mut told = self.core.history.of(tenant, home_address);
         if asked.home_agent.is_some() {
             told.retain(|one| agents.iter().any(|agent| agent.is(one.decision.judge)));
         }
@@ -147,7 +147,7 @@ impl EventLoop {
         now: Now,
     ) -> Vec<BoundView> {
         let now = now.monotonic;
-        let home_agents = self.agent.home_agents();
+        let home_agents = self.core.agent.home_agents();
         let of_tenant = home_agents.filter(|agent| agent.config().tenant == tenant);
         let mut views = Vec::new();
         for agent in of_tenant {
@@ -181,7 +181,7 @@ impl EventLoop {
         now: Now,
     ) -> Vec<VisitingView> {
         let mut views = Vec::new();
-        for agent in self.agent.foreign_agents() {
+        for agent in self.core.agent.foreign_agents() {
             let judge = Judge::ForeignAgent(agent.config().care_of_address);
             let asked = agents.iter().find(|asked| asked.is(judge));
             let Some(asked) = asked.filter(|_| agent.config().tenant == tenant) else { continue };
@@ -270,12 +270,13 @@ impl EventLoop {
             reason: reason.counter().into(),
             text: reason.text().into(),
             count: self
+                .core
                 .ports
                 .iter()
                 .map(|port| port.sum(|stats| stats.dropped(*reason).get()))
                 .sum(),
         });
-        let counters = self.agent.counters().find(|(of, _)| *of == tenant);
+        let counters = self.core.agent.counters().find(|(of, _)| *of == tenant);
         let messages = DISCARDED.iter().map(|reason| SwallowedView {
             reason: reason.counter().into(),
             text: reason.text().into(),
@@ -284,7 +285,7 @@ impl EventLoop {
         let too_old = SwallowedView {
             reason: "punts_too_old".into(),
             text: "Messages shed because they had waited longer than a second.".into(),
-            count: self.counts.too_old.values().sum(),
+            count: self.core.counts.too_old.values().sum(),
         };
         packets.chain(messages).chain([too_old]).collect()
     }

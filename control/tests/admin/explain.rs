@@ -111,6 +111,7 @@ impl Real {
                 control,
                 config: Arc::new(config),
                 seed: [7; 32],
+                recorder: None,
                 mirror: Mirror::new([]).unwrap(),
                 resolver: Resolver::new().unwrap(),
                 setup: Setup::new().unwrap(),

@@ -3,7 +3,7 @@
 use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of, pending_range};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
-use crate::decision::Cause;
+use crate::decision::{Cause, Standing};
 use crate::message::extension::ExtensionError;
 use crate::message::{AuthenticationKind, Received, RegistrationRequest, RequestFlags};
 use crate::visitor::Station;
@@ -15,7 +15,7 @@ impl ForeignAgent {
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let request = &station.request;
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
@@ -24,7 +24,7 @@ impl ForeignAgent {
         if !station.mac.is_unicast() {
             return Err(Cause::StationUnknown);
         }
-        self.authenticate(received)?;
+        self.authenticate(received, context)?;
         if self.is_pending(station, received) {
             return Err(Cause::Duplicate);
         }
@@ -76,6 +76,7 @@ impl ForeignAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let security = &self.config.security;
         let home_address = received.body.home_address;
@@ -92,8 +93,12 @@ impl ForeignAgent {
             .extension
             .spi()
             .and_then(|spi| security.mobile_node(home_address, spi))
-            .is_some_and(|association| received.verify(first, &association));
-        if valid && extensions.next().is_none() { Ok(()) } else { Err(Cause::VisitorWrongKey) }
+            .is_some_and(|association| context.is_authentic(received, first, &association));
+        if !valid || extensions.next().is_some() {
+            return Err(Cause::VisitorWrongKey);
+        }
+        context.ruling.standing = Standing::Copied;
+        Ok(())
     }
 
     /// What makes a request poorly formed: 70.

@@ -19,6 +19,7 @@ impl HomeAgent {
         &self,
         datagram: &Datagram<'_>,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<ForeignHome, Cause> {
         let security = &self.config.security;
         let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
@@ -34,7 +35,8 @@ impl HomeAgent {
             .and_then(|spi| security.agent(datagram.source, spi))
             .ok_or(Cause::UnknownForeignAgentSpi)?;
         let association = Arc::clone(association);
-        let valid = received.verify(first, &association) && extensions.next().is_none();
+        let valid =
+            context.is_authentic(received, first, &association) && extensions.next().is_none();
         Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
     }
 
@@ -43,6 +45,7 @@ impl HomeAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<(MobilitySecurityAssociation, Option<Cause>), Cause> {
         let home_address = received.body.home_address;
         let security = &self.config.security;
@@ -66,7 +69,7 @@ impl HomeAgent {
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
                 .ok_or_else(unknown)?;
-            if !received.verify(extension, &association) {
+            if !context.is_authentic(received, extension, &association) {
                 flaw = flaw.or(Some(Cause::WrongKey));
             }
             // RFC 2002 §3.8.2.1: more than one is a failure of authentication.

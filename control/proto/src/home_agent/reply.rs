@@ -158,12 +158,12 @@ impl HomeAgent {
             let _ = writer
                 .extension(&Extension::MessageString { subtype: MessageString::HOME_AGENT, text });
         }
-        writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
+        context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
         for extension in extras.of(Writer::ForeignAgent) {
             let _ = writer.extension(&extension);
         }
         if let Some(association) = asked.foreign_home.association() {
-            writer.authenticate(AuthenticationKind::ForeignHome, association);
+            context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         }
         let data = writer.finish();
         let sent = PACKET_HEADERS + data.len();

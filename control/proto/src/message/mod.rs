@@ -33,7 +33,7 @@ pub use registration::{
 };
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
-use crate::security::MobilitySecurityAssociation;
+use crate::security::{Authenticator, MobilitySecurityAssociation};
 use extension::{ExtensionError, Extensions};
 
 /// The longest message that is looked at, in bytes.
@@ -226,7 +226,7 @@ impl MessageWriter {
         kind: AuthenticationKind,
         association: &MobilitySecurityAssociation,
     ) -> &mut Self {
-        extension::emit_authentication(&mut self.bytes, kind, association);
+        self.authenticate_by(kind, association, |covered| association.authenticator(covered));
         self
     }
 
@@ -234,6 +234,16 @@ impl MessageWriter {
     #[expect(clippy::len_without_is_empty, reason = "it begins with a fixed part")]
     pub const fn len(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// The same, with the authenticator that `compute` gives for what it covers.
+    pub(crate) fn authenticate_by(
+        &mut self,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+        compute: impl FnOnce(&[u8]) -> Authenticator,
+    ) {
+        extension::emit_authentication(&mut self.bytes, kind, association, compute);
     }
 
     /// The message.

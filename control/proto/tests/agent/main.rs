@@ -11,6 +11,8 @@ mod config;
 #[cfg(test)]
 mod decisions;
 #[cfg(test)]
+mod draws;
+#[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
 mod foreign_tunnels;
