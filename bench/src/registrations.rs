@@ -319,6 +319,7 @@ impl Bench {
             tunnels: TunnelPolicy::default(),
             nat: NatPolicy::default(),
             mobile_networks: Vec::new(),
+            message_strings: false,
         };
         let config = AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() };
         Bench {

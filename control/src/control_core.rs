@@ -22,6 +22,7 @@ use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::agent::Agent;
 use homeport_proto::config::AgentConfig;
 use homeport_proto::draws::Draws;
+use homeport_proto::event::Event;
 use homeport_proto::{Action, Instant, Now, PortId, TenantId};
 
 use self::punts::BATCH;
@@ -30,6 +31,7 @@ use crate::admin::api::Outcome;
 use crate::admin::trace::TraceQuery;
 use crate::event_loop::trace::Traces;
 use crate::events::Events;
+use crate::history::History;
 use crate::inject::{self, InjectError, Injection};
 use crate::install::{ClaimKeeper, Installer, Tables};
 use crate::journal::{Input, Recorder, Stored};
@@ -52,6 +54,8 @@ pub struct Parts {
     pub claims: ClaimKeeper,
     /// What the agents draw at random, and what they compute with keys.
     pub draws: Draws,
+    /// How many nodes' last registrations are remembered.
+    pub remembered_nodes: usize,
     /// Where every input of the agents is kept, if anywhere.
     pub recorder: Option<Recorder>,
 }
@@ -62,6 +66,7 @@ pub struct ControlCore {
     /// The only writer of the tables.
     pub(crate) installer: Installer,
     pub(crate) events: Events,
+    pub(crate) history: History,
     pub(crate) ports: Arc<[PortShared]>,
     pub(crate) napts: Vec<NaptControl>,
     pub(crate) blocks: BlockBook,
@@ -89,7 +94,15 @@ impl ControlCore {
     /// Makes the agents. Nothing is in the tables yet: what the kernel knows comes
     /// first, then [`start`](Self::start).
     pub fn new(parts: Parts, now: Now) -> Self {
-        let Parts { control, agents, messages_per_second, claims, draws, mut recorder } = parts;
+        let Parts {
+            control,
+            agents,
+            messages_per_second,
+            claims,
+            draws,
+            remembered_nodes,
+            mut recorder,
+        } = parts;
         let Control {
             bindings,
             listeners,
@@ -120,6 +133,7 @@ impl ControlCore {
             installer,
             events: Events::default(),
             traces: Traces::new(traces, Arc::clone(&ports)),
+            history: History::new(remembered_nodes),
             ports,
             napts,
             blocks: BlockBook::default(),
@@ -196,6 +210,10 @@ impl ControlCore {
     fn do_actions(&mut self, now: Instant) -> Vec<Action> {
         let mut done = Vec::new();
         while let Some(action) = self.agent.poll_action() {
+            if let Action::Event(Event::Decision(decision)) = action {
+                self.history.record(&decision, now);
+                continue;
+            }
             if self.recorder.is_some() {
                 done.push(action.clone());
             }

@@ -19,6 +19,7 @@
 //! the thread sleeps in poll(2) until something does or a timer is due.
 
 mod answers;
+mod explain;
 mod held;
 mod routes;
 pub mod trace;
@@ -157,6 +158,7 @@ impl EventLoop {
             messages_per_second: messages_per_prefix(&config),
             claims,
             draws,
+            remembered_nodes: config.daemon.remembered_nodes,
             recorder,
         };
         let mut event_loop = EventLoop {

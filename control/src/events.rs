@@ -43,6 +43,8 @@ impl Events {
                 tracing::warn!(%tenant, %home_address, %address, port, seen_port, "a NAT has changed the port of a tunnel: nothing is forwarded until the node registers anew");
                 return;
             }
+            // Remembered, not logged: `homeport explain` tells them.
+            Event::Decision(_) => return,
             // The agents count these themselves.
             Event::BindingExpired { .. }
             | Event::VisitorExpired { .. }

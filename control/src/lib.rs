@@ -8,6 +8,7 @@ pub mod control_core;
 pub mod daemon;
 pub mod event_loop;
 pub mod events;
+pub mod history;
 pub mod inject;
 pub mod install;
 pub mod journal;

@@ -348,6 +348,7 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
         tunnels: TunnelPolicy::default(),
         nat: NatPolicy { traversal, ..NatPolicy::default() },
         mobile_networks: Vec::new(),
+        message_strings: false,
     };
     let on_link = Some(RouteEntry::Via { port: CORE_PORT, gateway: None });
     let neighbor = |address, mac| {

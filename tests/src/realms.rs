@@ -262,6 +262,7 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         tunnels: TunnelPolicy::default(),
         nat: NatPolicy::default(),
         mobile_networks: Vec::new(),
+        message_strings: false,
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }
@@ -290,6 +291,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         tunnels: TunnelPolicy::default(),
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
+        message_strings: false,
     };
     let advertiser = AdvertiserConfig {
         tenant: TENANT,

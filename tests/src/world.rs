@@ -641,6 +641,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 nat: homeport_proto::config::NatPolicy::default(),
                 mobile_networks: Vec::new(),
+                message_strings: false,
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -670,6 +671,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 gre_keys: true,
+                message_strings: false,
                 administratively_prohibited: false,
                 security,
             };

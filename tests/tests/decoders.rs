@@ -7,9 +7,9 @@ use homeport_proto::Lifetime;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::{
     AgentAdvertisement, AgentSolicitation, AuthenticationKind, Extension, Identification, Message,
-    MessageWriter, MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode,
-    MobileNetworkRequest, MobilityAgent, RegistrationReply, RegistrationRequest, ReplyCode,
-    RequestFlags, UdpTunnelReply, UdpTunnelRequest,
+    MessageString, MessageWriter, MobileNetworkAcknowledgement, MobileNetworkCode,
+    MobileNetworkMode, MobileNetworkRequest, MobilityAgent, RegistrationReply, RegistrationRequest,
+    ReplyCode, RequestFlags, UdpTunnelReply, UdpTunnelRequest,
 };
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
@@ -203,6 +203,34 @@ fn tshark_reads_every_other_extension_that_it_knows() {
             ("mip.ext.msgstr.subtype", &["1"]),
             ("mip.ext.msgstr.text", &["clock is 12 s behind"]),
             ("mip.ext.auth.subtype", &["1"]),
+        ],
+    );
+}
+
+/// Row B-11: a home agent's denial in words under its signature, and a foreign agent's
+/// behind it.
+#[test]
+fn tshark_reads_the_message_strings_of_both_agents() {
+    let home = "The node's clock is 60 s ahead of the home agent's.";
+    let foreign = "kein Platz für Besucher";
+    let mut writer = MessageWriter::reply(&reply(ReplyCode::IDENTIFICATION_MISMATCH));
+    let says =
+        |subtype, text: &'static str| Extension::MessageString { subtype, text: text.as_bytes() };
+    writer.extension(&says(MessageString::HOME_AGENT, home)).expect("it fits");
+    writer.authenticate(AuthenticationKind::MobileHome, &association(256, Algorithm::HmacMd5));
+    writer.extension(&says(MessageString::FOREIGN_AGENT, foreign)).expect("it fits");
+    let longest = "x".repeat(MessageString::MAX_LEN);
+    let text = longest.as_bytes();
+    writer.extension(&Extension::MessageString { subtype: 2, text }).expect("it fits");
+    let layers = judged("message-strings", on_the_wire(&writer.finish()));
+    assert_fields(
+        &layers,
+        &[
+            ("mip.code", &["133"]),
+            // In its JSON, those of one name stand together.
+            ("mip.ext.type", &["145", "145", "145", "32"]),
+            ("mip.ext.msgstr.subtype", &["1", "2", "2"]),
+            ("mip.ext.msgstr.text", &[home, foreign, longest.as_str()]),
         ],
     );
 }

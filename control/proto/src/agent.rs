@@ -9,6 +9,7 @@ use crate::advertiser::Advertiser;
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
 use crate::counters::Counters;
+use crate::decision::{Cause, Decision, Judge, Ruling, SeenExtensions};
 use crate::draws::{Differing, Drawn, Draws};
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
@@ -129,6 +130,8 @@ pub(crate) struct Context<'a> {
     pub(crate) timers: &'a mut Timers<Token>,
     pub(crate) counters: &'a mut Counters,
     pub(crate) now: Now,
+    /// What is found out about the message, for who asks later.
+    pub(crate) ruling: Ruling,
     actions: &'a mut VecDeque<Action>,
     draws: &'a mut Draws,
     local: &'a BTreeSet<Ipv4Addr>,
@@ -147,6 +150,30 @@ impl Context<'_> {
     fn discard_from(&mut self, tenant: TenantId, source: Ipv4Addr, reason: DiscardReason) {
         self.counters.count_discard(reason);
         self.push(Action::Event(Event::Discarded { tenant, source, reason }));
+    }
+
+    /// Counts what is discarded, if `cause` discards it, and tells who decided what.
+    pub(crate) fn refuse(&mut self, datagram: &Datagram<'_>, cause: Cause) {
+        self.ruling.cause = cause;
+        if let Some(reason) = cause.discarded_as() {
+            self.discard(datagram, reason);
+        }
+    }
+
+    /// Tells the operator what was decided, with the ruling as it is by now.
+    pub(crate) fn tell(&mut self, judge: Judge, decision: Decision) {
+        let decision = Decision { judge, ruling: self.ruling, ..decision };
+        self.push(Action::Event(Event::Decision(decision)));
+    }
+
+    /// Refuses a message that no agent gets to see. Whom it is about is told if that
+    /// can be read.
+    fn turn_away(&mut self, datagram: &Datagram<'_>, cause: Cause) {
+        self.refuse(datagram, cause);
+        if let Ok(request) = RegistrationRequest::parse(datagram.payload) {
+            let decision = Decision::open(datagram, request, SeenExtensions::default());
+            self.tell(Judge::Nobody, decision);
+        }
     }
 
     /// An unpredictable number.
@@ -186,6 +213,7 @@ impl Shared {
             timers: &mut self.timers,
             counters: self.counters.entry(tenant).or_default(),
             now,
+            ruling: Ruling::default(),
             actions: &mut self.actions,
             draws: &mut self.draws,
             local: &self.local,
@@ -267,12 +295,12 @@ impl Agent {
     pub fn handle_datagram(&mut self, datagram: &Datagram<'_>, now: Now) {
         let mut context = self.shared.context(datagram.tenant, now);
         context.counters.messages_received += 1;
-        if let Some(reason) = insane(datagram, &context) {
-            context.discard(datagram, reason);
+        if let Some(cause) = insane(datagram, &context) {
+            context.turn_away(datagram, cause);
             return;
         }
         if !self.budgets.take(datagram.source, now.monotonic) {
-            context.discard(datagram, DiscardReason::RateLimited);
+            context.turn_away(datagram, Cause::RateLimited);
             return;
         }
         match Message::parse(datagram.payload) {
@@ -285,14 +313,19 @@ impl Agent {
                 let key = (datagram.tenant, datagram.destination);
                 match self.foreign_agents.get_mut(&key) {
                     Some(agent) => agent.handle_reply(datagram, &received, &mut context),
-                    None => context.discard(datagram, DiscardReason::ReplyToReply),
+                    None => {
+                        let cause = Cause::UnexpectedReply;
+                        context.refuse(datagram, cause);
+                        let decision = Decision::of_stray(datagram, &received, cause);
+                        context.tell(Judge::Nobody, decision);
+                    }
                 }
             }
             Err(MessageError::UnknownType(_)) => {
                 context.discard(datagram, DiscardReason::UnknownType);
             }
             Err(MessageError::Truncated | MessageError::TooLong) => {
-                context.discard(datagram, DiscardReason::Malformed);
+                context.turn_away(datagram, Cause::Truncated);
             }
         }
     }
@@ -326,14 +359,14 @@ impl Agent {
         if let Some(agent) = home_agent.and_then(|key| self.home_agents.get_mut(&key)) {
             // Nothing can be answered to nobody.
             if source.is_unspecified() {
-                context.discard(datagram, DiscardReason::BadSource);
+                context.turn_away(datagram, Cause::BadSource);
             } else {
                 agent.handle_request(datagram, received, &mut context);
             }
         } else if let Some(agent) = foreign_agent {
             agent.handle_request(datagram, received, &mut context);
         } else {
-            context.discard(datagram, DiscardReason::WrongDestination);
+            context.turn_away(datagram, Cause::NoAgentHere);
         }
     }
 
@@ -619,14 +652,14 @@ pub(crate) fn is_host(address: Ipv4Addr) -> bool {
 }
 
 /// What is wrong with a datagram before its payload is looked at.
-fn insane(datagram: &Datagram<'_>, context: &Context<'_>) -> Option<DiscardReason> {
+fn insane(datagram: &Datagram<'_>, context: &Context<'_>) -> Option<Cause> {
     let source = datagram.source;
     if datagram.destination_port != MOBILE_IP_PORT {
-        Some(DiscardReason::WrongDestination)
+        Some(Cause::NoAgentHere)
     } else if context.is_local(source) {
-        Some(DiscardReason::OwnAddress)
+        Some(Cause::OwnAddress)
     } else if datagram.source_port == 0 || !is_host(source) && !source.is_unspecified() {
-        Some(DiscardReason::BadSource)
+        Some(Cause::BadSource)
     } else {
         None
     }

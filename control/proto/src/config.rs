@@ -261,6 +261,9 @@ pub struct HomeAgentConfig {
     pub nat: NatPolicy,
     /// The networks behind mobile routers.
     pub mobile_networks: Vec<MobileNetwork>,
+    /// Whether denials say in words why (RFC 4917).
+    #[serde(default)]
+    pub message_strings: bool,
 }
 
 /// Which way a visitor's packets go.
@@ -341,6 +344,9 @@ pub struct ForeignAgentConfig {
     /// Whether home agents are asked for the keys of GRE tunnels (RFC 6245). One
     /// that does not know how to answer discards such a request in silence.
     pub gre_keys: bool,
+    /// Whether its own denials say in words why (RFC 4917).
+    #[serde(default)]
+    pub message_strings: bool,
 }
 
 /// Agent advertisements on one link (RFC 5944 §2.1).

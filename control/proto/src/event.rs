@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use homeport_wire::{TenantId, reasons};
 
 use crate::Lifetime;
+use crate::decision::Decision;
 use serde::{Deserialize, Serialize};
 
 reasons! {
@@ -124,6 +125,10 @@ pub enum Event {
         /// The port that its data came from.
         seen_port: u16,
     },
+    /// A registration message was decided upon: why, and what was said. It is for people,
+    /// who may be told more one day: it is not part of a recording.
+    #[serde(skip)]
+    Decision(Decision),
     /// A message was discarded.
     Discarded {
         /// Whose message it would have been.

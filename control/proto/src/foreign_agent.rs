@@ -35,7 +35,6 @@ mod judge;
 mod tunnel;
 mod visiting;
 
-use self::judge::Refusal;
 use alloc::collections::BTreeMap;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
@@ -46,12 +45,15 @@ use zerocopy::FromBytes;
 use crate::action::VisitorState;
 use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::config::{ForeignAgentConfig, Profile};
-use crate::event::{DiscardReason, Event};
+use crate::decision::{
+    Answer, Cause, Decision, Judge, MAX_WORDS, SeenExtensions, Silence, Standing, Subject, Words,
+};
+use crate::event::Event;
 use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
-    AuthenticationKind, Extension, Located, MessageWriter, Received, RegistrationReply,
-    RegistrationRequest, ReplyCode, RequestFlags,
+    AuthenticationKind, Extension, Located, MessageString, MessageWriter, Received,
+    RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList};
@@ -126,9 +128,11 @@ impl ForeignAgent {
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
     ) {
+        let seen = SeenExtensions::of(received);
+        let decision = Decision::open(datagram, received.body, seen);
         let Some(link_address) = self.link_address(datagram.port) else {
-            context.discard(datagram, DiscardReason::NotServed);
-            return;
+            context.refuse(datagram, Cause::LinkNotServed);
+            return context.tell(self.as_judge(), decision);
         };
         let is_ours = context.is_local(datagram.destination);
         let station = Station {
@@ -138,17 +142,38 @@ impl ForeignAgent {
             destination: if is_ours { datagram.destination } else { link_address },
             source_port: datagram.source_port,
             request: received.body,
+            request_len: datagram.payload.len(),
         };
+        context.ruling.standing = self.standing(&station.request);
         match self.judge(datagram, &station, received, context) {
-            Ok(()) => self.relay_request(&station, received, context),
-            Err(Refusal::Discard(reason)) => context.discard(datagram, reason),
-            Err(Refusal::Deny(code)) => {
-                if code == ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION {
-                    context.discard(datagram, DiscardReason::BadMobileForeignAuthenticator);
-                }
-                self.deny(&station, code, context);
+            Ok(()) => {
+                context.ruling.cause = Cause::Relayed;
+                context.ruling.answer = Answer::Relayed;
+                self.relay_request(&station, received, context);
+            }
+            Err(cause) => {
+                context.ruling.detail = match received.defect() {
+                    Some(ExtensionError::Unknown { extension_type }) => extension_type.into(),
+                    defect => defect.and_then(ExtensionError::offset).unwrap_or(0),
+                };
+                context.refuse(datagram, cause);
+                self.deny(&station, cause, context);
             }
         }
+        context.tell(self.as_judge(), decision);
+    }
+
+    /// What is known of who sent a request before it is authenticated.
+    fn standing(&self, request: &RegistrationRequest) -> Standing {
+        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
+        match is_visitor || self.config.security.knows_mobile_node(request.home_address) {
+            true => Standing::Claimed,
+            false => Standing::Unknown,
+        }
+    }
+
+    const fn as_judge(&self) -> Judge {
+        Judge::ForeignAgent(self.config.care_of_address)
     }
 
     /// Pending requests for a home address with this low half.
@@ -228,34 +253,63 @@ impl ForeignAgent {
         received: &Received<'_, RegistrationReply>,
         context: &mut Context<'_>,
     ) {
-        let key = match self.find_pending(datagram.source, received) {
-            Ok(key) => key,
-            Err(reason) => return context.discard(datagram, reason),
-        };
-        // RFC 5944 §1.8: as if it had never come.
-        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
-            context.discard(datagram, DiscardReason::UnknownExtension);
-            return;
-        }
-        let Some(pending) = self.take_pending(key, context) else { return };
-        if let Err(code) = self.judge_reply(&pending, received, context) {
-            let reason = match code {
-                ReplyCode::FA_HOME_AGENT_FAILED_AUTHENTICATION => {
-                    DiscardReason::BadForeignHomeAuthenticator
+        let stray = match self.find_pending(datagram.source, received) {
+            // RFC 5944 §1.8: as if it had never come.
+            Ok(_) if matches!(received.defect(), Some(ExtensionError::Unknown { .. })) => {
+                Cause::UnknownExtension
+            }
+            Ok(key) => {
+                let Some(pending) = self.take_pending(key, context) else { return };
+                if let Err(cause) = self.take_reply(&pending, received, context) {
+                    context.refuse(datagram, cause);
+                    self.deny(&pending.station, cause, context);
                 }
-                _ => DiscardReason::Malformed,
-            };
-            context.discard(datagram, reason);
-            self.deny(&pending.station, code, context);
-            return;
+                return self.tell_of(&pending.station, SeenExtensions::of(received), context);
+            }
+            Err(cause) => cause,
+        };
+        if let Some(ExtensionError::Unknown { extension_type }) = received.defect() {
+            context.ruling.detail = extension_type.into();
         }
-        if received.body.code.is_accepted()
-            && let Err(code) = self.accept(&pending, received, context)
-        {
-            self.deny(&pending.station, code, context);
-            return;
+        context.refuse(datagram, stray);
+        let decision = Decision::of_stray(datagram, received, stray);
+        context.tell(self.as_judge(), decision);
+    }
+
+    /// Judges the reply to a pending request, and relays it if it is right.
+    fn take_reply(
+        &mut self,
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Cause> {
+        context.ruling.standing = Standing::Claimed;
+        self.judge_reply(pending, received, context)?;
+        context.ruling.cause = Cause::HomeAgentDenied;
+        if received.body.code.is_accepted() {
+            self.accept(pending, received, context)?;
+            context.ruling.standing = Standing::Authentic;
+            let registers = !received.body.lifetime.is_zero();
+            context.ruling.cause = if registers { Cause::Accepted } else { Cause::Deregistered };
         }
-        self.relay_reply(&pending, received, context);
+        self.relay_reply(pending, received, context);
+        Ok(())
+    }
+
+    /// Tells what became of a pending request.
+    fn tell_of(&self, station: &Station, extensions: SeenExtensions, context: &mut Context<'_>) {
+        let decision = Decision {
+            tenant: self.config.tenant,
+            judge: self.as_judge(),
+            subject: Subject::Reply,
+            source: station.source,
+            source_port: station.source_port,
+            port: station.port,
+            request: station.request,
+            extensions,
+            ruling: context.ruling,
+        };
+        context.tell(self.as_judge(), decision);
     }
 
     /// The pending request that a reply answers: of its home address, else of a
@@ -265,21 +319,21 @@ impl ForeignAgent {
         &self,
         source: Ipv4Addr,
         received: &Received<'_, RegistrationReply>,
-    ) -> Result<PendingKey, DiscardReason> {
+    ) -> Result<PendingKey, Cause> {
         let reply = &received.body;
         let nai = received.extensions().iter().find_map(nai);
-        let mut reason = DiscardReason::NotPending;
+        let mut cause = Cause::NotPending;
         for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
                 let asked = pending.station.request.home_agent;
                 match (&pending.network_access_identifier, nai) {
                     (Some(asked), Some(answered)) if asked != answered => {}
                     _ if source == asked && reply.home_agent == asked => return Ok(*key),
-                    _ => reason = DiscardReason::WrongHomeAgent,
+                    _ => cause = Cause::ReplyOfAnother,
                 }
             }
         }
-        Err(reason)
+        Err(cause)
     }
 
     /// RFC 5944 §3.7.3.1.
@@ -288,7 +342,7 @@ impl ForeignAgent {
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
         context: &mut Context<'_>,
-    ) -> Result<(), ReplyCode> {
+    ) -> Result<(), Cause> {
         let security = &self.config.security;
         let home_agent = received.body.home_agent;
         let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
@@ -307,12 +361,12 @@ impl ForeignAgent {
             });
             let missing_is_right = first.is_none() && deregisters;
             if !missing_is_right && (!valid || extensions.next().is_some()) {
-                return Err(ReplyCode::FA_HOME_AGENT_FAILED_AUTHENTICATION);
+                return Err(Cause::ReplyWrongKey);
             }
         }
         // §3.8.3.3: the mobile-home authentication is in every reply.
         if received.defect().is_some() || authorized_len(received).is_none() {
-            return Err(ReplyCode::FA_POORLY_FORMED_REPLY);
+            return Err(Cause::ReplyMalformed);
         }
         Ok(())
     }
@@ -321,14 +375,14 @@ impl ForeignAgent {
     /// §3.7.3.2).
     ///
     /// # Errors
-    /// The code to deny it with, when there is no room for another visitor, or none
+    /// What to deny it for, when there is no room for another visitor, or none
     /// with this address.
     fn accept(
         &mut self,
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
         context: &mut Context<'_>,
-    ) -> Result<(), ReplyCode> {
+    ) -> Result<(), Cause> {
         let station = &pending.station;
         let asked = &station.request;
         let home_address = received.body.home_address;
@@ -347,7 +401,7 @@ impl ForeignAgent {
         }
         // Another may have come while this was pending.
         if self.is_taken(home_address, station) {
-            return Err(ReplyCode::FA_PROHIBITED);
+            return Err(Cause::AddressTaken);
         }
         // The same node with another home agent.
         let replaced = self.visitors_of(home_address).find(|(of, visitor)| {
@@ -359,7 +413,7 @@ impl ForeignAgent {
         }
         let is_new = !self.visitors.contains_key(&key);
         if is_new && self.visitors.len() >= self.config.max_visitors {
-            return Err(ReplyCode::FA_INSUFFICIENT_RESOURCES);
+            return Err(Cause::VisitorsFull);
         }
         // Never longer than what was asked for: a home agent must not increase it.
         let lifetime = received.body.lifetime.min(asked.lifetime).min(self.config.max_lifetime);
@@ -408,12 +462,16 @@ impl ForeignAgent {
         self.send(&pending.station, &received.body, writer, context);
     }
 
-    /// RFC 5944 §3.7.2.3: our own answer, at most one a second to a node.
-    fn deny(&mut self, station: &Station, code: ReplyCode, context: &mut Context<'_>) {
+    /// RFC 5944 §3.7.2.3: our own answer, at most one a second to a node; none to what
+    /// is discarded in silence.
+    fn deny(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
+        context.ruling.cause = cause;
+        let Some(code) = cause.code() else { return };
         context.counters.count_denial(code);
         let request = &station.request;
         if !self.denials.allow((request.home_address, station.mac), context.now.monotonic) {
             context.counters.denials_suppressed += 1;
+            context.ruling.answer = Answer::Silent(Silence::Rationed);
             return;
         }
         let lifetime = match code {
@@ -427,7 +485,29 @@ impl ForeignAgent {
             home_agent: request.home_agent,
             identification: request.identification,
         };
-        self.send(station, &reply, MessageWriter::reply(&reply), context);
+        let mut writer = MessageWriter::reply(&reply);
+        if let Some(words) = self.words(station, writer.len(), context) {
+            let (subtype, text) = (MessageString::FOREIGN_AGENT, words.as_bytes());
+            // It is never longer than its length can say.
+            let _ = writer.extension(&Extension::MessageString { subtype, text });
+        }
+        self.send(station, &reply, writer, context);
+    }
+
+    /// What our denial tells the node's user (RFC 4917): in a reply that is no longer
+    /// than its request, unless the node has shown that it sent it.
+    fn words(&self, station: &Station, so_far: usize, context: &Context<'_>) -> Option<Words> {
+        if !self.config.message_strings {
+            return None;
+        }
+        let ruling = &context.ruling;
+        let association = self.mobile_node(station.request.home_address);
+        if association.is_some() && ruling.standing >= Standing::Copied {
+            return Words::fitting(ruling, MAX_WORDS);
+        }
+        let signature = association.map_or(0, |one| one.extension_len());
+        let len = so_far + MessageString::HEADER_LEN + signature;
+        Words::fitting(ruling, station.request_len.checked_sub(len)?)
     }
 
     /// Sends a reply to the station that asked, without asking ARP for it.
@@ -459,6 +539,7 @@ impl ForeignAgent {
                 data: writer.finish(),
             },
         }));
+        context.ruling.answer = Answer::Replied { code: reply.code, lifetime: reply.lifetime };
         context.push(Action::Event(Event::ForeignRegistration {
             tenant: self.config.tenant,
             home_address: reply.home_address,
@@ -475,22 +556,28 @@ impl ForeignAgent {
     /// An ICMP error about a datagram from the care-of address. Denies the
     /// request that it quotes; whether there was one.
     pub(crate) fn handle_unreachable(&mut self, icmp: &[u8], context: &mut Context<'_>) -> bool {
-        let Some((code, key)) = self.quoted(icmp) else { return false };
+        let Some((cause, key)) = self.quoted(icmp) else { return false };
         let Some(pending) = self.take_pending(key, context) else { return false };
-        self.deny(&pending.station, code, context);
+        self.give_up(&pending.station, cause, context);
         true
     }
 
-    fn quoted(&self, icmp: &[u8]) -> Option<(ReplyCode, PendingKey)> {
+    /// Denies a request that the home agent has not answered.
+    fn give_up(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
+        self.deny(station, cause, context);
+        self.tell_of(station, SeenExtensions::default(), context);
+    }
+
+    fn quoted(&self, icmp: &[u8]) -> Option<(Cause, PendingKey)> {
         let packet = Icmpv4Packet::new_checked(icmp).ok()?;
         // RFC 792, RFC 1122 §3.2.2.1.
-        let code = match (packet.header().message_type, packet.header().code) {
-            (DESTINATION_UNREACHABLE, 0 | 6 | 9 | 11) => ReplyCode::HOME_NETWORK_UNREACHABLE,
-            (DESTINATION_UNREACHABLE, 1 | 7 | 10 | 12) => ReplyCode::HOME_AGENT_HOST_UNREACHABLE,
-            (DESTINATION_UNREACHABLE, 3) => ReplyCode::HOME_AGENT_PORT_UNREACHABLE,
+        let cause = match (packet.header().message_type, packet.header().code) {
+            (DESTINATION_UNREACHABLE, 0 | 6 | 9 | 11) => Cause::HomeNetworkUnreachable,
+            (DESTINATION_UNREACHABLE, 1 | 7 | 10 | 12) => Cause::HomeAgentHostUnreachable,
+            (DESTINATION_UNREACHABLE, 3) => Cause::HomeAgentPortUnreachable,
             // Fragmentation needed is no verdict on the home agent.
             (DESTINATION_UNREACHABLE, 4) => return None,
-            (DESTINATION_UNREACHABLE | TIME_EXCEEDED, _) => ReplyCode::HOME_AGENT_UNREACHABLE,
+            (DESTINATION_UNREACHABLE | TIME_EXCEEDED, _) => Cause::HomeAgentUnreachable,
             _ => return None,
         };
         let (ip, _) = Ipv4Header::ref_from_prefix(packet.body()).ok()?;
@@ -514,13 +601,13 @@ impl ForeignAgent {
                     None => pending.relayed == (udp.udp_len(), udp.checksum()),
                 }
         });
-        matching.next().map(|(key, _)| (code, *key))
+        matching.next().map(|(key, _)| (cause, *key))
     }
 
     /// A pending request has had its time (RFC 5944 §3.7.1).
     pub(crate) fn handle_pending_timeout(&mut self, key: PendingKey, context: &mut Context<'_>) {
         if let Some(pending) = self.take_pending(key, context) {
-            self.deny(&pending.station, ReplyCode::REGISTRATION_TIMEOUT, context);
+            self.give_up(&pending.station, Cause::HomeAgentSilent, context);
         }
     }
 

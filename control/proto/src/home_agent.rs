@@ -52,8 +52,8 @@ use self::tunnel::{Tunnel, TunnelWish};
 use crate::agent::{AgentKey, Context, Datagram};
 use crate::binding::MobilityBinding;
 use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
-use crate::event::DiscardReason;
-use crate::identification::Freshness;
+use crate::decision::{Cause, Decision, Judge, SeenExtensions, Standing};
+use crate::identification::{Freshness, Staleness, clock_offset};
 use crate::limits::{MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
@@ -122,6 +122,8 @@ struct Grant {
 struct Answered {
     identification: Identification,
     code: ReplyCode,
+    /// Why it was denied, if it was.
+    denied: Option<Cause>,
     extras: Extras,
 }
 
@@ -208,9 +210,17 @@ impl HomeAgent {
         received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
     ) {
-        if let Err(reason) = self.answer(datagram, received, context) {
-            context.discard(datagram, reason);
+        if let Err(cause) = self.answer(datagram, received, context) {
+            context.refuse(datagram, cause);
+            if self.config.security.knows_mobile_node(received.body.home_address) {
+                context.ruling.standing = context.ruling.standing.max(Standing::Claimed);
+            }
         }
+        let seen = SeenExtensions::of(received);
+        context.tell(
+            Judge::HomeAgent(self.config.address),
+            Decision::open(datagram, received.body, seen),
+        );
     }
 
     /// Answers a request, or says why it gets no answer.
@@ -219,43 +229,68 @@ impl HomeAgent {
         datagram: &Datagram<'b>,
         received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<(), DiscardReason> {
+    ) -> Result<(), Cause> {
         // RFC 5944 §1.8: an unknown extension below 128 silences the message.
-        if let Some(ExtensionError::Unknown { .. }) = received.defect() {
-            return Err(DiscardReason::UnknownExtension);
+        if let Some(ExtensionError::Unknown { extension_type }) = received.defect() {
+            context.ruling.detail = extension_type.into();
+            return Err(Cause::UnknownExtension);
         }
         let foreign_home = self.foreign_home(datagram, received, context)?;
-        let (association, authentic) = self.authenticate(received, context)?;
+        let (association, flaw) = self.authenticate(received, context)?;
+        context.ruling.by(&association);
         let request = received.body;
         let wish = TunnelWish::of(received);
         let asked = Asked { datagram, received, request, association, foreign_home, wish };
-        if !authentic {
-            self.deny_failed_authentication(&asked, context);
-            return Err(DiscardReason::BadMobileHomeAuthenticator);
+        if let Some(cause) = flaw {
+            self.deny_failed_authentication(&asked, cause, context);
+            return Err(cause);
         }
+        context.ruling.standing = Standing::Copied;
         match self.judge_identification(&asked, context) {
             Freshness::Fresh => self.answer_fresh(&asked, context),
             Freshness::Repeated => match self.granted_before(&asked, context) {
                 Ok((answered, lifetime)) => {
                     let Answered { code, extras, .. } = answered;
+                    context.ruling.cause = Cause::Repeated;
                     self.reply(&asked, Freshness::Repeated, code, lifetime, &extras, context);
                 }
-                Err((code, extras)) => self.deny(&asked, code, &extras, context),
+                Err((cause, extras)) => self.deny(&asked, cause, &extras, context),
             },
             Freshness::Mismatch => {
-                let code = ReplyCode::IDENTIFICATION_MISMATCH;
-                self.deny(&asked, code, &Extras::default(), context);
+                let cause = self.why_stale(&asked, context);
+                self.deny(&asked, cause, &Extras::default(), context);
             }
         }
         Ok(())
+    }
+
+    /// Why an identification was found not to be fresh.
+    #[cold]
+    fn why_stale(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) -> Cause {
+        let ReplayProtection::Timestamps { tolerance } = asked.association.replay else {
+            return Cause::NonceMismatch;
+        };
+        let (identification, started) = (asked.request.identification, self.started);
+        let timestamps = self.node(asked.request.home_address).timestamps;
+        match timestamps.why_stale(identification, context.now.ntp, tolerance, started) {
+            Staleness::ClockOff => Cause::ClockOff,
+            Staleness::Replayed => Cause::Replayed,
+            Staleness::OutOfOrder => Cause::OutOfOrder,
+            Staleness::BeforeStart => Cause::BeforeStart,
+            Staleness::MarkAhead(seconds) => {
+                context.ruling.detail = seconds;
+                Cause::MarkAhead
+            }
+        }
     }
 
     /// Judges and answers what has never been seen before.
     fn answer_fresh(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
         // RFC 5944 §3.8.2.1 c. The identification is accepted only behind it: else a
         // forger between could burn a node's timestamp.
-        if let Err(code) = self.check_foreign_home(asked) {
-            self.deny(asked, code, &Extras::default(), context);
+        context.ruling.standing = Standing::Authentic;
+        if let Err(cause) = self.check_foreign_home(asked) {
+            self.deny(asked, cause, &Extras::default(), context);
             return;
         }
         self.accept_identification(asked, context);
@@ -266,7 +301,7 @@ impl HomeAgent {
             |grant: &Grant| matches!(grant.tunnel.encapsulation, Encapsulation::PlainUdp { .. });
         let says_nat = match &verdict {
             Ok(grant) => grant.as_ref().is_some_and(plain_udp),
-            Err(code) => *code == ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION,
+            Err(cause) => *cause == Cause::ChallengeGiven,
         };
         if says_nat {
             // In a denial it is to be answered. In an acceptance it says that there
@@ -274,15 +309,15 @@ impl HomeAgent {
             let challenge = self.challenge(asked, context);
             extras.add(Writer::MobileNode, Extra::Challenge(challenge));
         }
-        let code = match &verdict {
-            Ok(_) => self.accepting_code(&asked.request),
-            Err(code) => *code,
-        };
+        let denied = verdict.as_ref().err().copied();
+        let code =
+            denied.and_then(Cause::code).unwrap_or_else(|| self.accepting_code(&asked.request));
         let request = &asked.request;
         // With timestamps a request that comes once more is only stale.
         let answered = (asked.association.replay == ReplayProtection::Nonces).then(|| Answered {
             identification: request.identification,
             code,
+            denied,
             extras: extras.clone(),
         });
         let now = context.now.monotonic;
@@ -294,25 +329,33 @@ impl HomeAgent {
         }
         match verdict {
             Ok(grant) => {
+                let registers = grant.is_some();
+                context.ruling.cause =
+                    if registers { Cause::Accepted } else { Cause::Deregistered };
                 let lifetime = self.apply(asked, grant, context);
                 let sent = self.reply(asked, Freshness::Fresh, code, lifetime, &extras, context);
                 let bytes = (PACKET_HEADERS + asked.datagram.payload.len(), sent);
                 self.question(request.home_address, request.care_of_address, bytes, context);
             }
-            Err(code) => {
+            Err(cause) => {
                 context.counters.challenges_sent += u64::from(says_nat);
-                self.deny(asked, code, &extras, context);
+                self.deny(asked, cause, &extras, context);
             }
         }
     }
 
-    fn judge_identification(&mut self, asked: &Asked<'_, '_>, context: &Context<'_>) -> Freshness {
+    fn judge_identification(
+        &mut self,
+        asked: &Asked<'_, '_>,
+        context: &mut Context<'_>,
+    ) -> Freshness {
         let identification = asked.request.identification;
         let started = self.started;
         let ntp = context.now.ntp;
         let node = self.node(asked.request.home_address);
         match asked.association.replay {
             ReplayProtection::Timestamps { tolerance } => {
+                context.ruling.clock_offset = Some(clock_offset(identification, ntp));
                 node.timestamps.judge(identification, ntp, tolerance, started)
             }
             ReplayProtection::Nonces => node
@@ -359,17 +402,17 @@ impl HomeAgent {
         &mut self,
         asked: &Asked<'_, '_>,
         context: &Context<'_>,
-    ) -> Result<(Answered, Lifetime), (ReplyCode, Extras)> {
+    ) -> Result<(Answered, Lifetime), (Cause, Extras)> {
         let request = &asked.request;
-        let stale = || (ReplyCode::IDENTIFICATION_MISMATCH, Extras::default());
+        let stale = || (Cause::NonceMismatch, Extras::default());
         // Under another SPI a later request may have been answered since.
         let node = self.node(request.home_address);
         let answered = node.more().and_then(|more| more.answered.clone());
         let answered = answered
             .filter(|answered| answered.identification == request.identification)
             .ok_or_else(stale)?;
-        if !answered.code.is_accepted() {
-            return Err((answered.code, answered.extras));
+        if let Some(cause) = answered.denied {
+            return Err((cause, answered.extras));
         }
         if request.lifetime.is_zero() {
             return Ok((answered, Lifetime::ZERO));

@@ -36,6 +36,29 @@ pub enum Freshness {
     Mismatch,
 }
 
+/// Why a timestamp is not fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staleness {
+    /// It is further from the home agent's time than the tolerance.
+    ClockOff,
+    /// It was accepted before.
+    Replayed,
+    /// It is not later than one that was accepted before and is later than now by so
+    /// many seconds: a clock was set back.
+    MarkAhead(u32),
+    /// It is not later than one that was accepted before.
+    OutOfOrder,
+    /// It is from before the home agent's start.
+    BeforeStart,
+}
+
+/// The sender's clock less ours in whole seconds, as a timestamp says.
+pub fn clock_offset(identification: Identification, now: NtpTime) -> i32 {
+    let distance = NtpTime(identification.0).wrapping_distance(now);
+    let rounded = distance.saturating_add(1 << 31) >> 32;
+    i32::try_from(rounded).unwrap_or(i32::MAX)
+}
+
 /// What a home agent remembers of one node's timestamps: 100 bytes, as there may be
 /// millions of nodes.
 ///
@@ -93,6 +116,38 @@ impl TimestampHistory {
         } else {
             Freshness::Mismatch
         }
+    }
+
+    /// Why [`judge`](Self::judge) has found a timestamp not fresh, by the same
+    /// arguments.
+    pub fn why_stale(
+        &self,
+        identification: Identification,
+        now: NtpTime,
+        tolerance: Duration,
+        floor: NtpTime,
+    ) -> Staleness {
+        let timestamp = NtpTime(identification.0);
+        let tolerance = fixed_point(tolerance);
+        if timestamp.wrapping_distance(now).unsigned_abs() > tolerance {
+            return Staleness::ClockOff;
+        }
+        let mark = self.mark;
+        let marked = self.count > 0;
+        if marked && timestamp == mark || self.remembers(timestamp) {
+            return Staleness::Replayed;
+        }
+        if marked && timestamp.wrapping_distance(plausible(mark, now, tolerance)) <= 0 {
+            let ahead = mark.wrapping_distance(now);
+            return match u32::try_from(ahead.saturating_add(0xffff_ffff) >> 32) {
+                Ok(seconds) if ahead > 0 => Staleness::MarkAhead(seconds),
+                _ => Staleness::OutOfOrder,
+            };
+        }
+        if timestamp.wrapping_distance(plausible(floor, now, tolerance)) <= 0 {
+            return Staleness::BeforeStart;
+        }
+        Staleness::OutOfOrder
     }
 
     /// Remembers an identification that was found fresh and authentic.
@@ -265,6 +320,36 @@ mod tests {
         assert_eq!(judge(&history, NOW.0, NOW.0), Freshness::Mismatch);
         assert_eq!(judge(&history, NOW.0 - 1, NOW.0), Freshness::Mismatch);
         assert_eq!(judge(&history, NOW.0 + 1, NOW.0), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_stale_timestamp_has_a_reason() {
+        let why = |history: &TimestampHistory, timestamp: u64| {
+            assert_eq!(judge(history, timestamp, NOW.0), Freshness::Mismatch);
+            history.why_stale(Identification(timestamp), NOW, TOLERANCE, LONG_AGO)
+        };
+        let mut history = TimestampHistory::default();
+        assert_eq!(why(&history, NOW.0 + 60 * SECOND), Staleness::ClockOff);
+        assert_eq!(why(&history, NOW.0 - 60 * SECOND), Staleness::ClockOff);
+        history.accept(Identification(NOW.0 - 2 * SECOND));
+        assert_eq!(why(&history, NOW.0 - 2 * SECOND), Staleness::Replayed);
+        assert_eq!(why(&history, NOW.0 - 3 * SECOND), Staleness::OutOfOrder);
+        history.accept(Identification(NOW.0 + 5 * SECOND));
+        assert_eq!(why(&history, NOW.0 + SECOND), Staleness::MarkAhead(5));
+        let fresh = TimestampHistory::default();
+        let start = NtpTime(NOW.0 - SECOND);
+        let before = Identification(NOW.0 - 2 * SECOND);
+        assert_eq!(fresh.judge(before, NOW, TOLERANCE, start), Freshness::Mismatch);
+        assert_eq!(fresh.why_stale(before, NOW, TOLERANCE, start), Staleness::BeforeStart);
+    }
+
+    #[test]
+    fn an_offset_is_in_whole_seconds_with_its_sign() {
+        let offset = |timestamp: u64| clock_offset(Identification(timestamp), NOW);
+        assert_eq!(offset(NOW.0 + 60 * SECOND), 60);
+        assert_eq!(offset(NOW.0 - 60 * SECOND - 5), -60);
+        assert_eq!(offset(NOW.0 + SECOND / 3), 0);
+        assert_eq!(offset(0), i32::try_from((NOW.0 as i64).wrapping_neg() >> 32).unwrap());
     }
 
     #[test]

@@ -21,6 +21,7 @@
 //! * [`message`]: what is on the wire, parsed into values.
 //! * [`security`]: mobility security associations and authenticators.
 //! * [`identification`]: replay protection by timestamps and by nonces.
+//! * [`decision`]: why a message was accepted, denied or discarded, for who asks.
 //! * [`limits`]: every bound, its number and its counter.
 //! * [`home_agent`] with [`binding`], [`foreign_agent`] with [`visitor`],
 //!   [`advertiser`], `mobile_node`: the machines.
@@ -41,6 +42,7 @@ pub mod agent;
 pub mod binding;
 pub mod config;
 pub mod counters;
+pub mod decision;
 pub mod draws;
 pub mod event;
 pub mod foreign_agent;

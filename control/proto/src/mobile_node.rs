@@ -54,6 +54,7 @@ mod send;
 #[cfg(test)]
 mod tests;
 
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -64,7 +65,7 @@ use rand_core::SeedableRng;
 use crate::config::MobileNodeConfig;
 use crate::event::DiscardReason;
 use crate::message::advertisement::DiscoveryError;
-use crate::message::{AgentAdvertisement, Message, MessageError};
+use crate::message::{AgentAdvertisement, Message, MessageError, MessageString};
 use crate::{Encapsulation, Instant, Lifetime, Now};
 
 pub use action::{
@@ -312,6 +313,9 @@ impl MobileNode {
             self.accepted(&pending, &reply, now);
         } else {
             self.denied(pending, &reply, now);
+        }
+        if let Some(text) = MessageString::of(&reply) {
+            self.actions.push_back(MobileNodeAction::ShowText(Box::new(text)));
         }
         self.settle(now);
     }

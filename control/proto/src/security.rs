@@ -289,6 +289,11 @@ impl MobilitySecurityAssociation {
             && bool::from(differ.ct_eq(&0) & rest.ct_eq(said_rest))
     }
 
+    /// Bytes of an authentication extension under it (RFC 5944 §3.5.2).
+    pub const fn extension_len(&self) -> usize {
+        6 + self.algorithm.authenticator_len()
+    }
+
     /// The same association, quicker to use; its algorithm cannot be changed then.
     #[must_use]
     pub fn ready(mut self) -> Self {

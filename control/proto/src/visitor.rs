@@ -44,6 +44,8 @@ pub struct Station {
     pub source_port: u16,
     /// The fixed part of the request.
     pub request: RegistrationRequest,
+    /// Bytes of the whole request.
+    pub request_len: usize,
 }
 
 /// A request that was relayed and not answered yet.

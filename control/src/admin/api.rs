@@ -22,6 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
+use super::explain::{ExplainArgs, ExplanationView};
 use super::trace::{TraceAnswer, TraceQuery};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
@@ -79,6 +80,8 @@ pub enum Query {
     SecurityAssociations,
     /// A mobile node's own view: [`Answer::MobileNode`].
     MobileNode,
+    /// The story of a node: [`Answer::Explanation`].
+    Explain(ExplainArgs),
     /// The config in force: [`Answer::Config`].
     ConfigShow,
     /// Put a validated config into force: [`Answer::ConfigApplied`]. The server
@@ -112,6 +115,7 @@ impl Query {
                 | Query::SecurityAssociations,
             ) => true,
             (Identity::Tenant(own), Query::ClearBinding { tenant, .. }) => own == *tenant,
+            (Identity::Tenant(own), Query::Explain(asked)) => asked.tenant == Some(own.0),
             (Identity::Tenant(_), _) => false,
         }
     }
@@ -176,6 +180,8 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
+    /// To [`Query::Explain`]; nothing in it is another tenant's.
+    Explanation(Box<ExplanationView>),
     /// To [`Query::ConfigShow`].
     Config(#[serde(serialize_with = "whole")] Arc<Config>),
     /// To [`Query::ConfigApply`]: what changed.
@@ -206,7 +212,7 @@ impl Answer {
                 Some(tenant) => identity.may_see(tenant),
                 None => identity == Identity::Operator,
             }),
-            // Nobody but the operator may ask for these.
+            // Nobody but the operator may ask for these, or it is the tenant's own.
             Answer::Status(_)
             | Answer::Ports { .. }
             | Answer::Routes { .. }
@@ -214,6 +220,7 @@ impl Answer {
             | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
+            | Answer::Explanation(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)
             | Answer::Cleared(_)

@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod client;
+pub mod explain;
 mod listener;
 pub mod metrics;
 pub mod print;

@@ -4,6 +4,7 @@
 //! Text that came from outside (names, devices, refusals) is escaped here, so
 //! that nothing on the wire or in a file can speak to a terminal.
 
+mod explain;
 mod nodes;
 mod trace;
 
@@ -11,6 +12,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+pub use self::explain::explanation;
 pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
 pub use self::trace::{explained, lost, walk};
 use super::api::{

@@ -5,6 +5,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `GET /v1/explain/{home address}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
 //! | `DELETE /v1/bindings/{home address}?tenant=N` | what was cleared |
@@ -27,7 +28,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Path as UrlPath, RawQuery, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{
+    ConnectInfo, DefaultBodyLimit, Path as UrlPath, Query as UrlQuery, RawQuery, State,
+};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post};
@@ -38,6 +42,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use super::api::{AdminSender, Answer, Identity, Query, Refusal, RefusalKind, Status, VERSION};
+use super::explain::ExplainArgs;
 use super::listener::Bounded;
 use super::metrics;
 use crate::config::{Config, diff};
@@ -263,6 +268,7 @@ fn api_router(sender: AdminSender) -> Router {
     router
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
+        .route(&format!("/{VERSION}/explain/{{home_address}}"), get(explain))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
         .route(&format!("/{VERSION}/config/apply"), post(apply_config))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -313,6 +319,37 @@ async fn clear_binding(
             }
         };
         Ok(Query::ClearBinding { tenant: TenantId(tenant), home_address })
+    };
+    let outcome = match query() {
+        Ok(query) => ask(&sender, caller, query).await,
+        Err(refusal) => Err(refusal),
+    };
+    respond(outcome)
+}
+
+/// What an explanation may be narrowed to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Narrowed {
+    tenant: Option<u32>,
+    agent: Option<String>,
+}
+
+async fn explain(
+    State(sender): State<AdminSender>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    UrlPath(home_address): UrlPath<String>,
+    narrowed: Result<UrlQuery<Narrowed>, QueryRejection>,
+) -> Response {
+    let query = || -> Result<Query, Refusal> {
+        let home_address = home_address.parse().map_err(|_| {
+            let hint = "Write the home address as in /v1/explain/10.1.0.10.";
+            bad_request("This is no IPv4 address.", hint)
+        })?;
+        let UrlQuery(Narrowed { tenant, agent }) = narrowed.map_err(|_| {
+            bad_request("The parameters are not understood.", "Write ?tenant=0&agent=NAME.")
+        })?;
+        Ok(Query::Explain(ExplainArgs { home_address, tenant, home_agent: agent }))
     };
     let outcome = match query() {
         Ok(query) => ask(&sender, caller, query).await,

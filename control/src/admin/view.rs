@@ -640,8 +640,21 @@ pub struct MobileNodeView {
     pub remaining_seconds: Option<u64>,
     /// The code of the last reply.
     pub last_code: Option<u8>,
+    /// What an agent said of it in words (RFC 4917).
+    #[serde(default)]
+    pub last_text: Option<AgentTextView>,
     /// Since it came here.
     pub age_seconds: u64,
+}
+
+/// What an agent said for the node's user, escaped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AgentTextView {
+    /// Which agent: the home agent signs what it says, of the foreign agent anybody may
+    /// have said it.
+    pub role: Role,
+    /// The text.
+    pub text: String,
 }
 
 /// The outer ends of a mobile node's own tunnel, as it sees them.

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use homeport_control::admin::api::{Cleared, Refusal};
 use homeport_control::admin::client::{Client, ClientError};
+use homeport_control::admin::explain::{ExplainArgs, ExplanationView};
 use homeport_control::admin::show::Noun;
 use homeport_control::admin::top::{self, TopError};
 use homeport_control::admin::trace::command::{self as trace, Trace, TraceFailure};
@@ -45,7 +46,8 @@ enum Command {
     Top,
     /// Follow packets through the dataplane, table by table, as they come
     Trace(Trace),
-    /// Say what would become of something now, and why
+    /// Tell why a node is registered, or is not, and what to do; or, with --packet, what
+    /// would become of a packet now
     Explain(Explain),
     /// Take something away
     #[command(subcommand)]
@@ -78,10 +80,19 @@ struct Show {
 
 #[derive(Args)]
 struct Explain {
+    /// The home address of a node
+    #[arg(required_unless_present = "packet")]
+    home_address: Option<Ipv4Addr>,
+    /// The tenant, where several have a node of this address
+    #[arg(long, conflicts_with = "packet")]
+    tenant: Option<u32>,
+    /// The home agent or foreign agent to ask, by its name in the config
+    #[arg(long, value_name = "NAME", visible_alias = "agent", conflicts_with = "packet")]
+    home_agent: Option<String>,
     /// A packet: src=, dst=, proto=, and if wanted sport=, dport=, port= (that it comes in
     /// by), tenant=, len= and ttl=, with spaces between
-    #[arg(long, value_name = "WORDS")]
-    packet: String,
+    #[arg(long, value_name = "WORDS", conflicts_with = "home_address")]
+    packet: Option<String>,
 }
 
 #[derive(Subcommand)]
@@ -156,12 +167,23 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let told = command.run(&client, cli.json, &mut io::stdout(), &mut io::stderr());
             told.map_err(|error| cli.tell_failure(&client, &error))
         }
-        Command::Explain(Explain { packet }) => {
+        Command::Explain(Explain { packet: Some(packet), .. }) => {
             let client = cli.client()?;
             let answer = trace::explain(&client, packet)
                 .map_err(|error| cli.tell_failure(&client, &error))?;
             let text = print::explained(&answer.walks);
             cli.put(&serde_json::to_value(&answer).unwrap_or_default(), text)
+        }
+        Command::Explain(Explain { home_address, tenant, home_agent, .. }) => {
+            // Without a packet there is an address.
+            let home_address = home_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
+            let home_agent = home_agent.clone();
+            let asked = ExplainArgs { home_address, tenant: *tenant, home_agent };
+            let answer = cli.ask(&cli.client()?, |client| client.get(&asked.path()))?;
+            let story: ExplanationView =
+                serde_json::from_value(answer.clone()).map_err(|error| not_understood(&error))?;
+            cli.put(&answer, print::explanation(&story))?;
+            if story.is_silent() { Err(Failure::Refused) } else { Ok(()) }
         }
         Command::Clear(Clear::Binding { home_address, tenant }) => {
             let path = format!("/v1/bindings/{home_address}?tenant={tenant}");

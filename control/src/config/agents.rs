@@ -129,6 +129,7 @@ impl Checker<'_> {
             tunnels,
             nat,
             mobile_networks,
+            message_strings: *section.message_strings,
         };
         Some(Named { name, config })
     }
@@ -255,6 +256,7 @@ impl Checker<'_> {
             tunnels,
             udp_tunnel,
             gre_keys: *section.gre_keys,
+            message_strings: *section.message_strings,
         };
         Some(Named { name, config })
     }

@@ -21,6 +21,7 @@ use super::problem::Problems;
 use super::read::{At, nearest};
 use super::value::{BackendKind, Name, XdpModeName};
 use super::{Backend, Config, ConfigErrors, Daemon, Named, Port, Route, key_file};
+use crate::history::MAX_REMEMBERED_NODES;
 
 /// The longest name that Linux gives an interface, in bytes.
 const MAX_INTERFACE_NAME: usize = 15;
@@ -149,10 +150,12 @@ impl Checker<'_> {
                 "write it as in \"/run/homeport/ha.sock\"",
             );
         }
+        self.within(&section.remembered_nodes, 0..=MAX_REMEMBERED_NODES, "remembered_nodes");
         Some(Daemon {
             admin_socket: PathBuf::clone(socket),
             metrics: section.metrics.as_deref().copied(),
             log: section.log.0.clone(),
+            remembered_nodes: *section.remembered_nodes,
         })
     }
 

@@ -46,6 +46,8 @@ section! {
         metrics: Option<At<SocketAddr>>,
         /// What is logged.
         log: At<LogFilter> = LogFilter("info".into()),
+        /// How many nodes' last registrations are remembered, for `homeport explain`.
+        remembered_nodes: At<usize> = 16_384,
     }
 }
 
@@ -153,6 +155,8 @@ section! {
         tunnel_df: At<TunnelDfName> = TunnelDfName::Copy,
         /// Whether TCP is told of a tunnel's MTU.
         mss_clamp: At<bool> = false,
+        /// Whether denials say in words why.
+        message_strings: At<bool> = false,
         /// The file with its nodes, one on a line, relative to the config file.
         subscribers: Option<At<PathBuf>>,
         /// The networks that it serves.
@@ -250,6 +254,8 @@ section! {
         encapsulations: At<Vec<At<EncapsulationName>>> = all_encapsulations(),
         /// Whether home agents are asked for the keys of GRE tunnels.
         gre_keys: At<bool> = true,
+        /// Whether its own denials say in words why.
+        message_strings: At<bool> = false,
         /// Whether it is behind a NAT and asks home agents for UDP tunnels.
         udp_tunnel: At<UdpTunnelName> = UdpTunnelName::Off,
         /// Whether outer headers always have DF.

@@ -82,6 +82,8 @@ pub struct Daemon {
     pub metrics: Option<SocketAddr>,
     /// A filter for `tracing`, found right.
     pub log: String,
+    /// How many nodes' last registrations are remembered.
+    pub remembered_nodes: usize,
 }
 
 /// The RX cores.

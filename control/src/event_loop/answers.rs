@@ -18,7 +18,7 @@ use homeport_proto::message::RequestFlags;
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
 };
-use homeport_proto::visitor::PendingRegistration;
+use homeport_proto::visitor::{PendingRegistration, Visitor};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
 use super::EventLoop;
@@ -55,6 +55,7 @@ impl EventLoop {
                     "Ask the socket of homeport-mn.",
                 ));
             }
+            Query::Explain(asked) => self.explain(&asked, now)?,
             Query::ConfigShow => Answer::Config(self.config.clone()),
             Query::ConfigApply(config) => Answer::ConfigApplied(self.apply_config(config, now)?),
             Query::ClearBinding { tenant, home_address } => {
@@ -169,64 +170,45 @@ impl EventLoop {
     }
 
     fn binding_views(&self, now: Instant) -> Vec<BindingView> {
-        let view = |binding: MobilityBinding| {
-            let care_of_addresses = binding.registrations.iter().map(|registration| {
-                let care_of = registration.care_of;
-                let (udp_port, gre_key) = details(care_of.encapsulation);
-                CareOfView {
-                    address: care_of.address,
-                    registered: care_of.registered,
-                    encapsulation: care_of.encapsulation.into(),
-                    udp_port: udp_port.filter(|port| *port != 0),
-                    half_bound: udp_port == Some(0),
-                    unproven: care_of.unproven,
-                    keepalive_seconds: registration.keepalive.map(|interval| interval.as_secs()),
-                    gre_key,
-                    reverse_tunnel: care_of.reverse_tunnel,
-                    co_located: care_of.co_located,
-                    broadcast: care_of.broadcast,
-                    lifetime_seconds: lifetime_seconds(care_of.lifetime),
-                    remaining_seconds: lifetime_seconds(registration.remaining(now)),
-                }
-            });
-            BindingView {
-                tenant: binding.tenant.0,
-                home_address: binding.home_address,
-                home_agent: binding.home_agent,
-                care_of_addresses: care_of_addresses.collect(),
-                home_link: binding.home_link.map(|port| self.port_name(port)),
-                mobile_networks: binding.mobile_networks.iter().map(ToString::to_string).collect(),
-                age_seconds: now.saturating_since(binding.since).as_secs(),
-            }
-        };
+        let view = |binding| self.binding_view(binding, now);
         let mut views: Vec<BindingView> = self.core.agent.bindings().map(view).collect();
         views.sort_by_key(|view| (view.tenant, view.home_address));
         views
     }
 
-    fn visitor_views(&self, now: Instant) -> Vec<VisitorView> {
-        let registered = self.core.agent.visitors().map(|visitor| {
-            let state = &visitor.state;
-            let key = (state.tenant, state.home_address, state.home_agent);
-            let since = self.core.visiting_since.get(&key);
-            let remaining = visitor.expires.map(|expires| expires.saturating_since(now).as_secs());
-            VisitorView {
-                tenant: state.tenant.0,
-                home_address: state.home_address,
-                home_agent: state.home_agent,
-                care_of_address: state.care_of_address,
-                mac: state.mac.to_string(),
-                port: self.port_name(state.port),
-                state: VisitorState::Registered,
-                encapsulation: state.encapsulation.into(),
-                keepalive_seconds: visitor.keepalive.map(|interval| interval.as_secs()),
-                gre_key: details(state.encapsulation).1,
-                reverse_tunnel: state.reverse_tunnel.into(),
-                lifetime_seconds: lifetime_seconds(visitor.lifetime),
-                remaining_seconds: remaining,
-                age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
+    pub(super) fn binding_view(&self, binding: MobilityBinding, now: Instant) -> BindingView {
+        let care_of_addresses = binding.registrations.iter().map(|registration| {
+            let care_of = registration.care_of;
+            let (udp_port, gre_key) = details(care_of.encapsulation);
+            CareOfView {
+                address: care_of.address,
+                registered: care_of.registered,
+                encapsulation: care_of.encapsulation.into(),
+                udp_port: udp_port.filter(|port| *port != 0),
+                half_bound: udp_port == Some(0),
+                unproven: care_of.unproven,
+                keepalive_seconds: registration.keepalive.map(|interval| interval.as_secs()),
+                gre_key,
+                reverse_tunnel: care_of.reverse_tunnel,
+                co_located: care_of.co_located,
+                broadcast: care_of.broadcast,
+                lifetime_seconds: lifetime_seconds(care_of.lifetime),
+                remaining_seconds: lifetime_seconds(registration.remaining(now)),
             }
         });
+        BindingView {
+            tenant: binding.tenant.0,
+            home_address: binding.home_address,
+            home_agent: binding.home_agent,
+            care_of_addresses: care_of_addresses.collect(),
+            home_link: binding.home_link.map(|port| self.port_name(port)),
+            mobile_networks: binding.mobile_networks.iter().map(ToString::to_string).collect(),
+            age_seconds: now.saturating_since(binding.since).as_secs(),
+        }
+    }
+
+    fn visitor_views(&self, now: Instant) -> Vec<VisitorView> {
+        let registered = self.core.agent.visitors().map(|visitor| self.visitor_view(visitor, now));
         let pending = self.core.agent.foreign_agents().flat_map(|agent| {
             agent.pending().map(|pending| self.pending_view(agent.config(), pending))
         });
@@ -235,8 +217,31 @@ impl EventLoop {
         views
     }
 
+    pub(super) fn visitor_view(&self, visitor: &Visitor, now: Instant) -> VisitorView {
+        let state = &visitor.state;
+        let key = (state.tenant, state.home_address, state.home_agent);
+        let since = self.core.visiting_since.get(&key);
+        let remaining = visitor.expires.map(|expires| expires.saturating_since(now).as_secs());
+        VisitorView {
+            tenant: state.tenant.0,
+            home_address: state.home_address,
+            home_agent: state.home_agent,
+            care_of_address: state.care_of_address,
+            mac: state.mac.to_string(),
+            port: self.port_name(state.port),
+            state: VisitorState::Registered,
+            encapsulation: state.encapsulation.into(),
+            keepalive_seconds: visitor.keepalive.map(|interval| interval.as_secs()),
+            gre_key: details(state.encapsulation).1,
+            reverse_tunnel: state.reverse_tunnel.into(),
+            lifetime_seconds: lifetime_seconds(visitor.lifetime),
+            remaining_seconds: remaining,
+            age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
+        }
+    }
+
     /// A request on its way to the home agent, with what it asked for.
-    fn pending_view(
+    pub(super) fn pending_view(
         &self,
         agent: &ForeignAgentConfig,
         pending: &PendingRegistration,
@@ -542,6 +547,7 @@ impl EventLoop {
             }));
         }
         counters.extend(self.agent_counters());
+        counters.extend(self.core.history.counters());
         counters
     }
 
@@ -558,7 +564,7 @@ impl EventLoop {
         views
     }
 
-    fn port_name(&self, port: PortId) -> String {
+    pub(super) fn port_name(&self, port: PortId) -> String {
         let port_of = self.config.port(port);
         port_of.map_or_else(|| port.to_string(), |port| port.name.clone())
     }

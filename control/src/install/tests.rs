@@ -64,6 +64,7 @@ fn home_agent() -> HomeAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        message_strings: false,
     }
 }
 
@@ -265,6 +266,7 @@ fn agents() -> AgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
+        message_strings: false,
         administratively_prohibited: false,
         security: Default::default(),
     };

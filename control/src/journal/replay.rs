@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use homeport_proto::config::AgentConfig;
 use homeport_proto::draws::{Differing, Drawn, Draws};
+use homeport_proto::event::Event;
 use homeport_proto::{Action, Agent, Now};
 
 use super::difference::Difference;
@@ -402,5 +403,6 @@ impl Machine {
 }
 
 fn drain(agent: &mut Agent) -> Vec<Action> {
-    std::iter::from_fn(|| agent.poll_action()).collect()
+    let told = |action: &Action| matches!(action, Action::Event(Event::Decision(_)));
+    std::iter::from_fn(|| agent.poll_action()).filter(|action| !told(action)).collect()
 }

@@ -104,6 +104,7 @@ fn config(max_bindings: usize) -> AgentConfig {
         tunnels: Default::default(),
         nat: Default::default(),
         mobile_networks: Vec::new(),
+        message_strings: false,
     };
     AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() }
 }
@@ -128,6 +129,7 @@ impl Recorded {
             messages_per_second: 1_000,
             claims: ClaimKeeper::default(),
             draws: Draws::noted([3; 32]),
+            remembered_nodes: 0,
             recorder: Some(Recorder::open(&folder.0, limit).unwrap()),
         };
         let mut core = ControlCore::new(parts, now(1_000));

@@ -425,6 +425,7 @@ impl Program {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
             }
+            MobileNodeAction::ShowText(text) => self.report.told(&text),
             MobileNodeAction::Event(event) => {
                 self.report.event(&event, clock::now().monotonic);
             }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use homeport_proto::event::DiscardReason;
+use homeport_proto::message::{MessageString, TextOrigin};
 use homeport_proto::mobile_node::{Attachment, MobileNode, MobileNodeEvent, Phase};
 use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, ReverseTunnel};
@@ -17,7 +18,8 @@ use crate::admin::api::{
     AgentView, Answer, CounterView, DropView, MobileNodeView, Outcome, Plane, Query, Refusal, Role,
     SecurityAssociationView, Status, Totals, TunnelView,
 };
-use crate::admin::view::{TunnelEndsView, lifetime_seconds};
+use crate::admin::table::clean;
+use crate::admin::view::{AgentTextView, TunnelEndsView, lifetime_seconds};
 
 /// What was counted since the start.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Report {
     /// When the attachment changed last.
     attached_at: Instant,
     last_code: Option<u8>,
+    /// What an agent said of it.
+    last_text: Option<AgentTextView>,
     counts: BTreeMap<&'static str, u64>,
     denials: BTreeMap<u8, u64>,
     discards: BTreeMap<DiscardReason, u64>,
@@ -67,6 +71,7 @@ impl Report {
             link_up_at: None,
             attached_at: now,
             last_code: None,
+            last_text: None,
             counts: BTreeMap::new(),
             denials: BTreeMap::new(),
             discards: BTreeMap::new(),
@@ -105,7 +110,7 @@ impl Report {
             }
             MobileNodeEvent::Registered { care_of_address, lifetime, after } => {
                 self.count("registrations");
-                self.last_code = Some(0);
+                self.replied(0);
                 let after_ms = ms(after);
                 // A renewal changes nothing.
                 if let Some(since) = self.link_up_at.take() {
@@ -117,14 +122,14 @@ impl Report {
             }
             MobileNodeEvent::Deregistered { after } => {
                 self.count("deregistrations");
-                self.last_code = Some(0);
+                self.replied(0);
                 let since = self.link_up_at.take();
                 let since_link_up_ms = since.map(|since| ms(now.saturating_since(since)));
                 tracing::info!(after_ms = ms(after), since_link_up_ms, "deregistered");
             }
             MobileNodeEvent::Denied { code } => {
                 *self.denials.entry(code.0).or_default() += 1;
-                self.last_code = Some(code.0);
+                self.replied(code.0);
                 tracing::warn!(code = code.0, "{}", code.text());
             }
             MobileNodeEvent::Unanswered { care_of_address } => {
@@ -159,6 +164,23 @@ impl Report {
                 tracing::debug!(%source, reason = reason.counter(), "discarded");
             }
         }
+    }
+
+    fn replied(&mut self, code: u8) {
+        self.last_code = Some(code);
+        self.last_text = None;
+    }
+
+    /// An agent said something for the node's user. Anybody may have written it where
+    /// the foreign agent did: it is escaped, and nothing follows from it.
+    pub fn told(&mut self, text: &MessageString) {
+        let role = match text.origin {
+            TextOrigin::HomeAgent => Role::HomeAgent,
+            TextOrigin::ForeignAgent => Role::ForeignAgent,
+        };
+        let words = clean(&text.to_string());
+        tracing::warn!("the {} says: {words}", role.text());
+        self.last_text = Some(AgentTextView { role, text: words });
     }
 
     /// The attachment changed.
@@ -259,6 +281,7 @@ impl Report {
             lifetime_seconds: lifetime.and_then(lifetime_seconds),
             remaining_seconds: remaining,
             last_code: self.last_code,
+            last_text: self.last_text.clone(),
             age_seconds: now.saturating_since(self.attached_at).as_secs(),
         }
     }
@@ -335,4 +358,59 @@ fn associations(config: &Config) -> Vec<SecurityAssociationView> {
             }
         };
     config.node.security.agents().map(view).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use homeport_proto::message::{
+        AuthenticationKind, Extension, Identification, Message, MessageWriter, RegistrationReply,
+        ReplyCode,
+    };
+    use homeport_proto::security::{Algorithm, Key, MobilitySecurityAssociation, Spi};
+    use homeport_proto::{Lifetime, NtpTime};
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn text(bytes: &[u8]) -> MessageString {
+        let mut writer = MessageWriter::reply(&RegistrationReply {
+            code: ReplyCode::HA_PROHIBITED,
+            lifetime: Lifetime(0),
+            home_address: Ipv4Addr::LOCALHOST,
+            home_agent: Ipv4Addr::LOCALHOST,
+            identification: Identification(NtpTime(0).0),
+        });
+        writer.extension(&Extension::MessageString { subtype: 1, text: bytes }).unwrap();
+        let association = MobilitySecurityAssociation {
+            spi: Spi(256),
+            algorithm: Algorithm::HmacMd5,
+            key: Key::new(vec![1; 16]),
+            replay: ReplayProtection::default(),
+        };
+        writer.authenticate(AuthenticationKind::MobileHome, &association);
+        let bytes = writer.finish();
+        let Ok(Message::Reply(reply)) = Message::parse(&bytes) else { panic!("no reply") };
+        MessageString::of(&reply).unwrap()
+    }
+
+    /// B-11.
+    #[test]
+    fn what_an_agent_says_is_in_the_view_until_the_next_reply() {
+        let mut report = Report::new(Instant(0));
+        let denied = MobileNodeEvent::Denied { code: ReplyCode::HA_PROHIBITED };
+        report.event(&denied, Instant(1));
+        assert_eq!((report.last_code, &report.last_text), (Some(129), &None));
+        report.told(&text("not\u{1b}[2J here \u{202e}".as_bytes()));
+        let said = report.last_text.clone().unwrap();
+        assert_eq!(said.role, Role::HomeAgent);
+        assert_eq!(said.text, "not\\u{1b}[2J here \\u{202e}");
+        report.told(&text(b"\xff"));
+        assert_eq!(report.last_text.clone().unwrap().text, "\\xff");
+        let care_of_address = Ipv4Addr::LOCALHOST;
+        let after = Duration::ZERO;
+        let lifetime = Lifetime(60);
+        let registered = MobileNodeEvent::Registered { care_of_address, lifetime, after };
+        report.event(&registered, Instant(2));
+        assert_eq!((report.last_code, report.last_text), (Some(0), None));
+    }
 }

@@ -215,6 +215,7 @@ impl Running {
             messages_per_second: messages_per_prefix(config),
             claims: ClaimKeeper::default(),
             draws: Draws::live(SEED),
+            remembered_nodes: 0,
             recorder: None,
         };
         // The box had been there for a while: a home agent refuses what was signed before

@@ -348,6 +348,9 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
         Query::MobileNode => {
             return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
         }
+        Query::Explain(_) => {
+            return Err(Refusal::not_found("Nothing is remembered here.", "Ask a real daemon."));
+        }
         Query::ConfigShow => Answer::Config(Arc::clone(config)),
         Query::ConfigApply(new) => {
             let diff = config.live_diff(new)?;

@@ -11,6 +11,7 @@
 
 mod command;
 mod config;
+mod explain;
 mod harness;
 mod server;
 mod show;

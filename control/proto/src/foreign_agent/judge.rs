@@ -3,22 +3,10 @@
 use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of, pending_range};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
-use crate::event::DiscardReason;
+use crate::decision::{Cause, Standing};
 use crate::message::extension::ExtensionError;
-use crate::message::{AuthenticationKind, Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::message::{AuthenticationKind, Received, RegistrationRequest, RequestFlags};
 use crate::visitor::Station;
-
-/// Why a request is not relayed.
-pub(super) enum Refusal {
-    Discard(DiscardReason),
-    Deny(ReplyCode),
-}
-
-impl From<ReplyCode> for Refusal {
-    fn from(code: ReplyCode) -> Self {
-        Refusal::Deny(code)
-    }
-}
 
 impl ForeignAgent {
     /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first.
@@ -28,41 +16,41 @@ impl ForeignAgent {
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Cause> {
         let request = &station.request;
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
-            return Err(Refusal::Discard(DiscardReason::UnknownExtension));
+            return Err(Cause::UnknownExtension);
         }
         if !station.mac.is_unicast() {
-            return Err(Refusal::Discard(DiscardReason::Malformed));
+            return Err(Cause::StationUnknown);
         }
         self.authenticate(received, context)?;
         if self.is_pending(station, received) {
-            return Err(Refusal::Discard(DiscardReason::Duplicate));
+            return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
-            return Err(ReplyCode::FA_PROHIBITED.into());
+            return Err(Cause::VisitorProhibited);
         }
         // §3.7.2: never relayed to ourselves. (Where we are the home agent, the
         // request has gone to it before it came here.)
         if context.is_local(request.home_agent) || !is_host(request.home_agent) {
-            return Err(ReplyCode::INVALID_HOME_AGENT_ADDRESS.into());
+            return Err(Cause::InvalidHomeAgent);
         }
         // §3.7.2.1. Nor can our care-of address be a node's own.
         let is_ours = request.care_of_address == self.config.care_of_address;
         let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
         if co_located == is_ours && !deregisters {
-            return Err(ReplyCode::INVALID_CARE_OF_ADDRESS.into());
+            return Err(Cause::InvalidCareOfAddress);
         }
         if request.lifetime > self.config.max_lifetime {
-            return Err(ReplyCode::LIFETIME_TOO_LONG.into());
+            return Err(Cause::LifetimeTooLong);
         }
         self.validate_encapsulation(request)?;
         self.validate_reverse_tunnel(datagram.ttl, received)?;
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
-            return Err(ReplyCode::FA_PROHIBITED.into());
+            return Err(Cause::AddressTaken);
         }
         self.validate_capacity(station)
     }
@@ -89,42 +77,41 @@ impl ForeignAgent {
         &self,
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Cause> {
         let security = &self.config.security;
         let home_address = received.body.home_address;
         if !security.knows_mobile_node(home_address) {
             return if self.config.require_mobile_foreign_authentication {
-                Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+                Err(Cause::VisitorNotTrusted)
             } else {
                 Ok(())
             };
         }
         let mut extensions = received.authentications(AuthenticationKind::MobileForeign);
-        let valid = extensions.next().is_some_and(|extension| {
-            extension
-                .extension
-                .spi()
-                .and_then(|spi| security.mobile_node(home_address, spi))
-                .is_some_and(|association| context.is_authentic(received, extension, &association))
-        });
-        if valid && extensions.next().is_none() {
-            Ok(())
-        } else {
-            Err(ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION.into())
+        let first = extensions.next().ok_or(Cause::VisitorUnsigned)?;
+        let valid = first
+            .extension
+            .spi()
+            .and_then(|spi| security.mobile_node(home_address, spi))
+            .is_some_and(|association| context.is_authentic(received, first, &association));
+        if !valid || extensions.next().is_some() {
+            return Err(Cause::VisitorWrongKey);
         }
+        context.ruling.standing = Standing::Copied;
+        Ok(())
     }
 
     /// What makes a request poorly formed: 70.
     pub(super) fn validate_form(
         &self,
         received: &Received<'_, RegistrationRequest>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Cause> {
         let request = &received.body;
         let reserved = match self.config.profile {
             Profile::Rfc5944 | Profile::Dmnr => request.flags.has_reserved(),
             // RFC 2002 §3.3: the bit was V, Van Jacobson header compression.
             Profile::Rfc2002 if request.flags.contains(RequestFlags::RESERVED_R) => {
-                return Err(ReplyCode::FA_HEADER_COMPRESSION_UNAVAILABLE.into());
+                return Err(Cause::HeaderCompression);
             }
             Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
         };
@@ -132,10 +119,17 @@ impl ForeignAgent {
         let nameless = request.home_address.is_unspecified() && nai_of(received).is_none();
         let bad_home = !request.home_address.is_unspecified() && !is_host(request.home_address);
         let unauthorized = authorized_len(received).is_none();
-        if reserved || nameless || bad_home || unauthorized || received.defect().is_some() {
-            return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+        if reserved {
+            Err(Cause::VisitorReservedFlags)
+        } else if nameless || bad_home {
+            Err(Cause::NoHomeAddress)
+        } else if received.defect().is_some() {
+            Err(Cause::VisitorBrokenExtensions)
+        } else if unauthorized {
+            Err(Cause::VisitorUnsignedForHome)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// RFC 3024 §3.3 and §4.2.1, in its order.
@@ -143,46 +137,44 @@ impl ForeignAgent {
         &self,
         ttl: u8,
         received: &Received<'_, RegistrationRequest>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Cause> {
         let request = &received.body;
         let encapsulating = asks_encapsulating_delivery(received);
         if !request.flags.contains(RequestFlags::REVERSE_TUNNEL) {
             // "MUST NOT be included if the T bit is not set."
             if encapsulating {
-                return Err(ReplyCode::FA_POORLY_FORMED_REQUEST.into());
+                return Err(Cause::DeliveryWithoutReverseTunnel);
             }
             let mandatory = self.demands_reverse_tunnel(request) && !request.lifetime.is_zero();
-            return if mandatory {
-                Err(ReplyCode::FA_REVERSE_TUNNEL_MANDATORY.into())
-            } else {
-                Ok(())
-            };
+            return if mandatory { Err(Cause::VisitorReverseTunnelMandatory) } else { Ok(()) };
         }
         if encapsulating && !self.config.encapsulating_delivery {
-            return Err(ReplyCode::FA_DELIVERY_STYLE_NOT_SUPPORTED.into());
+            return Err(Cause::DeliveryStyleRefused);
         }
         if ttl != 255 {
-            return Err(ReplyCode::FA_MOBILE_NODE_TOO_DISTANT.into());
+            return Err(Cause::TooDistant);
         }
         if !self.config.reverse_tunnel && !request.lifetime.is_zero() {
-            return Err(ReplyCode::FA_REVERSE_TUNNEL_UNAVAILABLE.into());
+            return Err(Cause::VisitorReverseTunnelRefused);
         }
         Ok(())
     }
 
-    pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Refusal> {
+    pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Cause> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
         let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors
             && !is_visitor
             && !request.lifetime.is_zero();
-        if full
-            || self.pending.len() >= self.config.max_pending
-            || self.pending.range(node).count() >= self.config.max_pending_per_node
-        {
-            return Err(ReplyCode::FA_INSUFFICIENT_RESOURCES.into());
+        if full {
+            Err(Cause::VisitorsFull)
+        } else if self.pending.len() >= self.config.max_pending {
+            Err(Cause::PendingFull)
+        } else if self.pending.range(node).count() >= self.config.max_pending_per_node {
+            Err(Cause::PendingOfNodeFull)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 }

@@ -8,13 +8,13 @@ use homeport_wire::icmpv4::ECHO_REQUEST;
 use homeport_wire::{IpProtocol, MOBILE_IP_PORT};
 
 use super::ForeignAgent;
-use super::judge::Refusal;
 use crate::agent::{Context, Token};
 use crate::config::{EncapsulationSet, UdpTunnelling};
+use crate::decision::Cause;
 use crate::keepalive::TunnelPath;
 use crate::message::{
-    AuthenticationKind, Extension, Received, RegistrationReply, RegistrationRequest, ReplyCode,
-    RequestFlags, UdpTunnelReply, UdpTunnelRequest,
+    AuthenticationKind, Extension, Received, RegistrationReply, RegistrationRequest, RequestFlags,
+    UdpTunnelReply, UdpTunnelRequest,
 };
 use crate::visitor::{PendingRegistration, VisitorKey};
 use crate::{Action, Encapsulation};
@@ -30,7 +30,7 @@ impl ForeignAgent {
     pub(super) fn validate_encapsulation(
         &self,
         request: &RegistrationRequest,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Cause> {
         let allowed = self.config.tunnels.encapsulations;
         let lacks =
             |flag, encapsulation| request.flags.contains(flag) && !allowed.contains(encapsulation);
@@ -38,7 +38,7 @@ impl ForeignAgent {
         let lacking = lacks(RequestFlags::MINIMAL, EncapsulationSet::MINIMAL)
             || lacks(RequestFlags::GRE, EncapsulationSet::GRE);
         if lacking && is_ours && !request.lifetime.is_zero() {
-            return Err(ReplyCode::FA_ENCAPSULATION_UNAVAILABLE.into());
+            return Err(Cause::VisitorEncapsulationRefused);
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::visitor::{PendingKey, Station, Visitor, VisitorKey};
 
 impl ForeignAgent {
     /// The visitors of a home address: of one home agent each.
-    pub(super) fn visitors_of(
+    pub fn visitors_of(
         &self,
         home_address: Ipv4Addr,
     ) -> impl Iterator<Item = (&VisitorKey, &Visitor)> {

@@ -8,10 +8,8 @@ use super::tunnel::Tunnel;
 use super::{Asked, ForeignHome, Grant, HomeAgent};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
-use crate::event::DiscardReason;
-use crate::message::{
-    AuthenticationKind, Extension, Received, RegistrationRequest, ReplyCode, RequestFlags,
-};
+use crate::decision::Cause;
+use crate::message::{AuthenticationKind, Extension, Received, RegistrationRequest, RequestFlags};
 use crate::security::MobilitySecurityAssociation;
 
 impl HomeAgent {
@@ -22,7 +20,7 @@ impl HomeAgent {
         datagram: &Datagram<'_>,
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<ForeignHome, DiscardReason> {
+    ) -> Result<ForeignHome, Cause> {
         let security = &self.config.security;
         let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
         let Some(first) = extensions.next() else {
@@ -35,20 +33,20 @@ impl HomeAgent {
             .extension
             .spi()
             .and_then(|spi| security.agent(datagram.source, spi))
-            .ok_or(DiscardReason::NoSecurityAssociation)?;
+            .ok_or(Cause::UnknownForeignAgentSpi)?;
         let association = Arc::clone(association);
         let valid =
             context.is_authentic(received, first, &association) && extensions.next().is_none();
         Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
     }
 
-    /// RFC 5944 §3.8.2.1 a: the association to answer with, and whether every
-    /// mobile-home authenticator is right.
+    /// RFC 5944 §3.8.2.1 a: the association to answer with, and what is wrong unless
+    /// every mobile-home authenticator is right.
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<(MobilitySecurityAssociation, bool), DiscardReason> {
+    ) -> Result<(MobilitySecurityAssociation, Option<Cause>), Cause> {
         let home_address = received.body.home_address;
         let security = &self.config.security;
         // "All indicated authentications are carried out": this one cannot be.
@@ -57,49 +55,58 @@ impl HomeAgent {
             .iter()
             .any(|one| matches!(one.extension, Extension::GeneralizedAuthentication { .. }))
         {
-            return Err(DiscardReason::NoSecurityAssociation);
+            return Err(Cause::UnsupportedAuthentication);
         }
+        let unknown = || match security.knows_mobile_node(home_address) {
+            true => Cause::UnknownSpi,
+            false => Cause::UnknownNode,
+        };
         let mut chosen = None;
-        let mut authentic = true;
+        let mut flaw = None;
         for extension in received.authentications(AuthenticationKind::MobileHome) {
             let association = extension
                 .extension
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
-                .ok_or(DiscardReason::NoSecurityAssociation)?;
-            authentic &= context.is_authentic(received, extension, &association);
+                .ok_or_else(unknown)?;
+            if !context.is_authentic(received, extension, &association) {
+                flaw = flaw.or(Some(Cause::WrongKey));
+            }
             // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
-            authentic &= chosen.is_none() || self.config.profile != Profile::Rfc2002;
+            if chosen.is_some() && self.config.profile == Profile::Rfc2002 {
+                flaw = flaw.or(Some(Cause::TwoSignatures));
+            }
             chosen.get_or_insert(association);
         }
         match (chosen, self.config.profile) {
-            (Some(association), _) => Ok((association, authentic)),
-            (None, _) if received.defect().is_some() => Err(DiscardReason::Malformed),
-            (None, Profile::Rfc5944 | Profile::Dmnr) => Err(DiscardReason::NoAuthentication),
+            (Some(association), _) => Ok((association, flaw)),
+            (None, _) if received.defect().is_some() => Err(Cause::Malformed),
+            (None, Profile::Rfc5944 | Profile::Dmnr) => Err(Cause::Unsigned),
             // RFC 2002 §3.8.2.1: a request without is denied too.
             (None, Profile::Rfc2002) => {
                 let association = security.first_mobile_node(home_address);
-                let association = association.ok_or(DiscardReason::NoSecurityAssociation)?;
-                Ok((association, false))
+                let association = association.ok_or(Cause::UnknownNode)?;
+                Ok((association, Some(Cause::UnsignedDenied)))
             }
         }
     }
 
     /// RFC 5944 §3.8.2.1 c.
-    pub(super) fn check_foreign_home(&self, asked: &Asked<'_, '_>) -> Result<(), ReplyCode> {
+    pub(super) fn check_foreign_home(&self, asked: &Asked<'_, '_>) -> Result<(), Cause> {
         let deregisters = asked.request.lifetime.is_zero();
-        let right = match asked.foreign_home {
-            ForeignHome::Valid(_) => true,
-            ForeignHome::Invalid(_) => false,
+        let (right, cause) = match asked.foreign_home {
+            ForeignHome::Valid(_) => return Ok(()),
+            ForeignHome::Invalid(_) => (false, Cause::WrongForeignAgentKey),
             // §3.5.4: a deregistration carries none, and none may be missed.
-            ForeignHome::Missing(_) => deregisters,
+            ForeignHome::Missing(_) => (deregisters, Cause::ForeignAgentUnsigned),
             ForeignHome::NotShared => {
-                deregisters
+                let right = deregisters
                     || !self.config.require_foreign_home_authentication
-                    || self.relaying_agent(asked).is_none()
+                    || self.relaying_agent(asked).is_none();
+                (right, Cause::ForeignAgentNotTrusted)
             }
         };
-        if right { Ok(()) } else { Err(ReplyCode::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION) }
+        if right { Ok(()) } else { Err(cause) }
     }
 
     /// What an authentic and fresh request gets, or what it is denied for. `None` is
@@ -109,7 +116,7 @@ impl HomeAgent {
         asked: &Asked<'_, '_>,
         extras: &mut Extras,
         context: &mut Context<'_>,
-    ) -> Result<Option<Grant>, ReplyCode> {
+    ) -> Result<Option<Grant>, Cause> {
         let request = &asked.request;
         let destination = asked.datagram.destination;
         // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
@@ -118,7 +125,8 @@ impl HomeAgent {
                 && !context.is_local(destination)
                 && !destination.is_multicast()
         {
-            return Err(ReplyCode::UNKNOWN_HOME_AGENT_ADDRESS);
+            let asked_us = destination == self.config.address;
+            return Err(if asked_us { Cause::WrongHomeAgent } else { Cause::Discovery });
         }
         // §3.8.2.3. In RFC 2002 one of the two bits asks for header compression
         // on the foreign agent's link, which is not the home agent's business.
@@ -126,19 +134,23 @@ impl HomeAgent {
             Profile::Rfc5944 | Profile::Dmnr => request.flags.has_reserved(),
             Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
         };
-        if reserved || asked.received.defect().is_some() {
-            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        if reserved {
+            return Err(Cause::ReservedFlags);
+        }
+        if let Some(defect) = asked.received.defect() {
+            context.ruling.detail = defect.offset().unwrap_or(0);
+            return Err(Cause::BrokenExtensions);
         }
         // §3.8.3.2: a home address that cannot be supported.
         if self.home_network(request.home_address).is_none() {
-            return Err(ReplyCode::HA_PROHIBITED);
+            return Err(Cause::OutsideHomeNetworks);
         }
         // RFC 5177 §6.7: whatever else it carries is ignored.
         if request.lifetime.is_zero() {
             return Ok(None);
         }
         if self.config.administratively_prohibited {
-            return Err(ReplyCode::HA_PROHIBITED);
+            return Err(Cause::Prohibited);
         }
         let tunnel = self.negotiate(asked, extras, context)?;
         self.validate_care_of_address(request, tunnel.address, context)?;
@@ -147,23 +159,18 @@ impl HomeAgent {
         let mobile_networks = self.mobile_networks(asked, extras)?;
         // Last, so that nobody answers a challenge to be denied for something else.
         if tunnel.challenged {
-            return Err(ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION);
+            return Err(Cause::ChallengeGiven);
         }
         Ok(Some(Grant { tunnel, mobile_networks }))
     }
 
     /// RFC 3024 §4.3.1. Beyond it: where the echo reply that proves a path would
     /// not come back through the tunnel, there is no proof to wait for.
-    fn validate_reverse_tunnel(
-        &self,
-        asked: &Asked<'_, '_>,
-        tunnel: &Tunnel,
-    ) -> Result<(), ReplyCode> {
+    fn validate_reverse_tunnel(&self, asked: &Asked<'_, '_>, tunnel: &Tunnel) -> Result<(), Cause> {
         match asked.wants(RequestFlags::REVERSE_TUNNEL) {
-            false if self.config.require_reverse_tunnel || tunnel.unproven => {
-                Err(ReplyCode::HA_REVERSE_TUNNEL_MANDATORY)
-            }
-            true if !self.config.reverse_tunnel => Err(ReplyCode::HA_REVERSE_TUNNEL_UNAVAILABLE),
+            false if self.config.require_reverse_tunnel => Err(Cause::ReverseTunnelMandatory),
+            false if tunnel.unproven => Err(Cause::ReverseTunnelForProof),
+            true if !self.config.reverse_tunnel => Err(Cause::ReverseTunnelRefused),
             _ => Ok(()),
         }
     }
@@ -177,23 +184,23 @@ impl HomeAgent {
         request: &RegistrationRequest,
         effective: Ipv4Addr,
         context: &Context<'_>,
-    ) -> Result<(), ReplyCode> {
+    ) -> Result<(), Cause> {
         let registered = request.care_of_address;
         if !is_host(registered) || !is_host(effective) {
-            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+            return Err(Cause::ImpossibleCareOfAddress);
         }
         // Only home addresses of the home networks are ever bound.
         let at_home = self.home_network(effective).is_some();
         if at_home || context.is_local(effective) || registered == request.home_address {
-            return Err(ReplyCode::HA_PROHIBITED);
+            return Err(Cause::CareOfAddressAtHome);
         }
         Ok(())
     }
 
-    pub(super) fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), ReplyCode> {
+    pub(super) fn validate_capacity(&self, request: &RegistrationRequest) -> Result<(), Cause> {
         if !self.is_bound(request.home_address) {
             let full = self.binding_count() >= self.config.max_bindings;
-            return if full { Err(ReplyCode::HA_INSUFFICIENT_RESOURCES) } else { Ok(()) };
+            return if full { Err(Cause::TableFull) } else { Ok(()) };
         }
         if !self.keeps_earlier(request) {
             return Ok(());
@@ -201,7 +208,7 @@ impl HomeAgent {
         let Some(binding) = self.binding(request.home_address) else { return Ok(()) };
         let adds = binding.registration(request.care_of_address).is_none();
         if adds && binding.registrations.len() >= usize::from(self.max_simultaneous()) {
-            return Err(ReplyCode::TOO_MANY_SIMULTANEOUS_BINDINGS);
+            return Err(Cause::TooManyCareOfAddresses);
         }
         Ok(())
     }

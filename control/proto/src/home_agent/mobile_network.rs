@@ -10,9 +10,10 @@ use core::net::Ipv4Addr;
 use super::extra::{Extra, Extras, Writer};
 use super::{Asked, HomeAgent};
 use crate::config::Prefix;
+use crate::decision::Cause;
 use crate::message::{
     Extension, MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode,
-    MobileNetworkRequest, ReplyCode,
+    MobileNetworkRequest,
 };
 
 impl HomeAgent {
@@ -21,7 +22,7 @@ impl HomeAgent {
         &self,
         asked: &Asked<'_, '_>,
         extras: &mut Extras,
-    ) -> Result<Vec<Prefix>, ReplyCode> {
+    ) -> Result<Vec<Prefix>, Cause> {
         // Only what the router has signed is its wish.
         let wanted: Vec<MobileNetworkRequest> = asked
             .signed_extensions()
@@ -43,7 +44,7 @@ impl HomeAgent {
         }
         // §6.1: "not permitted to act as a Mobile Router".
         if allowed.is_empty() {
-            return Err(ReplyCode::HA_MOBILE_NETWORK_DISALLOWED);
+            return Err(Cause::NotMobileRouter);
         }
         let mut granted = Vec::new();
         for MobileNetworkRequest { prefix_len, prefix } in wanted {
@@ -64,7 +65,7 @@ impl HomeAgent {
         }
         // §6.3: accepted for one that is right, denied when there is none.
         if granted.is_empty() {
-            return Err(ReplyCode::HA_MOBILE_NETWORK_ERROR);
+            return Err(Cause::NoMobileNetwork);
         }
         Ok(granted)
     }

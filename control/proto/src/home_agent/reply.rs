@@ -1,49 +1,55 @@
 //! How a home agent answers: fields, extensions and limits of its replies.
 
+use alloc::vec::Vec;
+
 use homeport_wire::MOBILE_IP_PORT;
 
 use super::extra::{Extras, Writer};
 use super::{Asked, ForeignHome, HomeAgent, PACKET_HEADERS};
 use crate::agent::Context;
 use crate::config::Profile;
+use crate::decision::{Answer, Cause, MAX_WORDS, Silence, Standing, Words};
 use crate::event::Event;
 use crate::identification::{Freshness, timestamp_reply};
 use crate::limits::{DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING};
 use crate::message::{
-    AuthenticationKind, Identification, MessageWriter, RegistrationReply, ReplyCode,
+    AuthenticationKind, Extension, Identification, MessageString, MessageWriter, RegistrationReply,
+    ReplyCode,
 };
 use crate::security::ReplayProtection;
 use crate::{Action, Lifetime, Payload, Transmit};
 
 /// Time to live of replies.
 const REPLY_TTL: u8 = 64;
-/// Bytes of an authentication extension in front of its authenticator.
-const AUTHENTICATION_HEADER: usize = 6;
 
 impl HomeAgent {
     /// RFC 5944 §3.8.2.1 a: what a request with a wrong authenticator gets.
     pub(super) fn deny_failed_authentication(
         &mut self,
         asked: &Asked<'_, '_>,
+        cause: Cause,
         context: &mut Context<'_>,
     ) {
+        context.ruling.cause = cause;
         let datagram = asked.datagram;
         let code = ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION;
-        let owed = match asked.foreign_home {
-            ForeignHome::Valid(_) => true,
-            ForeignHome::Missing(_) | ForeignHome::Invalid(_) => false,
+        let silent = match asked.foreign_home {
+            ForeignHome::Valid(_) => None,
+            ForeignHome::Missing(_) | ForeignHome::Invalid(_) => {
+                Some(Silence::ForeignAgentDistrusted)
+            }
             ForeignHome::NotShared => {
-                let reply_len = RegistrationReply::LEN
-                    + AUTHENTICATION_HEADER
-                    + asked.association.algorithm.authenticator_len();
+                let reply_len = RegistrationReply::LEN + asked.association.extension_len();
                 let from_server = datagram.source_port == MOBILE_IP_PORT
                     && datagram.source != asked.request.care_of_address;
                 let amplifies =
                     reply_len > datagram.payload.len() && self.config.profile != Profile::Rfc2002;
-                !from_server && !amplifies
+                let server = from_server.then_some(Silence::FromServer);
+                server.or(amplifies.then_some(Silence::Longer))
             }
         };
-        if !owed {
+        if let Some(why) = silent {
+            context.ruling.answer = Answer::Silent(why);
             return;
         }
         context.counters.count_denial(code);
@@ -55,6 +61,7 @@ impl HomeAgent {
             .is_none_or(|last| now.saturating_since(last) >= FAILED_AUTHENTICATION_SPACING);
         if !spaced {
             context.counters.denials_suppressed += 1;
+            context.ruling.answer = Answer::Silent(Silence::Rationed);
             return;
         }
         node.make_more(now).last_failed_authentication = Some(now);
@@ -66,10 +73,13 @@ impl HomeAgent {
     pub(super) fn deny(
         &mut self,
         asked: &Asked<'_, '_>,
-        code: ReplyCode,
+        cause: Cause,
         extras: &Extras,
         context: &mut Context<'_>,
     ) {
+        context.ruling.cause = cause;
+        // Every cause that a request is denied for has its code.
+        let Some(code) = cause.code() else { return };
         let freshness = if code == ReplyCode::IDENTIFICATION_MISMATCH {
             Freshness::Mismatch
         } else {
@@ -80,6 +90,7 @@ impl HomeAgent {
         let node = self.node(asked.request.home_address).make_more(now);
         if !node.denials.take(DENIALS_PER_SECOND, now) {
             context.counters.denials_suppressed += 1;
+            context.ruling.answer = Answer::Silent(Silence::Rationed);
             return;
         }
         self.reply(asked, freshness, code, asked.request.lifetime, extras, context);
@@ -139,6 +150,14 @@ impl HomeAgent {
             // None of them is longer than its length can say.
             let _ = writer.extension(&extension);
         }
+        if !code.is_accepted()
+            && self.config.message_strings
+            && let Some(words) = words(asked, writer.len(), extras, context)
+        {
+            let text = words.as_bytes();
+            let _ = writer
+                .extension(&Extension::MessageString { subtype: MessageString::HOME_AGENT, text });
+        }
         context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
         for extension in extras.of(Writer::ForeignAgent) {
             let _ = writer.extension(&extension);
@@ -148,6 +167,7 @@ impl HomeAgent {
         }
         let data = writer.finish();
         let sent = PACKET_HEADERS + data.len();
+        context.ruling.answer = Answer::Replied { code, lifetime };
         let to_us = context.is_local(datagram.destination);
         context.push(Action::Transmit(Transmit {
             tenant: self.config.tenant,
@@ -170,4 +190,34 @@ impl HomeAgent {
         }));
         sent
     }
+}
+
+/// What a denial tells the node's user (RFC 4917). A reply that may go to somebody who
+/// never asked gets no longer than its request by it: when the request is not
+/// authentic, or is perhaps a copy from elsewhere than the care-of address that its
+/// node has signed.
+fn words(
+    asked: &Asked<'_, '_>,
+    so_far: usize,
+    extras: &Extras,
+    context: &Context<'_>,
+) -> Option<Words> {
+    let ruling = &context.ruling;
+    let (source, request) = (asked.datagram.source, &asked.request);
+    let bounded = match ruling.standing {
+        Standing::Unknown | Standing::Claimed => true,
+        Standing::Copied => source != request.care_of_address && source != request.home_address,
+        Standing::Authentic => false,
+    };
+    if !bounded {
+        return Words::fitting(ruling, MAX_WORDS);
+    }
+    let mut behind = Vec::new();
+    for extension in extras.of(Writer::ForeignAgent) {
+        let _ = extension.emit(&mut behind);
+    }
+    let foreign_home = asked.foreign_home.association().map_or(0, |one| one.extension_len());
+    let signatures = asked.association.extension_len() + foreign_home;
+    let len = so_far + behind.len() + signatures + MessageString::HEADER_LEN;
+    Words::fitting(ruling, asked.datagram.payload.len().checked_sub(len)?)
 }

@@ -14,10 +14,11 @@ use super::{Asked, ForeignHome, HomeAgent};
 use crate::Encapsulation;
 use crate::agent::Context;
 use crate::config::{EncapsulationSet, NatTraversal};
+use crate::decision::Cause;
 use crate::message::extension::Located;
 use crate::message::{
-    AuthenticationKind, Extension, Received, RegistrationRequest, ReplyCode, RequestFlags,
-    UdpTunnelReply, UdpTunnelRequest,
+    AuthenticationKind, Extension, Received, RegistrationRequest, RequestFlags, UdpTunnelReply,
+    UdpTunnelRequest,
 };
 
 /// What a request's extensions say about its tunnel.
@@ -99,9 +100,9 @@ impl HomeAgent {
         asked: &Asked<'_, '_>,
         extras: &mut Extras,
         context: &mut Context<'_>,
-    ) -> Result<Tunnel, ReplyCode> {
+    ) -> Result<Tunnel, Cause> {
         if asked.wish.malformed {
-            return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+            return Err(Cause::MisplacedExtension);
         }
         // RFC 3519 §4.6: this mismatch, and nothing else, indicates a NAT.
         let mismatch = asked.datagram.source != asked.request.care_of_address;
@@ -116,7 +117,7 @@ impl HomeAgent {
                 }
                 // §4.6.1: not allowed here, though understood.
                 NatTraversal::Off if mismatch || udp.forced => {
-                    return Err(ReplyCode::HA_PROHIBITED);
+                    return Err(Cause::NatNotTraversed);
                 }
                 NatTraversal::Off | NatTraversal::Challenge => {}
             }
@@ -144,7 +145,7 @@ impl HomeAgent {
         mismatch: bool,
         extras: &mut Extras,
         context: &Context<'_>,
-    ) -> Result<Option<Tunnel>, ReplyCode> {
+    ) -> Result<Option<Tunnel>, Cause> {
         let policy = &self.config.nat;
         let needed = mismatch || udp.registration_required;
         if !needed && !udp.forced {
@@ -153,7 +154,7 @@ impl HomeAgent {
             return Ok(None);
         }
         if !needed && !policy.forced_udp {
-            return Err(ReplyCode::HA_PROHIBITED);
+            return Err(Cause::ForcedUdpNotAllowed);
         }
         // §4.1: the encapsulation that is asked for, or 142. Zero leaves it to M and
         // G, and there is only IP in UDP here.
@@ -161,9 +162,7 @@ impl HomeAgent {
             Some(protocol) => protocol == IpProtocol::IP_IN_IP,
             None => !asked.wants_gre() && !asked.wants(RequestFlags::MINIMAL),
         };
-        if !ip_in_udp || !self.config.tunnels.encapsulations.contains(EncapsulationSet::UDP) {
-            return Err(ReplyCode::HA_UDP_ENCAPSULATION_UNAVAILABLE);
-        }
+        self.check_udp(ip_in_udp)?;
         let (address, source_port) = (asked.datagram.source, asked.datagram.source_port);
         // §4.11: with R, the request's port is the foreign agent's.
         let peer_port = if udp.registration_required { 0 } else { source_port };
@@ -185,16 +184,21 @@ impl HomeAgent {
         &self,
         asked: &Asked<'_, '_>,
         context: &Context<'_>,
-    ) -> Result<Tunnel, ReplyCode> {
-        let allowed = self.config.tunnels.encapsulations.contains(EncapsulationSet::UDP);
-        if !allowed || asked.wants_gre() || asked.wants(RequestFlags::MINIMAL) {
-            return Err(ReplyCode::HA_UDP_ENCAPSULATION_UNAVAILABLE);
-        }
+    ) -> Result<Tunnel, Cause> {
+        self.check_udp(!asked.wants_gre() && !asked.wants(RequestFlags::MINIMAL))?;
         let address = asked.datagram.source;
         let encapsulation = Encapsulation::PlainUdp { peer_port: asked.datagram.source_port };
         let challenged =
             !self.is_known_path(asked, context) && !self.answers_challenge(asked, context);
         Ok(Tunnel { address, encapsulation, unproven: false, challenged })
+    }
+
+    /// Whether there are UDP tunnels, and of what is asked to be in them.
+    fn check_udp(&self, ip_in_udp: bool) -> Result<(), Cause> {
+        if !self.config.tunnels.encapsulations.contains(EncapsulationSet::UDP) {
+            return Err(Cause::UdpRefused);
+        }
+        if ip_in_udp { Ok(()) } else { Err(Cause::UdpEncapsulationUnknown) }
     }
 
     /// What flags M and G and a GRE key ask for, as far as it is allowed.
@@ -203,7 +207,7 @@ impl HomeAgent {
         asked: &Asked<'_, '_>,
         extras: &mut Extras,
         context: &mut Context<'_>,
-    ) -> Result<Encapsulation, ReplyCode> {
+    ) -> Result<Encapsulation, Cause> {
         let allowed = self.config.tunnels.encapsulations;
         let (gre, minimal) = (asked.wants_gre(), asked.wants(RequestFlags::MINIMAL));
         if gre && allowed.contains(EncapsulationSet::GRE) {
@@ -220,7 +224,7 @@ impl HomeAgent {
             return Ok(Encapsulation::Minimal);
         }
         if gre || minimal {
-            return Err(ReplyCode::HA_ENCAPSULATION_UNAVAILABLE);
+            return Err(Cause::EncapsulationRefused);
         }
         Ok(Encapsulation::IpInIp)
     }
@@ -264,11 +268,7 @@ impl<'b> Asked<'_, 'b> {
 }
 
 /// RFC 3519 §4.6.1: what makes an extension a poorly formed request.
-fn check_form(
-    asked: &Asked<'_, '_>,
-    writer: Writer,
-    udp: UdpTunnelRequest,
-) -> Result<(), ReplyCode> {
+fn check_form(asked: &Asked<'_, '_>, writer: Writer, udp: UdpTunnelRequest) -> Result<(), Cause> {
     let co_located = asked.wants(RequestFlags::CO_LOCATED);
     // Only a node can say that it registers through a foreign agent (§3.1.2).
     let wrong = match writer {
@@ -276,7 +276,7 @@ fn check_form(
         Writer::ForeignAgent => co_located || udp.registration_required,
     };
     if wrong || udp.reserved != 0 {
-        return Err(ReplyCode::HA_POORLY_FORMED_REQUEST);
+        return Err(Cause::BadTunnelRequest);
     }
     Ok(())
 }

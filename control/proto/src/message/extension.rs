@@ -161,6 +161,19 @@ impl fmt::Display for ExtensionError {
     }
 }
 
+impl ExtensionError {
+    /// Where the extension begins that cannot be read, in bytes of the message, if it
+    /// is one extension's fault.
+    pub fn offset(self) -> Option<u32> {
+        match self {
+            ExtensionError::Truncated { offset } | ExtensionError::Length { offset } => {
+                u32::try_from(offset).ok()
+            }
+            ExtensionError::Unknown { .. } | ExtensionError::TooMany => None,
+        }
+    }
+}
+
 /// An extension and its place in the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Located<'a> {

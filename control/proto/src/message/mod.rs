@@ -14,6 +14,7 @@
 
 pub mod advertisement;
 pub mod extension;
+pub mod message_string;
 pub mod mobile_network;
 pub mod registration;
 pub mod udp_tunnel;
@@ -23,6 +24,7 @@ use core::fmt;
 
 pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
 pub use extension::{AuthenticationKind, Extension, Located};
+pub use message_string::{MessageString, TextOrigin};
 pub use mobile_network::{
     MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode, MobileNetworkRequest,
 };
@@ -226,6 +228,12 @@ impl MessageWriter {
     ) -> &mut Self {
         self.authenticate_by(kind, association, |covered| association.authenticator(covered));
         self
+    }
+
+    /// Bytes of what was added so far.
+    #[expect(clippy::len_without_is_empty, reason = "it begins with a fixed part")]
+    pub const fn len(&self) -> usize {
+        self.bytes.len()
     }
 
     /// The same, with the authenticator that `compute` gives for what it covers.

@@ -1,12 +1,13 @@
 //! What a mobile node asks for and tells.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use homeport_wire::MacAddress;
 
 use crate::event::DiscardReason;
-use crate::message::ReplyCode;
+use crate::message::{MessageString, ReplyCode};
 use crate::{Encapsulation, Lifetime, ReverseTunnel};
 
 /// A co-located care-of address, as DHCP gave it.
@@ -222,6 +223,8 @@ pub enum MobileNodeAction {
     /// Tell the home link that the home address is here: one gratuitous ARP
     /// (RFC 5944 §4.6).
     AnnounceHome,
+    /// Show the node's user what an agent says of the last reply's code (RFC 4917).
+    ShowText(Box<MessageString>),
     /// Tell the operator.
     Event(MobileNodeEvent),
     /// What [`MobileNode::handle_stop`](super::MobileNode::handle_stop) began is done.

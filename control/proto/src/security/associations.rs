@@ -71,6 +71,15 @@ impl SecurityAssociations {
         nodes.of(home_address).find(|entry| entry.spi == spi).map(|entry| nodes.association(entry))
     }
 
+    /// Every association with a mobile node, by rising SPI.
+    pub fn of_mobile_node(
+        &self,
+        home_address: Ipv4Addr,
+    ) -> impl Iterator<Item = MobilitySecurityAssociation> {
+        let nodes = &self.mobile_nodes;
+        nodes.of(home_address).map(|entry| nodes.association(entry))
+    }
+
     /// The place that the index has for a node's first association, or for one that
     /// looks like it there: no association is looked at.
     pub(crate) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {

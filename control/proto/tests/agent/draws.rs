@@ -2,6 +2,7 @@
 
 use homeport_proto::config::AgentConfig;
 use homeport_proto::draws::{Differing, Drawn, Draws};
+use homeport_proto::event::Event;
 use homeport_proto::message::AuthenticationKind;
 use homeport_proto::{Action, Agent, Lifetime, Now};
 
@@ -66,7 +67,9 @@ fn take(agent: &mut Agent, (now, what): &Step) -> Vec<Action> {
         Some((false, payload)) => agent.handle_datagram(&visiting(payload), *now),
         None => agent.handle_timeout(*now),
     }
-    core::iter::from_fn(|| agent.poll_action()).collect()
+    // Decisions are for people: they are not part of a recording.
+    let told = |action: &Action| matches!(action, Action::Event(Event::Decision(_)));
+    core::iter::from_fn(|| agent.poll_action()).filter(|action| !told(action)).collect()
 }
 
 #[test]

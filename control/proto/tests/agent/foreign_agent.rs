@@ -470,7 +470,7 @@ fn a_request_that_nobody_answers_is_denied_with_78() {
 
 /// An ICMP error as a router sends it, quoting `quoted` bytes behind the IP
 /// header of a relayed request.
-fn icmp_error(message_type: u8, code: u8, relayed: &[u8], quoted: usize) -> Vec<u8> {
+pub(crate) fn icmp_error(message_type: u8, code: u8, relayed: &[u8], quoted: usize) -> Vec<u8> {
     let udp = UdpHeader::new((FOREIGN, 434), (HOME_AGENT, 434), relayed).unwrap();
     let total = u16::try_from(28 + relayed.len()).unwrap();
     let ip = Ipv4Header::new(FOREIGN, HOME_AGENT, IpProtocol::UDP, 60, total);

@@ -270,7 +270,7 @@ fn a_deregistration_without_binding_is_accepted_all_the_same() {
     asked.care_of_address = NODE;
     let actions = world.relay(FOREIGN, &sign(&asked));
     assert_eq!(the_code(&actions), 0);
-    assert_eq!(actions.len(), 2, "a reply and its event: {actions:?}");
+    assert_eq!(actions.len(), 3, "a reply, its event and why: {actions:?}");
 }
 
 /// B-01: each denial of RFC 5944 §3.4 and RFC 3024 §3.4 that depends on what is

@@ -9,6 +9,8 @@ mod attacks;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod decisions;
+#[cfg(test)]
 mod draws;
 #[cfg(test)]
 mod foreign_agent;
@@ -18,6 +20,8 @@ mod foreign_tunnels;
 mod foresight;
 #[cfg(test)]
 mod home_agent;
+#[cfg(test)]
+mod message_strings;
 #[cfg(test)]
 mod mobile_networks;
 #[cfg(test)]

@@ -98,6 +98,7 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        message_strings: false,
     }
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
+        message_strings: false,
         administratively_prohibited: false,
         security: SecurityAssociations::default(),
     }

@@ -213,6 +213,10 @@ pub fn mobile_node(node: &MobileNodeView) -> String {
     if let Some(code) = node.last_code {
         out.push_str(&format!("last reply      code {code}\n"));
     }
+    if let Some(said) = &node.last_text {
+        let (role, text) = (said.role.text(), clean(&said.text));
+        out.push_str(&format!("in words        {text} (the {role} says)\n"));
+    }
     out
 }
 

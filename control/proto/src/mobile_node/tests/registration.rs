@@ -1,7 +1,9 @@
 //! Registration (RFC 5944 §3.6): B-01 and B-02.
 
 use super::*;
-use crate::message::{Extension, Message, Received, RequestFlags};
+use crate::message::{Extension, Message, Received, RequestFlags, TextOrigin};
+use alloc::borrow::ToOwned;
+use alloc::string::ToString;
 
 fn request_of(sent: &Sent) -> Received<'_, RegistrationRequest> {
     match Message::parse(&sent.send.bytes).unwrap() {
@@ -667,4 +669,33 @@ fn a_stop_whose_agent_is_lost_meanwhile_ends_all_the_same() {
     assert_eq!(world.log.last().unwrap().1, MobileNodeAction::Stopped);
     assert!(!world.did(&MobileNodeAction::StartDhcp));
     assert_eq!(world.node.poll_timeout(), None);
+}
+
+/// RFC 4917: shown as it came, and nothing follows from it.
+#[test]
+fn what_an_agent_says_of_its_reply_is_shown_to_the_user() {
+    let mut world = World::up(config());
+    world.hear(&Advertised::foreign(FIRST));
+    let code = ReplyCode::HA_PROHIBITED;
+    let mut writer = MessageWriter::reply(&world.last().reply(code, 0));
+    let text = b"no\x1b\xff";
+    writer.extension(&Extension::MessageString { subtype: 1, text }).unwrap();
+    writer.authenticate(AuthenticationKind::MobileHome, &with_home_agent());
+    let denial = writer.finish();
+    // A text that was changed on the way is not shown: the reply is not believed.
+    let mut forged = denial.clone();
+    forged[23] ^= 1;
+    world.receive(&forged);
+    assert_eq!(world.discards(), [DiscardReason::BadMobileHomeAuthenticator]);
+    world.receive(&denial);
+    assert!(world.events().contains(&MobileNodeEvent::Denied { code }));
+    let shown: Vec<_> = world
+        .log
+        .iter()
+        .filter_map(|(_, action)| match action {
+            MobileNodeAction::ShowText(text) => Some((text.origin, text.to_string())),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(shown, [(TextOrigin::HomeAgent, "no\\u{1b}\\xff".to_owned())]);
 }

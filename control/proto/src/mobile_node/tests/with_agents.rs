@@ -85,6 +85,7 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         tunnels: crate::config::TunnelPolicy::default(),
         nat: crate::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        message_strings: false,
     };
     AgentConfig {
         home_agents: vec![home_agent],
@@ -116,6 +117,7 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         tunnels: crate::config::TunnelPolicy::default(),
         udp_tunnel: crate::config::UdpTunnelling::Off,
         gre_keys: true,
+        message_strings: false,
         administratively_prohibited: false,
         security,
     };
