@@ -9,6 +9,7 @@
     reason = "test support"
 )]
 
+pub mod boxes;
 pub mod decoder;
 pub mod frame;
 pub mod host;
