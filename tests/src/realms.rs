@@ -91,6 +91,7 @@ impl RealmWorld {
                 home_agent: core_address(network),
                 correspondent: HOME_HOST,
                 first: first(network),
+                ..Identity::default()
             };
             let node = NodeHost::new(plan, identity);
             Realm { node, at: None, at_home: Vec::new(), sent: first(network) }
