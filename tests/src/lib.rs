@@ -15,4 +15,5 @@ pub mod frame;
 pub mod host;
 pub mod nat;
 pub mod realms;
+pub mod simulation;
 pub mod world;
