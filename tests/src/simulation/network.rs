@@ -53,14 +53,24 @@ pub struct Flight {
     pub frame: Vec<u8>,
 }
 
+/// What is wrong with a segment.
+#[derive(Clone, Copy, Debug, Default)]
+struct Wrong {
+    faults: Faults,
+    /// Chances in a thousand that a bit of a packet is flipped.
+    corruption: u16,
+    /// How much longer frames take at most.
+    delay: Duration,
+}
+
 /// All segments.
 pub struct Network {
     seed: u64,
     flying: BTreeMap<(Duration, u64), Flight>,
     flown: u64,
     injectors: BTreeMap<(usize, Member), (FaultInjector, Random)>,
-    /// What is wrong with each segment, and how long frames take there.
-    wrong: Vec<(Faults, Duration)>,
+    /// What is wrong with each segment.
+    wrong: Vec<Wrong>,
     cuts: BTreeSet<(Party, Party)>,
     captured: Vec<(usize, Vec<u8>)>,
     digest: DefaultHasher,
@@ -74,7 +84,7 @@ impl Network {
             flying: BTreeMap::new(),
             flown: 0,
             injectors: BTreeMap::new(),
-            wrong: vec![(Faults::default(), Duration::ZERO); segments],
+            wrong: vec![Wrong::default(); segments],
             cuts: BTreeSet::new(),
             captured: Vec::new(),
             digest: DefaultHasher::new(),
@@ -93,12 +103,12 @@ impl Network {
 
     /// Sets how bad a segment is in one way.
     pub fn set_fault(&mut self, segment: usize, kind: FaultKind, amount: u16) {
-        let (faults, delay) = &mut self.wrong[segment];
+        let Wrong { faults, corruption, delay } = &mut self.wrong[segment];
         match kind {
             FaultKind::Loss => faults.loss = amount,
             FaultKind::Duplication => faults.duplication = amount,
             FaultKind::Reordering => faults.reordering = amount,
-            FaultKind::Corruption => faults.corruption = amount,
+            FaultKind::Corruption => *corruption = amount,
             FaultKind::Delay => *delay = Duration::from_millis(amount.into()),
         }
         let faults = *faults;
@@ -117,7 +127,7 @@ impl Network {
     /// Makes everything well.
     pub fn heal(&mut self) {
         self.cuts.clear();
-        self.wrong.fill((Faults::default(), Duration::ZERO));
+        self.wrong.fill(Wrong::default());
         for (injector, _) in self.injectors.values_mut() {
             injector.set_faults(Faults::default());
         }
@@ -132,7 +142,7 @@ impl Network {
     }
 
     /// Sends a frame.
-    pub fn send(&mut self, elapsed: Duration, segment: usize, from: Member, frame: Vec<u8>) {
+    pub fn send(&mut self, elapsed: Duration, segment: usize, from: Member, mut frame: Vec<u8>) {
         (elapsed, segment, &frame).hash(&mut self.digest);
         if is_registration(&frame) && from != Member::Stranger {
             if self.captured.len() >= CAPTURED {
@@ -141,7 +151,7 @@ impl Network {
             self.captured.push((segment, frame.clone()));
         }
         let Network { flying, flown, injectors, wrong, seed, .. } = self;
-        let (faults, delay) = wrong[segment];
+        let Wrong { faults, corruption, delay } = wrong[segment];
         let mut fly = |frame, random: Option<&mut Random>| {
             *flown += 1;
             let most = delay.as_micros() as u64;
@@ -156,6 +166,9 @@ impl Network {
             let mut random = Random::new(*seed, purpose(segment, from));
             (FaultInjector::new(faults, random.draw()), random)
         });
+        if random.draw() % 1_000 < u64::from(corruption) {
+            damage(&mut frame, random);
+        }
         injector.pass(frame, |frame| fly(frame, Some(random)));
     }
 
@@ -191,6 +204,15 @@ fn purpose(segment: usize, from: Member) -> u64 {
         Member::Stranger => 3_000,
     };
     (segment as u64) << 32 | member as u64
+}
+
+/// Flips a bit behind the link header: what a link itself damages, its frame check
+/// tells. A packet is damaged unnoticed in somebody's memory on the way.
+fn damage(frame: &mut [u8], random: &mut Random) {
+    let packet = frame.get_mut(EthernetHeader::LEN..).unwrap_or_default();
+    if !packet.is_empty() {
+        packet[random.index(packet.len())] ^= 1 << random.index(8);
+    }
 }
 
 fn is_registration(frame: &[u8]) -> bool {

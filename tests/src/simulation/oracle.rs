@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_dataplane::table::binding::BindingEntry;
+use homeport_proto::limits::REMEMBERED_IDENTIFICATIONS;
 use homeport_proto::message::{Identification, RegistrationRequest};
 use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, Lifetime, Now, NtpTime};
@@ -96,7 +97,8 @@ pub struct Oracle {
     bindings: BTreeMap<Home, Binding>,
     /// Every identification that was accepted, and in which life of its home agent.
     accepted: BTreeMap<(Home, u64), u64>,
-    last: BTreeMap<Home, Identification>,
+    /// The same of this life alone, in order.
+    in_order: BTreeMap<Home, Vec<Identification>>,
     lives: Vec<Life>,
     /// Care-of addresses that were right at some time in the present turn of a box.
     right: Vec<(Home, Ipv4Addr)>,
@@ -119,7 +121,7 @@ impl Oracle {
             sent: BTreeMap::new(),
             bindings: BTreeMap::new(),
             accepted: BTreeMap::new(),
-            last: BTreeMap::new(),
+            in_order: BTreeMap::new(),
             lives: vec![life; shape.home_agents.len()],
             right: Vec::new(),
             inputs: vec![0; shape.boxes()],
@@ -138,8 +140,14 @@ impl Oracle {
         for one in self.home_agents_of(at) {
             let life = &mut self.lives[one];
             *life = Life { number: life.number + 1, started: now.ntp, stepped_back: false };
+        }
+    }
+
+    /// A box is down: its home agents have forgotten all.
+    pub fn stopped(&mut self, at: usize) {
+        for one in self.home_agents_of(at) {
             self.bindings.retain(|(of, _), _| *of != one);
-            self.last.retain(|(of, _), _| *of != one);
+            self.in_order.retain(|(of, _), _| *of != one);
         }
     }
 
@@ -148,6 +156,23 @@ impl Oracle {
         for one in self.home_agents_of(at) {
             self.lives[one].stepped_back |= millis < 0;
         }
+    }
+
+    /// Whether a home agent refuses whatever a node may send, because its clock has
+    /// gone back behind requests that it no longer remembers one by one
+    /// ([`REMEMBERED_IDENTIFICATIONS`]): it rather refuses all up to the last of
+    /// those than to accept one twice. `now` is by its clock.
+    pub fn is_locked_out(&self, node: &NodePlan, now: Now) -> bool {
+        let home = (node.home_agent, home_address(node.number));
+        let life = self.lives[node.home_agent];
+        let in_order = self.in_order.get(&home).map_or(&[][..], Vec::as_slice);
+        let forgotten = in_order.len().saturating_sub(REMEMBERED_IDENTIFICATIONS);
+        node.replay != ReplayProtection::Nonces
+            && life.stepped_back
+            && in_order
+                .iter()
+                .take(forgotten)
+                .any(|one| NtpTime(one.0).wrapping_distance(now.ntp) > 0)
     }
 
     /// An operator cleared a binding.
@@ -279,7 +304,9 @@ impl Oracle {
             }
             _ => {}
         }
-        let later = self.last.insert(home, identification);
+        let in_order = self.in_order.entry(home).or_default();
+        let later = in_order.last().copied();
+        in_order.push(identification);
         let distance =
             |last: Identification| NtpTime(identification.0).wrapping_distance(NtpTime(last.0));
         if let Some(last) = later.filter(|last| !with_nonces && distance(*last) <= 0)

@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
 use homeport_proto::event::Event as AgentEvent;
+use homeport_proto::mobile_node::Phase;
 use homeport_proto::{Lifetime, TenantId};
 use homeport_wire::{EthernetHeader, MacAddress};
 use zerocopy::FromBytes;
@@ -265,6 +266,7 @@ impl World {
                 later(down, Later::BoxBack(at));
                 let site = &mut self.sites[at];
                 (site.one, site.due) = (None, None);
+                self.oracle.stopped(at);
             }
             What::CrashNode { node, down, lifetime } => {
                 let Some(mobile) = self.mobiles.get_mut(&node) else { return };
@@ -579,7 +581,22 @@ impl World {
         let nodes: Vec<usize> = self.mobiles.keys().copied().collect();
         for node in nodes {
             self.start_node(node);
+            self.plug_in(node);
         }
+    }
+
+    /// Starts the program of a node that ended in good order.
+    fn plug_in(&mut self, node: usize) {
+        let Some(mobile) = self.mobiles.get_mut(&node) else { return };
+        let now = mobile.clock.now(self.elapsed);
+        if let Some(host) = &mut mobile.host
+            && mobile.segment.is_some()
+            && matches!(host.machine.phase(), Phase::Disconnected | Phase::Stopping)
+        {
+            host.handle_link(false, now);
+            host.handle_link(true, now);
+        }
+        self.wake_node(node);
     }
 
     /// Lets the time of the plan's faults pass.
@@ -595,9 +612,14 @@ impl World {
         self.elapsed
     }
 
-    /// The nodes that are on a link.
+    /// The nodes that are on a link, and that their home agents can hear.
     pub fn present(&self) -> Vec<usize> {
-        let present = self.mobiles.values().filter(|mobile| mobile.segment.is_some());
+        let can_be_heard = |mobile: &&Mobile| {
+            let at = self.plan.shape.home_agents[mobile.plan.home_agent].at;
+            let now = self.sites[at].clock.now(self.elapsed);
+            mobile.segment.is_some() && !self.oracle.is_locked_out(&mobile.plan, now)
+        };
+        let present = self.mobiles.values().filter(can_be_heard);
         present.map(|mobile| mobile.plan.node).collect()
     }
 
