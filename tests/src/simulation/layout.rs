@@ -15,6 +15,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_control::kernel::Change;
+use homeport_dataplane::config::RegistrationLimits;
 use homeport_dataplane::launch::DataplaneConfig;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
@@ -234,6 +235,11 @@ fn unnumbered(ports: Vec<BoxPort>, config: AgentConfig, kernel: Vec<Change>) -> 
             registration_ring: 1 << 13,
             inject_ring: 1 << 16,
             handover_ring: 1 << 12,
+            registrations: RegistrationLimits {
+                per_prefix: 60,
+                per_known_prefix: 120,
+                moves_first: 60,
+            },
             ..DataplaneConfig::default()
         },
         queue_frames: 96,

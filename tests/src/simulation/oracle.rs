@@ -166,13 +166,10 @@ impl Oracle {
         let home = (node.home_agent, home_address(node.number));
         let life = self.lives[node.home_agent];
         let in_order = self.in_order.get(&home).map_or(&[][..], Vec::as_slice);
-        let forgotten = in_order.len().saturating_sub(REMEMBERED_IDENTIFICATIONS);
+        let ahead = in_order.iter().filter(|one| NtpTime(one.0).wrapping_distance(now.ntp) > 0);
         node.replay != ReplayProtection::Nonces
             && life.stepped_back
-            && in_order
-                .iter()
-                .take(forgotten)
-                .any(|one| NtpTime(one.0).wrapping_distance(now.ntp) > 0)
+            && ahead.count() > REMEMBERED_IDENTIFICATIONS
     }
 
     /// An operator cleared a binding.

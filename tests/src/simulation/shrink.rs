@@ -7,11 +7,19 @@ use super::run::run;
 /// Runs that a shrinking takes at most.
 const MOST: usize = 600;
 
-/// Leaves out of `plan` whatever it breaks `rule` without: halves, then quarters, down
-/// to single events, nodes and kinds of faults, again and again.
-pub fn shrink(plan: &Plan, rule: Rule, mut tell: impl FnMut(usize, usize)) -> Plan {
-    let fails =
-        |plan: &Plan| run(plan, false).violation.is_some_and(|violation| violation.rule == rule);
+/// Leaves out of `plan` whatever it breaks `rule` without. `tell` hears of each success:
+/// after how many runs, and how much is left.
+pub fn shrink(plan: &Plan, rule: Rule, tell: impl FnMut(usize, usize)) -> Plan {
+    least(plan, |plan| run(plan, false).violation.is_some_and(|one| one.rule == rule), tell)
+}
+
+/// Leaves out of `plan` whatever it `fails` without: halves, then quarters, down to
+/// single events, nodes and kinds of faults, again and again.
+pub fn least(
+    plan: &Plan,
+    fails: impl Fn(&Plan) -> bool,
+    mut tell: impl FnMut(usize, usize),
+) -> Plan {
     let mut least = plan.clone();
     let mut runs = 0;
     let mut size = least.items.len().div_ceil(2);
