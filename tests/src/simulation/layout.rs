@@ -232,7 +232,7 @@ fn unnumbered(ports: Vec<BoxPort>, config: AgentConfig, kernel: Vec<Change>) -> 
             neighbors: 64,
             buffers: 512,
             punt_ring: 1 << 13,
-            registration_ring: 1 << 13,
+            registration_ring: 1 << 12,
             inject_ring: 1 << 16,
             handover_ring: 1 << 12,
             registrations: RegistrationLimits {
@@ -306,7 +306,7 @@ fn home_agent(
         profile: Profile::Rfc5944,
         max_lifetime: Lifetime(600),
         max_bindings,
-        max_simultaneous: if number % 2 == 0 { 1 } else { 4 },
+        max_simultaneous: if number.is_multiple_of(2) { 1 } else { 4 },
         reverse_tunnel: true,
         require_reverse_tunnel: false,
         administratively_prohibited: false,

@@ -16,7 +16,7 @@ use super::random::Random;
 const DELAY: Duration = Duration::from_micros(300);
 
 /// Registration frames that strangers remember.
-const CAPTURED: usize = 128;
+const CAPTURED: usize = 512;
 
 /// Who is on a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -72,7 +72,7 @@ pub struct Network {
     /// What is wrong with each segment.
     wrong: Vec<Wrong>,
     cuts: BTreeSet<(Party, Party)>,
-    captured: Vec<(usize, Vec<u8>)>,
+    captured: Vec<(Duration, usize, Vec<u8>)>,
     digest: DefaultHasher,
 }
 
@@ -148,7 +148,7 @@ impl Network {
             if self.captured.len() >= CAPTURED {
                 self.captured.drain(..CAPTURED / 2);
             }
-            self.captured.push((segment, frame.clone()));
+            self.captured.push((elapsed, segment, frame.clone()));
         }
         let Network { flying, flown, injectors, wrong, seed, .. } = self;
         let Wrong { faults, corruption, delay } = wrong[segment];
@@ -186,12 +186,19 @@ impl Network {
     /// Frames that strangers have seen, from the `back`th last on.
     pub fn captured(&self, back: usize, count: usize) -> Vec<(usize, Vec<u8>)> {
         let begin = self.captured.len().saturating_sub(back + 1);
-        self.captured.iter().skip(begin).take(count).cloned().collect()
+        let frames = self.captured.iter().skip(begin).take(count);
+        frames.map(|(_, segment, frame)| (*segment, frame.clone())).collect()
+    }
+
+    /// Frames that strangers have seen within these times.
+    pub fn captured_within(&self, from: Duration, to: Duration) -> Vec<(usize, Vec<u8>)> {
+        let frames = self.captured.iter().filter(|(at, _, _)| (from..to).contains(at));
+        frames.map(|(_, segment, frame)| (*segment, frame.clone())).collect()
     }
 
     /// The registration frame that was seen last and `is` so.
-    pub fn last_captured(&self, is: impl Fn(&[u8]) -> bool) -> Option<&(usize, Vec<u8>)> {
-        self.captured.iter().rev().find(|(_, frame)| is(frame))
+    pub fn last_captured(&self, is: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
+        self.captured.iter().rev().map(|(_, _, frame)| frame.as_slice()).find(|frame| is(frame))
     }
 }
 

@@ -149,6 +149,9 @@ pub enum What {
     /// Registration frames are sent again: `count` of them, from the one that was
     /// captured as the `back`th last on.
     Replay { back: usize, count: usize },
+    /// Registration frames of two seconds are sent again, so long after: when a clock
+    /// that was set back shows their time once more.
+    ReplayOld { age: Duration },
     /// A request for a node that its key did not sign: made up, or a genuine one with
     /// the stranger's care-of address.
     ForgeRequest { node: usize, made_up: bool },
@@ -378,8 +381,15 @@ impl Draft<'_> {
                 What::CrashNode { node, down, lifetime }
             }
             46..=53 => {
-                let amounts = [-1_000, 1_000, -8_000, 8_000, -3_600_000, 3_600_000];
-                What::Step { of: self.party(), millis: self.random.pick(&amounts) }
+                let amounts = [-1_000_i64, 1_000, -8_000, 8_000, -3_600_000, 3_600_000];
+                let (of, millis) = (self.party(), self.random.pick(&amounts));
+                if let (Party::Box(_), -8_000..=-1_000) = (of, millis) {
+                    let age = Duration::from_millis(millis.unsigned_abs());
+                    for quarter in 1..=4 {
+                        self.add(at + age * quarter / 4, What::ReplayOld { age });
+                    }
+                }
+                What::Step { of, millis }
             }
             54..=55 => What::Drift { of: self.party(), ppm: self.random.pick(&[-500, 0, 500]) },
             56..=73 => {

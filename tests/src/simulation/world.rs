@@ -26,6 +26,9 @@ use crate::world::box_mac;
 /// Turns at one moment that are too many.
 const TOO_BUSY: u32 = 20_000;
 
+/// How much of what was seen is sent again at once.
+const OLD: Duration = Duration::from_secs(2);
+
 /// A box at its place.
 struct Site {
     /// `None`: it is down.
@@ -292,6 +295,12 @@ impl World {
                     self.network.send(elapsed, segment, Member::Stranger, frame);
                 }
             }
+            What::ReplayOld { age } => {
+                let then = elapsed.saturating_sub(age);
+                for (segment, frame) in self.network.captured_within(then, then + OLD) {
+                    self.network.send(elapsed, segment, Member::Stranger, frame);
+                }
+            }
             What::ForgeRequest { node, made_up } => self.forge_request(node, made_up),
             What::ForgeTunnel { node, foreign_agent, kind } => {
                 let Some(mobile) = self.mobiles.get(&node) else { return };
@@ -359,7 +368,7 @@ impl World {
         } else {
             let to = home_agent_address(plan.home_agent);
             let genuine = self.network.last_captured(|frame| attacks::is_request_to(frame, to));
-            genuine.and_then(|(_, frame)| attacks::diverted(frame))
+            genuine.and_then(attacks::diverted)
         };
         if let Some(frame) = frame {
             self.network.send(self.elapsed, CORE, Member::Stranger, frame);
