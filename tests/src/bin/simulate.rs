@@ -271,7 +271,7 @@ fn progress(line: &str) {
 }
 
 fn find_planted(options: &Options) -> bool {
-    println!("{:<40} {:>6} {:>8}  {}", "planted bug", "seeds", "seconds", "rule");
+    println!("{:<40} {:>6} {:>8}  rule", "planted bug", "seeds", "seconds");
     let mut all = true;
     for name in planted::names() {
         if let Err(text) = planted::plant(name) {
