@@ -56,6 +56,8 @@ pub mod napt;
 mod output;
 pub mod packet;
 pub mod parse;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod port;
 pub mod punt;
 pub mod reassembly;

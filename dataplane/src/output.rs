@@ -125,6 +125,12 @@ impl Output {
         if let Some(stats) = self.stats(packet.port) {
             stats.dropped(reason).add(1);
         }
+        #[cfg(feature = "planted-bugs")]
+        if reason == DropReason::OuterSourceMismatch
+            && crate::planted::is(crate::planted::Bug::RefusedBufferLeaks)
+        {
+            return;
+        }
         self.pool.give(packet);
     }
 
@@ -209,6 +215,10 @@ impl Output {
         let len = packet.len() as u16;
         let header = PuntHeader::new(packet.tenant, packet.port, reason, len);
         if !self.punts.push(&header, reason, packet.bytes()) {
+            #[cfg(feature = "planted-bugs")]
+            if crate::planted::is(crate::planted::Bug::FullQueueNotCounted) {
+                return self.pool.give(packet);
+            }
             return self.drop(packet, DropReason::PuntQueueFull);
         }
         if let Some(stats) = self.stats(packet.port) {

@@ -83,6 +83,10 @@ impl Bucket {
 
     /// Takes a token, if there is one.
     fn take(&mut self, rate: u32, most: u32, now: u64) -> bool {
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is(crate::planted::Bug::BudgetNeverRefills) {
+            self.filled = self.filled.max(now);
+        }
         let gained = now.saturating_sub(self.filled).saturating_mul(u64::from(rate));
         self.level = self.level.saturating_add(gained).min(u64::from(most) * TOKEN);
         self.filled = self.filled.max(now);

@@ -4,7 +4,10 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use homeport_control::mobile::encapsulation;
+use homeport_control::mobile::forwarding::TunnelEnds;
 use homeport_proto::config::{MobileNodeConfig, Prefix};
+use homeport_proto::message::RegistrationRequest;
 use homeport_proto::mobile_node::{
     Attachment, CoLocated, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath,
 };
@@ -37,13 +40,30 @@ pub fn longest_gap(arrivals: &Arrivals, from: Duration, to: Duration) -> Duratio
     times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
-/// Who a node is. All have [`HOME_ADDRESS`].
+/// Where a node gets a co-located care-of address.
+#[derive(Clone, Copy, Debug)]
+pub struct CoLocatedPlace {
+    /// The segment.
+    pub segment: usize,
+    /// The address there; its prefix has 24 bits.
+    pub address: Ipv4Addr,
+    /// The router of the segment; `None` where the home agent is on it.
+    pub gateway: Option<Ipv4Addr>,
+    /// The station that what goes to the home agent is sent to.
+    pub next_hop: MacAddress,
+}
+
+/// Who a node is.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// Its link-layer address.
     pub mac: MacAddress,
+    /// Its home address.
+    pub home_address: Ipv4Addr,
     /// Its home agent.
     pub home_agent: Ipv4Addr,
+    /// Where it gets a care-of address of its own.
+    pub co_located: CoLocatedPlace,
     /// Whom its application speaks with.
     pub correspondent: Ipv4Addr,
     /// The number that its first datagram counts on from.
@@ -52,8 +72,19 @@ pub struct Identity {
 
 impl Default for Identity {
     fn default() -> Self {
-        let (mac, home_agent, correspondent) = (NODE_MAC, HOME_AGENT, CORRESPONDENT);
-        Identity { mac, home_agent, correspondent, first: 0 }
+        Identity {
+            mac: NODE_MAC,
+            home_address: HOME_ADDRESS,
+            home_agent: HOME_AGENT,
+            co_located: CoLocatedPlace {
+                segment: VISITED_3,
+                address: CO_LOCATED,
+                gateway: Some(access_address(3)),
+                next_hop: box_mac(3, 1),
+            },
+            correspondent: CORRESPONDENT,
+            first: 0,
+        }
     }
 }
 
@@ -69,6 +100,10 @@ pub struct NodeHost {
     pub arrivals: Arrivals,
     /// Time between datagrams to the correspondent; `None` sends none.
     pub interval: Option<Duration>,
+    /// What it sends back a datagram's number as; `None`: it sends nothing back.
+    pub echo: Option<fn(u64) -> u64>,
+    /// Every registration request that it sent, in order.
+    pub requests: Vec<RegistrationRequest>,
     pub(crate) segment: usize,
     pub(crate) send_at: Option<Duration>,
     pub(crate) lease_at: Option<Duration>,
@@ -81,8 +116,8 @@ impl NodeHost {
         let mut security = SecurityAssociations::default();
         security.insert_agent(identity.home_agent, node_association(plan.replay));
         let config = MobileNodeConfig {
-            home_address: HOME_ADDRESS,
-            home_prefix: Prefix::new(HOME_ADDRESS, 24).expect("24 bits"),
+            home_address: identity.home_address,
+            home_prefix: Prefix::new(identity.home_address, 24).expect("24 bits"),
             home_agent: identity.home_agent,
             lifetime: plan.lifetime,
             reverse_tunnel: plan.reverse_tunnel,
@@ -94,12 +129,19 @@ impl NodeHost {
         };
         let mut seed = [7; 32];
         seed[..8].copy_from_slice(&plan.seed.to_be_bytes());
+        NodeHost::with_config(config, seed, identity)
+    }
+
+    /// The node that is told so about itself.
+    pub fn with_config(config: MobileNodeConfig, seed: [u8; 32], identity: Identity) -> Self {
         NodeHost {
             machine: MobileNode::new(config, seed),
             identity,
             events: Vec::new(),
             arrivals: Vec::new(),
             interval: None,
+            echo: None,
+            requests: Vec::new(),
             segment: 0,
             send_at: None,
             lease_at: None,
@@ -122,12 +164,8 @@ impl NodeHost {
         let elapsed = Duration::from_nanos(now.monotonic.0);
         if self.lease_at.is_some_and(|at| at <= elapsed) {
             self.lease_at = None;
-            let lease = CoLocated {
-                address: CO_LOCATED,
-                prefix_len: 24,
-                gateway: Some(access_address(3)),
-                lease: None,
-            };
+            let CoLocatedPlace { address, gateway, .. } = self.identity.co_located;
+            let lease = CoLocated { address, prefix_len: 24, gateway, lease: None };
             self.machine.handle_co_located(lease, now);
         }
         if self.machine.poll_timeout().is_some_and(|due| due <= now.monotonic) {
@@ -138,19 +176,25 @@ impl NodeHost {
         match self.interval {
             Some(interval) if due <= elapsed => {
                 self.sent += 1;
-                let data = self.sent.to_be_bytes();
-                let packet = frame::udp(
-                    (HOME_ADDRESS, APPLICATION),
-                    (self.identity.correspondent, APPLICATION),
-                    64,
-                    &data,
-                );
-                self.forward(&packet);
+                self.speak(self.sent);
                 self.send_at = Some(elapsed + interval);
             }
             Some(_) => {}
             None => self.send_at = None,
         }
+    }
+
+    /// Sends a numbered datagram to the correspondent.
+    fn speak(&mut self, number: u64) {
+        let Identity { home_address, correspondent, .. } = self.identity;
+        let ends = ((home_address, APPLICATION), (correspondent, APPLICATION));
+        self.forward(&frame::udp(ends.0, ends.1, 64, &number.to_be_bytes()));
+    }
+
+    /// When it has something to do next.
+    pub fn next_event(&self) -> Option<Duration> {
+        let timeout = self.machine.poll_timeout().map(|at| Duration::from_nanos(at.0));
+        [timeout, self.send_at, self.lease_at].into_iter().flatten().min()
     }
 
     pub(crate) fn receive(&mut self, bytes: &[u8], now: Now) {
@@ -175,12 +219,13 @@ impl NodeHost {
                     now,
                 );
             }
-            // Its own tunnel: from the home agent only.
-            IpProtocol::IP_IN_IP
-                if header.destination() == CO_LOCATED
-                    && header.source() == self.identity.home_agent =>
-            {
-                self.receive_packet(packet.payload(), mac, now);
+            // Its own tunnel.
+            IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => {
+                let mut bytes = packet.bytes().to_vec();
+                let (home, ends) = (self.identity.home_address, self.tunnel());
+                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, home, ends) {
+                    self.receive_packet(inner, mac, now);
+                }
             }
             IpProtocol::UDP => {
                 let Ok(udp) =
@@ -197,8 +242,12 @@ impl NodeHost {
                             now,
                         );
                     }
-                    APPLICATION if header.destination() == HOME_ADDRESS => {
+                    APPLICATION if header.destination() == self.identity.home_address => {
                         note(&mut self.arrivals, now, udp.payload());
+                        let number = udp.payload().first_chunk().copied();
+                        if let Some((echo, number)) = self.echo.zip(number) {
+                            self.speak(echo(u64::from_be_bytes(number)));
+                        }
                     }
                     _ => {}
                 }
@@ -207,29 +256,37 @@ impl NodeHost {
         }
     }
 
+    /// The tunnel to the home agent, if this is its other end.
+    fn tunnel(&self) -> Option<TunnelEnds> {
+        match *self.machine.attachment() {
+            Attachment::CoLocated { co_located, encapsulation, .. } => Some(TunnelEnds {
+                local: co_located.address,
+                remote: self.identity.home_agent,
+                encapsulation,
+            }),
+            _ => None,
+        }
+    }
+
     /// Sends an application's packet as the attachment says.
     fn forward(&mut self, packet: &[u8]) {
-        let own = self.identity.mac;
+        let (own, home) = (self.identity.mac, self.identity.home_address);
         let framed = match *self.machine.attachment() {
             Attachment::None => return,
             Attachment::Home { mac, .. } => frame::ethernet(mac, own, packet),
             Attachment::ForeignAgent { address, mac, style, .. } => match style {
                 ReverseTunnel::Encapsulating => {
-                    let outer =
-                        frame::ipv4(HOME_ADDRESS, address, IpProtocol::IP_IN_IP, 64, packet);
+                    let outer = frame::ipv4(home, address, IpProtocol::IP_IN_IP, 64, packet);
                     frame::ethernet(mac, own, &outer)
                 }
                 _ => frame::ethernet(mac, own, packet),
             },
-            Attachment::CoLocated { co_located, .. } => {
-                let outer = frame::ipv4(
-                    co_located.address,
-                    self.identity.home_agent,
-                    IpProtocol::IP_IN_IP,
-                    64,
-                    packet,
-                );
-                frame::ethernet(box_mac(3, 1), own, &outer)
+            Attachment::CoLocated { .. } => {
+                let mut buffer = [&[0; encapsulation::ROOM], packet].concat();
+                let Some(ends) = self.tunnel() else { return };
+                let outer = encapsulation::encapsulate(&mut buffer, ends, REGISTRATION, 0);
+                let Some(outer) = outer else { return };
+                frame::ethernet(self.identity.co_located.next_hop, own, outer)
             }
         };
         self.outbox.push(framed);
@@ -252,14 +309,15 @@ impl NodeHost {
                 MobileNodeAction::SendRegistration(request) => {
                     let mac = match request.path {
                         RegistrationPath::Link(mac) => mac,
-                        RegistrationPath::CoLocated(_) => box_mac(3, 1),
+                        RegistrationPath::CoLocated(_) => self.identity.co_located.next_hop,
                     };
+                    self.requests.extend(RegistrationRequest::parse(&request.bytes).ok());
                     let from = (request.source, REGISTRATION);
                     let packet =
                         frame::udp(from, (request.destination, 434), request.ttl, &request.bytes);
                     self.outbox.push(frame::ethernet(mac, own, &packet));
                 }
-                MobileNodeAction::StartDhcp if self.segment == VISITED_3 => {
+                MobileNodeAction::StartDhcp if self.segment == self.identity.co_located.segment => {
                     self.lease_at = Some(Duration::from_nanos(now.monotonic.0) + DHCP);
                 }
                 MobileNodeAction::Event(event) => self.events.push(event),
@@ -269,16 +327,40 @@ impl NodeHost {
     }
 }
 
-/// A host on the core network that knows nothing of mobility.
-#[derive(Default)]
+/// A host that knows nothing of mobility.
 pub struct Correspondent {
+    /// Its link-layer address.
+    pub mac: MacAddress,
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The station that its packets to the node are sent to.
+    pub next_hop: MacAddress,
+    /// The node that it speaks with.
+    pub home_address: Ipv4Addr,
     /// What arrived from the node.
     pub arrivals: Arrivals,
     /// Time between datagrams to the node; `None` sends none.
     pub interval: Option<Duration>,
     pub(crate) send_at: Option<Duration>,
     pub(crate) outbox: Vec<Vec<u8>>,
-    sent: u64,
+    /// The number of its last datagram.
+    pub sent: u64,
+}
+
+impl Default for Correspondent {
+    fn default() -> Self {
+        Correspondent {
+            mac: CORRESPONDENT_MAC,
+            address: CORRESPONDENT,
+            next_hop: box_mac(0, 0),
+            home_address: HOME_ADDRESS,
+            arrivals: Vec::new(),
+            interval: None,
+            send_at: None,
+            outbox: Vec::new(),
+            sent: 0,
+        }
+    }
 }
 
 impl Correspondent {
@@ -288,13 +370,9 @@ impl Correspondent {
             Some(interval) if due <= elapsed => {
                 self.sent += 1;
                 let data = self.sent.to_be_bytes();
-                let packet = frame::udp(
-                    (CORRESPONDENT, APPLICATION),
-                    (HOME_ADDRESS, APPLICATION),
-                    64,
-                    &data,
-                );
-                self.outbox.push(frame::ethernet(box_mac(0, 0), CORRESPONDENT_MAC, &packet));
+                let ends = ((self.address, APPLICATION), (self.home_address, APPLICATION));
+                let packet = frame::udp(ends.0, ends.1, 64, &data);
+                self.outbox.push(frame::ethernet(self.next_hop, self.mac, &packet));
                 self.send_at = Some(elapsed + interval);
             }
             Some(_) => {}
@@ -306,7 +384,7 @@ impl Correspondent {
         let Ok((header, packet)) = EthernetHeader::ref_from_prefix(bytes) else { return };
         let Ok(packet) = Ipv4Packet::new_checked(packet) else { return };
         let addressed = (packet.header().source(), packet.header().destination());
-        if header.destination != CORRESPONDENT_MAC || addressed != (HOME_ADDRESS, CORRESPONDENT) {
+        if header.destination != self.mac || addressed != (self.home_address, self.address) {
             return;
         }
         if let Ok(udp) = UdpPacket::new_checked(packet.payload(), addressed.0, addressed.1)

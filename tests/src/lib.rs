@@ -9,10 +9,12 @@
     reason = "test support"
 )]
 
+pub mod boxes;
 pub mod decoder;
 pub mod frame;
 pub mod fuzz;
 pub mod host;
 pub mod nat;
 pub mod realms;
+pub mod simulation;
 pub mod world;

@@ -17,6 +17,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_control::kernel::Change;
+use homeport_dataplane::port::mem::QUEUE_FRAMES;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::{
@@ -35,10 +36,10 @@ use homeport_wire::{
 };
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::boxes::{AgentBox, BoxPort, BoxSetup, small_dataplane};
 use crate::frame;
 use crate::world::{
-    AgentBox, BoxSetup, CORRESPONDENT, CORRESPONDENT_MAC, HOME_AGENT, box_mac, node_association,
-    now_at,
+    CORRESPONDENT, CORRESPONDENT_MAC, HOME_AGENT, box_mac, node_association, now_at,
 };
 
 /// How many nodes there are.
@@ -356,8 +357,10 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
         Change::Neighbor(key, Some(NeighborEntry { mac }))
     };
     BoxSetup {
-        macs: [box_mac(0, 0), box_mac(0, 1)],
-        addresses: [HOME_AGENT, Ipv4Addr::new(10, 7, 0, 1)],
+        ports: BoxPort::core_and_access(
+            [box_mac(0, 0), box_mac(0, 1)],
+            [HOME_AGENT, Ipv4Addr::new(10, 7, 0, 1)],
+        ),
         config: AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() },
         kernel: vec![
             Change::Route(prefix(HOME_AGENT), on_link),
@@ -366,5 +369,7 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
             neighbor(OUTSIDE, NAT_MAC),
         ],
         seed: [1, 0],
+        dataplane: small_dataplane(),
+        queue_frames: QUEUE_FRAMES,
     }
 }

@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_control::kernel::Change;
+use homeport_dataplane::port::mem::QUEUE_FRAMES;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::{
@@ -25,9 +26,10 @@ use homeport_proto::{Lifetime, MacAddress, PortId, TenantId};
 use homeport_wire::{EtherType, EthernetHeader, Ipv4Packet, UdpPacket};
 use zerocopy::FromBytes;
 
+use crate::boxes::{AgentBox, BoxPort, BoxSetup, small_dataplane};
 use crate::frame;
 use crate::host::{Identity, NodeHost};
-use crate::world::{AgentBox, BoxSetup, HOME_ADDRESS, Plan, box_mac, node_association, now_at};
+use crate::world::{HOME_ADDRESS, Plan, box_mac, node_association, now_at};
 
 /// The host of each home network.
 pub const HOME_HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 50);
@@ -89,6 +91,7 @@ impl RealmWorld {
                 home_agent: core_address(network),
                 correspondent: HOME_HOST,
                 first: first(network),
+                ..Identity::default()
             };
             let node = NodeHost::new(plan, identity);
             Realm { node, at: None, at_home: Vec::new(), sent: first(network) }
@@ -231,8 +234,10 @@ fn setup(index: usize, plan: &Plan) -> BoxSetup {
     let others = (0..BOXES).filter(|other| *other != index);
     kernel.extend(others.map(|other| neighbor(CORE_PORT, core_address(other), box_mac(other, 0))));
     BoxSetup {
-        macs: [box_mac(index, 0), box_mac(index, 1)],
-        addresses: [core_address(index), access_address(index)],
+        ports: BoxPort::core_and_access(
+            [box_mac(index, 0), box_mac(index, 1)],
+            [core_address(index), access_address(index)],
+        ),
         config: if FOREIGN_AGENTS.contains(&index) {
             foreign_agent(index)
         } else {
@@ -240,6 +245,8 @@ fn setup(index: usize, plan: &Plan) -> BoxSetup {
         },
         kernel,
         seed: [plan.seed, index as u64],
+        dataplane: small_dataplane(),
+        queue_frames: QUEUE_FRAMES,
     }
 }
 

@@ -17,30 +17,20 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use homeport_control::inject;
-use homeport_control::install::{ClaimKeeper, Installer, Tables};
 use homeport_control::kernel::Change;
-use homeport_control::punted::{self, Punted, Tunnelled};
-use homeport_dataplane::launch::{
-    Control, DataplaneConfig, InjectSender, PortSetup, PortShared, PuntReceiver, build,
-};
-use homeport_dataplane::port::mem::{FaultInjector, Faults, MemLink, MemPort};
-use homeport_dataplane::stats::PortStats;
+use homeport_dataplane::port::mem::{FaultInjector, Faults, QUEUE_FRAMES};
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
-use homeport_dataplane::verdict::DropReason;
-use homeport_dataplane::worker::Worker;
-use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::{
     AdvertiserConfig, AgentConfig, ForeignAgentConfig, HomeAgentConfig, HomeNetwork, Prefix,
     Profile,
 };
-use homeport_proto::event::Event;
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
 };
-use homeport_proto::{Action, Instant, Lifetime, MacAddress, Now, NtpTime, PortId, TenantId};
+use homeport_proto::{Instant, Lifetime, MacAddress, Now, NtpTime, PortId, TenantId};
 
+use crate::boxes::{AgentBox, BoxPort, BoxSetup, small_dataplane};
 use crate::host::{Correspondent, Identity, NodeHost};
 
 /// The node's home address.
@@ -106,36 +96,6 @@ enum Member {
     Correspondent,
 }
 
-/// One box: a dataplane and its control core.
-pub struct AgentBox {
-    /// The protocol machines.
-    pub agent: Agent,
-    /// What they installed.
-    pub installer: Installer,
-    /// Every event that they told, in order.
-    pub events: Vec<Event>,
-    config: AgentConfig,
-    worker: Worker,
-    punts: PuntReceiver,
-    injects: InjectSender,
-    ports: std::sync::Arc<[PortShared]>,
-    links: Vec<MemLink>,
-}
-
-/// What a box is made from.
-pub struct BoxSetup {
-    /// Its link-layer addresses: on the core, on its access link.
-    pub macs: [MacAddress; 2],
-    /// Its addresses there.
-    pub addresses: [Ipv4Addr; 2],
-    /// Its agents.
-    pub config: AgentConfig,
-    /// What its kernel tells it.
-    pub kernel: Vec<Change>,
-    /// Draws every chance.
-    pub seed: [u64; 2],
-}
-
 /// How a world shall be.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -189,8 +149,7 @@ pub struct World {
 impl World {
     /// A world in which the node is on no link yet.
     pub fn new(plan: Plan) -> Self {
-        let boxes =
-            (0..BOXES).map(|index| AgentBox::new(index, &plan, now_at(Duration::ZERO))).collect();
+        let boxes = (0..BOXES).map(|index| new_box(index, &plan, now_at(Duration::ZERO))).collect();
         World {
             boxes,
             node: NodeHost::new(&plan, Identity::default()),
@@ -233,7 +192,7 @@ impl World {
     /// Starts a box's control core anew, as after a crash: the dataplane's tables
     /// go with it.
     pub fn restart(&mut self, index: usize) {
-        self.boxes[index] = AgentBox::new(index, &self.plan, self.now());
+        self.boxes[index] = new_box(index, &self.plan, self.now());
     }
 
     /// Lets time pass.
@@ -276,7 +235,7 @@ impl World {
             let mut frames = Vec::new();
             for (index, one) in self.boxes.iter_mut().enumerate() {
                 one.run(now, self.origin + self.elapsed);
-                for (port, link) in one.links.iter().enumerate() {
+                for (port, link) in one.links().iter().enumerate() {
                     let segment = if port == 0 { CORE } else { index + 1 };
                     let sent = link.take_all();
                     frames.extend(
@@ -320,7 +279,7 @@ impl World {
         {
             let (segment, from, frame) = entry.remove();
             for (index, one) in self.boxes.iter().enumerate() {
-                for (port, link) in one.links.iter().enumerate() {
+                for (port, link) in one.links().iter().enumerate() {
                     let here = if port == 0 { CORE } else { index + 1 };
                     if here == segment && from != Member::Box(index, port) {
                         link.push(&frame);
@@ -338,203 +297,19 @@ impl World {
     }
 }
 
-impl AgentBox {
-    fn new(index: usize, plan: &Plan, now: Now) -> Self {
-        let setup = BoxSetup {
-            macs: [box_mac(index, 0), box_mac(index, 1)],
-            addresses: [core_address(index), access_address(index)],
-            config: agent_config(index, plan),
-            kernel: kernel_changes(index),
-            seed: [plan.seed, index as u64],
-        };
-        AgentBox::build(setup, now)
-    }
-
-    /// The box of a setup.
-    pub fn build(setup: BoxSetup, now: Now) -> Self {
-        let BoxSetup { macs, addresses, config, kernel, seed: chances } = setup;
-        let (links, setups): (Vec<MemLink>, Vec<PortSetup>) = ["core", "access"]
-            .into_iter()
-            .zip(macs)
-            .map(|(name, mac)| {
-                let (mem, link) = MemPort::new(name, mac, 1500);
-                (
-                    link,
-                    PortSetup {
-                        name: name.into(),
-                        tenant: TENANT,
-                        queues: vec![Box::new(mem)],
-                        twin: None,
-                    },
-                )
-            })
-            .unzip();
-        let sizes = DataplaneConfig {
-            bindings: 256,
-            visitors: 64,
-            locals: 64,
-            routes: 64,
-            source_routes: 64,
-            neighbors: 64,
-            buffers: 1024,
-            hash_seed: chances,
-            ..DataplaneConfig::default()
-        };
-        let (control, mut workers) = build(&sizes, setups).expect("a dataplane");
-        let worker = workers.remove(0);
-        let Control {
-            bindings,
-            listeners,
-            visitors,
-            locals,
-            routes,
-            source_routes,
-            neighbors,
-            punts,
-            injects,
-            ports,
-            napts: _,
-            traces: _,
-        } = control;
-        let tables =
-            Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
-        let mut installer = Installer::new(tables, vec![TENANT; 2], ClaimKeeper::default());
-        installer.configure(&config);
-        for change in kernel {
-            installer.apply_change(change);
-        }
-        for (port, address) in ports.iter().zip(addresses) {
-            port.set_address(Some(address));
-        }
-        let mut seed = [0; 32];
-        let [first, second] = chances;
-        seed[..8].copy_from_slice(&first.to_be_bytes());
-        seed[8..16].copy_from_slice(&second.to_be_bytes());
-        let agent = Agent::new(config.clone(), seed, now);
-        AgentBox {
-            agent,
-            installer,
-            events: Vec::new(),
-            config,
-            worker,
-            punts,
-            injects,
-            ports,
-            links,
-        }
-    }
-
-    /// What it was told.
-    pub const fn config(&self) -> &AgentConfig {
-        &self.config
-    }
-
-    /// How many packets it dropped for a reason.
-    pub fn dropped(&self, reason: DropReason) -> u64 {
-        self.ports.iter().map(|port| port.sum(|stats| stats.dropped(reason).get())).sum()
-    }
-
-    /// Checks that each packet got exactly one verdict.
-    pub fn assert_conserved(&self) {
-        let stats = || self.ports.iter().flat_map(PortShared::workers);
-        let put_in: u64 = stats().map(PortStats::total_in).sum();
-        let out: u64 = stats()
-            .map(|port| {
-                port.tx.get()
-                    + port.to_kernel.get()
-                    + port.total_punted()
-                    + port.total_dropped()
-                    + port.held.get()
-            })
-            .sum();
-        let address = self.ports.first().and_then(PortShared::address);
-        assert_eq!(put_in, out, "packets of the box at {address:?}");
-    }
-
-    /// Its links: to the core, and its access link.
-    pub fn links(&self) -> &[MemLink] {
-        &self.links
-    }
-
-    /// Does everything that is due now, until nothing is.
-    pub fn run(&mut self, now: Now, instant: std::time::Instant) {
-        if self.agent.poll_timeout().is_some_and(|due| due <= now.monotonic) {
-            self.agent.handle_timeout(now);
-        }
-        loop {
-            self.do_actions();
-            let worked = self.worker.run_once(instant);
-            let punted = self.take_punts(now);
-            if !worked && !punted {
-                return;
-            }
-        }
-    }
-
-    fn take_punts(&mut self, now: Now) -> bool {
-        let mut buffer = Vec::new();
-        let mut any = false;
-        while let Some((header, frame)) = self.punts.next(&mut buffer) {
-            any = true;
-            let (tenant, port) = (header.tenant(), header.port());
-            match punted::parse(&header, frame) {
-                Ok(Punted::Registration { packet, source_port, destination_port, payload }) => {
-                    let datagram = Datagram {
-                        tenant,
-                        port,
-                        source_mac: packet.source_mac,
-                        destination_mac: packet.destination_mac,
-                        source: packet.source,
-                        destination: packet.destination,
-                        source_port,
-                        destination_port,
-                        ttl: packet.ttl,
-                        payload,
-                    };
-                    self.agent.handle_datagram(&datagram, now);
-                }
-                Ok(Punted::Solicitation { packet, icmp }) => {
-                    let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
-                    self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
-                }
-                Ok(Punted::Keepalive { tunnelled, icmp }) => {
-                    self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
-                }
-                Ok(Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. })) => {
-                    let (agent, source) = (&mut self.agent, outer.source);
-                    agent.handle_rebound(tenant, inner_source, source, source_port, now);
-                }
-                _ => {}
-            }
-            self.do_actions();
-        }
-        any
-    }
-
-    fn do_actions(&mut self) {
-        while let Some(action) = self.agent.poll_action() {
-            if self.installer.apply(&action) {
-                continue;
-            }
-            let mac_of = |port: PortId| self.ports.get(usize::from(port.0)).map(|port| port.mac);
-            let injection = match action {
-                Action::Transmit(packet) => inject::transmit(&packet, mac_of),
-                Action::GratuitousArp { port, address, mac } => {
-                    inject::gratuitous_arp(port, address, mac, mac_of)
-                }
-                Action::Event(event) => {
-                    self.events.push(event);
-                    continue;
-                }
-                _ => continue,
-            }
-            .expect("a packet that can be sent");
-            assert!(
-                self.injects.send(injection.header, &injection.bytes),
-                "the inject ring is full"
-            );
-        }
-    }
+fn new_box(index: usize, plan: &Plan, now: Now) -> AgentBox {
+    let setup = BoxSetup {
+        ports: BoxPort::core_and_access(
+            [box_mac(index, 0), box_mac(index, 1)],
+            [core_address(index), access_address(index)],
+        ),
+        config: agent_config(index, plan),
+        kernel: kernel_changes(index),
+        seed: [plan.seed, index as u64],
+        dataplane: small_dataplane(),
+        queue_frames: QUEUE_FRAMES,
+    };
+    AgentBox::build(setup, now)
 }
 
 /// Both clocks, so long after a world began.

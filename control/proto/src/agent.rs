@@ -123,6 +123,8 @@ struct Shared {
     draws: Draws,
     /// Every address of an agent here, of all tenants.
     local: BTreeSet<Ipv4Addr>,
+    #[cfg(feature = "planted-bugs")]
+    last_ntp: crate::NtpTime,
 }
 
 /// The surroundings of one agent for the time of one input.
@@ -208,6 +210,16 @@ impl Context<'_> {
 }
 
 impl Shared {
+    #[cfg(feature = "planted-bugs")]
+    fn lose_a_timer(&mut self, now: Now) {
+        let last = core::mem::replace(&mut self.last_ntp, now.ntp);
+        if crate::planted::is(crate::planted::Bug::TimerLostAtStep)
+            && now.ntp.wrapping_distance(last) < 0
+        {
+            self.timers.pop_due(now.monotonic);
+        }
+    }
+
     fn context(&mut self, tenant: TenantId, now: Now) -> Context<'_> {
         Context {
             timers: &mut self.timers,
@@ -240,6 +252,8 @@ impl Agent {
                 counters: BTreeMap::new(),
                 draws,
                 local: BTreeSet::new(),
+                #[cfg(feature = "planted-bugs")]
+                last_ntp: now.ntp,
             },
         };
         agent.handle_config(config, now);
@@ -556,6 +570,8 @@ impl Agent {
     /// bounded number of them; [`poll_timeout`](Self::poll_timeout) then gives a time
     /// that has passed.
     pub fn handle_timeout(&mut self, now: Now) {
+        #[cfg(feature = "planted-bugs")]
+        self.shared.lose_a_timer(now);
         for (key, agent) in &mut self.home_agents {
             agent.handle_timeout(&mut self.shared.context(key.0, now));
         }

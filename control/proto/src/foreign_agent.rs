@@ -322,6 +322,12 @@ impl ForeignAgent {
     ) -> Result<PendingKey, Cause> {
         let reply = &received.body;
         let nai = received.extensions().iter().find_map(nai);
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is(crate::planted::Bug::ReplyToOtherPending) {
+            let all = pending_range(reply.home_address, MacAddress([0; 6]), MacAddress::BROADCAST);
+            let first = self.pending.range(all).next();
+            return first.map(|(key, _)| *key).ok_or(Cause::NotPending);
+        }
         let mut cause = Cause::NotPending;
         for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
@@ -406,7 +412,10 @@ impl ForeignAgent {
         // The same node with another home agent.
         let replaced = self.visitors_of(home_address).find(|(of, visitor)| {
             let state = &visitor.state;
-            **of != key && (state.mac, state.port) == (station.mac, station.port)
+            let is_same = (state.mac, state.port) == (station.mac, station.port);
+            #[cfg(feature = "planted-bugs")]
+            let is_same = is_same || crate::planted::is(crate::planted::Bug::VisitorByAddressAlone);
+            **of != key && is_same
         });
         if let Some(replaced) = replaced.map(|(key, _)| *key) {
             self.remove_visitor(replaced, context);

@@ -111,6 +111,10 @@ impl TimestampHistory {
             .flatten()
             .chain((compares && self.forgets).then_some(forgotten))
             .all(|mark| timestamp.wrapping_distance(mark) > 0);
+        #[cfg(feature = "planted-bugs")]
+        if within && self.planted(timestamp, later) {
+            return Freshness::Fresh;
+        }
         if within && later && !(compares && self.remembers(timestamp)) {
             Freshness::Fresh
         } else {
@@ -153,23 +157,34 @@ impl TimestampHistory {
     /// Remembers an identification that was found fresh and authentic.
     pub fn accept(&mut self, identification: Identification) {
         let timestamp = NtpTime(identification.0);
-        let place = usize::from(self.next);
-        let (Some(second), Some(sum)) = (self.seconds.get_mut(place), self.sums.get_mut(place))
+        let (full, mark) = (self.count == COUNT, self.mark);
+        let goes_back = timestamp.wrapping_distance(mark) <= 0;
+        let in_order = !self.stepped && !goes_back;
+        let earliest = if full && !in_order { self.earliest() } else { usize::from(self.next) };
+        let (Some(second), Some(sum)) =
+            (self.seconds.get_mut(earliest), self.sums.get_mut(earliest))
         else {
             return;
         };
-        let oldest = core::mem::replace(second, identification.high());
-        *sum = sum_of(identification.low());
-        self.next = (self.next + 1) % COUNT;
-        if self.count < COUNT {
-            self.count += 1;
+        // What is ahead of a clock that has stepped back stays remembered one by one:
+        // to refuse all up to there would shut the node out until then.
+        let before_all = full && identification.high().wrapping_sub(*second).cast_signed() < 0;
+        let oldest = if before_all && !in_order {
+            identification.high()
         } else {
+            *sum = sum_of(identification.low());
+            self.next = (self.next + 1) % COUNT;
+            core::mem::replace(second, identification.high())
+        };
+        if full {
             let oldest = NtpTime(Identification::from_halves(oldest, u32::MAX).0);
             let forgotten = self.forgotten;
             if !self.forgets || oldest.wrapping_distance(forgotten) > 0 {
                 self.forgotten = oldest;
             }
             self.forgets = true;
+        } else {
+            self.count += 1;
         }
         let mark = self.mark;
         if self.stepped || timestamp.wrapping_distance(mark) <= 0 {
@@ -182,6 +197,14 @@ impl TimestampHistory {
         self.mark = timestamp;
     }
 
+    #[cfg(feature = "planted-bugs")]
+    fn planted(&self, timestamp: NtpTime, later: bool) -> bool {
+        use crate::planted::{Bug, is};
+        let mark = self.mark;
+        let is_last = self.count > 0 && timestamp == mark;
+        is(Bug::EqualIdentification) && is_last || is(Bug::SteppedMarkForgotten) && later
+    }
+
     /// How many accepted ones are remembered one by one.
     pub(crate) const fn count(&self) -> u8 {
         self.count
@@ -191,6 +214,15 @@ impl TimestampHistory {
     fn remembered(&self) -> impl Iterator<Item = (u32, u8)> {
         let all = self.seconds.iter().copied().zip(self.sums.iter().copied());
         all.take(usize::from(self.count))
+    }
+
+    /// The place of the earliest of those that are remembered.
+    fn earliest(&self) -> usize {
+        let seconds = self.seconds.iter().take(usize::from(self.count)).copied().enumerate();
+        let earlier = |one: &(usize, u32), other: &(usize, u32)| {
+            one.1.wrapping_sub(other.1).cast_signed().cmp(&0)
+        };
+        seconds.min_by(earlier).map_or(0, |(place, _)| place)
     }
 
     fn remembers(&self, timestamp: NtpTime) -> bool {
@@ -397,6 +429,27 @@ mod tests {
         // An hour on, the request of the wrong hour is still known.
         assert_eq!(judge(&history, NOW.0 + hour, NOW.0 + hour), Freshness::Mismatch);
         assert_eq!(judge(&history, NOW.0 + hour + 1, NOW.0 + hour), Freshness::Fresh);
+    }
+
+    /// A node that has registered in the wrong hour renews for as long as it likes in
+    /// the right one.
+    #[test]
+    fn marks_ahead_of_the_clock_shut_nobody_out_later() {
+        let mut history = TimestampHistory::default();
+        let hour = NOW.0 + 3_600 * SECOND;
+        for step in 0..REMEMBERED_IDENTIFICATIONS as u64 {
+            history.accept(Identification(hour + step * SECOND));
+        }
+        for renewal in 0..100 {
+            let now = NOW.0 + renewal * 24 * SECOND;
+            assert_eq!(judge(&history, now, now), Freshness::Fresh, "{renewal}");
+            history.accept(Identification(now));
+            assert_eq!(judge(&history, now, now), Freshness::Mismatch);
+        }
+        for step in 0..REMEMBERED_IDENTIFICATIONS as u64 {
+            let captured = hour + step * SECOND;
+            assert_eq!(judge(&history, captured, captured), Freshness::Mismatch);
+        }
     }
 
     #[test]

@@ -53,6 +53,8 @@ pub mod keepalive;
 pub mod limits;
 pub mod message;
 pub mod mobile_node;
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
 pub mod security;
 pub mod time;
 mod timer;

@@ -340,6 +340,12 @@ impl VisitorReader {
         match found {
             // A key may be a moment behind or ahead of its entry.
             Some(found) if is_it(&found.entry) => Found::Visitor(&found.entry),
+            #[cfg(feature = "planted-bugs")]
+            _ if crate::planted::is(crate::planted::Bug::VisitorOfAnyHomeAgent)
+                && matches!(exact, Index::HomeAgent(..)) =>
+            {
+                Found::Visitor(&one.entry)
+            }
             _ => Found::Other(&one.entry),
         }
     }

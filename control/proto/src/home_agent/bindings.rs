@@ -68,6 +68,10 @@ impl HomeAgent {
             self.remember_path(home_address, address, port, context);
         }
         let keeps_earlier = self.keeps_earlier(request);
+        #[cfg(feature = "planted-bugs")]
+        let keeps_earlier = keeps_earlier
+            || crate::planted::is(crate::planted::Bug::OldCareOfAddressKept)
+                && request.flags.contains(RequestFlags::CO_LOCATED);
         let home_link = self.home_network(home_address).and_then(|network| network.link);
         let (tenant, home_agent) = self.key();
         let number = self.nodes.make(home_address);
@@ -150,6 +154,8 @@ impl HomeAgent {
         let Some(number) = self.nodes.find(home_address) else { return false };
         let Some(mut binding) = self.nodes.binding(number, key) else { return false };
         let before = binding.registrations.len();
+        #[cfg(feature = "planted-bugs")]
+        let expired = binding.next_expiry().is_some_and(|end| end <= now);
         binding.registrations.retain(|one| keep(one));
         if binding.registrations.iter().all(|one| one.proof.is_none()) {
             context.timers.stop(Token::Proof(key, home_address));
@@ -163,6 +169,10 @@ impl HomeAgent {
                 node.tidy(now);
             }
             self.stop_announcing(home_address, context);
+            #[cfg(feature = "planted-bugs")]
+            if self.planted(number, expired) {
+                return true;
+            }
             context.push(Action::RemoveBinding { tenant: key.0, home_address });
             return true;
         }
@@ -171,6 +181,18 @@ impl HomeAgent {
         }
         context.push(Action::InstallBinding(state));
         true
+    }
+
+    /// Whether the entry of the table stays.
+    #[cfg(feature = "planted-bugs")]
+    fn planted(&mut self, number: u32, expired: bool) -> bool {
+        use crate::planted::{Bug, is};
+        if is(Bug::MarkLostWithBinding)
+            && let Some(node) = self.nodes.get_mut(number)
+        {
+            node.timestamps = crate::identification::TimestampHistory::default();
+        }
+        is(Bug::ExpiryKeepsEntry) && expired
     }
 
     /// A care-of address of the binding has reached its end.

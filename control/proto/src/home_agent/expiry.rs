@@ -86,6 +86,10 @@ impl Expiries {
             // It is looked at before its end, whatever that is.
             Wait::Soon => return,
             Wait::InSlot(slot) => {
+                #[cfg(feature = "planted-bugs")]
+                if crate::planted::is(crate::planted::Bug::EarlierEndNotArmed) {
+                    return;
+                }
                 let waits_for = self.absolute(slot);
                 if waits_for <= slot_of(at) {
                     return;

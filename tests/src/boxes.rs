@@ -1,0 +1,321 @@
+//! A box of a simulated world: the real agents, the real installer and the real
+//! dataplane worker on memory ports.
+
+use std::net::Ipv4Addr;
+
+use homeport_control::inject;
+use homeport_control::install::{ClaimKeeper, Installer, Tables};
+use homeport_control::kernel::Change;
+use homeport_control::punted::{self, Punted, Tunnelled};
+use homeport_dataplane::launch::{
+    Control, DataplaneConfig, InjectSender, PortSetup, PortShared, PuntReceiver, build,
+};
+use homeport_dataplane::port::mem::{MemLink, MemPort};
+use homeport_dataplane::stats::PortStats;
+use homeport_dataplane::verdict::DropReason;
+use homeport_dataplane::worker::Worker;
+use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::config::AgentConfig;
+use homeport_proto::event::Event;
+use homeport_proto::message::RegistrationRequest;
+use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, TenantId};
+
+/// One box: a dataplane and its control core.
+pub struct AgentBox {
+    /// The protocol machines.
+    pub agent: Agent,
+    /// What they installed.
+    pub installer: Installer,
+    /// Every event that they told, in order.
+    pub events: Vec<Event>,
+    /// Every request that a home agent here accepted, in order.
+    pub accepted: Vec<Accepted>,
+    /// How many inputs the machines had.
+    pub inputs: u64,
+    config: AgentConfig,
+    worker: Worker,
+    punts: PuntReceiver,
+    injects: InjectSender,
+    ports: std::sync::Arc<[PortShared]>,
+    links: Vec<MemLink>,
+}
+
+/// What a box is made from.
+pub struct BoxSetup {
+    /// Its ports, numbered in their order.
+    pub ports: Vec<BoxPort>,
+    /// Its agents.
+    pub config: AgentConfig,
+    /// What its kernel tells it.
+    pub kernel: Vec<Change>,
+    /// Draws every chance.
+    pub seed: [u64; 2],
+    /// Sizes and habits of its dataplane; the seed is taken from above.
+    pub dataplane: DataplaneConfig,
+    /// Frames that each direction of a link holds.
+    pub queue_frames: usize,
+}
+
+/// A port of a box.
+#[derive(Clone, Debug)]
+pub struct BoxPort {
+    /// Its name.
+    pub name: &'static str,
+    /// Whose link it is.
+    pub tenant: TenantId,
+    /// Its link-layer address.
+    pub mac: MacAddress,
+    /// Its address.
+    pub address: Ipv4Addr,
+}
+
+impl BoxPort {
+    /// The two ports of most boxes, to the core and to an access link, both of
+    /// tenant 0.
+    pub fn core_and_access(macs: [MacAddress; 2], addresses: [Ipv4Addr; 2]) -> Vec<Self> {
+        let names = ["core", "access"].into_iter();
+        let places = names.zip(macs.into_iter().zip(addresses));
+        let port = |(name, (mac, address))| BoxPort { name, tenant: TenantId(0), mac, address };
+        places.map(port).collect()
+    }
+}
+
+/// A small dataplane.
+pub fn small_dataplane() -> DataplaneConfig {
+    DataplaneConfig {
+        bindings: 256,
+        visitors: 64,
+        locals: 64,
+        routes: 64,
+        source_routes: 64,
+        neighbors: 64,
+        buffers: 1024,
+        ..DataplaneConfig::default()
+    }
+}
+
+/// A request that a home agent here accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// The virtual home agent.
+    pub tenant: TenantId,
+    /// The request.
+    pub request: RegistrationRequest,
+    /// The lifetime that its reply grants.
+    pub lifetime: Lifetime,
+}
+
+impl AgentBox {
+    /// The box of a setup.
+    pub fn build(setup: BoxSetup, now: Now) -> Self {
+        let BoxSetup { ports: places, config, kernel, seed: chances, dataplane, queue_frames } =
+            setup;
+        let (links, setups): (Vec<MemLink>, Vec<PortSetup>) = places
+            .iter()
+            .map(|place| {
+                let (mem, link) = MemPort::with_queues(place.name, place.mac, 1500, queue_frames);
+                let (name, tenant) = (place.name.into(), place.tenant);
+                (link, PortSetup { name, tenant, queues: vec![Box::new(mem)], twin: None })
+            })
+            .unzip();
+        let sizes = DataplaneConfig { hash_seed: chances, ..dataplane };
+        let (control, mut workers) = build(&sizes, setups).expect("a dataplane");
+        let worker = workers.remove(0);
+        let Control {
+            bindings,
+            listeners,
+            visitors,
+            locals,
+            routes,
+            source_routes,
+            neighbors,
+            punts,
+            injects,
+            ports,
+            napts: _,
+            traces: _,
+        } = control;
+        let tables =
+            Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
+        let tenants = places.iter().map(|place| place.tenant).collect();
+        let mut installer = Installer::new(tables, tenants, ClaimKeeper::default());
+        installer.configure(&config);
+        for change in kernel {
+            installer.apply_change(change);
+        }
+        for (port, place) in ports.iter().zip(&places) {
+            port.set_address(Some(place.address));
+        }
+        let mut seed = [0; 32];
+        let [first, second] = chances;
+        seed[..8].copy_from_slice(&first.to_be_bytes());
+        seed[8..16].copy_from_slice(&second.to_be_bytes());
+        let agent = Agent::new(config.clone(), seed, now);
+        AgentBox {
+            agent,
+            installer,
+            events: Vec::new(),
+            accepted: Vec::new(),
+            inputs: 0,
+            config,
+            worker,
+            punts,
+            injects,
+            ports,
+            links,
+        }
+    }
+
+    /// What it was told.
+    pub const fn config(&self) -> &AgentConfig {
+        &self.config
+    }
+
+    /// How many packets it dropped for a reason.
+    pub fn dropped(&self, reason: DropReason) -> u64 {
+        self.ports.iter().map(|port| port.sum(|stats| stats.dropped(reason).get())).sum()
+    }
+
+    /// Checks that each packet got exactly one verdict.
+    pub fn assert_conserved(&self) {
+        if let Err(text) = self.conservation() {
+            panic!("{text}");
+        }
+    }
+
+    /// Whether each packet got exactly one verdict.
+    ///
+    /// # Errors
+    /// What does not add up, in words.
+    pub fn conservation(&self) -> Result<(), String> {
+        for port in self.ports.iter() {
+            let (put_in, out) = (port.sum(PortStats::total_in), port.sum(PortStats::total_out));
+            if put_in != out {
+                let (name, address) = (&port.name, port.address());
+                return Err(format!(
+                    "{put_in} packets came in at port {name} ({address:?}), {out} have a verdict"
+                ));
+            }
+        }
+        let sum = |count: fn(&PortStats) -> u64| -> u64 {
+            self.ports.iter().map(|port| port.sum(count)).sum()
+        };
+        let (counted, sent) = (sum(|port| port.transmitted.get()), sum(|port| port.tx.get()));
+        if counted != sent {
+            return Err(format!("{counted} packets were counted as transmitted, {sent} were sent"));
+        }
+        Ok(())
+    }
+
+    /// How many packets wait in it for something.
+    pub fn held(&self) -> u64 {
+        self.ports.iter().map(|port| port.sum(|stats| stats.held.get())).sum()
+    }
+
+    /// How many packet buffers are free.
+    pub fn free_buffers(&self) -> usize {
+        self.worker.free_buffers().0
+    }
+
+    /// Its links, in the order of its ports.
+    pub fn links(&self) -> &[MemLink] {
+        &self.links
+    }
+
+    /// Does everything that is due now, until nothing is.
+    pub fn run(&mut self, now: Now, instant: std::time::Instant) {
+        if self.agent.poll_timeout().is_some_and(|due| due <= now.monotonic) {
+            self.agent.handle_timeout(now);
+            self.inputs += 1;
+        }
+        loop {
+            self.do_actions();
+            let worked = self.worker.run_once(instant);
+            let punted = self.take_punts(now);
+            if !worked && !punted {
+                return;
+            }
+        }
+    }
+
+    fn take_punts(&mut self, now: Now) -> bool {
+        let mut buffer = Vec::new();
+        let mut any = false;
+        while let Some((header, frame)) = self.punts.next(&mut buffer) {
+            any = true;
+            self.inputs += 1;
+            let events = self.events.len();
+            let mut request = None;
+            let (tenant, port) = (header.tenant(), header.port());
+            match punted::parse(&header, frame) {
+                Ok(Punted::Registration { packet, source_port, destination_port, payload }) => {
+                    let datagram = Datagram {
+                        tenant,
+                        port,
+                        source_mac: packet.source_mac,
+                        destination_mac: packet.destination_mac,
+                        source: packet.source,
+                        destination: packet.destination,
+                        source_port,
+                        destination_port,
+                        ttl: packet.ttl,
+                        payload,
+                    };
+                    self.agent.handle_datagram(&datagram, now);
+                    request = RegistrationRequest::parse(payload).ok();
+                }
+                Ok(Punted::Solicitation { packet, icmp }) => {
+                    let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
+                    self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
+                }
+                Ok(Punted::Keepalive { tunnelled, icmp }) => {
+                    self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
+                }
+                Ok(Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. })) => {
+                    let (agent, source) = (&mut self.agent, outer.source);
+                    agent.handle_rebound(tenant, inner_source, source, source_port, now);
+                }
+                _ => {}
+            }
+            self.do_actions();
+            if let Some(request) = request {
+                self.note_accepted(request, events);
+            }
+        }
+        any
+    }
+
+    /// Notes a request that was accepted, as the events behind the first so many tell.
+    fn note_accepted(&mut self, request: RegistrationRequest, events: usize) {
+        for event in &self.events[events..] {
+            if let Event::HomeRegistration { tenant, code: 0 | 1, lifetime, .. } = *event {
+                self.accepted.push(Accepted { tenant, request, lifetime });
+            }
+        }
+    }
+
+    fn do_actions(&mut self) {
+        while let Some(action) = self.agent.poll_action() {
+            if self.installer.apply(&action) {
+                continue;
+            }
+            let mac_of = |port: PortId| self.ports.get(usize::from(port.0)).map(|port| port.mac);
+            let injection = match action {
+                Action::Transmit(packet) => inject::transmit(&packet, mac_of),
+                Action::GratuitousArp { port, address, mac } => {
+                    inject::gratuitous_arp(port, address, mac, mac_of)
+                }
+                Action::Event(event) => {
+                    self.events.push(event);
+                    continue;
+                }
+                _ => continue,
+            }
+            .expect("a packet that can be sent");
+            assert!(
+                self.injects.send(injection.header, &injection.bytes),
+                "the inject ring is full"
+            );
+        }
+    }
+}
