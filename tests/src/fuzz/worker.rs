@@ -94,6 +94,12 @@ impl Rig {
             source_routes: 16,
             neighbors: 16,
             buffers: 256,
+            // Small, so that one is made in a moment, and full sometimes.
+            punt_ring: 1 << 13,
+            registration_ring: 1 << 13,
+            inject_ring: 1 << 12,
+            handover_ring: 1 << 12,
+            trace_ring: 1 << 12,
             hash_seed: [1, 2],
             fast_path,
             napts,
