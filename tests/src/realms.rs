@@ -288,6 +288,8 @@ fn foreign_agent(index: usize) -> AgentConfig {
         source_routes: Vec::new(),
         security: SecurityAssociations::default(),
         tunnels: TunnelPolicy::default(),
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
     };

@@ -667,6 +667,8 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 napt: None,
                 source_routes: Vec::new(),
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
+                challenge: homeport_proto::config::ChallengePolicy::Off,
+                challenge_window: 2,
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 gre_keys: true,
                 administratively_prohibited: false,

@@ -7,7 +7,7 @@ use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{RngCore, SeedableRng};
 
-use crate::advertiser::Advertiser;
+use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
 use crate::counters::Counters;
@@ -306,7 +306,7 @@ impl Agent {
         icmp: &[u8],
         now: Now,
     ) {
-        let busy = self.is_busy(tenant, port);
+        let tidings = self.tidings(tenant, port, Some(source), now);
         let mut context = self.shared.context(tenant, now);
         let result = if context.is_local(source) {
             Err(DiscardReason::OwnAddress)
@@ -317,7 +317,7 @@ impl Agent {
                     source,
                     ttl,
                     icmp,
-                    busy,
+                    tidings,
                     &mut context,
                 ),
                 None => Err(DiscardReason::NotServed),
@@ -512,9 +512,9 @@ impl Agent {
                     }
                 }
                 Token::Advertiser(tenant, port) => {
-                    let busy = self.is_busy(tenant, port);
+                    let tidings = self.tidings(tenant, port, None, now);
                     if let Some(advertiser) = self.advertisers.get_mut(&(tenant, port)) {
-                        advertiser.handle_timeout(busy, &mut self.shared.context(tenant, now));
+                        advertiser.handle_timeout(tidings, &mut self.shared.context(tenant, now));
                     }
                 }
             }
@@ -555,6 +555,24 @@ impl Agent {
     /// The counters of every tenant that had anything to count, in their order.
     pub fn counters(&self) -> impl Iterator<Item = (TenantId, &Counters)> {
         self.shared.counters.iter().map(|(tenant, counters)| (*tenant, counters))
+    }
+
+    /// What is advertised on a link at this time, to all or to who asked.
+    fn tidings(
+        &mut self,
+        tenant: TenantId,
+        port: PortId,
+        asked_by: Option<Ipv4Addr>,
+        now: Now,
+    ) -> Tidings {
+        let busy = self.is_busy(tenant, port);
+        let advertiser = self.advertisers.get(&(tenant, port));
+        let first = advertiser.and_then(|one| one.config().care_of_addresses.first().copied());
+        let agent = first.and_then(|first| self.foreign_agents.get_mut(&(tenant, first)));
+        let mut context = self.shared.context(tenant, now);
+        let challenge =
+            agent.and_then(|agent| agent.advertised_challenge(port, asked_by, &mut context));
+        Tidings { busy, challenge }
     }
 
     /// Whether a foreign agent that is advertised on a link takes no more nodes.

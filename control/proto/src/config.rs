@@ -173,6 +173,18 @@ pub enum UdpTunnelling {
     Forced,
 }
 
+/// Whether a foreign agent challenges its visitors (RFC 4721).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ChallengePolicy {
+    /// It does not.
+    #[default]
+    Off,
+    /// Who answers a challenge must answer it right.
+    Offered,
+    /// Who answers none gets 105.
+    Required,
+}
+
 /// What a mobile node asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PreferredEncapsulation {
@@ -304,6 +316,11 @@ pub struct ForeignAgentConfig {
     pub encapsulating_delivery: bool,
     /// Whether a request must carry mobile-foreign authentication; else 67.
     pub require_mobile_foreign_authentication: bool,
+    /// Whether it challenges its visitors (RFC 4721).
+    pub challenge: ChallengePolicy,
+    /// How many of the last challenges that were advertised on a link may be answered
+    /// there (RFC 4721 §9: CHALLENGE_WINDOW, at least 2).
+    pub challenge_window: usize,
     /// Whether nodes are refused with 65: the off switch.
     pub administratively_prohibited: bool,
     /// Whether two nodes of different home agents may visit with one home address,

@@ -28,6 +28,8 @@ pub struct Counters {
     pub bindings_expired: u64,
     /// Challenges given to nodes behind NATs.
     pub challenges_sent: u64,
+    /// Requests to a foreign agent that answered one of its challenges and were relayed.
+    pub foreign_challenges_answered: u64,
     /// Half-bound UDP tunnels whose first keepalive came.
     pub tunnels_bound: u64,
     /// Outer addresses of UDP tunnels that were shown to be their nodes'.

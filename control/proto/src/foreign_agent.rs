@@ -6,7 +6,7 @@
 //! of the identification, and relayed to the station that asked. A visitor appears,
 //! or moves to another station, only with an accepting reply.
 //!
-//! Codes given: 65 to 82 without 73, 88 and 194; 73 with RFC 2002 only (it was
+//! Codes given: 65 to 82 without 73, 88, 104 to 106 and 194; 73 with RFC 2002 only (it was
 //! header compression). Code 64 ("reason unspecified") is given for nothing.
 //!
 //! Decisions where the text leaves a choice:
@@ -27,18 +27,19 @@
 //!   which a forger could choose.
 //! * With RFC 2002 deregistrations carry foreign-home authentication too.
 //!
-//! **Not done:** challenges (RFC 4721); dynamic home agent addresses of RFC 4433;
+//! **Not done:** dynamic home agent addresses of RFC 4433;
 //! the reply 136 to a discovery that was relayed to a subnet broadcast comes from
 //! another address than was asked, and is discarded.
 
+pub(crate) mod challenge;
 mod judge;
 mod tunnel;
 mod visiting;
 
+use self::challenge::Challenges;
 use self::judge::Refusal;
 use alloc::collections::BTreeMap;
 use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
 use homeport_wire::{IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress, PortId, UdpHeader};
 use zerocopy::FromBytes;
@@ -54,7 +55,9 @@ use crate::message::{
     RegistrationRequest, ReplyCode, RequestFlags,
 };
 use crate::security::MobilitySecurityAssociation;
-use crate::visitor::{PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList};
+use crate::visitor::{
+    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
+};
 use crate::{Action, Payload, ReverseTunnel, Transmit};
 
 /// All mobility agents on a link (RFC 5944 §2.3).
@@ -69,15 +72,17 @@ pub struct ForeignAgent {
     visitors: VisitorList,
     pending: PendingList,
     denials: Spacing<(Ipv4Addr, MacAddress)>,
+    challenges: Challenges,
 }
 
 impl ForeignAgent {
-    pub(crate) const fn new(config: ForeignAgentConfig) -> Self {
+    pub(crate) fn new(config: ForeignAgentConfig) -> Self {
         ForeignAgent {
             config,
             visitors: VisitorList::new(),
             pending: BTreeMap::new(),
             denials: Spacing::new(FOREIGN_DENIAL_SPACING),
+            challenges: Challenges::default(),
         }
     }
 
@@ -140,7 +145,15 @@ impl ForeignAgent {
             request: received.body,
         };
         match self.judge(datagram, &station, received, context) {
-            Ok(()) => self.relay_request(&station, received, context),
+            Ok(answer) => {
+                if let Some(answer) = answer
+                    && let Err(code) = self.spend(&station, answer, context)
+                {
+                    return self.deny(&station, code, context);
+                }
+                let challenge = answer.map(|answer| answer.issued);
+                self.relay_request(&station, received, challenge, context);
+            }
             Err(Refusal::Discard(reason)) => context.discard(datagram, reason),
             Err(Refusal::Deny(code)) => {
                 if code == ReplyCode::FA_MOBILE_NODE_FAILED_AUTHENTICATION {
@@ -167,6 +180,7 @@ impl ForeignAgent {
         &mut self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
+        challenge: Option<challenge::Issued>,
         context: &mut Context<'_>,
     ) {
         let request = &station.request;
@@ -197,6 +211,7 @@ impl ForeignAgent {
             encapsulating_delivery: asks_encapsulating_delivery(received),
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
             network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
+            challenge,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
         };
         // A request that is not answered within its own lifetime is over too.
@@ -248,6 +263,11 @@ impl ForeignAgent {
             context.discard(datagram, reason);
             self.deny(&pending.station, code, context);
             return;
+        }
+        // Only now is it known whose answer it was (RFC 4721 §3.2). No room to remember
+        // it is no reason to undo what the home agent has done.
+        if let (true, Some(issued)) = (received.body.code.is_accepted(), pending.challenge) {
+            let _ = self.spend_accepted(received.body.home_address, issued);
         }
         if received.body.code.is_accepted()
             && let Err(code) = self.accept(&pending, received, context)
@@ -429,12 +449,16 @@ impl ForeignAgent {
 
     /// Sends a reply to the station that asked, without asking ARP for it.
     fn send(
-        &self,
+        &mut self,
         station: &Station,
         reply: &RegistrationReply,
         mut writer: MessageWriter,
         context: &mut Context<'_>,
     ) {
+        if let Some(challenge) = self.replied_challenge(station, context) {
+            // It always fits.
+            let _ = writer.extension(&Extension::Challenge(&challenge));
+        }
         // §3.7.3.2: appended where an association is shared.
         if let Some(association) = self.mobile_node(station.request.home_address) {
             writer.authenticate(AuthenticationKind::MobileForeign, &association);
@@ -538,18 +562,6 @@ impl ForeignAgent {
 const fn key_of(station: &Station) -> PendingKey {
     let request = &station.request;
     (request.home_address, station.mac, request.identification.low(), request.home_agent)
-}
-
-/// The keys of all pending requests for a home address from a range of stations.
-const fn pending_range(
-    home_address: Ipv4Addr,
-    first: MacAddress,
-    last: MacAddress,
-) -> RangeInclusive<PendingKey> {
-    RangeInclusive::new(
-        (home_address, first, 0, Ipv4Addr::UNSPECIFIED),
-        (home_address, last, u32::MAX, Ipv4Addr::BROADCAST),
-    )
 }
 
 /// Bytes of a message up to the end of its last authorization-enabling extension:

@@ -31,6 +31,7 @@ mod announce;
 mod bindings;
 mod expiry;
 mod extra;
+mod foreign_challenge;
 mod judge;
 mod mobile_network;
 mod node;

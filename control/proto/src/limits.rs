@@ -15,6 +15,8 @@
 //! | visitors | `ForeignAgentConfig::max_visitors` | 66, flag B | `denied` by code |
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |
 //! | pending requests of a node | `ForeignAgentConfig::max_pending_per_node` | 66 | `denied` by code |
+//! | challenges of a link | `ForeignAgentConfig::challenge_window` | 104 | `denied` by code |
+//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `denied` by code |
 //! | accepted identifications remembered | [`REMEMBERED_IDENTIFICATIONS`] | older ones by order alone | |
 //! | challenges of a node | one, for [`CHALLENGE_LIFETIME`] | the one before is void | `challenges_sent` |
 //! | places of a node that are remembered | [`PROVEN_PATHS`], for [`PROVEN_TIME`] | proven again | |

@@ -40,10 +40,11 @@
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
 //! encapsulation in UDP, dynamic home agent discovery, network access
-//! identifiers, the foreign agent's challenge.
+//! identifiers.
 
 mod action;
 mod agent_list;
+mod challenge;
 mod decide;
 mod elapse;
 mod keepalive;
@@ -308,6 +309,7 @@ impl MobileNode {
         if reply.mobile_home_authentication().is_some() {
             self.identifications.learn_nonce(reply.body.identification);
         }
+        self.learn_challenge(&pending, &reply);
         if reply.body.code.is_accepted() {
             self.accepted(&pending, &reply, now);
         } else {

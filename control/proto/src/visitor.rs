@@ -4,10 +4,12 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use homeport_wire::{MacAddress, PortId};
 
 use crate::action::VisitorState;
+use crate::foreign_agent::challenge::Issued;
 use crate::message::{Identification, RegistrationRequest};
 use crate::{Instant, Lifetime};
 
@@ -57,6 +59,8 @@ pub struct PendingRegistration {
     pub encapsulating_delivery: bool,
     /// The node's NAI, if it gave one (RFC 2794 §3).
     pub network_access_identifier: Option<Vec<u8>>,
+    /// The challenge of ours that it answers (RFC 4721 §3.3).
+    pub(crate) challenge: Option<Issued>,
     /// Length and checksum of the relayed UDP datagram: an ICMP error quotes at
     /// least these of it.
     pub(crate) relayed: (u16, u16),
@@ -64,6 +68,18 @@ pub struct PendingRegistration {
 
 /// Home address, link-layer address, low half of the identification, home agent.
 pub(crate) type PendingKey = (Ipv4Addr, MacAddress, u32, Ipv4Addr);
+
+/// The keys of all pending requests for a home address from a range of stations.
+pub(crate) const fn pending_range(
+    home_address: Ipv4Addr,
+    first: MacAddress,
+    last: MacAddress,
+) -> RangeInclusive<PendingKey> {
+    RangeInclusive::new(
+        (home_address, first, 0, Ipv4Addr::UNSPECIFIED),
+        (home_address, last, u32::MAX, Ipv4Addr::BROADCAST),
+    )
+}
 
 /// Pending registrations. All of one node stand together.
 pub(crate) type PendingList = BTreeMap<PendingKey, PendingRegistration>;

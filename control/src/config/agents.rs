@@ -19,6 +19,7 @@ use super::check::Checker;
 use super::file::{AdvertiserSection, File, ForeignAgentSection, HomeAgentSection};
 use super::read::At;
 use super::security::{Owner, security_associations};
+use super::signalling::CHALLENGE_WINDOW;
 use super::subscribers::{self, LineError, SubscriberError};
 use super::value::{LifetimeText, ProfileName};
 use super::{Named, Port};
@@ -200,6 +201,7 @@ impl Checker<'_> {
         self.within(&section.max_visitors, 1..=usize::MAX, "max_visitors");
         self.within(&section.max_pending_per_node, 1..=usize::MAX, "max_pending_per_node");
         self.within(&section.max_pending, 1..=usize::MAX, "max_pending");
+        self.within(&section.challenge_window, CHALLENGE_WINDOW, "challenge_window");
         self.reverse_tunnel(&section.require_reverse_tunnel, &section.reverse_tunnel);
         if section.pending_timeout.0 < Duration::from_secs(1) {
             let help = "write at least \"1s\"; RFC 5944 §3.7.2.2 has \"7s\"";
@@ -247,6 +249,8 @@ impl Checker<'_> {
             require_reverse_tunnel: *section.require_reverse_tunnel,
             encapsulating_delivery: *section.encapsulating_delivery,
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
+            challenge: (*section.challenge).into(),
+            challenge_window: *section.challenge_window,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,
             napt,

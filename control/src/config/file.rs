@@ -7,6 +7,7 @@ use homeport_dataplane::napt::config::DEFAULT_PORTS;
 
 use super::napt::{DependenceName, PortRange};
 use super::read::{At, section};
+use super::signalling::ChallengeName;
 use super::tunnel::{
     EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
 };
@@ -237,6 +238,10 @@ section! {
         encapsulating_delivery: At<bool> = true,
         /// Whether nodes must authenticate themselves to it.
         require_mobile_foreign_authentication: At<bool> = false,
+        /// Whether it challenges its visitors.
+        challenge: At<ChallengeName> = ChallengeName::Off,
+        /// How many of the last challenges of a link are good.
+        challenge_window: At<usize> = 2,
         /// Whether everybody is refused: the off switch.
         administratively_prohibited: At<bool> = false,
         /// Whether two visitors may have one home address.

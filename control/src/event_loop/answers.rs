@@ -554,7 +554,7 @@ impl EventLoop {
 }
 
 /// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 19] {
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 20] {
     [
         (
             "messages_received",
@@ -599,6 +599,11 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
         ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
         ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
         ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
+        (
+            "foreign_challenges_answered",
+            counters.foreign_challenges_answered,
+            "Requests to a foreign agent that answered its challenge.",
+        ),
         (
             "tunnels_bound",
             counters.tunnels_bound,

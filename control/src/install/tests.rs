@@ -263,6 +263,8 @@ fn agents() -> AgentConfig {
         napt: None,
         source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,

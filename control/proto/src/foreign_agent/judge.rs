@@ -1,12 +1,13 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of, pending_range};
+use super::challenge::Answer;
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{AuthenticationKind, Received, RegistrationRequest, ReplyCode, RequestFlags};
-use crate::visitor::Station;
+use crate::visitor::{Station, pending_range};
 
 /// Why a request is not relayed.
 pub(super) enum Refusal {
@@ -21,14 +22,15 @@ impl From<ReplyCode> for Refusal {
 }
 
 impl ForeignAgent {
-    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first.
+    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first; gives
+    /// the challenge that is answered.
     pub(super) fn judge(
         &self,
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
         context: &Context<'_>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Answer>, Refusal> {
         let request = &station.request;
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
             return Err(Refusal::Discard(DiscardReason::UnknownExtension));
@@ -41,6 +43,7 @@ impl ForeignAgent {
             return Err(Refusal::Discard(DiscardReason::Duplicate));
         }
         self.validate_form(received)?;
+        let answer = self.answer(station, received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
             return Err(ReplyCode::FA_PROHIBITED.into());
@@ -64,7 +67,8 @@ impl ForeignAgent {
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(ReplyCode::FA_PROHIBITED.into());
         }
-        self.validate_capacity(station)
+        self.validate_capacity(station)?;
+        Ok(answer)
     }
 
     /// Whether the request is pending already. From another station, the same home

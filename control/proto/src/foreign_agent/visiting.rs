@@ -47,6 +47,7 @@ impl ForeignAgent {
     /// one address where that is allowed no longer.
     pub(crate) fn reconfigure(&mut self, config: ForeignAgentConfig, context: &mut Context<'_>) {
         self.config = config;
+        self.trim_challenges();
         self.drop_unless(context, |agent, port| agent.link_address(port).is_some());
         let overlapping = self.config.overlapping_addresses;
         let alike = |(home_address, _): &&VisitorKey| self.visitors_of(*home_address).count() > 1;

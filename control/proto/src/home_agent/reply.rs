@@ -140,7 +140,7 @@ impl HomeAgent {
             let _ = writer.extension(&extension);
         }
         writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
-        for extension in extras.of(Writer::ForeignAgent) {
+        for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
             let _ = writer.extension(&extension);
         }
         if let Some(association) = asked.foreign_home.association() {

@@ -207,7 +207,7 @@ impl RegistrationReply {
 }
 
 /// What became of a request (RFC 5944 §3.4, RFC 3024 §3.4, RFC 3519 §3.5, RFC
-/// 5177 §11).
+/// 4721 §10, RFC 5177 §11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(pub u8);
 
@@ -250,6 +250,9 @@ codes! {
     HOME_AGENT_HOST_UNREACHABLE = 81, "Denied by the foreign agent: home agent host unreachable.";
     HOME_AGENT_PORT_UNREACHABLE = 82, "Denied by the foreign agent: home agent port unreachable.";
     HOME_AGENT_UNREACHABLE = 88, "Denied by the foreign agent: home agent unreachable.";
+    UNKNOWN_CHALLENGE = 104, "Denied by the foreign agent: unknown challenge.";
+    MISSING_CHALLENGE = 105, "Denied by the foreign agent: missing challenge.";
+    STALE_CHALLENGE = 106, "Denied by the foreign agent: stale challenge.";
     INVALID_HOME_AGENT_ADDRESS = 194, "Denied by the foreign agent: invalid home agent address.";
     HA_UNSPECIFIED = 128, "Denied by the home agent, reason unspecified.";
     HA_PROHIBITED = 129, "Denied by the home agent: administratively prohibited.";

@@ -160,6 +160,10 @@ pub(super) fn emit(
         // consume (RFC 3024 §3.3). It is empty, so it always fits.
         let _ = writer.extension(&Extension::EncapsulatingDelivery);
     }
+    // RFC 4721 §3.1: behind the mobile-home authentication, under the mobile-foreign one.
+    if let Some(challenge) = &pending.asked.foreign_challenge {
+        let _ = writer.extension(&Extension::Challenge(challenge));
+    }
     if let Some(association) = foreign_agent.filter(|_| through_agent) {
         writer.authenticate(AuthenticationKind::MobileForeign, association);
     }

@@ -7,6 +7,8 @@ mod advertiser;
 #[cfg(test)]
 mod attacks;
 #[cfg(test)]
+mod challenges;
+#[cfg(test)]
 mod config;
 #[cfg(test)]
 mod foreign_agent;

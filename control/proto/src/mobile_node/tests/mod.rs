@@ -1,6 +1,7 @@
 //! The mobile node on a virtual clock, against hand-made bytes and against the
 //! real agents.
 
+mod challenges;
 mod discovery;
 mod noise;
 mod registration;

@@ -114,6 +114,8 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         napt: None,
         source_routes: Vec::new(),
         tunnels: crate::config::TunnelPolicy::default(),
+        challenge: crate::config::ChallengePolicy::Required,
+        challenge_window: 2,
         udp_tunnel: crate::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,
