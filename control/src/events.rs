@@ -43,6 +43,14 @@ impl Events {
                 tracing::warn!(%tenant, %home_address, %address, port, seen_port, "a NAT has changed the port of a tunnel: nothing is forwarded until the node registers anew");
                 return;
             }
+            Event::BindingRevoked { tenant, home_address, care_of_address } => {
+                tracing::info!(%tenant, %home_address, %care_of_address, "registration revoked by its foreign agent");
+                return;
+            }
+            Event::VisitorRevoked { tenant, home_address, home_agent } => {
+                tracing::info!(%tenant, %home_address, %home_agent, "visitor revoked by its home agent");
+                return;
+            }
             // The agents count these themselves.
             Event::BindingExpired { .. }
             | Event::VisitorExpired { .. }

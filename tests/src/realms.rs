@@ -262,6 +262,7 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         tunnels: TunnelPolicy::default(),
         nat: NatPolicy::default(),
         mobile_networks: Vec::new(),
+        revocation: false,
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }
@@ -290,6 +291,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         tunnels: TunnelPolicy::default(),
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
+        revocation: false,
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
     };
@@ -303,6 +305,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         registration_required: false,
         encapsulations: EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),

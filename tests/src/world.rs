@@ -610,6 +610,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -640,6 +641,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 nat: homeport_proto::config::NatPolicy::default(),
                 mobile_networks: Vec::new(),
+                revocation: false,
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -669,6 +671,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
                 challenge: homeport_proto::config::ChallengePolicy::Off,
                 challenge_window: 2,
+                revocation: false,
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 gre_keys: true,
                 administratively_prohibited: false,

@@ -22,6 +22,7 @@ use crate::foreign_agent::challenge::Challenge;
 use crate::limits::{SOLICITED_PER_SECOND, SOLICITED_SPACING, Spacing, TokenBucket};
 use crate::message::advertisement::AgentFlags;
 use crate::message::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
+use crate::revocation::Notice;
 use crate::{Action, Instant, Payload, Transmit};
 
 /// All systems on a link.
@@ -83,7 +84,8 @@ impl Advertiser {
     /// The interval is over: advertise, and wait for the next.
     pub(crate) fn handle_timeout(&mut self, tidings: Tidings, context: &mut Context<'_>) {
         let everyone = MacAddress::of_multicast(ALL_SYSTEMS);
-        self.advertise(ALL_SYSTEMS, everyone, tidings, context);
+        let sequence = self.next_sequence();
+        self.advertise(ALL_SYSTEMS, everyone, sequence, tidings, context);
         let interval = self.config.interval.max(MIN_INTERVAL);
         // A quarter of the interval times a random number in 0..1.
         let jitter = ((interval / 4).as_nanos() * u128::from(context.random())) >> 32;
@@ -123,14 +125,31 @@ impl Advertiser {
         }
         // RFC 5944 §2.3: the source need not be a neighbour's address.
         let destination = if is_host(source) { source } else { Ipv4Addr::BROADCAST };
-        self.advertise(destination, source_mac, tidings, context);
+        let sequence = self.next_sequence();
+        self.advertise(destination, source_mac, sequence, tidings, context);
         Ok(())
     }
 
+    /// Tells one station that its registration is gone: as if the agent had started
+    /// anew (RFC 3543 §4.1).
+    pub(crate) fn inform(&self, notice: &Notice, tidings: Tidings, context: &mut Context<'_>) {
+        if self.is_agent() {
+            self.advertise(notice.home_address, notice.mac, 0, tidings, context);
+        }
+    }
+
+    /// RFC 5944 §2.3.2: a rollover must not look like a restart.
+    fn next_sequence(&mut self) -> u16 {
+        let sequence = self.sequence;
+        self.sequence = sequence.checked_add(1).unwrap_or(256);
+        sequence
+    }
+
     fn advertise(
-        &mut self,
+        &self,
         destination: Ipv4Addr,
         mac: MacAddress,
+        sequence: u16,
         tidings: Tidings,
         context: &mut Context<'_>,
     ) {
@@ -140,7 +159,7 @@ impl Advertiser {
             lifetime: advertisement_lifetime(config.interval),
             routers: vec![(config.address, 0)],
             mobility: Some(MobilityAgent {
-                sequence: self.sequence,
+                sequence,
                 registration_lifetime: config.registration_lifetime,
                 flags: self.flags(tidings.busy),
                 care_of_addresses: config.care_of_addresses.clone(),
@@ -148,8 +167,6 @@ impl Advertiser {
             prefix_lengths: vec![config.prefix_len],
             challenge: tidings.challenge.map(Vec::from),
         };
-        // RFC 5944 §2.3.2: a rollover must not look like a restart.
-        self.sequence = self.sequence.checked_add(1).unwrap_or(256);
         context.counters.advertisements_sent += 1;
         context.push(Action::Transmit(Transmit {
             tenant: config.tenant,
@@ -174,6 +191,7 @@ impl Advertiser {
             (AgentFlags::MINIMAL, config.encapsulations.contains(EncapsulationSet::MINIMAL)),
             (AgentFlags::GRE, config.encapsulations.contains(EncapsulationSet::GRE)),
             (AgentFlags::UDP_TUNNEL, foreign && config.udp_tunnel),
+            (AgentFlags::REVOCATION, config.revocation),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

@@ -16,7 +16,11 @@ use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
-use crate::message::{Message, MessageError, Received, RegistrationRequest};
+use crate::message::{
+    Message, MessageError, Received, RegistrationRequest, RegistrationRevocation,
+    RevocationAcknowledgement,
+};
+use crate::revocation::{Notice, RevocationKey};
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, Visitor, VisitorKey};
 use crate::{Action, Instant, Now};
@@ -81,6 +85,10 @@ pub(crate) enum Token {
     Visitor(AgentKey, VisitorKey),
     /// The visitor's next keepalive is due.
     Keepalive(AgentKey, VisitorKey),
+    /// A home agent's revocation is sent once more, or for the first time.
+    HomeRevocation(AgentKey, RevocationKey),
+    /// The same of a foreign agent.
+    ForeignRevocation(AgentKey, RevocationKey),
     /// The pending request is given up.
     Pending(AgentKey, PendingKey),
     /// The next unasked advertisement is due.
@@ -95,7 +103,7 @@ pub(crate) enum Token {
 ///   [`handle_keepalive`](Self::handle_keepalive),
 ///   [`handle_rebound`](Self::handle_rebound),
 ///   [`handle_config`](Self::handle_config),
-///   [`clear_binding`](Self::clear_binding),
+///   [`clear_binding`](Self::clear_binding), [`clear_visitor`](Self::clear_visitor),
 ///   [`handle_timeout`](Self::handle_timeout).
 /// * Outputs, after each input: [`poll_action`](Self::poll_action) until `None`,
 ///   then [`poll_timeout`](Self::poll_timeout).
@@ -245,11 +253,84 @@ impl Agent {
                     None => context.discard(datagram, DiscardReason::ReplyToReply),
                 }
             }
+            Ok(Message::Revocation(received)) => self.handle_revocation(datagram, &received, now),
+            Ok(Message::Acknowledgement(received)) => {
+                self.handle_acknowledgement(datagram, &received, now);
+            }
             Err(MessageError::UnknownType(_)) => {
                 context.discard(datagram, DiscardReason::UnknownType);
             }
             Err(MessageError::Truncated | MessageError::TooLong) => {
                 context.discard(datagram, DiscardReason::Malformed);
+            }
+        }
+    }
+
+    /// A home agent's revocation is for a foreign agent, and the other way round (RFC
+    /// 3543 §3.5).
+    fn handle_revocation(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RegistrationRevocation>,
+        now: Now,
+    ) {
+        let key = (datagram.tenant, datagram.destination);
+        let mut context = self.shared.context(datagram.tenant, now);
+        let home_agent = self.home_agents.get_mut(&key);
+        let foreign_agent = self.foreign_agents.get_mut(&key);
+        let advertisers = &self.advertisers;
+        let advertises = |port: PortId| advertisers.contains_key(&(datagram.tenant, port));
+        let result = match (received.body.from_home_agent, home_agent, foreign_agent) {
+            (true, _, Some(agent)) => {
+                agent.handle_revocation(datagram, received, advertises, &mut context)
+            }
+            (false, Some(agent), _) => agent.handle_revocation(datagram, received, &mut context),
+            (_, None, None) => Err(DiscardReason::WrongDestination),
+            _ => Err(DiscardReason::Reflected),
+        };
+        if let Err(reason) = result {
+            context.discard(datagram, reason);
+        }
+        self.inform(now);
+    }
+
+    fn handle_acknowledgement(
+        &mut self,
+        datagram: &Datagram<'_>,
+        received: &Received<'_, RevocationAcknowledgement>,
+        now: Now,
+    ) {
+        let key = (datagram.tenant, datagram.destination);
+        let mut context = self.shared.context(datagram.tenant, now);
+        let (source, body) = (datagram.source, &received.body);
+        let home_agent = self.home_agents.get_mut(&key);
+        let foreign_agent = self.foreign_agents.get_mut(&key);
+        let result = match (home_agent, foreign_agent) {
+            (Some(agent), None) => agent.handle_acknowledgement(datagram, received, &mut context),
+            (Some(agent), Some(other))
+                if agent.awaits(source, body) || !other.awaits(source, body) =>
+            {
+                agent.handle_acknowledgement(datagram, received, &mut context)
+            }
+            (_, Some(agent)) => agent.handle_acknowledgement(datagram, received, &mut context),
+            (None, None) => Err(DiscardReason::WrongDestination),
+        };
+        if let Err(reason) = result {
+            context.discard(datagram, reason);
+        }
+        self.inform(now);
+    }
+
+    /// Tells the nodes whose foreign agent has lost them (RFC 3543 §4.1).
+    fn inform(&mut self, now: Now) {
+        let next = |agents: &mut BTreeMap<AgentKey, ForeignAgent>| {
+            agents.iter_mut().find_map(|(key, agent)| Some((key.0, agent.take_notice()?)))
+        };
+        while let Some((tenant, notice)) = next(&mut self.foreign_agents) {
+            let Notice { port, home_address, .. } = notice;
+            let tidings = self.tidings(tenant, port, Some(home_address), now);
+            if let Some(advertiser) = self.advertisers.get(&(tenant, port)) {
+                advertiser.inform(&notice, tidings, &mut self.shared.context(tenant, now));
             }
         }
     }
@@ -461,10 +542,12 @@ impl Agent {
         for (key, advertiser) in before {
             advertiser.stop(&mut self.shared.context(key.0, now));
         }
+        self.inform(now);
     }
 
-    /// Removes a node's binding at an operator's word; whether it had one. The
-    /// node is not told, and its identifications stay accepted.
+    /// Removes a node's binding at an operator's word; whether it had one. Its
+    /// identifications stay accepted. Foreign agents that revocations were agreed on with
+    /// free the visitor and tell it (RFC 3543); else nobody is told.
     pub fn clear_binding(&mut self, tenant: TenantId, home_address: Ipv4Addr, now: Now) -> bool {
         let mut context = self.shared.context(tenant, now);
         let mut cleared = false;
@@ -473,6 +556,20 @@ impl Agent {
                 cleared |= agent.clear(home_address, &mut context);
             }
         }
+        cleared
+    }
+
+    /// Removes the visitors with a home address at an operator's word, and revokes their
+    /// registrations where that was agreed on (RFC 3543); how many there were.
+    pub fn clear_visitor(&mut self, tenant: TenantId, home_address: Ipv4Addr, now: Now) -> usize {
+        let mut context = self.shared.context(tenant, now);
+        let mut cleared = 0;
+        for agent in self.foreign_agents.values_mut() {
+            if agent.config().tenant == tenant {
+                cleared += agent.clear_all(home_address, &mut context);
+            }
+        }
+        self.inform(now);
         cleared
     }
 
@@ -503,6 +600,16 @@ impl Agent {
                 Token::Keepalive(key, visitor) => {
                     if let Some(agent) = self.foreign_agents.get_mut(&key) {
                         agent.keep_alive(visitor, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::HomeRevocation(key, revocation) => {
+                    if let Some(agent) = self.home_agents.get_mut(&key) {
+                        agent.repeat_revocation(revocation, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::ForeignRevocation(key, revocation) => {
+                    if let Some(agent) = self.foreign_agents.get_mut(&key) {
+                        agent.repeat_revocation(revocation, &mut self.shared.context(key.0, now));
                     }
                 }
                 Token::Pending(key, pending) => {

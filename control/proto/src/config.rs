@@ -256,6 +256,9 @@ pub struct HomeAgentConfig {
     pub nat: NatPolicy,
     /// The networks behind mobile routers.
     pub mobile_networks: Vec<MobileNetwork>,
+    /// Whether it takes part in revocations, with foreign agents that it shares an
+    /// association with (RFC 3543).
+    pub revocation: bool,
 }
 
 /// Which way a visitor's packets go.
@@ -321,6 +324,9 @@ pub struct ForeignAgentConfig {
     /// How many of the last challenges that were advertised on a link may be answered
     /// there (RFC 4721 §9: CHALLENGE_WINDOW, at least 2).
     pub challenge_window: usize,
+    /// Whether it takes part in revocations, with home agents that it shares an
+    /// association with (RFC 3543).
+    pub revocation: bool,
     /// Whether nodes are refused with 65: the off switch.
     pub administratively_prohibited: bool,
     /// Whether two nodes of different home agents may visit with one home address,
@@ -367,6 +373,8 @@ pub struct AdvertiserConfig {
     pub encapsulations: EncapsulationSet,
     /// Whether it is behind a NAT and has UDP tunnels (flag U, RFC 3519 §3.4).
     pub udp_tunnel: bool,
+    /// Whether it takes part in revocations (flag X, RFC 3543 §3.1).
+    pub revocation: bool,
     /// The longest registration lifetime that is accepted.
     pub registration_lifetime: Lifetime,
     /// Time between unsolicited advertisements; the lifetime of an advertisement

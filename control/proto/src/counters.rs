@@ -46,6 +46,14 @@ pub struct Counters {
     pub keepalives_sent: u64,
     /// Visitors whose lifetime ended.
     pub visitors_expired: u64,
+    /// Revocations sent, repetitions included.
+    pub revocations_sent: u64,
+    /// Our revocations that were acknowledged.
+    pub revocations_acknowledged: u64,
+    /// Our revocations that were given up.
+    pub revocations_unanswered: u64,
+    /// Revocations of other agents that ended a registration here.
+    pub revocations_accepted: u64,
     /// Agent solicitations that could be parsed.
     pub solicitations_received: u64,
     /// Agent advertisements, unasked and solicited.

@@ -33,12 +33,14 @@
 
 pub(crate) mod challenge;
 mod judge;
+mod revocation;
 mod tunnel;
 mod visiting;
 
 use self::challenge::Challenges;
 use self::judge::Refusal;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
 use homeport_wire::{IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress, PortId, UdpHeader};
@@ -54,6 +56,7 @@ use crate::message::{
     AuthenticationKind, Extension, Located, MessageWriter, Received, RegistrationReply,
     RegistrationRequest, ReplyCode, RequestFlags,
 };
+use crate::revocation::{Notice, RevocationList};
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{
     PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
@@ -73,6 +76,9 @@ pub struct ForeignAgent {
     pending: PendingList,
     denials: Spacing<(Ipv4Addr, MacAddress)>,
     challenges: Challenges,
+    revocations: RevocationList,
+    /// Who is to be told that its registration is gone.
+    notices: Vec<Notice>,
 }
 
 impl ForeignAgent {
@@ -83,6 +89,8 @@ impl ForeignAgent {
             pending: BTreeMap::new(),
             denials: Spacing::new(FOREIGN_DENIAL_SPACING),
             challenges: Challenges::default(),
+            revocations: RevocationList::default(),
+            notices: Vec::new(),
         }
     }
 
@@ -186,14 +194,16 @@ impl ForeignAgent {
         let request = &station.request;
         let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
-        let own = self.own_extensions(request);
+        let is_ours = request.care_of_address == self.config.care_of_address;
+        let registers = is_ours && !request.lifetime.is_zero();
+        let mut own = self.own_extensions(request);
+        let revocation = registers.then(|| self.revocation_support(request, context)).flatten();
+        own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
             // None of them is longer than its length can say.
             let _ = writer.extension(extension);
         }
         // §3.5.4: not to a deregistration, nor for a care-of address of another's.
-        let is_ours = request.care_of_address == self.config.care_of_address;
-        let registers = is_ours && !request.lifetime.is_zero();
         if (registers || self.config.profile == Profile::Rfc2002)
             && let Some(association) = self.config.security.first_agent(request.home_agent)
         {
@@ -212,6 +222,7 @@ impl ForeignAgent {
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
             network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
             challenge,
+            revocation,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
         };
         // A request that is not answered within its own lifetime is over too.
@@ -401,9 +412,15 @@ impl ForeignAgent {
         };
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
-        let identification = asked.identification;
-        let visitor =
-            Visitor { state, lifetime, identification, registered_at: now, expires, keepalive };
+        let visitor = Visitor {
+            state,
+            lifetime,
+            identification: asked.identification,
+            registered_at: now,
+            expires,
+            keepalive,
+            revocation: self.agreed(pending, received),
+        };
         self.visitors.insert(key, visitor);
         let next = keepalive.map(|interval| now + interval);
         context.timers.set(Token::Keepalive(self.key(), key), next);

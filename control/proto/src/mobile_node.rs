@@ -292,7 +292,7 @@ impl MobileNode {
     ) {
         let reply = match Message::parse(payload) {
             Ok(Message::Reply(reply)) => reply,
-            Ok(Message::Request(_)) | Err(MessageError::UnknownType(_)) => {
+            Ok(_) | Err(MessageError::UnknownType(_)) => {
                 return self.discard(source, DiscardReason::UnknownType);
             }
             Err(_) => return self.discard(source, DiscardReason::Malformed),

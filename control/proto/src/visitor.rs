@@ -10,7 +10,8 @@ use homeport_wire::{MacAddress, PortId};
 
 use crate::action::VisitorState;
 use crate::foreign_agent::challenge::Issued;
-use crate::message::{Identification, RegistrationRequest};
+use crate::message::{Identification, RegistrationRequest, RevocationSupport};
+use crate::revocation::Agreement;
 use crate::{Instant, Lifetime};
 
 /// A node that is registered through this foreign agent.
@@ -28,6 +29,8 @@ pub struct Visitor {
     pub expires: Option<Instant>,
     /// How often its UDP tunnel is kept alive, if it has one.
     pub keepalive: Option<Duration>,
+    /// What was agreed on with its home agent about revocations.
+    pub(crate) revocation: Option<Agreement>,
 }
 
 /// Who asked, and how to answer on the link that the question came from.
@@ -61,6 +64,8 @@ pub struct PendingRegistration {
     pub network_access_identifier: Option<Vec<u8>>,
     /// The challenge of ours that it answers (RFC 4721 §3.3).
     pub(crate) challenge: Option<Issued>,
+    /// What was said of revocations, if anything was.
+    pub(crate) revocation: Option<RevocationSupport>,
     /// Length and checksum of the relayed UDP datagram: an ICMP error quotes at
     /// least these of it.
     pub(crate) relayed: (u16, u16),

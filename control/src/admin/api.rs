@@ -84,10 +84,18 @@ pub enum Query {
     /// has read and checked the file, so that the loop never does. What changes
     /// and needs a restart is refused whole: see [`Config::live_diff`].
     ConfigApply(Arc<Config>),
-    /// Take a binding away, as if its lifetime had ended: [`Answer::Cleared`], or
-    /// [`Refusal::not_found`].
+    /// Take a binding away, and revoke it at the foreign agent where that was agreed on:
+    /// [`Answer::Cleared`], or [`Refusal::not_found`].
     ClearBinding {
         /// The virtual home agent's tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+    },
+    /// Take the visitors of a home address away, and revoke their registrations where
+    /// that was agreed on: [`Answer::VisitorsCleared`], or [`Refusal::not_found`].
+    ClearVisitor {
+        /// The foreign agents' tenant.
         tenant: TenantId,
         /// The node.
         home_address: Ipv4Addr,
@@ -108,7 +116,10 @@ impl Query {
                 | Query::Counters
                 | Query::SecurityAssociations,
             ) => true,
-            (Identity::Tenant(own), Query::ClearBinding { tenant, .. }) => own == *tenant,
+            (
+                Identity::Tenant(own),
+                Query::ClearBinding { tenant, .. } | Query::ClearVisitor { tenant, .. },
+            ) => own == *tenant,
             (Identity::Tenant(_), _) => false,
         }
     }
@@ -179,6 +190,8 @@ pub enum Answer {
     ConfigApplied(ConfigDiff),
     /// To [`Query::ClearBinding`].
     Cleared(Cleared),
+    /// To [`Query::ClearVisitor`].
+    VisitorsCleared(VisitorsCleared),
 }
 
 fn whole<S: serde::Serializer>(config: &Arc<Config>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -211,7 +224,8 @@ impl Answer {
             | Answer::MobileNode(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)
-            | Answer::Cleared(_) => {}
+            | Answer::Cleared(_)
+            | Answer::VisitorsCleared(_) => {}
         }
         self
     }

@@ -10,7 +10,9 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
+pub use self::nodes::{
+    bindings, cleared, mobile_node, security_associations, tunnels, visitors, visitors_cleared,
+};
 use super::api::{
     AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,
     Totals,

@@ -130,6 +130,7 @@ impl Checker<'_> {
             tunnels,
             nat,
             mobile_networks,
+            revocation: *section.revocation,
         };
         Some(Named { name, config })
     }
@@ -251,6 +252,7 @@ impl Checker<'_> {
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             challenge: (*section.challenge).into(),
             challenge_window: *section.challenge_window,
+            revocation: *section.revocation,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,
             napt,
@@ -346,6 +348,11 @@ impl Checker<'_> {
                 .unwrap_or(EncapsulationSet::IP_IN_IP),
             // RFC 3519 §3.4: only behind a NAT.
             udp_tunnel: foreign.is_some_and(|agent| agent.udp_tunnel != UdpTunnelling::Off),
+            // RFC 3543 §4.2: of what the foreign agent's links are told.
+            revocation: foreign
+                .map(|agent| agent.revocation)
+                .or(home.map(|agent| agent.revocation))
+                .unwrap_or(false),
             registration_lifetime: section
                 .registration_lifetime
                 .as_ref()

@@ -154,6 +154,8 @@ section! {
         tunnel_df: At<TunnelDfName> = TunnelDfName::Copy,
         /// Whether TCP is told of a tunnel's MTU.
         mss_clamp: At<bool> = false,
+        /// Whether it takes part in revocations.
+        revocation: At<bool> = true,
         /// The file with its nodes, one on a line, relative to the config file.
         subscribers: Option<At<PathBuf>>,
         /// The networks that it serves.
@@ -242,6 +244,8 @@ section! {
         challenge: At<ChallengeName> = ChallengeName::Off,
         /// How many of the last challenges of a link are good.
         challenge_window: At<usize> = 2,
+        /// Whether it takes part in revocations.
+        revocation: At<bool> = true,
         /// Whether everybody is refused: the off switch.
         administratively_prohibited: At<bool> = false,
         /// Whether two visitors may have one home address.

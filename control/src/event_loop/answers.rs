@@ -27,7 +27,7 @@ use crate::admin::api::{
     AgentView, Answer, BindingView, CareOfView, Cleared, CoreView, CounterView, DropView,
     Encapsulation, NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal,
     Role, RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState,
-    VisitorView, lifetime_seconds,
+    VisitorView, VisitorsCleared, lifetime_seconds,
 };
 use crate::punted::BadPunt;
 
@@ -58,6 +58,9 @@ impl EventLoop {
             Query::ConfigApply(config) => Answer::ConfigApplied(self.apply_config(config, now)?),
             Query::ClearBinding { tenant, home_address } => {
                 Answer::Cleared(self.clear_binding(tenant, home_address, now)?)
+            }
+            Query::ClearVisitor { tenant, home_address } => {
+                Answer::VisitorsCleared(self.clear_visitor(tenant, home_address, now)?)
             }
         })
     }
@@ -291,6 +294,23 @@ impl EventLoop {
         self.agent.clear_binding(tenant, home_address, now);
         self.do_actions(now.monotonic);
         Ok(Cleared { tenant: tenant.0, home_address, care_of_addresses })
+    }
+
+    fn clear_visitor(
+        &mut self,
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+        now: Now,
+    ) -> Result<VisitorsCleared, Refusal> {
+        let visitors = self.agent.clear_visitor(tenant, home_address, now);
+        if visitors == 0 {
+            return Err(Refusal::not_found(
+                format!("There is no visitor {home_address} in tenant {tenant}."),
+                "See `homeport show visitors`.",
+            ));
+        }
+        self.do_actions(now.monotonic);
+        Ok(VisitorsCleared { tenant: tenant.0, home_address, visitors: count(visitors) })
     }
 
     fn agent_counters(&self) -> impl Iterator<Item = CounterView> {
@@ -554,7 +574,7 @@ impl EventLoop {
 }
 
 /// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 20] {
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 24] {
     [
         (
             "messages_received",
@@ -633,6 +653,26 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
             "keepalives_sent",
             counters.keepalives_sent,
             "Keepalives that a foreign agent sent for its visitors.",
+        ),
+        (
+            "revocations_sent",
+            counters.revocations_sent,
+            "Registration Revocations sent, repetitions included.",
+        ),
+        (
+            "revocations_acknowledged",
+            counters.revocations_acknowledged,
+            "Our revocations that the other agent acknowledged.",
+        ),
+        (
+            "revocations_unanswered",
+            counters.revocations_unanswered,
+            "Our revocations that were given up.",
+        ),
+        (
+            "revocations_accepted",
+            counters.revocations_accepted,
+            "Registrations that another agent revoked.",
         ),
         (
             "solicitations_received",

@@ -64,6 +64,7 @@ fn home_agent() -> HomeAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        revocation: false,
     }
 }
 
@@ -265,6 +266,7 @@ fn agents() -> AgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
+        revocation: false,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,
@@ -280,6 +282,7 @@ fn agents() -> AgentConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(600),
         interval: std::time::Duration::from_secs(1),

@@ -6,7 +6,9 @@ use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
-use crate::message::{AuthenticationKind, Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::message::{
+    AuthenticationKind, Extension, Located, Received, RegistrationRequest, ReplyCode, RequestFlags,
+};
 use crate::visitor::{Station, pending_range};
 
 /// Why a request is not relayed.
@@ -35,6 +37,13 @@ impl ForeignAgent {
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
             return Err(Refusal::Discard(DiscardReason::UnknownExtension));
         }
+        // RFC 3543 §3.2, §4.2.1: only an agent, or a node that is its own, says it.
+        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
+        let revocable =
+            |one: &Located<'_>| matches!(one.extension, Extension::RevocationSupport(_));
+        if !co_located && received.extensions().iter().any(revocable) {
+            return Err(Refusal::Discard(DiscardReason::Malformed));
+        }
         if !station.mac.is_unicast() {
             return Err(Refusal::Discard(DiscardReason::Malformed));
         }
@@ -55,7 +64,6 @@ impl ForeignAgent {
         }
         // §3.7.2.1. Nor can our care-of address be a node's own.
         let is_ours = request.care_of_address == self.config.care_of_address;
-        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
         if co_located == is_ours && !deregisters {
             return Err(ReplyCode::INVALID_CARE_OF_ADDRESS.into());
         }

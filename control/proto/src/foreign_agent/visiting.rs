@@ -56,7 +56,7 @@ impl ForeignAgent {
             false => self.visitors.keys().filter(alike).copied().collect(),
         };
         for visitor in alike {
-            self.remove_visitor(visitor, context);
+            self.clear(visitor, context);
         }
         for visitor in self.visitors.values_mut() {
             if visitor.state.overlapping != overlapping {
@@ -68,7 +68,13 @@ impl ForeignAgent {
 
     /// Leaves nothing behind.
     pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        for visitor in self.visitors.values_mut() {
+            visitor.revocation = None;
+        }
         self.drop_unless(context, |_, _| false);
+        for key in self.revocations.keys() {
+            context.timers.stop(Token::ForeignRevocation(self.key(), key));
+        }
     }
 
     fn drop_unless(
@@ -83,7 +89,7 @@ impl ForeignAgent {
             .map(|(key, _)| *key)
             .collect();
         for visitor in visitors {
-            self.remove_visitor(visitor, context);
+            self.clear(visitor, context);
         }
         let pending: Vec<PendingKey> = self
             .pending

@@ -3,7 +3,7 @@
 
 use alloc::vec::Vec;
 
-use crate::message::{Extension, MobileNetworkAcknowledgement, UdpTunnelReply};
+use crate::message::{Extension, MobileNetworkAcknowledgement, RevocationSupport, UdpTunnelReply};
 
 /// Who put an extension into a request, and whom the answer to it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +24,7 @@ pub(super) enum Extra {
     GreKey(u32),
     MobileNetwork(MobileNetworkAcknowledgement),
     Challenge([u8; CHALLENGE_LEN]),
+    RevocationSupport(RevocationSupport),
 }
 
 /// The extensions of a reply, in order.
@@ -47,6 +48,7 @@ impl Extra {
             Extra::UdpTunnelReply(reply) => Extension::UdpTunnelReply(*reply),
             Extra::GreKey(key) => Extension::GreKey(*key),
             Extra::MobileNetwork(answer) => Extension::MobileNetworkAcknowledgement(*answer),
+            Extra::RevocationSupport(support) => Extension::RevocationSupport(*support),
             Extra::Challenge(challenge) => Extension::Challenge(challenge),
         }
     }

@@ -8,6 +8,7 @@ use core::fmt;
 use smallvec::SmallVec;
 
 use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
+use super::revocation::RevocationSupport;
 use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
 use crate::security::{MobilitySecurityAssociation, Spi};
@@ -45,6 +46,7 @@ const ENCAPSULATING_DELIVERY: u8 = 130;
 const NETWORK_ACCESS_IDENTIFIER: u8 = 131;
 const CHALLENGE: u8 = 132;
 const NORMAL_VENDOR: u8 = 134;
+const REVOCATION_SUPPORT: u8 = 137;
 const UDP_TUNNEL_REQUEST: u8 = 144;
 const MESSAGE_STRING: u8 = 145;
 const MOBILE_NETWORK: u8 = 148;
@@ -94,6 +96,8 @@ pub enum Extension<'a> {
         /// What the vendor says.
         value: &'a [u8],
     },
+    /// Type 137: takes part in revocations (RFC 3543 §3.2).
+    RevocationSupport(RevocationSupport),
     /// Type 145: text for people (RFC 4917 §2).
     MessageString {
         /// 1 from the home agent, 2 from the foreign agent.
@@ -287,6 +291,9 @@ fn interpret(
             let (subtype, text) = data.split_first().ok_or(short)?;
             Extension::MessageString { subtype: *subtype, text }
         }
+        REVOCATION_SUPPORT => {
+            Extension::RevocationSupport(RevocationSupport::parse(data).ok_or(short)?)
+        }
         UDP_TUNNEL_REQUEST if first == 0 => {
             Extension::UdpTunnelRequest(UdpTunnelRequest::parse(data).ok_or(short)?)
         }
@@ -365,6 +372,9 @@ impl Extension<'_> {
             ),
             Extension::MessageString { subtype, text } => {
                 short(to, MESSAGE_STRING, &[&[subtype], text])
+            }
+            Extension::RevocationSupport(support) => {
+                short(to, REVOCATION_SUPPORT, &[&support.emit()])
             }
             Extension::UdpTunnelRequest(request) => {
                 short(to, UDP_TUNNEL_REQUEST, &[&request.emit()])

@@ -9,13 +9,12 @@
 //!
 //! Tunnel data (RFC 3519 §3.3) is not a message in this sense: the dataplane reads
 //! and writes it.
-//!
-//! **Not done:** revocation (RFC 3543).
 
 pub mod advertisement;
 pub mod extension;
 pub mod mobile_network;
 pub mod registration;
+pub mod revocation;
 pub mod udp_tunnel;
 
 use alloc::vec::Vec;
@@ -29,6 +28,7 @@ pub use mobile_network::{
 pub use registration::{
     Identification, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
+pub use revocation::{RegistrationRevocation, RevocationAcknowledgement, RevocationSupport};
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
 use crate::security::MobilitySecurityAssociation;
@@ -50,7 +50,7 @@ pub enum MessageError {
     Truncated,
     /// It is longer than [`MAX_MESSAGE_LEN`].
     TooLong,
-    /// Its type is neither a request nor a reply.
+    /// Its type is none of those of [`Message`].
     UnknownType(u8),
 }
 
@@ -142,6 +142,10 @@ pub enum Message<'a> {
     Request(Received<'a, RegistrationRequest>),
     /// Type 3 (RFC 5944 §3.4).
     Reply(Received<'a, RegistrationReply>),
+    /// Type 7 (RFC 3543 §3.3).
+    Revocation(Received<'a, RegistrationRevocation>),
+    /// Type 15 (RFC 3543 §3.4).
+    Acknowledgement(Received<'a, RevocationAcknowledgement>),
 }
 
 impl<'a> Message<'a> {
@@ -162,6 +166,15 @@ impl<'a> Message<'a> {
             Some(&RegistrationReply::TYPE) => {
                 let body = RegistrationReply::parse(bytes)?;
                 Ok(Message::Reply(Received::new(body, bytes, RegistrationReply::LEN)))
+            }
+            Some(&RegistrationRevocation::TYPE) => {
+                let body = RegistrationRevocation::parse(bytes)?;
+                Ok(Message::Revocation(Received::new(body, bytes, RegistrationRevocation::LEN)))
+            }
+            Some(&RevocationAcknowledgement::TYPE) => {
+                let body = RevocationAcknowledgement::parse(bytes)?;
+                let received = Received::new(body, bytes, RevocationAcknowledgement::LEN);
+                Ok(Message::Acknowledgement(received))
             }
             Some(&other) => Err(MessageError::UnknownType(other)),
             None => Err(MessageError::Truncated),
@@ -196,6 +209,16 @@ impl MessageWriter {
     /// Starts with a reply's fixed part.
     pub fn reply(reply: &RegistrationReply) -> Self {
         MessageWriter::starting_with(&reply.emit())
+    }
+
+    /// Starts with a revocation's fixed part.
+    pub fn revocation(revocation: &RegistrationRevocation) -> Self {
+        MessageWriter::starting_with(&revocation.emit())
+    }
+
+    /// Starts with an acknowledgement's fixed part.
+    pub fn acknowledgement(acknowledgement: &RevocationAcknowledgement) -> Self {
+        MessageWriter::starting_with(&acknowledgement.emit())
     }
 
     fn starting_with(fixed: &[u8]) -> Self {

@@ -29,6 +29,8 @@ mod properties;
 #[cfg(test)]
 mod realms;
 #[cfg(test)]
+mod revocation;
+#[cfg(test)]
 mod support;
 #[cfg(test)]
 mod tunnels;

@@ -98,6 +98,7 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        revocation: false,
     }
 }
 
@@ -122,6 +123,7 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         tunnels: homeport_proto::config::TunnelPolicy::default(),
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
+        revocation: false,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,
@@ -140,6 +142,7 @@ pub(crate) fn advertiser_config() -> AdvertiserConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::IP_IN_IP,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),

@@ -6,7 +6,7 @@ use crate::message::{Extension, Message, Received, RequestFlags};
 fn request_of(sent: &Sent) -> Received<'_, RegistrationRequest> {
     match Message::parse(&sent.send.bytes).unwrap() {
         Message::Request(request) => request,
-        Message::Reply(_) => panic!("a reply"),
+        other => panic!("{other:?}"),
     }
 }
 

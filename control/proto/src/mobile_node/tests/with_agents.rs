@@ -56,6 +56,7 @@ fn advertiser(address: Ipv4Addr, home_agent: bool) -> AdvertiserConfig {
         registration_required: false,
         encapsulations: crate::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -85,6 +86,7 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         tunnels: crate::config::TunnelPolicy::default(),
         nat: crate::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
+        revocation: false,
     };
     AgentConfig {
         home_agents: vec![home_agent],
@@ -116,6 +118,7 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         tunnels: crate::config::TunnelPolicy::default(),
         challenge: crate::config::ChallengePolicy::Required,
         challenge_window: 2,
+        revocation: false,
         udp_tunnel: crate::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,
