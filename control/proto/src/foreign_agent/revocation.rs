@@ -116,8 +116,8 @@ impl ForeignAgent {
         context.timers.set(Token::ForeignRevocation(self.key(), key), next);
     }
 
-    /// A home agent says that a registration is no more (§4.2.2.2). `advertises` says
-    /// whether a link's nodes can be told.
+    /// A home agent says that a registration is no more (§4.2.2.2); flag A has been looked
+    /// at. `advertises` says whether a link's nodes can be told.
     ///
     /// # Errors
     /// Why it is met with silence.
@@ -130,9 +130,6 @@ impl ForeignAgent {
     ) -> Result<(), DiscardReason> {
         let association = revocation::authenticate(datagram, received, &self.config.security)?;
         let message = received.body;
-        if !message.from_home_agent {
-            return Err(DiscardReason::Reflected);
-        }
         // Appendix B: the home domain address tells two nodes with one home address
         // apart, so nothing else will do.
         if message.home_agent != datagram.source {

@@ -128,7 +128,8 @@ impl HomeAgent {
         context.timers.set(Token::HomeRevocation(self.key(), key), next);
     }
 
-    /// A foreign agent says that a registration is no more (§4.2.3.2).
+    /// A foreign agent says that a registration is no more (§4.2.3.2); flag A has been
+    /// looked at.
     ///
     /// # Errors
     /// Why it is met with silence.
@@ -140,16 +141,13 @@ impl HomeAgent {
     ) -> Result<(), DiscardReason> {
         let association = revocation::authenticate(datagram, received, &self.config.security)?;
         let RegistrationRevocation {
-            from_home_agent,
             inform,
             home_address,
             home_agent,
             care_of_address,
             identifier,
+            ..
         } = received.body;
-        if from_home_agent {
-            return Err(DiscardReason::Reflected);
-        }
         if home_agent != self.config.address {
             return Err(DiscardReason::WrongHomeAgent);
         }

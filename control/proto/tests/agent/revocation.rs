@@ -338,6 +338,25 @@ fn a_node_that_comes_back_is_not_revoked_any_more() {
     assert!(support.timestamp >= sent.identifier);
 }
 
+/// The same at the foreign agent, from the moment that it relays the request.
+#[test]
+fn a_visitor_that_comes_back_is_not_revoked_any_more() {
+    let mut world = foreign();
+    visit(&mut world, true);
+    world.millis += 2_000;
+    world.agent.clear_visitor(TENANT, NODE, world.now());
+    let [(_, sent)] = revocations(&world.drain())[..] else { panic!() };
+    let asked = request(world.timestamp());
+    let message = relayed_bytes(&world.visit(&sign(&asked)));
+    let Ok(Message::Request(relayed)) = Message::parse(&message) else { panic!() };
+    let Extension::RevocationSupport(said) = relayed.extensions()[1].extension else { panic!() };
+    assert!(said.timestamp >= sent.identifier);
+    let timestamp = seconds(&world);
+    world.answer(&agreeing(&asked, true, timestamp));
+    assert!(revocations(&passed(&mut world, 30_000)).is_empty());
+    assert_eq!(world.agent.visitors().count(), 1);
+}
+
 /// §4.2.3: the foreign agent's word ends the binding, and is acknowledged each time.
 #[test]
 fn a_foreign_agents_revocation_ends_its_binding() {
