@@ -24,6 +24,7 @@
 //! anything else: an accepting reply goes into the inject ring only after its
 //! binding is in the table, and the RX core that sends the one sees the other.
 
+mod agent_counters;
 mod answers;
 mod held;
 mod punts;

@@ -263,6 +263,7 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         nat: NatPolicy::default(),
         mobile_networks: Vec::new(),
         revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }
@@ -292,6 +293,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
         revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
     };

@@ -642,6 +642,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 nat: homeport_proto::config::NatPolicy::default(),
                 mobile_networks: Vec::new(),
                 revocation: false,
+                assignment: homeport_proto::config::HomeAgentAssignment::default(),
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -672,6 +673,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 challenge: homeport_proto::config::ChallengePolicy::Off,
                 challenge_window: 2,
                 revocation: false,
+                assigned_home_agent: None,
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 gre_keys: true,
                 administratively_prohibited: false,

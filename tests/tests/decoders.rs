@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use homeport_proto::Lifetime;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::{
-    AgentAdvertisement, AgentSolicitation, AuthenticationKind, Extension, Identification, Message,
+    AgentAdvertisement, AgentSolicitation, AuthenticationKind, DynamicHomeAgent,
+    DynamicHomeAgentFraming, DynamicHomeAgentKind, Extension, Identification, Message,
     MessageWriter, MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode,
     MobileNetworkRequest, MobilityAgent, RegistrationReply, RegistrationRequest,
     RegistrationRevocation, ReplyCode, RequestFlags, RevocationAcknowledgement, RevocationSupport,
@@ -362,6 +363,31 @@ fn tshark_reads_revocations_and_their_acknowledgements() {
             ],
         );
         assert_eq!(fields(&layers, "mip.ext.rev.tstamp").len(), 1);
+    }
+}
+
+/// Row B-11: in the framing that tshark has too; in RFC 4433's own it reads the first
+/// byte of the length as all there is.
+#[test]
+fn tshark_reads_which_home_agent_is_asked_for_and_which_is_named() {
+    for (kind, subtype) in
+        [(DynamicHomeAgentKind::Requested, "1"), (DynamicHomeAgentKind::Redirected, "2")]
+    {
+        let framing = DynamicHomeAgentFraming::Short;
+        let extension = DynamicHomeAgent { kind, address: AGENT, framing };
+        let mut writer = MessageWriter::request(&request(0, 600));
+        writer.extension(&Extension::DynamicHomeAgent(extension)).expect("it fits");
+        writer.authenticate(AuthenticationKind::MobileHome, &association(256, Algorithm::HmacMd5));
+        let name = format!("dynamic-home-agent-{subtype}");
+        let layers = judged(&name, on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.ext.type", &["139", "32"]),
+                ("mip.ext.dynha.subtype", &[subtype]),
+                ("mip.ext.dynha.ha", &["10.0.1.2"]),
+            ],
+        );
     }
 }
 

@@ -1,6 +1,8 @@
 //! One process's home agents, foreign agents and advertisers behind one set of
 //! inputs and outputs.
 
+mod revocation;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
@@ -14,13 +16,11 @@ use crate::counters::Counters;
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
+use crate::home_agent::assignment::requested;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
-use crate::message::{
-    Message, MessageError, Received, RegistrationRequest, RegistrationRevocation,
-    RevocationAcknowledgement,
-};
-use crate::revocation::{Notice, RevocationKey};
+use crate::message::{Message, MessageError, Received, RegistrationRequest};
+use crate::revocation::RevocationKey;
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, Visitor, VisitorKey};
 use crate::{Action, Instant, Now};
@@ -266,75 +266,6 @@ impl Agent {
         }
     }
 
-    /// A home agent's revocation is for a foreign agent, and the other way round (RFC
-    /// 3543 §3.5).
-    fn handle_revocation(
-        &mut self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RegistrationRevocation>,
-        now: Now,
-    ) {
-        let key = (datagram.tenant, datagram.destination);
-        let mut context = self.shared.context(datagram.tenant, now);
-        let home_agent = self.home_agents.get_mut(&key);
-        let foreign_agent = self.foreign_agents.get_mut(&key);
-        let advertisers = &self.advertisers;
-        let advertises = |port: PortId| advertisers.contains_key(&(datagram.tenant, port));
-        let result = match (received.body.from_home_agent, home_agent, foreign_agent) {
-            (true, _, Some(agent)) => {
-                agent.handle_revocation(datagram, received, advertises, &mut context)
-            }
-            (false, Some(agent), _) => agent.handle_revocation(datagram, received, &mut context),
-            (_, None, None) => Err(DiscardReason::WrongDestination),
-            _ => Err(DiscardReason::Reflected),
-        };
-        if let Err(reason) = result {
-            context.discard(datagram, reason);
-        }
-        self.inform(now);
-    }
-
-    fn handle_acknowledgement(
-        &mut self,
-        datagram: &Datagram<'_>,
-        received: &Received<'_, RevocationAcknowledgement>,
-        now: Now,
-    ) {
-        let key = (datagram.tenant, datagram.destination);
-        let mut context = self.shared.context(datagram.tenant, now);
-        let (source, body) = (datagram.source, &received.body);
-        let home_agent = self.home_agents.get_mut(&key);
-        let foreign_agent = self.foreign_agents.get_mut(&key);
-        let result = match (home_agent, foreign_agent) {
-            (Some(agent), None) => agent.handle_acknowledgement(datagram, received, &mut context),
-            (Some(agent), Some(other))
-                if agent.awaits(source, body) || !other.awaits(source, body) =>
-            {
-                agent.handle_acknowledgement(datagram, received, &mut context)
-            }
-            (_, Some(agent)) => agent.handle_acknowledgement(datagram, received, &mut context),
-            (None, None) => Err(DiscardReason::WrongDestination),
-        };
-        if let Err(reason) = result {
-            context.discard(datagram, reason);
-        }
-        self.inform(now);
-    }
-
-    /// Tells the nodes whose foreign agent has lost them (RFC 3543 §4.1).
-    fn inform(&mut self, now: Now) {
-        let next = |agents: &mut BTreeMap<AgentKey, ForeignAgent>| {
-            agents.iter_mut().find_map(|(key, agent)| Some((key.0, agent.take_notice()?)))
-        };
-        while let Some((tenant, notice)) = next(&mut self.foreign_agents) {
-            let Notice { port, home_address, .. } = notice;
-            let tidings = self.tidings(tenant, port, Some(home_address), now);
-            if let Some(advertiser) = self.advertisers.get(&(tenant, port)) {
-                advertiser.inform(&notice, tidings, &mut self.shared.context(tenant, now));
-            }
-        }
-    }
-
     /// Finds the agent that a request is for. A request to a foreign agent here
     /// that names a home agent here is the home agent's (RFC 5944 §3.7.2).
     fn handle_request<'b>(
@@ -353,7 +284,7 @@ impl Agent {
         let home_agent = if self.home_agents.contains_key(&(tenant, destination)) {
             Some((tenant, destination))
         } else if foreign_agent.is_some() {
-            Some((tenant, received.body.home_agent))
+            Some((tenant, requested(received).unwrap_or(received.body.home_agent)))
                 .filter(|key| self.home_agents.contains_key(key))
         } else {
             self.home_agents
@@ -556,20 +487,6 @@ impl Agent {
                 cleared |= agent.clear(home_address, &mut context);
             }
         }
-        cleared
-    }
-
-    /// Removes the visitors with a home address at an operator's word, and revokes their
-    /// registrations where that was agreed on (RFC 3543); how many there were.
-    pub fn clear_visitor(&mut self, tenant: TenantId, home_address: Ipv4Addr, now: Now) -> usize {
-        let mut context = self.shared.context(tenant, now);
-        let mut cleared = 0;
-        for agent in self.foreign_agents.values_mut() {
-            if agent.config().tenant == tenant {
-                cleared += agent.clear_all(home_address, &mut context);
-            }
-        }
-        self.inform(now);
         cleared
     }
 

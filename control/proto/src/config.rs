@@ -7,6 +7,7 @@ use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
 
 use crate::Lifetime;
+use crate::message::DynamicHomeAgentFraming;
 use crate::security::SecurityAssociations;
 
 /// An IPv4 prefix; host bits are zero.
@@ -152,6 +153,30 @@ impl Default for NatPolicy {
     }
 }
 
+/// When a home agent sends a node to another one (RFC 4433).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Redirection {
+    /// When it holds as many bindings as it may.
+    #[default]
+    WhenFull,
+    /// Whenever the node lets itself be sent.
+    Always,
+}
+
+/// A home agent's dealings with nodes that leave it to the network which home agent they
+/// get (RFC 4433).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HomeAgentAssignment {
+    /// Whether there are any; else they get 136.
+    pub assigns: bool,
+    /// Where they are sent, with 143; `None`: nowhere.
+    pub redirect_to: Option<Ipv4Addr>,
+    /// When they are.
+    pub redirection: Redirection,
+    /// How that is written.
+    pub framing: DynamicHomeAgentFraming,
+}
+
 /// A network behind a mobile router (RFC 5177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MobileNetwork {
@@ -259,6 +284,8 @@ pub struct HomeAgentConfig {
     /// Whether it takes part in revocations, with foreign agents that it shares an
     /// association with (RFC 3543).
     pub revocation: bool,
+    /// Nodes that name no home agent.
+    pub assignment: HomeAgentAssignment,
 }
 
 /// Which way a visitor's packets go.
@@ -324,6 +351,8 @@ pub struct ForeignAgentConfig {
     /// How many of the last challenges that were advertised on a link may be answered
     /// there (RFC 4721 §9: CHALLENGE_WINDOW, at least 2).
     pub challenge_window: usize,
+    /// The home agent of nodes that name none (RFC 4433 §5.2); `None`: they get 90.
+    pub assigned_home_agent: Option<Ipv4Addr>,
     /// Whether it takes part in revocations, with home agents that it shares an
     /// association with (RFC 3543).
     pub revocation: bool,
@@ -402,8 +431,10 @@ pub struct MobileNodeConfig {
     pub home_address: Ipv4Addr,
     /// The prefix of its home network, to know home by.
     pub home_prefix: Prefix,
-    /// Its home agent.
+    /// Its home agent; with a choice left to the network, the one that is asked first.
     pub home_agent: Ipv4Addr,
+    /// Whether the network may choose another (RFC 4433), and how that is written.
+    pub dynamic_home_agent: Option<DynamicHomeAgentFraming>,
     /// The lifetime it asks for.
     pub lifetime: Lifetime,
     /// How it wants its own packets carried.

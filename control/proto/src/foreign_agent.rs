@@ -6,7 +6,7 @@
 //! of the identification, and relayed to the station that asked. A visitor appears,
 //! or moves to another station, only with an accepting reply.
 //!
-//! Codes given: 65 to 82 without 73, 88, 104 to 106 and 194; 73 with RFC 2002 only (it was
+//! Codes given: 65 to 82 without 73, 88, 90, 104 to 106 and 194; 73 with RFC 2002 only (it was
 //! header compression). Code 64 ("reason unspecified") is given for nothing.
 //!
 //! Decisions where the text leaves a choice:
@@ -27,8 +27,7 @@
 //!   which a forger could choose.
 //! * With RFC 2002 deregistrations carry foreign-home authentication too.
 //!
-//! **Not done:** dynamic home agent addresses of RFC 4433;
-//! the reply 136 to a discovery that was relayed to a subnet broadcast comes from
+//! **Not done:** the reply 136 to a discovery that was relayed to a subnet broadcast comes from
 //! another address than was asked, and is discarded.
 
 pub(crate) mod challenge;
@@ -50,6 +49,7 @@ use crate::action::VisitorState;
 use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::config::{ForeignAgentConfig, Profile};
 use crate::event::{DiscardReason, Event};
+use crate::home_agent::assignment::{is_any, requested};
 use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
@@ -151,6 +151,7 @@ impl ForeignAgent {
             destination: if is_ours { datagram.destination } else { link_address },
             source_port: datagram.source_port,
             request: received.body,
+            home_agent: self.home_agent_of(received),
         };
         match self.judge(datagram, &station, received, context) {
             Ok(answer) => {
@@ -169,6 +170,17 @@ impl ForeignAgent {
                 }
                 self.deny(&station, code, context);
             }
+        }
+    }
+
+    /// Whom a request is for (RFC 4433 §5.2); the unspecified address: nobody knows.
+    fn home_agent_of(&self, received: &Received<'_, RegistrationRequest>) -> Ipv4Addr {
+        let named = received.body.home_agent;
+        let assigned = self.config.assigned_home_agent;
+        match requested(received) {
+            Some(requested) => requested,
+            None if is_any(named) => assigned.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            None => named,
         }
     }
 
@@ -197,7 +209,7 @@ impl ForeignAgent {
         let is_ours = request.care_of_address == self.config.care_of_address;
         let registers = is_ours && !request.lifetime.is_zero();
         let mut own = self.own_extensions(request);
-        let revocation = registers.then(|| self.revocation_support(request, context)).flatten();
+        let revocation = registers.then(|| self.revocation_support(station, context)).flatten();
         own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
             // None of them is longer than its length can say.
@@ -205,7 +217,7 @@ impl ForeignAgent {
         }
         // §3.5.4: not to a deregistration, nor for a care-of address of another's.
         if (registers || self.config.profile == Profile::Rfc2002)
-            && let Some(association) = self.config.security.first_agent(request.home_agent)
+            && let Some(association) = self.config.security.first_agent(station.home_agent)
         {
             writer.authenticate(AuthenticationKind::ForeignHome, association);
         }
@@ -213,7 +225,7 @@ impl ForeignAgent {
         let care_of_address = self.config.care_of_address;
         let udp = UdpHeader::new(
             (care_of_address, MOBILE_IP_PORT),
-            (request.home_agent, MOBILE_IP_PORT),
+            (station.home_agent, MOBILE_IP_PORT),
             &data,
         );
         let pending = PendingRegistration {
@@ -237,7 +249,7 @@ impl ForeignAgent {
             tenant: self.config.tenant,
             link: None,
             source: care_of_address,
-            destination: request.home_agent,
+            destination: station.home_agent,
             ttl: RELAY_TTL,
             payload: Payload::Udp {
                 source_port: MOBILE_IP_PORT,
@@ -302,7 +314,7 @@ impl ForeignAgent {
         let mut reason = DiscardReason::NotPending;
         for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
-                let asked = pending.station.request.home_agent;
+                let asked = pending.station.home_agent;
                 match (&pending.network_access_identifier, nai) {
                     (Some(asked), Some(answered)) if asked != answered => {}
                     _ if source == asked && reply.home_agent == asked => return Ok(*key),
@@ -360,7 +372,7 @@ impl ForeignAgent {
         let station = &pending.station;
         let asked = &station.request;
         let home_address = received.body.home_address;
-        let key = (home_address, asked.home_agent);
+        let key = (home_address, station.home_agent);
         let care_of_address = self.config.care_of_address;
         if received.body.lifetime.is_zero() || asked.lifetime.is_zero() {
             let concerns_us = asked.care_of_address == care_of_address
@@ -402,7 +414,7 @@ impl ForeignAgent {
             home_address,
             mac: station.mac,
             port: station.port,
-            home_agent: asked.home_agent,
+            home_agent: station.home_agent,
             care_of_address,
             encapsulation,
             reverse_tunnel,
@@ -546,7 +558,7 @@ impl ForeignAgent {
         let quoted = RegistrationRequest::parse(payload).ok();
         let mut matching = self.pending.iter().filter(|(_, pending)| {
             let asked = &pending.station.request;
-            asked.home_agent == ip.destination()
+            pending.station.home_agent == ip.destination()
                 && match quoted {
                     Some(quoted) => quoted == *asked,
                     None => pending.relayed == (udp.udp_len(), udp.checksum()),
@@ -578,7 +590,7 @@ impl ForeignAgent {
 
 const fn key_of(station: &Station) -> PendingKey {
     let request = &station.request;
-    (request.home_address, station.mac, request.identification.low(), request.home_agent)
+    (request.home_address, station.mac, request.identification.low(), station.home_agent)
 }
 
 /// Bytes of a message up to the end of its last authorization-enabling extension:

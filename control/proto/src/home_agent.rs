@@ -6,7 +6,7 @@
 //! authenticators, identification, foreign-home result, validity. Only then the
 //! binding changes; the forwarding state is asked for before the reply.
 //!
-//! Codes given: 0, 1, 129 to 139, 142, 147 and 148. Code 128 ("reason unspecified") is given for
+//! Codes given: 0, 1, 129 to 139, 142, 143, 147 and 148. Code 128 ("reason unspecified") is given for
 //! nothing: every denial here has a reason.
 //!
 //! Decisions where the text leaves a choice:
@@ -27,6 +27,7 @@
 //! very process cannot be the care-of address (129).
 
 mod announce;
+pub(crate) mod assignment;
 mod bindings;
 mod expiry;
 mod extra;

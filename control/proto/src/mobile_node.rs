@@ -39,8 +39,8 @@
 //!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, dynamic home agent discovery, network access
-//! identifiers.
+//! encapsulation in UDP, the discovery of home agents by broadcast, network
+//! access identifiers.
 
 mod action;
 mod agent_list;
@@ -50,6 +50,7 @@ mod elapse;
 mod keepalive;
 mod negotiate;
 mod pace;
+mod redirect;
 mod request;
 mod send;
 #[cfg(test)]
@@ -79,6 +80,8 @@ use agent_list::{AgentList, Heard};
 use keepalive::Keepalive;
 use negotiate::Wishes;
 use pace::{Pace, Search};
+use redirect::Choice;
+pub use redirect::MAX_REDIRECTIONS;
 use request::{Identifications, Pending, Target};
 
 /// How long the agent of the registration has to answer when one of another
@@ -136,6 +139,7 @@ pub struct MobileNode {
     dhcp: bool,
     co_located: Option<(CoLocated, Instant)>,
     identifications: Identifications,
+    choice: Choice,
     registration_pace: Pace,
     pending: Option<Pending>,
     registration: Option<Registration>,
@@ -174,6 +178,7 @@ impl MobileNode {
             dhcp: false,
             co_located: None,
             identifications: Identifications::default(),
+            choice: Choice::default(),
             registration_pace: Pace::default(),
             pending: None,
             registration: None,

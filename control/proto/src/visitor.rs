@@ -49,6 +49,9 @@ pub struct Station {
     pub source_port: u16,
     /// The fixed part of the request.
     pub request: RegistrationRequest,
+    /// Whom it is for: its Home Agent field, or who was found where that leaves it open
+    /// (RFC 4433 §5.2).
+    pub home_agent: Ipv4Addr,
 }
 
 /// A request that was relayed and not answered yet.

@@ -131,6 +131,7 @@ impl Checker<'_> {
             nat,
             mobile_networks,
             revocation: *section.revocation,
+            assignment: self.assignment(section),
         };
         Some(Named { name, config })
     }
@@ -252,6 +253,7 @@ impl Checker<'_> {
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
             challenge: (*section.challenge).into(),
             challenge_window: *section.challenge_window,
+            assigned_home_agent: section.assigned_home_agent.as_deref().copied(),
             revocation: *section.revocation,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,

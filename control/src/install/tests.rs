@@ -65,6 +65,7 @@ fn home_agent() -> HomeAgentConfig {
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     }
 }
 
@@ -267,6 +268,7 @@ fn agents() -> AgentConfig {
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
         revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,

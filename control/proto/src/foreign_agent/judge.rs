@@ -5,6 +5,7 @@ use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::event::DiscardReason;
+use crate::home_agent::assignment::is_any;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, Received, RegistrationRequest, ReplyCode, RequestFlags,
@@ -59,7 +60,12 @@ impl ForeignAgent {
         }
         // §3.7.2: never relayed to ourselves. (Where we are the home agent, the
         // request has gone to it before it came here.)
-        if context.is_local(request.home_agent) || !is_host(request.home_agent) {
+        // RFC 4433 §5.2: nobody, or nobody that one can route to.
+        let open = is_any(request.home_agent) || station.home_agent != request.home_agent;
+        if open && !is_host(station.home_agent) {
+            return Err(ReplyCode::NONZERO_HOME_AGENT_REQUIRED.into());
+        }
+        if context.is_local(station.home_agent) || !is_host(station.home_agent) {
             return Err(ReplyCode::INVALID_HOME_AGENT_ADDRESS.into());
         }
         // §3.7.2.1. Nor can our care-of address be a node's own.
@@ -90,7 +96,7 @@ impl ForeignAgent {
         self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
                 || pending.station.mac != station.mac
-                    && key.3 == station.request.home_agent
+                    && key.3 == station.home_agent
                     && pending.network_access_identifier.as_deref() == nai_of(received)
         })
     }
@@ -184,7 +190,7 @@ impl ForeignAgent {
     pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Refusal> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
-        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
+        let is_visitor = self.visitor(request.home_address, station.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors
             && !is_visitor
             && !request.lifetime.is_zero();

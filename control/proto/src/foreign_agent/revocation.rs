@@ -21,24 +21,24 @@ use crate::Action;
 use crate::agent::{Context, Datagram, Token};
 use crate::event::{DiscardReason, Event};
 use crate::message::{
-    AuthenticationKind, Extension, Received, RegistrationReply, RegistrationRequest,
-    RegistrationRevocation, RevocationAcknowledgement, RevocationSupport,
+    AuthenticationKind, Extension, Received, RegistrationReply, RegistrationRevocation,
+    RevocationAcknowledgement, RevocationSupport,
 };
 use crate::revocation::{self, Agreement, Notice, RevocationKey, Revoked, is_after};
-use crate::visitor::{PendingRegistration, Visitor, VisitorKey};
+use crate::visitor::{PendingRegistration, Station, Visitor, VisitorKey};
 
 impl ForeignAgent {
     /// What is added to a request that registers a visitor (§3.2). What was under way
     /// against it is void from now on: else the home agent might get it later.
     pub(super) fn revocation_support(
         &mut self,
-        request: &RegistrationRequest,
+        station: &Station,
         context: &mut Context<'_>,
     ) -> Option<RevocationSupport> {
-        let key = (request.home_address, request.home_agent);
+        let key = (station.request.home_address, station.home_agent);
         let timestamp = self.revocations.cancel(key, context);
         context.timers.stop(Token::ForeignRevocation(self.key(), key));
-        let known = self.config.security.first_agent(request.home_agent).is_some();
+        let known = self.config.security.first_agent(station.home_agent).is_some();
         (self.config.revocation && known).then_some(RevocationSupport { inform: true, timestamp })
     }
 

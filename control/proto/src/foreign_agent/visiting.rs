@@ -26,7 +26,7 @@ impl ForeignAgent {
     pub(super) fn is_taken(&self, home_address: Ipv4Addr, station: &Station) -> bool {
         self.visitors_of(home_address).any(|((_, home_agent), visitor)| {
             let same_mac = visitor.state.mac == station.mac;
-            *home_agent != station.request.home_agent
+            *home_agent != station.home_agent
                 && (same_mac || !self.config.overlapping_addresses)
                 && !(same_mac && visitor.state.port == station.port)
         })

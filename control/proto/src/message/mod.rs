@@ -11,6 +11,7 @@
 //! and writes it.
 
 pub mod advertisement;
+pub mod dynamic_home_agent;
 pub mod extension;
 pub mod mobile_network;
 pub mod registration;
@@ -21,6 +22,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
+pub use dynamic_home_agent::{DynamicHomeAgent, DynamicHomeAgentFraming, DynamicHomeAgentKind};
 pub use extension::{AuthenticationKind, Extension, Located};
 pub use mobile_network::{
     MobileNetworkAcknowledgement, MobileNetworkCode, MobileNetworkMode, MobileNetworkRequest,

@@ -156,6 +156,35 @@ fn revocation_stands_where_rfc_3543_draws_it() {
     assert_eq!(parse_request(&request).defect(), Some(ExtensionError::Length { offset }));
 }
 
+/// RFC 4433 §3.4 draws a framing that RFC 5944 §1.10 forbids: both are read, whatever
+/// stands behind.
+#[test]
+fn a_dynamic_home_agent_is_read_in_both_framings() {
+    let address = Ipv4Addr::new(10, 0, 1, 9);
+    for (bytes, framing) in [
+        (&[139, 1, 0, 4, 10, 0, 1, 9][..], DynamicHomeAgentFraming::Rfc4433),
+        (&[139, 5, 1, 10, 0, 1, 9], DynamicHomeAgentFraming::Short),
+    ] {
+        let kind = DynamicHomeAgentKind::Requested;
+        let extension = Extension::DynamicHomeAgent(DynamicHomeAgent { kind, address, framing });
+        let mut emitted = Vec::new();
+        extension.emit(&mut emitted).unwrap();
+        assert_eq!(emitted, bytes);
+        let mut message = request().emit().to_vec();
+        message.extend_from_slice(bytes);
+        message.extend([130, 0]);
+        let received = parse_request(&message);
+        assert_eq!(received.defect(), None);
+        let read: Vec<_> = received.extensions().iter().map(|one| one.extension).collect();
+        assert_eq!(read, [extension, Extension::EncapsulatingDelivery]);
+        for len in 1..bytes.len() {
+            let cut = RegistrationRequest::LEN + len;
+            let received = parse_request(&message[..cut]);
+            assert!(!received.extensions().iter().any(|one| one.extension == extension));
+        }
+    }
+}
+
 #[test]
 fn an_unknown_type_below_128_is_a_defect_and_above_it_is_skipped() {
     for (extension_type, known) in [
@@ -402,6 +431,17 @@ fn build(seed: &(u8, u32, u16, Vec<u8>)) -> Extension<'_> {
         12 => Extension::RevocationSupport(RevocationSupport {
             inform: *vendor_type & 1 == 1,
             timestamp: *number,
+        }),
+        13 => Extension::DynamicHomeAgent(DynamicHomeAgent {
+            kind: match high & 1 {
+                0 => DynamicHomeAgentKind::Requested,
+                _ => DynamicHomeAgentKind::Redirected,
+            },
+            address,
+            framing: match low & 1 {
+                0 => DynamicHomeAgentFraming::Rfc4433,
+                _ => DynamicHomeAgentFraming::Short,
+            },
         }),
         _ => Extension::MessageString { subtype: 1, text: data },
     }

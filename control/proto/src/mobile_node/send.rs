@@ -22,6 +22,7 @@ impl MobileNode {
         let association = association.cloned();
         // What is sent once more with nonces is sent as it was.
         if pending.bytes.is_empty() || self.style() != ReplayProtection::Nonces {
+            pending.open = self.is_open() && !matches!(pending.target, Target::Home(_));
             pending.asked.foreign_challenge = self.foreign_challenge(&pending);
         }
         pending.prepare(

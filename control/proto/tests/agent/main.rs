@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod advertiser;
 #[cfg(test)]
+mod assignment;
+#[cfg(test)]
 mod attacks;
 #[cfg(test)]
 mod challenges;

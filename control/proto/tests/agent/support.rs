@@ -99,6 +99,7 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     }
 }
 
@@ -124,6 +125,7 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         challenge: homeport_proto::config::ChallengePolicy::Off,
         challenge_window: 2,
         revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,

@@ -4,6 +4,7 @@
 mod challenges;
 mod discovery;
 mod noise;
+mod redirect;
 mod registration;
 mod tunnels;
 mod with_agents;
@@ -65,6 +66,7 @@ fn config() -> MobileNodeConfig {
         co_located: true,
         agent_wait: Duration::from_millis(30),
         encapsulation: crate::config::PreferredEncapsulation::IpInIp,
+        dynamic_home_agent: None,
         nat_traversal: false,
         security,
     }

@@ -87,6 +87,7 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         nat: crate::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         revocation: false,
+        assignment: crate::config::HomeAgentAssignment::default(),
     };
     AgentConfig {
         home_agents: vec![home_agent],
@@ -119,6 +120,7 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         challenge: crate::config::ChallengePolicy::Required,
         challenge_window: 2,
         revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: crate::config::UdpTunnelling::Off,
         gre_keys: true,
         administratively_prohibited: false,
