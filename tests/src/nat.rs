@@ -348,6 +348,8 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
         tunnels: TunnelPolicy::default(),
         nat: NatPolicy { traversal, ..NatPolicy::default() },
         mobile_networks: Vec::new(),
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     };
     let on_link = Some(RouteEntry::Via { port: CORE_PORT, gateway: None });
     let neighbor = |address, mac| {
