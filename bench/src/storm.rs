@@ -238,6 +238,7 @@ fn run(plan: Plan, nodes: usize, cores: Cores) -> Result<(Tally, Counters)> {
         control,
         config: Arc::new(config),
         seed: [7; 32],
+        recorder: None,
         mirror: Mirror::new([])?,
         resolver: Resolver::new()?,
         setup: Setup::new()?,

@@ -27,16 +27,37 @@ use crate::clock;
 use crate::config::{self, Config};
 use crate::event_loop::{EventLoop, Parts, Signals, table_sizes};
 use crate::install::ClaimKeeper;
+use crate::journal::Recorder;
 use crate::kernel::{Mirror, Resolver, Setup};
 
-/// Runs homeportd with this config until SIGTERM or SIGINT. `ready` is called once
-/// packets are forwarded and registrations answered.
+/// Where the journal goes.
+#[derive(Clone, Debug)]
+pub struct RecordTo {
+    /// The folder.
+    pub folder: PathBuf,
+    /// Its limit, in bytes.
+    pub limit: u64,
+}
+
+impl RecordTo {
+    fn open(&self) -> Result<Recorder> {
+        let recorder = Recorder::open(&self.folder, self.limit).context("--record")?;
+        tracing::info!(folder = %self.folder.display(), "recording every input of the agents");
+        Ok(recorder)
+    }
+}
+
+/// Runs homeportd with this config until SIGTERM or SIGINT, and keeps a journal if it
+/// is told where. `ready` is called once packets are forwarded and registrations
+/// answered.
 ///
 /// # Errors
 /// What kept it from starting, with the key of the config that names it; or why
 /// it could not go on. Everything that it had made is taken away before.
-pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
+pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config)) -> Result<()> {
     check_privileges()?;
+    // Before any packet: what is recorded begins with the first.
+    let recorder = record.map(RecordTo::open).transpose()?;
     // Before any other thread is there: they all keep off the workers' cores.
     if !config.dataplane.cores.is_empty() {
         place_control_core(&config);
@@ -51,8 +72,8 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
     pipe::register(SIGHUP, reloading)?;
 
     let ports::Ports { setups, guards, dpdk, claims, shared } = ports::open(&config)?;
-    let (control, workers) =
-        launch::build(&dataplane_config(&config)?, setups).context("making the dataplane")?;
+    let (control, workers) = launch::build(&dataplane_config(&config, hash_seed()?), setups)
+        .context("making the dataplane")?;
     tell_pages(control.bindings.pages());
     for (shared, port) in control.ports.iter().zip(&config.ports) {
         shared.set_address(port.addresses.first().map(|at| at.address));
@@ -86,6 +107,7 @@ pub fn run(config: Config, ready: impl FnOnce(&Config)) -> Result<()> {
         control,
         config: Arc::clone(&config),
         seed: clock::seed().context("drawing a random seed")?,
+        recorder,
         mirror,
         resolver: Resolver::new()?,
         setup,
@@ -247,15 +269,15 @@ fn check_privileges() -> Result<()> {
     Ok(())
 }
 
-fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
+/// What the dataplane is told.
+pub(crate) fn dataplane_config(config: &Config, hash_seed: [u64; 2]) -> DataplaneConfig {
     let cores = match config.dataplane.cores.as_slice() {
         [] => vec![None],
         cores => cores.iter().copied().map(Some).collect(),
     };
-    let [a, b] = hash_seed()?;
     let (bindings, visitors) = table_sizes(config);
     let defaults = DataplaneConfig::default();
-    Ok(DataplaneConfig {
+    DataplaneConfig {
         poll: match config.dataplane.poll {
             config::PollMode::Adaptive => PollMode::Adaptive,
             config::PollMode::Busy => PollMode::Busy,
@@ -268,12 +290,12 @@ fn dataplane_config(config: &Config) -> Result<DataplaneConfig> {
         },
         buffers: config.dataplane.buffers,
         registrations: config.dataplane.registrations,
-        hash_seed: [a, b],
+        hash_seed,
         bindings: bindings.max(defaults.bindings),
         visitors: visitors.max(defaults.visitors),
         napts: config.napts.clone(),
         ..defaults
-    })
+    }
 }
 
 fn hash_seed() -> Result<[u64; 2]> {

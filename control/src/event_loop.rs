@@ -17,52 +17,33 @@
 //!
 //! Signals and the end of a worker are looked at once a turn. When nothing waits,
 //! the thread sleeps in poll(2) until something does or a timer is due.
-//!
-//! # Install before reply
-//!
-//! After every input to the agents their actions are done in order, before
-//! anything else: an accepting reply goes into the inject ring only after its
-//! binding is in the table, and the RX core that sends the one sees the other.
 
 mod agent_counters;
 mod answers;
 mod held;
-mod punts;
 mod routes;
 
-use std::collections::BTreeMap;
 use std::io::Read;
-use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use homeport_dataplane::launch::{Control, InjectSender, NaptControl, PortShared, PuntReceiver};
-use homeport_dataplane::verdict::PuntReason;
-use homeport_proto::agent::Agent;
-use homeport_proto::{Action, Instant, MacAddress, Now, PortId, TenantId};
+use homeport_dataplane::launch::Control;
+use homeport_proto::draws::Draws;
+use homeport_proto::{Instant, Now};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use self::held::HeldBack;
-use self::punts::BATCH;
 use crate::admin::api::{AdminHandle, ConfigDiff, Refusal};
 use crate::clock;
 use crate::config::Config;
-use crate::events::Events;
-use crate::inject::{self, InjectError, Injection};
-use crate::install::{ClaimKeeper, Installer, Tables};
+use crate::control_core::{self, ControlCore};
+pub use crate::control_core::{MAX_WAIT, PUNTS_PER_TURN};
+use crate::install::ClaimKeeper;
+use crate::journal::{Input, Recorder};
 use crate::kernel::{Mirror, Resolver, Setup};
-use crate::nat_log::BlockBook;
-use crate::punted::BadPunt;
-
-/// Punted packets in one turn.
-pub const PUNTS_PER_TURN: usize = 256;
-
-/// How long a punted packet may have waited. A node sends its request again after a
-/// second (RFC 5944 §3.6.3), and an answer to the first would be in vain.
-pub const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Datagrams of netlink in one turn.
 pub const NETLINK_PER_TURN: usize = 32;
@@ -87,6 +68,8 @@ pub struct Parts {
     pub config: Arc<Config>,
     /// Seeds what the agents draw at random.
     pub seed: [u8; 32],
+    /// Where every input of the agents is kept, if anywhere.
+    pub recorder: Option<Recorder>,
     /// Follows the kernel.
     pub mirror: Mirror,
     /// Asks the kernel for next hops.
@@ -126,15 +109,7 @@ pub enum LoopError {
 
 /// The control core.
 pub struct EventLoop {
-    agent: Agent,
-    installer: Installer,
-    events: Events,
-    punts: PuntReceiver,
-    injects: InjectSender,
-    ports: Arc<[PortShared]>,
-    napts: Vec<NaptControl>,
-    blocks: BlockBook,
-    buffers: [Vec<u8>; BATCH],
+    core: ControlCore,
     mirror: Mirror,
     resolver: Resolver,
     setup: Setup,
@@ -149,18 +124,12 @@ pub struct EventLoop {
     generation: u64,
     started: Instant,
     counts: Counts,
-    visiting_since: BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), Instant>,
 }
 
 /// What the loop itself counts.
 #[derive(Debug, Default)]
 struct Counts {
-    bad_punts: BTreeMap<BadPunt, u64>,
-    not_served: BTreeMap<PuntReason, u64>,
-    too_old: BTreeMap<PuntReason, u64>,
     no_twin: u64,
-    inject_errors: u64,
-    injects_refused: u64,
     kernel_errors: u64,
 }
 
@@ -168,35 +137,30 @@ impl EventLoop {
     /// Makes the agents, and fills the tables with what the kernel has and the
     /// config says. The dataplane may forward from then on.
     pub fn new(parts: Parts) -> Self {
-        let Parts { control, config, seed, mirror, resolver, setup, claims, admin, signals } =
-            parts;
-        let Control {
-            bindings,
-            listeners,
-            visitors,
-            locals,
-            routes,
-            source_routes,
-            neighbors,
-            punts,
-            injects,
-            ports,
-            napts,
-        } = control;
-        let tables =
-            Tables { bindings, listeners, visitors, locals, routes, source_routes, neighbors };
-        let tenants = ports.iter().map(|port| port.tenant).collect();
+        let Parts {
+            control,
+            config,
+            seed,
+            recorder,
+            mirror,
+            resolver,
+            setup,
+            claims,
+            admin,
+            signals,
+        } = parts;
+        let draws = if recorder.is_some() { Draws::noted(seed) } else { Draws::live(seed) };
         let now = clock::now();
+        let core = control_core::Parts {
+            control,
+            agents: config.agent_config(),
+            messages_per_second: messages_per_prefix(&config),
+            claims,
+            draws,
+            recorder,
+        };
         let mut event_loop = EventLoop {
-            agent: Agent::new(config.agent_config(), seed, now),
-            installer: Installer::new(tables, tenants, claims),
-            events: Events::default(),
-            punts,
-            injects,
-            ports,
-            napts,
-            blocks: BlockBook::default(),
-            buffers: Default::default(),
+            core: ControlCore::new(core, now),
             mirror,
             resolver,
             setup,
@@ -209,14 +173,10 @@ impl EventLoop {
             generation: 1,
             started: now.monotonic,
             counts: Counts::default(),
-            visiting_since: BTreeMap::new(),
             config,
         };
-        let messages = messages_per_prefix(&event_loop.config);
-        event_loop.agent.set_messages_per_second(messages, now);
-        event_loop.installer.configure(&event_loop.config.agent_config());
         event_loop.take_changes();
-        event_loop.do_actions(now.monotonic);
+        event_loop.core.start(now.monotonic);
         event_loop
     }
 
@@ -227,7 +187,8 @@ impl EventLoop {
     pub fn run(&mut self) -> Result<(), LoopError> {
         loop {
             let now = clock::now();
-            let mut more = self.take_punts(now);
+            let mut more = self.core.take_punts(now, std::time::Instant::now());
+            self.ask_for_next_hops(now.monotonic);
             more |= self.follow_kernel(now.monotonic);
             self.do_timers(now);
             more |= self.answer_calls(now);
@@ -265,21 +226,31 @@ impl EventLoop {
     fn take_changes(&mut self) {
         while let Some(change) = self.mirror.next_change() {
             tracing::debug!(?change, "the kernel changed");
-            self.installer.apply_change(change);
+            self.core.installer.apply_change(change);
+        }
+    }
+
+    fn ask_for_next_hops(&mut self, now: Instant) {
+        while let Some((port, next_hop)) = self.core.next_hop() {
+            let Some(index) = self.mirror.index_of(port) else {
+                self.counts.no_twin += 1;
+                continue;
+            };
+            if let Err(error) = self.resolver.resolve(index, next_hop, now) {
+                self.counts.kernel_errors += 1;
+                tracing::debug!(%error, %next_hop, "next hop not asked for");
+            }
         }
     }
 
     fn do_timers(&mut self, now: Now) {
-        if self.agent.poll_timeout().is_some_and(|due| due <= now.monotonic) {
-            self.agent.handle_timeout(now);
-            self.do_actions(now.monotonic);
-        }
+        self.core.do_timers(now);
         if now.monotonic >= self.look_at {
             self.look_at = now.monotonic + LOOK;
-            self.held_back.look(self.installer.held(), now.monotonic);
+            self.held_back.look(self.core.installer.held(), now.monotonic);
         }
         if self.retry_at.is_none_or(|due| due <= now.monotonic) {
-            let late = self.installer.is_late() && self.installer.retry();
+            let late = self.core.installer.is_late() && self.core.installer.retry();
             self.retry_at = late.then(|| now.monotonic + RETRY);
         }
     }
@@ -296,56 +267,6 @@ impl EventLoop {
         true
     }
 
-    /// Does what the agents ask for, in their order.
-    fn do_actions(&mut self, now: Instant) {
-        while let Some(action) = self.agent.poll_action() {
-            self.note_since(&action, now);
-            if self.installer.apply(&action) {
-                continue;
-            }
-            match action {
-                Action::Transmit(packet) => {
-                    let injection = inject::transmit(&packet, mac_of(&self.ports));
-                    self.send(injection);
-                }
-                Action::GratuitousArp { port, address, mac } => {
-                    let injection = inject::gratuitous_arp(port, address, mac, mac_of(&self.ports));
-                    self.send(injection);
-                }
-                Action::Event(event) => self.events.record(&event),
-                _ => {}
-            }
-        }
-    }
-
-    /// Since when there is a visitor, renewals not counted.
-    fn note_since(&mut self, action: &Action, now: Instant) {
-        match *action {
-            Action::InstallVisitor(ref visitor) => {
-                let key = (visitor.tenant, visitor.home_address, visitor.home_agent);
-                self.visiting_since.entry(key).or_insert(now);
-            }
-            Action::RemoveVisitor { tenant, home_address, home_agent } => {
-                self.visiting_since.remove(&(tenant, home_address, home_agent));
-            }
-            _ => {}
-        }
-    }
-
-    fn send(&mut self, injection: Result<Injection, InjectError>) {
-        match injection {
-            Ok(injection) => {
-                if !self.injects.send(injection.header, &injection.bytes) {
-                    self.counts.injects_refused += 1;
-                }
-            }
-            Err(error) => {
-                self.counts.inject_errors += 1;
-                tracing::warn!(%error, "an agent's packet was not sent");
-            }
-        }
-    }
-
     /// Sleeps until something is to be done; not at all when `more` is. Returns
     /// whether to stop.
     fn wait(&mut self, more: bool) -> Result<bool, LoopError> {
@@ -355,7 +276,7 @@ impl EventLoop {
             self.signals.stop.as_fd(),
             self.signals.reload.as_fd(),
             self.signals.worker.as_fd(),
-            self.punts.readiness(),
+            self.core.punts.readiness(),
             self.admin.readiness(),
             self.mirror.readiness(),
         ]
@@ -389,7 +310,7 @@ impl EventLoop {
         let now = clock::now().monotonic;
         let kernel = self.kernel_error_at.map(|at| at + KERNEL_RETRY);
         let due =
-            [self.agent.poll_timeout(), Some(self.resolver.poll_timeout()), self.retry_at, kernel];
+            [self.core.poll_timeout(), Some(self.resolver.poll_timeout()), self.retry_at, kernel];
         due.into_iter().flatten().min().map(|due| clock::wait_until(due, now))
     }
 
@@ -405,9 +326,8 @@ impl EventLoop {
             )
         })?;
         // Addresses first: what a new agent sends, its answers find.
-        self.installer.configure(&agents);
-        self.agent.handle_config(agents, now);
-        self.do_actions(now.monotonic);
+        self.core.installer.configure(&agents);
+        self.core.input(Input::Config(agents), now);
         self.config = new;
         self.generation += 1;
         tracing::info!(
@@ -421,7 +341,7 @@ impl EventLoop {
     /// The tables were made at the start, for the config of then.
     fn check_capacity(&self, new: &Config) -> Result<(), Refusal> {
         let (bindings, visitors) = table_sizes(new);
-        let (binding_room, visitor_room) = self.installer.capacities();
+        let (binding_room, visitor_room) = self.core.installer.capacities();
         if bindings > binding_room || visitors > visitor_room {
             return Err(Refusal::conflict(
                 format!(
@@ -444,14 +364,10 @@ pub fn table_sizes(config: &Config) -> (usize, usize) {
 /// How many messages of one source prefix the agents take in a second. The RX cores
 /// tell networks where nodes are from others and have let through what each may send:
 /// messages of known nodes, and as many others.
-fn messages_per_prefix(config: &Config) -> u32 {
+pub(crate) fn messages_per_prefix(config: &Config) -> u32 {
     let limits = config.dataplane.registrations;
     let workers = u32::try_from(config.dataplane.cores.len().max(1)).unwrap_or(u32::MAX);
     limits.per_prefix.max(limits.per_known_prefix).saturating_mul(2).saturating_mul(workers)
-}
-
-fn mac_of(ports: &[PortShared]) -> impl Fn(PortId) -> Option<MacAddress> {
-    |port| ports.get(usize::from(port.0)).map(|port| port.mac)
 }
 
 fn readable(fd: BorrowedFd<'_>) -> PollFd<'_> {
@@ -493,6 +409,7 @@ mod tests {
             control,
             config: Arc::new(config),
             seed: [0; 32],
+            recorder: None,
             mirror: Mirror::new([]).unwrap(),
             resolver: Resolver::new().unwrap(),
             setup: Setup::new().unwrap(),

@@ -206,20 +206,33 @@ class Lab:
         self._children[name] = child
         return child
 
-    def start_agents(self, choices: Choices = Choices()) -> None:
-        """Starts every homeportd and homeport-mn, and waits until each answers."""
+    def start_agents(self, choices: Choices = Choices(), record: bool = False) -> None:
+        """Starts every homeportd and homeport-mn, and waits until each answers; with a journal
+        of each homeportd in journal/ if asked."""
+        shutil.rmtree(self.directory / "journal", ignore_errors=True)
         paths = agents.write(self.directory / "etc", self.topology.configs(self.run, choices))
         nodes = (*self.topology.agents, *self.topology.mobile_nodes)
         for node in nodes:
-            program = self.binaries / ("homeportd" if node in self.topology.agents else "homeport-mn")
+            is_agent = node in self.topology.agents
+            program = self.binaries / ("homeportd" if is_agent else "homeport-mn")
             if not program.exists():
                 raise LabError(f"{program} is not built: cargo build --release")
-            self.start(node, node, program, "--config", paths[node])
+            recorded = ("--record", self.journal(node)) if record and is_agent else ()
+            self.start(node, node, program, "--config", paths[node], *recorded)
         for node in nodes:
             if not wait_until(lambda node=node: self.dead(node) or self.answers(node), READY_SECONDS):
                 raise LabError(f"{node} did not answer on its admin socket within {READY_SECONDS} s")
             if self.dead(node):
                 raise LabError(f"{node} ended at its start")
+
+    def journal(self, node: str) -> Path:
+        """Where a homeportd that is recorded keeps its journal."""
+        return self.directory / "journal" / node
+
+    def replay(self, node: str) -> dict:
+        """What comes of running a homeportd's journal again."""
+        shown = run(self.binaries / "homeport", "--json", "replay", "--journal", self.journal(node), check=False)
+        return json.loads(shown)
 
     def dead(self, name: str) -> bool:
         """Whether a program that this object started has ended."""

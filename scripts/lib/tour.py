@@ -190,7 +190,7 @@ class Tour(Run):
         choices, topology = self.plan.choices, self.plan.topology
         self.lab.up(choices)
         step(f"the lab is laid: {topology.summary}")
-        self.lab.start_agents(choices)
+        self.lab.start_agents(choices, record=True)
         step(f"the agents run, on {choices.ports} ports")
         reached = wait_until(
             lambda: "1 received" in self.lab.exec("mn", "ping", "-n", "-c1", "-W1", "-I", agents.HOME_ADDRESS,
@@ -243,6 +243,7 @@ class Tour(Run):
         rest = self.cpu_at_rest(3.0)
         totals = self.totals()
         captures.stop(links)
+        journals = self.replay_journals()
         self.draw_plot(download, probes)
         malformed = self.judge_captures()
         moves = []
@@ -262,7 +263,7 @@ class Tour(Run):
             move["probes_lost"] for move in moves)
         return {"demo": self.plan.topology.name, "sha256_ok": sha256_ok, "bytes": download.received,
                 "ports": self.options.ports, "nat_traversal": self.plan.choices.nat_traversal or "off", "moves": moves,
-                "tshark_malformed": malformed, **{key: totals[key] for key in
+                "tshark_malformed": malformed, "journals": journals, **{key: totals[key] for key in
                                                   ("rx", "tx", "punted", "to_kernel", "dropped")},
                 "machine": machine()}
 
@@ -399,6 +400,18 @@ class Tour(Run):
             self.problems.append("the captures hold no Mobile IP message at all")
         return malformed
 
+    def replay_journals(self) -> dict[str, dict]:
+        """Each homeportd's journal of the tour, run again: the same actions must come of it."""
+        self.screen.step("the agents' journals run again")
+        time.sleep(0.5)
+        journals = {}
+        for node in self.lab.topology.agents:
+            ran = self.lab.replay(node)
+            journals[node] = {key: ran[key] for key in ("inputs", "actions", "same")}
+            if not ran["same"] or not ran["inputs"]:
+                self.problems.append(f"the journal of {node} does not give the same actions: {ran['findings']}")
+        return journals
+
     def draw_plot(self, download: Download, probes: Probes) -> None:
         """demo.svg."""
         end = download.done_at or time.monotonic_ns()
@@ -427,6 +440,9 @@ class Tour(Run):
         print(f"  tshark       {self.messages} Mobile IP messages, {report['tshark_malformed']} malformed")
         print(f"  dataplane    rx {report['rx']} = tx {report['tx']} + punted {report['punted']} + "
               f"to_kernel {report['to_kernel']} + dropped {report['dropped']}")
+        print("  replayed     " + ", ".join(
+            f"{node} {ran['inputs']} inputs, {ran['actions']} actions{'' if ran['same'] else ' NOT'} the same"
+            for node, ran in report["journals"].items()))
         print("  at rest      " + ", ".join(f"{node} {percent:.1f} %" for node, percent in self.rest.items())
               + " of a core")
         print(f"  files        {self.directory}: demo.svg, *.pcap, *.log, etc/")

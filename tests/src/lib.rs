@@ -11,6 +11,7 @@
 
 pub mod decoder;
 pub mod frame;
+pub mod fuzz;
 pub mod host;
 pub mod nat;
 pub mod realms;

@@ -6,13 +6,14 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::{MacAddress, PortId, TenantId};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::Lifetime;
 use crate::config::Prefix;
 
 /// A tunnel's encapsulation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Encapsulation {
     /// IP in IP, protocol 4 (RFC 2003).
     #[default]
@@ -38,7 +39,7 @@ pub enum Encapsulation {
 }
 
 /// How a node's packets go back to its home agent (RFC 3024).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ReverseTunnel {
     /// Not at all: they are routed by their destination.
     #[default]
@@ -54,7 +55,7 @@ pub type CareOfAddresses = SmallVec<[CareOf; 1]>;
 
 /// Forwarding state of one mobility binding, whole: it replaces what was
 /// installed for the same tenant and home address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BindingState {
     /// The virtual home agent.
     pub tenant: TenantId,
@@ -76,7 +77,7 @@ pub struct BindingState {
 }
 
 /// One tunnel of a binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CareOf {
     /// Where the tunnel ends: the outer address that packets go to and come from.
     /// Behind a NAT it is the NAT's (RFC 3519 §4.6).
@@ -99,7 +100,7 @@ pub struct CareOf {
 }
 
 /// Forwarding state of one visitor of a foreign agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VisitorState {
     /// The foreign agent's tenant.
     pub tenant: TenantId,
@@ -127,7 +128,7 @@ pub struct VisitorState {
 }
 
 /// What follows the IPv4 header of a [`Transmit`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// A UDP datagram: the header is made from the ports.
     Udp {
@@ -136,14 +137,15 @@ pub enum Payload {
         /// The port that it goes to.
         destination_port: u16,
         /// The datagram's data.
+        #[serde(with = "crate::hex")]
         data: Vec<u8>,
     },
     /// An ICMP message, from its type to its end, checksum included.
-    Icmp(Vec<u8>),
+    Icmp(#[serde(with = "crate::hex")] Vec<u8>),
 }
 
 /// An IPv4 packet to send.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Transmit {
     /// On whose behalf.
     pub tenant: TenantId,
@@ -161,7 +163,7 @@ pub struct Transmit {
 }
 
 /// What an agent asks for, in the order of `Agent::poll_action`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// Put the binding into the forwarding table, or replace it there.
     InstallBinding(BindingState),

@@ -6,21 +6,24 @@ mod revocation;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
 
 use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
 use crate::counters::Counters;
+use crate::draws::{Differing, Drawn, Draws};
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
 use crate::home_agent::assignment::requested;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
-use crate::message::{Message, MessageError, Received, RegistrationRequest};
+use crate::message::{
+    AuthenticationKind, Located, Message, MessageError, MessageWriter, Received,
+    RegistrationRequest,
+};
 use crate::revocation::RevocationKey;
+use crate::security::MobilitySecurityAssociation;
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, Visitor, VisitorKey};
 use crate::{Action, Instant, Now};
@@ -124,7 +127,7 @@ struct Shared {
     actions: VecDeque<Action>,
     timers: Timers<Token>,
     counters: BTreeMap<TenantId, Counters>,
-    random: ChaCha8Rng,
+    draws: Draws,
     /// Every address of an agent here, of all tenants.
     local: BTreeSet<Ipv4Addr>,
 }
@@ -135,7 +138,7 @@ pub(crate) struct Context<'a> {
     pub(crate) counters: &'a mut Counters,
     pub(crate) now: Now,
     actions: &'a mut VecDeque<Action>,
-    random: &'a mut ChaCha8Rng,
+    draws: &'a mut Draws,
     local: &'a BTreeSet<Ipv4Addr>,
 }
 
@@ -156,7 +159,27 @@ impl Context<'_> {
 
     /// An unpredictable number.
     pub(crate) fn random(&mut self) -> u32 {
-        self.random.next_u32()
+        self.draws.number()
+    }
+
+    /// Whether an authentication of a message is right.
+    pub(crate) fn is_authentic<'b, T>(
+        &mut self,
+        received: &Received<'b, T>,
+        authentication: &Located<'b>,
+        association: &MobilitySecurityAssociation,
+    ) -> bool {
+        self.draws.is_authentic(received, authentication, association)
+    }
+
+    /// Adds an authentication extension over all that a message has so far.
+    pub(crate) fn authenticate(
+        &mut self,
+        writer: &mut MessageWriter,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+    ) {
+        self.draws.authenticate(writer, kind, association);
     }
 
     /// Whether an address is one of an agent here.
@@ -172,7 +195,7 @@ impl Shared {
             counters: self.counters.entry(tenant).or_default(),
             now,
             actions: &mut self.actions,
-            random: &mut self.random,
+            draws: &mut self.draws,
             local: &self.local,
         }
     }
@@ -181,17 +204,21 @@ impl Shared {
 impl Agent {
     /// The agents of `config`. `seed` must be unpredictable: nonces come of it.
     pub fn new(config: AgentConfig, seed: [u8; 32], now: Now) -> Agent {
-        let mut random = ChaCha8Rng::from_seed(seed);
+        Agent::with_draws(config, Draws::live(seed), now)
+    }
+
+    /// The same, drawing what keys and chance give from `draws`.
+    pub fn with_draws(config: AgentConfig, mut draws: Draws, now: Now) -> Agent {
         let mut agent = Agent {
             home_agents: BTreeMap::new(),
             foreign_agents: BTreeMap::new(),
             advertisers: BTreeMap::new(),
-            budgets: SourceBudgets::new(random.next_u64(), MESSAGES_PER_SECOND, now.monotonic),
+            budgets: SourceBudgets::new(draws.long_number(), MESSAGES_PER_SECOND, now.monotonic),
             shared: Shared {
                 actions: VecDeque::new(),
                 timers: Timers::new(),
                 counters: BTreeMap::new(),
-                random,
+                draws,
                 local: BTreeSet::new(),
             },
         };
@@ -199,10 +226,26 @@ impl Agent {
         agent
     }
 
+    /// What was drawn since this was asked last, if it is [noted](Draws::noted).
+    pub fn take_drawn(&mut self) -> Drawn {
+        self.shared.draws.take()
+    }
+
+    /// Gives what the next input will draw, from now on instead of seed and keys.
+    pub fn give(&mut self, drawn: Drawn) {
+        self.shared.draws.give(drawn);
+    }
+
+    /// How far what was drawn since then differs from what was given: if at all, this
+    /// is not the run that it was noted of.
+    pub fn differing(&self) -> Differing {
+        self.shared.draws.differing()
+    }
+
     /// Lets each source prefix send so many messages in a second, instead of
     /// [`MESSAGES_PER_SECOND`]; every budget is full again.
     pub fn set_messages_per_second(&mut self, per_second: u32, now: Now) {
-        let seed = self.shared.random.next_u64();
+        let seed = self.shared.draws.long_number();
         self.budgets = SourceBudgets::new(seed, per_second, now.monotonic);
     }
 

@@ -9,6 +9,8 @@ use homeport_wire::{PortId, TenantId};
 use crate::Lifetime;
 use crate::message::DynamicHomeAgentFraming;
 use crate::security::SecurityAssociations;
+use homeport_wire::text;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An IPv4 prefix; host bits are zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,6 +61,21 @@ impl Prefix {
     }
 }
 
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer, "a prefix, as 10.1.0.0/24", |text| {
+            let (address, len) = text.split_once('/')?;
+            Prefix::new(address.parse().ok()?, len.parse().ok()?)
+        })
+    }
+}
+
 impl core::fmt::Display for Prefix {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}/{}", self.address, self.len)
@@ -67,7 +84,7 @@ impl core::fmt::Display for Prefix {
 
 /// A set of encapsulations. IP in IP is always in it: every agent must support
 /// it (RFC 5944 §1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EncapsulationSet(u8);
 
 impl EncapsulationSet {
@@ -95,7 +112,7 @@ impl EncapsulationSet {
 }
 
 /// How an agent's tunnels are made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TunnelPolicy {
     /// What may be asked for.
     pub encapsulations: EncapsulationSet,
@@ -114,7 +131,7 @@ impl Default for TunnelPolicy {
 
 /// What a home agent does when a request comes from another address than its
 /// care-of address: through a NAT.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NatTraversal {
     /// It is no reason for anything.
     Off,
@@ -127,7 +144,7 @@ pub enum NatTraversal {
 }
 
 /// A home agent's dealings with nodes behind NATs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatPolicy {
     /// How NATs are traversed.
     pub traversal: NatTraversal,
@@ -154,7 +171,7 @@ impl Default for NatPolicy {
 }
 
 /// When a home agent sends a node to another one (RFC 4433).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Redirection {
     /// When it holds as many bindings as it may.
     #[default]
@@ -165,7 +182,7 @@ pub enum Redirection {
 
 /// A home agent's dealings with nodes that leave it to the network which home agent they
 /// get (RFC 4433).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeAgentAssignment {
     /// Whether there are any; else they get 136.
     pub assigns: bool,
@@ -178,7 +195,7 @@ pub struct HomeAgentAssignment {
 }
 
 /// A network behind a mobile router (RFC 5177).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MobileNetwork {
     /// The router's home address.
     pub mobile_router: Ipv4Addr,
@@ -187,7 +204,7 @@ pub struct MobileNetwork {
 }
 
 /// Whether a foreign agent asks home agents for UDP tunnels (RFC 3519 §4.5).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum UdpTunnelling {
     /// It does not.
     #[default]
@@ -199,7 +216,7 @@ pub enum UdpTunnelling {
 }
 
 /// Whether a foreign agent challenges its visitors (RFC 4721).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ChallengePolicy {
     /// It does not.
     #[default]
@@ -211,7 +228,7 @@ pub enum ChallengePolicy {
 }
 
 /// What a mobile node asks for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PreferredEncapsulation {
     /// IP in IP.
     #[default]
@@ -225,7 +242,7 @@ pub enum PreferredEncapsulation {
 }
 
 /// Which text decides where RFC 2002 and RFC 5944 differ.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Profile {
     /// RFC 5944: a request without valid authorization is discarded in silence.
     #[default]
@@ -237,7 +254,7 @@ pub enum Profile {
 }
 
 /// A network whose addresses a home agent serves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HomeNetwork {
     /// The addresses.
     pub prefix: Prefix,
@@ -246,7 +263,7 @@ pub struct HomeNetwork {
 }
 
 /// One virtual home agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HomeAgentConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -283,13 +300,15 @@ pub struct HomeAgentConfig {
     pub mobile_networks: Vec<MobileNetwork>,
     /// Whether it takes part in revocations, with foreign agents that it shares an
     /// association with (RFC 3543).
+    #[serde(default)]
     pub revocation: bool,
     /// Nodes that name no home agent.
+    #[serde(default)]
     pub assignment: HomeAgentAssignment,
 }
 
 /// Which way a visitor's packets go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Via {
     /// By the reverse tunnel, to its home agent.
     Tunnel,
@@ -301,7 +320,7 @@ pub enum Via {
 }
 
 /// A route for the packets of some visitors only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SourceRoute {
     /// Visitors of this home agent; `None`: of any.
     pub home_agent: Option<Ipv4Addr>,
@@ -318,7 +337,7 @@ pub struct SourceRoute {
 }
 
 /// One foreign agent.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ForeignAgentConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -347,14 +366,18 @@ pub struct ForeignAgentConfig {
     /// Whether a request must carry mobile-foreign authentication; else 67.
     pub require_mobile_foreign_authentication: bool,
     /// Whether it challenges its visitors (RFC 4721).
+    #[serde(default)]
     pub challenge: ChallengePolicy,
     /// How many of the last challenges that were advertised on a link may be answered
     /// there (RFC 4721 §9: CHALLENGE_WINDOW, at least 2).
+    #[serde(default)]
     pub challenge_window: usize,
     /// The home agent of nodes that name none (RFC 4433 §5.2); `None`: they get 90.
+    #[serde(default)]
     pub assigned_home_agent: Option<Ipv4Addr>,
     /// Whether it takes part in revocations, with home agents that it shares an
     /// association with (RFC 3543).
+    #[serde(default)]
     pub revocation: bool,
     /// Whether nodes are refused with 65: the off switch.
     pub administratively_prohibited: bool,
@@ -379,7 +402,7 @@ pub struct ForeignAgentConfig {
 }
 
 /// Agent advertisements on one link (RFC 5944 §2.1).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdvertiserConfig {
     /// Its tenant.
     pub tenant: TenantId,
@@ -403,6 +426,7 @@ pub struct AdvertiserConfig {
     /// Whether it is behind a NAT and has UDP tunnels (flag U, RFC 3519 §3.4).
     pub udp_tunnel: bool,
     /// Whether it takes part in revocations (flag X, RFC 3543 §3.1).
+    #[serde(default)]
     pub revocation: bool,
     /// The longest registration lifetime that is accepted.
     pub registration_lifetime: Lifetime,
@@ -414,7 +438,7 @@ pub struct AdvertiserConfig {
 }
 
 /// All that one process's agents are told.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct AgentConfig {
     /// Virtual home agents.
     pub home_agents: Vec<HomeAgentConfig>,

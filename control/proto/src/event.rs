@@ -5,6 +5,7 @@ use core::net::Ipv4Addr;
 use homeport_wire::{TenantId, reasons};
 
 use crate::Lifetime;
+use serde::{Deserialize, Serialize};
 
 reasons! {
     /// Why a message on UDP 434, or an ICMP message of discovery, was discarded
@@ -36,7 +37,7 @@ reasons! {
 }
 
 /// Something that happened to a registration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
     /// A home agent answered a request. A `code` of 0 or 1 accepted it.
     HomeRegistration {

@@ -219,7 +219,7 @@ impl ForeignAgent {
         if (registers || self.config.profile == Profile::Rfc2002)
             && let Some(association) = self.config.security.first_agent(station.home_agent)
         {
-            writer.authenticate(AuthenticationKind::ForeignHome, association);
+            context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         }
         let data = writer.finish();
         let care_of_address = self.config.care_of_address;
@@ -276,7 +276,7 @@ impl ForeignAgent {
             return;
         }
         let Some(pending) = self.take_pending(key, context) else { return };
-        if let Err(code) = self.judge_reply(&pending, received) {
+        if let Err(code) = self.judge_reply(&pending, received, context) {
             let reason = match code {
                 ReplyCode::FA_HOME_AGENT_FAILED_AUTHENTICATION => {
                     DiscardReason::BadForeignHomeAuthenticator
@@ -330,6 +330,7 @@ impl ForeignAgent {
         &self,
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
+        context: &mut Context<'_>,
     ) -> Result<(), ReplyCode> {
         let security = &self.config.security;
         let home_agent = received.body.home_agent;
@@ -343,7 +344,9 @@ impl ForeignAgent {
                     .extension
                     .spi()
                     .and_then(|spi| security.agent(home_agent, spi))
-                    .is_some_and(|association| received.verify(extension, association))
+                    .is_some_and(|association| {
+                        context.is_authentic(received, extension, association)
+                    })
             });
             let missing_is_right = first.is_none() && deregisters;
             if !missing_is_right && (!valid || extensions.next().is_some()) {
@@ -490,7 +493,7 @@ impl ForeignAgent {
         }
         // §3.7.3.2: appended where an association is shared.
         if let Some(association) = self.mobile_node(station.request.home_address) {
-            writer.authenticate(AuthenticationKind::MobileForeign, &association);
+            context.authenticate(&mut writer, AuthenticationKind::MobileForeign, &association);
         }
         // §3.7.2.3: the home address, or everybody where there is none yet.
         let destination = match reply.home_address {

@@ -232,8 +232,8 @@ impl HomeAgent {
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
             return Err(DiscardReason::UnknownExtension);
         }
-        let foreign_home = self.foreign_home(datagram, received)?;
-        let (association, authentic) = self.authenticate(received)?;
+        let foreign_home = self.foreign_home(datagram, received, context)?;
+        let (association, authentic) = self.authenticate(received, context)?;
         let request = received.body;
         let wish = TunnelWish::of(received);
         let asked = Asked { datagram, received, request, association, foreign_home, wish };

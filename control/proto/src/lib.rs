@@ -13,7 +13,8 @@
 //! 3. `poll_timeout()`: when to call `handle_timeout` if nothing else happens.
 //!
 //! Randomness (nonces, jitter) comes from a generator seeded at construction. So
-//! a recorded list of inputs replays to the same actions.
+//! a recorded list of inputs replays to the same actions; with what was [drawn](draws)
+//! beside it, even without the seed and the keys.
 //!
 //! # Where things live
 //!
@@ -40,8 +41,10 @@ pub mod agent;
 pub mod binding;
 pub mod config;
 pub mod counters;
+pub mod draws;
 pub mod event;
 pub mod foreign_agent;
+pub mod hex;
 pub mod home_agent;
 pub mod identification;
 pub mod keepalive;

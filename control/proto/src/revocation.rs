@@ -281,7 +281,7 @@ impl PendingRevocation {
         self.attempts += 1;
         self.message.identifier = later_of(clock(context), self.message.identifier.wrapping_add(1));
         let mut writer = MessageWriter::revocation(&self.message);
-        writer.authenticate(AuthenticationKind::ForeignHome, association);
+        context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         context.counters.revocations_sent += 1;
         let ports = (MOBILE_IP_PORT, MOBILE_IP_PORT);
         transmit(tenant, (self.source, self.destination), ports, writer, context);
@@ -304,6 +304,7 @@ pub(crate) fn authenticate<T>(
     datagram: &Datagram<'_>,
     received: &Received<'_, T>,
     security: &SecurityAssociations,
+    context: &mut Context<'_>,
 ) -> Result<Arc<MobilitySecurityAssociation>, DiscardReason> {
     match received.defect() {
         Some(ExtensionError::Unknown { .. }) => return Err(DiscardReason::UnknownExtension),
@@ -316,7 +317,7 @@ pub(crate) fn authenticate<T>(
     let association =
         security.agent(datagram.source, spi).ok_or(DiscardReason::NoSecurityAssociation)?;
     let is_last = first.end == received.bytes().len();
-    if !is_last || !received.verify(first, association) {
+    if !is_last || !context.is_authentic(received, first, association) {
         return Err(DiscardReason::BadForeignHomeAuthenticator);
     }
     Ok(Arc::clone(association))
@@ -336,7 +337,7 @@ pub(crate) fn acknowledge(
         identifier: revocation.identifier,
     };
     let mut writer = MessageWriter::acknowledgement(&acknowledgement);
-    writer.authenticate(AuthenticationKind::ForeignHome, association);
+    context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
     let addresses = (datagram.destination, datagram.source);
     let ports = (datagram.destination_port, datagram.source_port);
     transmit(datagram.tenant, addresses, ports, writer, context);

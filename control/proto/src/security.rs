@@ -19,6 +19,7 @@ pub use self::associations::SecurityAssociations;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::block_api::compress;
 use md5::{Digest, Md5};
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
@@ -26,7 +27,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 /// A security parameter index: names an association between two nodes. 0 to 255
 /// are reserved (RFC 5944 §1.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Spi(pub u32);
 
 impl Spi {
@@ -43,7 +44,7 @@ impl fmt::Display for Spi {
 }
 
 /// How an authenticator is computed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Algorithm {
     /// HMAC-MD5, 16 bytes: the default of RFC 5944 §3.5.1.
     #[default]
@@ -79,7 +80,7 @@ impl Algorithm {
 }
 
 /// How replays are told from fresh requests (RFC 5944 §5.7).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ReplayProtection {
     /// Timestamps: the clocks may differ by this much.
     Timestamps {
@@ -120,6 +121,13 @@ impl Key {
             (Form::Plain(bytes), Algorithm::HmacMd5) => Key(Form::HmacMd5(HmacMd5Key::new(bytes))),
             _ => self.clone(),
         }
+    }
+}
+
+/// No key at all.
+impl Default for Key {
+    fn default() -> Self {
+        Key::new(Vec::new())
     }
 }
 
@@ -204,6 +212,16 @@ pub struct Authenticator {
 }
 
 impl Authenticator {
+    /// So many zeros.
+    pub(crate) fn zeros(len: usize) -> Self {
+        Authenticator { bytes: [0; 32], len: len.min(32) }
+    }
+
+    /// One that was computed before; more than 32 bytes are cut.
+    pub(crate) fn of(bytes: &[u8]) -> Self {
+        Authenticator::from_slice(bytes)
+    }
+
     fn from_slice(from: &[u8]) -> Self {
         let mut bytes = [0; 32];
         let len = from.len().min(bytes.len());
@@ -220,13 +238,14 @@ impl Authenticator {
 }
 
 /// What two nodes share under an SPI.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MobilitySecurityAssociation {
     /// Its name in messages.
     pub spi: Spi,
     /// How authenticators are computed.
     pub algorithm: Algorithm,
-    /// The secret.
+    /// The secret; never kept with the rest as text.
+    #[serde(skip)]
     pub key: Key,
     /// How replays are found.
     pub replay: ReplayProtection,

@@ -4,9 +4,12 @@
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
+use serde::{Deserialize, Serialize};
 
 /// A moment of the monotonic clock: nanoseconds since an arbitrary origin.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Instant(pub u64);
 
 impl Instant {
@@ -34,7 +37,7 @@ impl Sub<Instant> for Instant {
 
 /// NTP time (RFC 5905 §6): seconds since 1900 in the high 32 bits, modulo the
 /// era, and the binary fraction in the low 32.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct NtpTime(pub u64);
 
 impl NtpTime {
@@ -56,7 +59,7 @@ impl NtpTime {
 }
 
 /// Both clocks at the moment of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Now {
     /// For timers and lifetimes: never steps.
     pub monotonic: Instant,
@@ -66,7 +69,9 @@ pub struct Now {
 
 /// The lifetime field of a registration: seconds; 0 deregisters, 0xffff is
 /// infinity (RFC 5944 §3.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Lifetime(pub u16);
 
 impl Lifetime {

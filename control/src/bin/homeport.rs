@@ -13,6 +13,7 @@ use homeport_control::admin::top::{self, TopError};
 use homeport_control::admin::{print, sockets};
 use homeport_control::config::{self, Config, ConfigDiff, ConfigErrors, problem};
 use homeport_control::mobile;
+use homeport_control::replay::{self, ReplayError};
 use serde_json::{Value, json};
 
 /// Shows what a running Homeport does, and changes its config.
@@ -47,6 +48,8 @@ enum Command {
     /// Check, show and apply config files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Run captures, or a journal of the agents, again
+    Replay(Box<replay::Arguments>),
     /// Print completions for a shell, as in: homeport completions bash
     Completions {
         /// The shell
@@ -158,6 +161,14 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             cli.put(&answer, print::visitors_cleared(&cleared))
         }
         Command::Config(command) => config(cli, command),
+        Command::Replay(arguments) => match replay::run(arguments, cli.json) {
+            Ok(outcome) => {
+                put(&outcome.text)?;
+                if outcome.as_expected { Ok(()) } else { Err(Failure::Refused) }
+            }
+            Err(ReplayError::Config(errors)) => Err(cli.tell_errors(&errors)),
+            Err(error) => Err(refuse(&error.to_string(), "see `homeport replay --help`")),
+        },
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(*shell, &mut Cli::command(), "homeport", &mut text);

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use homeport_control::config::Config;
-use homeport_control::daemon;
+use homeport_control::daemon::{self, RecordTo};
 use tracing_subscriber::EnvFilter;
 
 /// Mobile IP home and foreign agents on a packet dataplane of their own.
@@ -20,6 +20,14 @@ struct Arguments {
     /// Check the config file and end.
     #[arg(long)]
     check: bool,
+    /// Keep a journal of every input of the agents in this folder, for `homeport replay
+    /// --journal`. Keys are never written.
+    #[arg(long, value_name = "DIR")]
+    record: Option<PathBuf>,
+    /// The most that the journal may take, in MiB; the oldest goes first.
+    #[arg(long, value_name = "MIB", default_value_t = 256, requires = "record",
+          value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
+    record_limit: u64,
     /// What to log, instead of what the config says: error, warn, info, debug,
     /// trace, or a filter like info,homeport_control=debug.
     #[arg(long, value_name = "FILTER")]
@@ -45,7 +53,9 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
-    match daemon::run(config, announce) {
+    let limit = arguments.record_limit << 20;
+    let record = arguments.record.map(|folder| RecordTo { folder, limit });
+    match daemon::run(config, record.as_ref(), announce) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // With all that led to it, in one line.

@@ -17,7 +17,7 @@ use homeport_proto::message::RequestFlags;
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
 };
-use homeport_proto::visitor::PendingRegistration;
+use homeport_proto::visitor::{PendingRegistration, Visitor};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
 use super::EventLoop;
@@ -29,6 +29,7 @@ use crate::admin::api::{
     Role, RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState,
     VisitorView, VisitorsCleared, lifetime_seconds,
 };
+use crate::journal::Input;
 use crate::punted::BadPunt;
 
 impl EventLoop {
@@ -68,13 +69,13 @@ impl EventLoop {
     fn status(&self, now: Instant) -> Status {
         let config = &self.config;
         let bindings_of = |tenant: TenantId| -> usize {
-            let agents = self.agent.home_agents();
+            let agents = self.core.agent.home_agents();
             let of_tenant = agents.filter(|agent| agent.config().tenant == tenant);
             of_tenant.map(HomeAgent::binding_count).sum()
         };
-        let bindings: usize = self.agent.home_agents().map(HomeAgent::binding_count).sum();
+        let bindings: usize = self.core.agent.home_agents().map(HomeAgent::binding_count).sum();
         let visitors: Vec<Ipv4Addr> =
-            self.agent.visitors().map(|visitor| visitor.state.care_of_address).collect();
+            self.core.agent.visitors().map(|visitor| visitor.state.care_of_address).collect();
         let home_agents = config.home_agents.iter().map(|agent| AgentView {
             name: agent.name.clone(),
             role: Role::HomeAgent,
@@ -105,8 +106,8 @@ impl EventLoop {
             workers: u32::try_from(config.dataplane.cores.len()).unwrap_or(u32::MAX).max(1),
             held_back_entries: count(held),
             held_back_seconds: held_for.as_secs(),
-            ports: u32::try_from(self.ports.len()).unwrap_or(u32::MAX),
-            ports_up: u32::try_from(self.ports.iter().filter(|port| port.is_up()).count())
+            ports: u32::try_from(self.core.ports.len()).unwrap_or(u32::MAX),
+            ports_up: u32::try_from(self.core.ports.iter().filter(|port| port.is_up()).count())
                 .unwrap_or(u32::MAX),
             bindings: count(bindings),
             subscribers: count(
@@ -118,12 +119,12 @@ impl EventLoop {
             ),
             visitors: count(visitors.len()),
             agents: home_agents.chain(foreign_agents).collect(),
-            totals: self.ports.iter().map(Totals::from).sum(),
+            totals: self.core.ports.iter().map(Totals::from).sum(),
         }
     }
 
     fn port_views(&self) -> Vec<PortView> {
-        let both = self.config.ports.iter().zip(self.ports.iter());
+        let both = self.config.ports.iter().zip(self.core.ports.iter());
         let view =
             |(port, shared): (&crate::config::Port, &homeport_dataplane::launch::PortShared)| {
                 let sum =
@@ -198,16 +199,16 @@ impl EventLoop {
                 age_seconds: now.saturating_since(binding.since).as_secs(),
             }
         };
-        let mut views: Vec<BindingView> = self.agent.bindings().map(view).collect();
+        let mut views: Vec<BindingView> = self.core.agent.bindings().map(view).collect();
         views.sort_by_key(|view| (view.tenant, view.home_address));
         views
     }
 
     fn visitor_views(&self, now: Instant) -> Vec<VisitorView> {
-        let registered = self.agent.visitors().map(|visitor| {
+        let registered = self.core.agent.visitors().map(|visitor| {
             let state = &visitor.state;
             let key = (state.tenant, state.home_address, state.home_agent);
-            let since = self.visiting_since.get(&key);
+            let since = self.core.visiting_since.get(&key);
             let remaining = visitor.expires.map(|expires| expires.saturating_since(now).as_secs());
             VisitorView {
                 tenant: state.tenant.0,
@@ -226,7 +227,7 @@ impl EventLoop {
                 age_seconds: since.map_or(0, |since| now.saturating_since(*since).as_secs()),
             }
         });
-        let pending = self.agent.foreign_agents().flat_map(|agent| {
+        let pending = self.core.agent.foreign_agents().flat_map(|agent| {
             agent.pending().map(|pending| self.pending_view(agent.config(), pending))
         });
         let mut views: Vec<VisitorView> = registered.chain(pending).collect();
@@ -280,6 +281,7 @@ impl EventLoop {
         now: Now,
     ) -> Result<Cleared, Refusal> {
         let bound = self
+            .core
             .agent
             .home_agents()
             .filter(|agent| agent.config().tenant == tenant)
@@ -291,8 +293,7 @@ impl EventLoop {
                 "See `homeport show bindings`.",
             )
         })?;
-        self.agent.clear_binding(tenant, home_address, now);
-        self.do_actions(now.monotonic);
+        self.core.input(Input::ClearBinding { tenant, home_address }, now);
         Ok(Cleared { tenant: tenant.0, home_address, care_of_addresses })
     }
 
@@ -302,19 +303,22 @@ impl EventLoop {
         home_address: Ipv4Addr,
         now: Now,
     ) -> Result<VisitorsCleared, Refusal> {
-        let visitors = self.agent.clear_visitor(tenant, home_address, now);
+        let is_it = |visitor: &&Visitor| {
+            visitor.state.tenant == tenant && visitor.state.home_address == home_address
+        };
+        let visitors = self.core.agent.visitors().filter(is_it).count();
         if visitors == 0 {
             return Err(Refusal::not_found(
                 format!("There is no visitor {home_address} in tenant {tenant}."),
                 "See `homeport show visitors`.",
             ));
         }
-        self.do_actions(now.monotonic);
+        self.core.input(Input::ClearVisitor { tenant, home_address }, now);
         Ok(VisitorsCleared { tenant: tenant.0, home_address, visitors: count(visitors) })
     }
 
     fn agent_counters(&self) -> impl Iterator<Item = CounterView> {
-        self.agent.counters().flat_map(|(tenant, counters)| {
+        self.core.agent.counters().flat_map(|(tenant, counters)| {
             let denied = counters.denied().map(move |(code, value)| CounterView {
                 name: "registrations_denied".into(),
                 tenant: Some(tenant.0),
@@ -354,7 +358,7 @@ impl EventLoop {
             *nodes += 1;
             *reversed += u64::from(reverse);
         };
-        for (key, entry) in self.installer.bindings() {
+        for (key, entry) in self.core.installer.bindings() {
             for end in entry.tunnels() {
                 let (local, remote) = (entry.home_agent, end.care_of_address());
                 let how = how(end.encapsulation());
@@ -362,7 +366,7 @@ impl EventLoop {
                 add(ends, end.is(TunnelFlags::REVERSE));
             }
         }
-        for (key, entry) in self.installer.visitors() {
+        for (key, entry) in self.core.installer.visitors() {
             let (local, remote) = (entry.care_of_address, entry.home_agent);
             let how = how(entry.encapsulation);
             let ends = (key.tenant, Role::ForeignAgent, local, remote, how);
@@ -413,11 +417,12 @@ impl EventLoop {
                 },
             }
         };
-        self.installer.routes().into_iter().map(view).collect()
+        self.core.installer.routes().into_iter().map(view).collect()
     }
 
     fn neighbor_views(&self) -> Vec<NeighborView> {
-        self.installer
+        self.core
+            .installer
             .neighbors()
             .into_iter()
             .map(|(key, entry)| NeighborView {
@@ -430,7 +435,7 @@ impl EventLoop {
 
     fn napt_views(&self, now: Instant) -> Vec<NaptView> {
         let blocks = |number: usize| {
-            let own = self.blocks.iter().filter(move |((napt, ..), _)| *napt == number);
+            let own = self.core.blocks.iter().filter(move |((napt, ..), _)| *napt == number);
             own.map(|((_, external, first_port), given)| NaptBlockView {
                 tenant: given.host.tenant.0,
                 inside: given.host.address,
@@ -453,11 +458,11 @@ impl EventLoop {
             counters: napt.counters().map(|(name, value)| (name.to_owned(), value)).collect(),
             blocks: blocks(number).collect(),
         };
-        self.napts.iter().enumerate().map(view).collect()
+        self.core.napts.iter().enumerate().map(view).collect()
     }
 
     fn drop_views(&self) -> Vec<DropView> {
-        let packets = self.ports.iter().flat_map(|port| {
+        let packets = self.core.ports.iter().flat_map(|port| {
             DropReason::ALL.iter().map(|reason| DropView {
                 plane: Plane::Dataplane,
                 port: Some(port.name.clone()),
@@ -473,9 +478,9 @@ impl EventLoop {
             tenant: None,
             reason: reason.counter().into(),
             text: reason.text().into(),
-            count: self.counts.bad_punts.get(reason).copied().unwrap_or(0),
+            count: self.core.counts.bad_punts.get(reason).copied().unwrap_or(0),
         });
-        let messages = self.agent.counters().flat_map(|(tenant, counters)| {
+        let messages = self.core.agent.counters().flat_map(|(tenant, counters)| {
             counters.discarded().map(move |(reason, count)| DropView {
                 plane: Plane::Control,
                 port: None,
@@ -489,12 +494,12 @@ impl EventLoop {
     }
 
     fn counter_views(&self) -> Vec<CounterView> {
-        let mut counters = self.events.counters();
+        let mut counters = self.core.events.counters();
         let mut add = |name: &str, value: u64, text: &str| {
             let (name, text) = (name.into(), text.into());
             counters.push(CounterView { name, value, text, ..CounterView::default() });
         };
-        let counts = &self.counts;
+        let (counts, core) = (&self.counts, &self.core.counts);
         add("kernel_resyncs", self.mirror.resyncs(), "Full dumps of the kernel's routes.");
         add("kernel_errors", counts.kernel_errors, "Requests that the kernel refused.");
         add(
@@ -509,11 +514,17 @@ impl EventLoop {
         );
         add(
             "injects_refused",
-            counts.injects_refused,
+            core.injects_refused,
             "Agents' packets lost because the dataplane was behind.",
         );
-        add("inject_errors", counts.inject_errors, "Agents' packets that could not be made.");
-        for (table, value) in self.installer.full_counts() {
+        add("inject_errors", core.inject_errors, "Agents' packets that could not be made.");
+        if let Some(recorder) = &self.core.recorder {
+            let journal = recorder.counts();
+            add("journal_written", journal.written(), "Inputs that were written to the journal.");
+            let lost = "Inputs that the journal lost because the disk was too slow or too full.";
+            add("journal_lost", journal.lost(), lost);
+        }
+        for (table, value) in self.core.installer.full_counts() {
             counters.push(CounterView {
                 name: "table_full".into(),
                 reason: Some(table.replace(' ', "-")),
@@ -522,7 +533,7 @@ impl EventLoop {
                 ..CounterView::default()
             });
         }
-        for (reason, value) in &counts.not_served {
+        for (reason, value) in &core.not_served {
             counters.push(CounterView {
                 name: "punts_not_served".into(),
                 reason: Some(reason.counter().into()),
@@ -531,7 +542,7 @@ impl EventLoop {
                 ..CounterView::default()
             });
         }
-        for (reason, value) in &counts.too_old {
+        for (reason, value) in &core.too_old {
             counters.push(CounterView {
                 name: "punts_too_old".into(),
                 reason: Some(reason.counter().into()),
@@ -540,7 +551,7 @@ impl EventLoop {
                 ..CounterView::default()
             });
         }
-        for port in self.ports.iter() {
+        for port in self.core.ports.iter() {
             counters.extend(PuntReason::ALL.iter().map(|reason| CounterView {
                 name: "punted".into(),
                 port: Some(port.name.clone()),

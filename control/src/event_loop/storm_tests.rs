@@ -20,6 +20,10 @@ use homeport_proto::{Lifetime, NtpTime};
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
 
+use homeport_dataplane::verdict::PuntReason;
+use homeport_proto::{MacAddress, PortId, TenantId};
+use std::collections::BTreeMap;
+
 use super::*;
 
 const OURS: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
@@ -114,8 +118,7 @@ impl Box {
         self.now.monotonic = self.now.monotonic + by;
         self.now.ntp = NtpTime(self.now.ntp.0 + by.as_millis() as u64 * 4_294_967);
         while self.worker.run_once(self.time) {}
-        let millis = self.event_loop.punts.millis(self.time);
-        self.event_loop.take_punts_at(self.now, millis);
+        self.event_loop.core.take_punts(self.now, self.time);
         self.event_loop.do_timers(self.now);
         while self.worker.run_once(self.time) {}
     }
@@ -135,11 +138,11 @@ impl Box {
     }
 
     fn count(&self, reason: DropReason) -> u64 {
-        self.event_loop.ports.iter().map(|port| port.sum(|s| s.dropped(reason).get())).sum()
+        self.event_loop.core.ports.iter().map(|port| port.sum(|s| s.dropped(reason).get())).sum()
     }
 
     fn expired(&self) -> u64 {
-        self.event_loop.agent.counters().map(|(_, counters)| counters.bindings_expired).sum()
+        self.event_loop.core.agent.counters().map(|(_, counters)| counters.bindings_expired).sum()
     }
 }
 
@@ -185,8 +188,13 @@ fn a_storm_of_new_nodes_costs_no_renewal_no_binding_and_no_packet() {
     assert_eq!(agent.expired(), 0);
     assert!(agent.count(DropReason::PuntQueueFull) > 100_000);
     // Those who flood had their turn all the same.
-    let served: u64 =
-        agent.event_loop.agent.counters().map(|(_, counters)| counters.requests_received).sum();
+    let served: u64 = agent
+        .event_loop
+        .core
+        .agent
+        .counters()
+        .map(|(_, counters)| counters.requests_received)
+        .sum();
     assert!(served > 20_000, "{served}");
     // A node that does not renew expires: the storm did not stop the timers.
     for _ in 0..60 {
@@ -204,7 +212,7 @@ fn what_waited_longer_than_a_second_is_shed_and_counted() {
     // The control core was stopped meanwhile.
     agent.turn(Duration::from_millis(1_002));
     assert_eq!(agent.left().0, 0);
-    let shed = agent.event_loop.counts.too_old.clone();
+    let shed = agent.event_loop.core.counts.too_old.clone();
     assert_eq!(shed, BTreeMap::from([(PuntReason::Registration, 1)]));
     agent.renew(1);
     while agent.worker.run_once(agent.time) {}

@@ -1,6 +1,6 @@
 //! Where packets come from and go to.
 //!
-//! One trait, several backends: memory (tests, simulation), pcap files (replay),
+//! One trait, several backends: memory (tests, simulation, replay),
 //! AF_PACKET (any Linux interface), AF_XDP (beside the kernel), DPDK, and the TAP of
 //! a kernel twin.
 
@@ -12,7 +12,6 @@ pub(crate) mod elsewhere;
 pub mod interface;
 pub mod mem;
 pub mod offload;
-pub mod pcap;
 pub mod shield;
 #[cfg(test)]
 mod testbed;

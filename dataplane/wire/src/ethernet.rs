@@ -3,9 +3,13 @@
 use core::fmt;
 use core::net::Ipv4Addr;
 use core::str::FromStr;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned, byteorder::network_endian::U16,
 };
+
+use crate::text;
 
 /// A 48-bit link-layer address.
 #[derive(
@@ -65,6 +69,18 @@ impl fmt::Display for MacAddress {
 impl fmt::Debug for MacAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+impl Serialize for MacAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for MacAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        text::deserialize(deserializer, "a link-layer address", |text| text.parse().ok())
     }
 }
 

@@ -28,6 +28,7 @@ pub mod minimal;
 pub mod mip_udp;
 pub mod reason;
 pub mod tcp;
+pub mod text;
 pub mod udp;
 
 pub use arp::{ArpOperation, ArpPacket};
@@ -38,6 +39,9 @@ pub use ipv4::{IpProtocol, Ipv4Header, Ipv4Packet};
 pub use minimal::{MinimalHeader, MinimalPacket, SourcedMinimalHeader};
 pub use mip_udp::{MobileIpPayload, TunnelDataHeader, TunnelDataPacket};
 pub use udp::{UdpHeader, UdpPacket};
+
+#[doc(hidden)]
+pub use serde;
 
 /// The UDP port of Mobile IP registration (RFC 5944 §3.3).
 pub const MOBILE_IP_PORT: u16 = 434;

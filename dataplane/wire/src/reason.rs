@@ -45,5 +45,24 @@ macro_rules! reasons {
                 Self::ALL.get(usize::from(number)).copied()
             }
         }
+
+        impl $crate::serde::Serialize for $name {
+            fn serialize<S: $crate::serde::Serializer>(
+                &self,
+                serializer: S,
+            ) -> ::core::result::Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.counter())
+            }
+        }
+
+        impl<'de> $crate::serde::Deserialize<'de> for $name {
+            fn deserialize<D: $crate::serde::Deserializer<'de>>(
+                deserializer: D,
+            ) -> ::core::result::Result<Self, D::Error> {
+                $crate::text::deserialize(deserializer, "the name of a reason", |name| {
+                    Self::ALL.iter().find(|one| one.counter() == name).copied()
+                })
+            }
+        }
     };
 }

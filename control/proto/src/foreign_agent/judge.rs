@@ -32,7 +32,7 @@ impl ForeignAgent {
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        context: &Context<'_>,
+        context: &mut Context<'_>,
     ) -> Result<Option<Answer>, Refusal> {
         let request = &station.request;
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
@@ -48,7 +48,7 @@ impl ForeignAgent {
         if !station.mac.is_unicast() {
             return Err(Refusal::Discard(DiscardReason::Malformed));
         }
-        self.authenticate(received)?;
+        self.authenticate(received, context)?;
         if self.is_pending(station, received) {
             return Err(Refusal::Discard(DiscardReason::Duplicate));
         }
@@ -106,6 +106,7 @@ impl ForeignAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<(), Refusal> {
         let security = &self.config.security;
         let home_address = received.body.home_address;
@@ -122,7 +123,7 @@ impl ForeignAgent {
                 .extension
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
-                .is_some_and(|association| received.verify(extension, &association))
+                .is_some_and(|association| context.is_authentic(received, extension, &association))
         });
         if valid && extensions.next().is_none() {
             Ok(())

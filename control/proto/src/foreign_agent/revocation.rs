@@ -128,7 +128,8 @@ impl ForeignAgent {
         advertises: impl Fn(PortId) -> bool,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
-        let association = revocation::authenticate(datagram, received, &self.config.security)?;
+        let association =
+            revocation::authenticate(datagram, received, &self.config.security, context)?;
         let message = received.body;
         // Appendix B: the home domain address tells two nodes with one home address
         // apart, so nothing else will do.
@@ -175,7 +176,7 @@ impl ForeignAgent {
         received: &Received<'_, RevocationAcknowledgement>,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
-        revocation::authenticate(datagram, received, &self.config.security)?;
+        revocation::authenticate(datagram, received, &self.config.security, context)?;
         let acknowledged = self.revocations.acknowledge(datagram.source, &received.body);
         let (key, pending) = acknowledged.ok_or(DiscardReason::NotPending)?;
         context.timers.stop(Token::ForeignRevocation(self.key(), key));

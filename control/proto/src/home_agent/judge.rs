@@ -21,6 +21,7 @@ impl HomeAgent {
         &self,
         datagram: &Datagram<'_>,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<ForeignHome, DiscardReason> {
         let security = &self.config.security;
         let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
@@ -36,7 +37,8 @@ impl HomeAgent {
             .and_then(|spi| security.agent(datagram.source, spi))
             .ok_or(DiscardReason::NoSecurityAssociation)?;
         let association = Arc::clone(association);
-        let valid = received.verify(first, &association) && extensions.next().is_none();
+        let valid =
+            context.is_authentic(received, first, &association) && extensions.next().is_none();
         Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
     }
 
@@ -45,6 +47,7 @@ impl HomeAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        context: &mut Context<'_>,
     ) -> Result<(MobilitySecurityAssociation, bool), DiscardReason> {
         let home_address = received.body.home_address;
         let security = &self.config.security;
@@ -64,7 +67,7 @@ impl HomeAgent {
                 .spi()
                 .and_then(|spi| security.mobile_node(home_address, spi))
                 .ok_or(DiscardReason::NoSecurityAssociation)?;
-            authentic &= received.verify(extension, &association);
+            authentic &= context.is_authentic(received, extension, &association);
             // RFC 2002 §3.8.2.1: more than one is a failure of authentication.
             authentic &= chosen.is_none() || self.config.profile != Profile::Rfc2002;
             chosen.get_or_insert(association);

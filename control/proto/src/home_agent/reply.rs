@@ -139,12 +139,12 @@ impl HomeAgent {
             // None of them is longer than its length can say.
             let _ = writer.extension(&extension);
         }
-        writer.authenticate(AuthenticationKind::MobileHome, &asked.association);
+        context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
         for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
             let _ = writer.extension(&extension);
         }
         if let Some(association) = asked.foreign_home.association() {
-            writer.authenticate(AuthenticationKind::ForeignHome, association);
+            context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         }
         let data = writer.finish();
         let sent = PACKET_HEADERS + data.len();

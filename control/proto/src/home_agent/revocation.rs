@@ -139,7 +139,8 @@ impl HomeAgent {
         received: &Received<'_, RegistrationRevocation>,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
-        let association = revocation::authenticate(datagram, received, &self.config.security)?;
+        let association =
+            revocation::authenticate(datagram, received, &self.config.security, context)?;
         let RegistrationRevocation {
             inform,
             home_address,
@@ -193,7 +194,7 @@ impl HomeAgent {
         received: &Received<'_, RevocationAcknowledgement>,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
-        revocation::authenticate(datagram, received, &self.config.security)?;
+        revocation::authenticate(datagram, received, &self.config.security, context)?;
         let acknowledged = self.revocations.acknowledge(datagram.source, &received.body);
         let (key, _) = acknowledged.ok_or(DiscardReason::NotPending)?;
         context.timers.stop(Token::HomeRevocation(self.key(), key));

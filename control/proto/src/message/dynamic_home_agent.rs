@@ -7,6 +7,8 @@
 
 use core::net::Ipv4Addr;
 
+use serde::{Deserialize, Serialize};
+
 /// What the address is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DynamicHomeAgentKind {
@@ -17,7 +19,7 @@ pub enum DynamicHomeAgentKind {
 }
 
 /// How the extension is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum DynamicHomeAgentFraming {
     /// As RFC 4433 draws it.
     #[default]

@@ -12,7 +12,7 @@ use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
 use super::revocation::RevocationSupport;
 use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
-use crate::security::{MobilitySecurityAssociation, Spi};
+use crate::security::{Authenticator, MobilitySecurityAssociation, Spi};
 
 /// Between whom an authentication extension is (RFC 5944 §3.5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -418,13 +418,14 @@ pub(super) fn emit_authentication(
     to: &mut Vec<u8>,
     kind: AuthenticationKind,
     association: &MobilitySecurityAssociation,
+    compute: impl FnOnce(&[u8]) -> Authenticator,
 ) {
     // An authenticator has at most 32 bytes, so its length fits the field.
     #[expect(clippy::cast_possible_truncation, reason = "at most 36")]
     let len = (SPI + association.algorithm.authenticator_len()) as u8;
     to.extend_from_slice(&[kind.extension_type(), len]);
     to.extend_from_slice(&association.spi.0.to_be_bytes());
-    let authenticator = association.authenticator(to);
+    let authenticator = compute(to);
     to.extend_from_slice(authenticator.as_bytes());
 }
 

@@ -33,7 +33,7 @@ pub use registration::{
 pub use revocation::{RegistrationRevocation, RevocationAcknowledgement, RevocationSupport};
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
-use crate::security::MobilitySecurityAssociation;
+use crate::security::{Authenticator, MobilitySecurityAssociation};
 use extension::{ExtensionError, Extensions};
 
 /// The longest message that is looked at, in bytes.
@@ -249,8 +249,18 @@ impl MessageWriter {
         kind: AuthenticationKind,
         association: &MobilitySecurityAssociation,
     ) -> &mut Self {
-        extension::emit_authentication(&mut self.bytes, kind, association);
+        self.authenticate_by(kind, association, |covered| association.authenticator(covered));
         self
+    }
+
+    /// The same, with the authenticator that `compute` gives for what it covers.
+    pub(crate) fn authenticate_by(
+        &mut self,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+        compute: impl FnOnce(&[u8]) -> Authenticator,
+    ) {
+        extension::emit_authentication(&mut self.bytes, kind, association, compute);
     }
 
     /// The message.

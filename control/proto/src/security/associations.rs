@@ -17,6 +17,8 @@ use core::net::Ipv4Addr;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
+use serde::ser::SerializeStruct;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
 use super::{Algorithm, Form, HmacMd5Key, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
@@ -146,6 +148,42 @@ impl SecurityAssociations {
         }
         let kept = new.entries.len() - added;
         (added, old.entries.len() - kept, changed)
+    }
+}
+
+/// The associations as text: who there is, how and under which SPI, without the keys.
+#[derive(Deserialize)]
+struct Listed {
+    mobile_nodes: Vec<(Ipv4Addr, MobilitySecurityAssociation, Lifetime)>,
+    agents: Vec<(Ipv4Addr, MobilitySecurityAssociation)>,
+}
+
+impl Serialize for SecurityAssociations {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let nodes = &self.mobile_nodes;
+        let listed = nodes.ordered().map(|entry| {
+            let limit = self.max_lifetime(entry.home_address, entry.spi);
+            (entry.home_address, nodes.association(entry), limit)
+        });
+        let mut fields = serializer.serialize_struct("SecurityAssociations", 2)?;
+        fields.serialize_field("mobile_nodes", &listed.collect::<Vec<_>>())?;
+        fields.serialize_field("agents", &self.agents().collect::<Vec<_>>())?;
+        fields.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for SecurityAssociations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let Listed { mobile_nodes, agents } = Listed::deserialize(deserializer)?;
+        let mut associations = SecurityAssociations::default();
+        associations.reserve(mobile_nodes.len());
+        for (home_address, association, limit) in mobile_nodes {
+            associations.insert_limited_mobile_node(home_address, association, limit);
+        }
+        for (address, association) in agents {
+            associations.insert_agent(address, association);
+        }
+        Ok(associations)
     }
 }
 

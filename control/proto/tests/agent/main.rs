@@ -13,6 +13,8 @@ mod challenges;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
+mod draws;
+#[cfg(test)]
 mod foreign_agent;
 #[cfg(test)]
 mod foreign_tunnels;

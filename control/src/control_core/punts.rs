@@ -1,25 +1,32 @@
 //! Punted packets: taken from the ring, taken apart, and handed to whom they are for.
 
+use std::time::Duration;
+
 use homeport_dataplane::punt::{Millis, PuntHeader};
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::Now;
 use homeport_proto::agent::Datagram;
 
-use super::{EventLoop, MAX_WAIT, PUNTS_PER_TURN};
+use super::{ControlCore, MAX_NEXT_HOPS};
+use crate::journal::Input;
 use crate::punted::{self, Punted, Tunnelled};
+
+/// Punted packets in one turn.
+pub const PUNTS_PER_TURN: usize = 256;
+
+/// How long a punted packet may have waited. A node sends its request again after a
+/// second (RFC 5944 §3.6.3), and an answer to the first would be in vain.
+pub const MAX_WAIT: Duration = Duration::from_secs(1);
 
 /// Packets that are looked at together: more would push one another out of the
 /// cache, and with fewer some of the memory would be waited for.
 pub(super) const BATCH: usize = 16;
 
-impl EventLoop {
-    /// Punted packets, at most so many. Returns whether more may wait.
-    pub(super) fn take_punts(&mut self, now: Now) -> bool {
-        let millis = self.punts.millis(std::time::Instant::now());
-        self.take_punts_at(now, millis)
-    }
-
-    pub(super) fn take_punts_at(&mut self, now: Now, millis: Millis) -> bool {
+impl ControlCore {
+    /// Punted packets, at most so many. `instant` is the same moment as `now` on the
+    /// clock of the workers. Returns whether more may wait.
+    pub fn take_punts(&mut self, now: Now, instant: std::time::Instant) -> bool {
+        let millis = self.punts.millis(instant);
         let mut buffers = std::mem::take(&mut self.buffers);
         let mut more = true;
         for _ in 0..PUNTS_PER_TURN / BATCH {
@@ -61,7 +68,6 @@ impl EventLoop {
         }
         for (header, punted) in waiting.iter().flatten() {
             self.take_punt(header, punted, now);
-            self.do_actions(now.monotonic);
         }
         more
     }
@@ -75,41 +81,40 @@ impl EventLoop {
 
     fn take_punt(&mut self, header: &PuntHeader, punted: &Punted<'_>, now: Now) {
         let (tenant, port) = (header.tenant(), header.port());
-        if let Some(datagram) = datagram(header, punted) {
-            return self.agent.handle_datagram(&datagram, now);
-        }
-        match *punted {
-            Punted::Registration { .. } => {}
+        let input = match *punted {
+            Punted::Registration { .. } => match datagram(header, punted) {
+                Some(datagram) => Input::Datagram(datagram),
+                None => return,
+            },
             Punted::Solicitation { packet, icmp } => {
-                let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
-                self.agent.handle_solicitation(tenant, port, mac, source, ttl, icmp, now);
+                let (source_mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
+                Input::Solicitation { tenant, port, source_mac, source, ttl, icmp }
             }
             Punted::Unreachable { packet, icmp } => {
-                self.agent.handle_unreachable(tenant, packet.source, icmp, now);
+                Input::Unreachable { tenant, source: packet.source, icmp }
             }
-            Punted::Keepalive { tunnelled, icmp } => {
-                self.agent.handle_keepalive(&tunnelled.echo(tenant, icmp), now);
-            }
+            Punted::Keepalive { tunnelled, icmp } => Input::Keepalive(tunnelled.echo(tenant, icmp)),
             Punted::Rebound(Tunnelled { outer, source_port, inner_source, .. }) => {
-                self.agent.handle_rebound(tenant, inner_source, outer.source, source_port, now);
+                Input::Rebound { tenant, inner_source, source: outer.source, source_port }
             }
             Punted::ResolveNeighbor(next_hop) => {
-                let Some(index) = self.mirror.index_of(port) else {
-                    self.counts.no_twin += 1;
-                    return;
-                };
-                if let Err(error) = self.resolver.resolve(index, next_hop, now.monotonic) {
-                    self.counts.kernel_errors += 1;
-                    tracing::debug!(%error, %next_hop, "next hop not asked for");
+                if self.next_hops.len() < MAX_NEXT_HOPS {
+                    self.next_hops.push_back((port, next_hop));
                 }
+                return;
             }
             Punted::NatLog(record) => {
                 let napt = self.napts.get(record.napt());
                 let name = napt.map_or("", |napt| napt.config.name.as_str());
                 self.blocks.take(&record, name, now.monotonic);
+                return;
             }
-            Punted::Other(reason) => *self.counts.not_served.entry(reason).or_default() += 1,
-        }
+            Punted::Other(reason) => {
+                *self.counts.not_served.entry(reason).or_default() += 1;
+                return;
+            }
+        };
+        self.input(input, now);
     }
 }
 
