@@ -53,6 +53,7 @@ pub mod keepalive;
 pub mod limits;
 pub mod message;
 pub mod mobile_node;
+mod revocation;
 pub mod security;
 pub mod time;
 mod timer;
