@@ -3,11 +3,12 @@
 //!
 //! Every message of UDP port 434 that names a home address ends in one [`Decision`],
 //! also what is discarded in silence, and so does a request that a home agent never
-//! answers. It is a small `Copy` value without text: half a million registrations a
+//! answers; and what other agents say of revocations (RFC 3543). It is a small `Copy` value without text: half a million registrations a
 //! second pass here, and most of them nobody asks about. The words are made where it
 //! is shown.
 //!
-//! **Not done:** keepalives, solicitations and advertisements have none.
+//! **Not done:** keepalives, solicitations and advertisements have none, nor have
+//! revocations that are turned away before they are read.
 
 mod cause;
 mod words;

@@ -124,6 +124,7 @@ mod tests {
         }
     }
 
+    // Shows 4917-3-c.
     #[test]
     fn what_does_not_fit_is_cut_between_characters() {
         let mut words = Words { bytes: [0; MAX_WORDS], len: 0 };

@@ -112,6 +112,7 @@ fn a_message_cut_at_any_byte_is_an_error_or_a_defect() {
     }
 }
 
+// Shows 3543-3.2-e, 3543-3.3-a, 3543-3.3-e, 3543-3.4-a, 3543-3.4-d.
 #[test]
 fn revocation_stands_where_rfc_3543_draws_it() {
     let address = |last| Ipv4Addr::new(10, 0, 0, last);
@@ -123,10 +124,13 @@ fn revocation_stands_where_rfc_3543_draws_it() {
         care_of_address: address(3),
         identifier: 0x0102_0304,
     };
-    let bytes = revocation.emit();
+    let mut bytes = revocation.emit();
     assert_eq!(bytes[..4], [7, 0, 0x80, 0]);
     assert_eq!(bytes[4..16], [10, 0, 0, 1, 10, 0, 0, 2, 10, 0, 0, 3]);
     assert_eq!(bytes[16..], [1, 2, 3, 4]);
+    // What is reserved means nothing.
+    bytes[1..4].copy_from_slice(&[0xff, 0xbf, 0xff]);
+    assert_eq!(RegistrationRevocation::parse(&bytes), Ok(revocation));
     let from_foreign_agent =
         RegistrationRevocation { from_home_agent: false, inform: true, ..revocation };
     assert_eq!(from_foreign_agent.emit()[2], 0x40);
@@ -135,8 +139,9 @@ fn revocation_stands_where_rfc_3543_draws_it() {
     }
     let acknowledgement =
         RevocationAcknowledgement { inform: true, home_address: address(1), identifier: 9 };
-    let bytes = acknowledgement.emit();
+    let mut bytes = acknowledgement.emit();
     assert_eq!(bytes, [15, 0, 0x80, 0, 10, 0, 0, 1, 0, 0, 0, 9]);
+    bytes[1..4].fill(0xff);
     assert_eq!(RevocationAcknowledgement::parse(&bytes), Ok(acknowledgement));
     for len in 0..20 {
         let short = Message::parse(&from_foreign_agent.emit()[..len]).map(|_| ());
@@ -147,8 +152,9 @@ fn revocation_stands_where_rfc_3543_draws_it() {
     }
     // Longer than it is today, and shorter than it may be (§3.2).
     let mut request = request().emit().to_vec();
-    request.extend([137, 8, 0x80, 0, 0, 0, 0, 5, 1, 2]);
+    request.extend([137, 8, 0xff, 0xff, 0, 0, 0, 5, 1, 2]);
     let support = RevocationSupport { inform: true, timestamp: 5 };
+    assert_eq!(support.emit(), [0x80, 0, 0, 0, 0, 5]);
     assert_eq!(
         parse_request(&request).extensions()[0].extension,
         Extension::RevocationSupport(support)

@@ -76,6 +76,7 @@ fn denial(actions: &[Action]) -> (u8, Vec<u8>) {
     (denied(actions), given(actions))
 }
 
+// Shows 4721-2-a, 4721-2-b.
 #[test]
 fn every_unasked_advertisement_has_a_challenge_of_its_own() {
     let mut world = challenger(|_| {});
@@ -90,6 +91,7 @@ fn every_unasked_advertisement_has_a_challenge_of_its_own() {
 }
 
 /// RFC 4721 §3.2: CHALLENGE_WINDOW.
+// Shows 4721-3.2-f, 4721-3.2-g, 4721-3.3-k, 4721-9-a, attack-19.
 #[test]
 fn a_challenge_out_of_the_window_is_denied_with_104() {
     for window in [2, 5] {
@@ -110,6 +112,7 @@ fn a_challenge_out_of_the_window_is_denied_with_104() {
     }
 }
 
+// Shows 4721-3.2-b, attack-19.
 #[test]
 fn a_request_without_a_challenge_is_denied_with_105_where_one_is_required() {
     let mut world = challenger(|_| {});
@@ -131,6 +134,7 @@ fn a_request_without_a_challenge_is_denied_with_105_where_one_is_required() {
 
 /// §3.2: what a node has used, and all that was advertised before, is stale for it
 /// alone.
+// Shows 4721-3.2-e, 4721-3.2-h, attack-19.
 #[test]
 fn a_challenge_that_a_node_has_used_is_denied_with_106() {
     let mut world = challenger(|_| {});
@@ -160,6 +164,7 @@ fn a_challenge_that_a_node_has_used_is_denied_with_106() {
 
 /// §3.3: in every reply there is an unused one, so that nobody waits for an
 /// advertisement.
+// Shows 4721-3.3-a, 4721-3.3-b, 4721-3.3-g.
 #[test]
 fn a_node_renews_by_the_challenges_of_its_replies_alone() {
     let mut world = challenger(|_| {});
@@ -177,6 +182,7 @@ fn a_node_renews_by_the_challenges_of_its_replies_alone() {
 }
 
 /// §3.2: without an authentication behind it, it says nothing of anybody.
+// Shows 4721-3.2-j.
 #[test]
 fn a_challenge_that_nothing_signs_is_discarded() {
     let stranger = Ipv4Addr::new(10, 9, 0, 1);
@@ -216,6 +222,7 @@ fn an_answer_that_nobody_can_check_is_denied_with_67() {
 }
 
 /// §12: forgeries use up no challenge, and void none.
+// Shows 4721-3.2.1-b, 4721-12-c, attack-19.
 #[test]
 fn a_forger_voids_nobodys_challenge() {
     let mut world = challenger(|_| {});
@@ -240,6 +247,7 @@ fn a_forger_voids_nobodys_challenge() {
 }
 
 /// §2.1: who asks gets what was advertised last, however often.
+// Shows 4721-2.1-a, 4721-2.1-b, 4721-2.1-c.
 #[test]
 fn solicitations_neither_use_up_nor_void_challenges() {
     let mut world = challenger(|_| {});
@@ -279,12 +287,15 @@ fn solicitations_neither_use_up_nor_void_challenges() {
 }
 
 /// §3.2: while it is pending, the same with another identification is the same.
+// Shows 4721-3.2-c, 4721-3.2-d.
 #[test]
 fn a_retransmission_of_what_is_pending_is_relayed_with_its_challenge() {
     let mut world = challenger(|_| {});
     let challenge = newest(&mut world);
     relayed_bytes(&answer(&mut world, &challenge));
     relayed_bytes(&answer(&mut world, &challenge));
+    let asked = RegistrationRequest { lifetime: Lifetime(30), ..request(world.timestamp()) };
+    relayed_bytes(&world.visit(&answering(&asked, &challenge)));
     // Another request is no retransmission.
     let mut asked = request(world.timestamp());
     asked.home_agent = Ipv4Addr::new(10, 0, 1, 3);
@@ -308,6 +319,7 @@ fn two_challenges_in_a_request_are_one_too_many() {
 
 /// §3.2: challenge and mobile-AAA authentication are the home agent's, which alone
 /// can tell: the challenge counts as used when it has.
+// Shows 4721-3.2-a, 4721-3.2-k, 4721-3.3-f.
 #[test]
 fn a_challenge_under_a_mobile_aaa_authentication_is_relayed_with_it() {
     let stranger = Ipv4Addr::new(10, 9, 0, 1);
@@ -330,6 +342,56 @@ fn a_challenge_under_a_mobile_aaa_authentication_is_relayed_with_it() {
     world.answer(&reply_to(&asked, ReplyCode::ACCEPTED, 60));
     let (_, message) = ask(&mut world);
     assert_eq!(denied(&world.visit(&message)), 106);
+}
+
+/// §3.2: in front of what the agents sign.
+// Shows 4721-3.2-l.
+#[test]
+fn a_relayed_challenge_stands_before_the_foreign_home_authentication() {
+    let mut world = challenger(|config| config.security.insert_agent(HOME_AGENT, foreign_home()));
+    let challenge = newest(&mut world);
+    let home_address = Ipv4Addr::new(10, 9, 0, 1);
+    let asked = RegistrationRequest { home_address, ..request(world.timestamp()) };
+    let mut writer = MessageWriter::relay(&sign(&asked));
+    writer.extension(&Extension::Challenge(&challenge)).unwrap();
+    let authenticator = &[9; 16];
+    let aaa = Extension::GeneralizedAuthentication { subtype: 1, spi: Spi(2), authenticator };
+    writer.extension(&aaa).unwrap();
+    let message = writer.finish();
+    let relayed = relayed_bytes(&world.visit(&message));
+    assert_eq!(relayed, append(&message, AuthenticationKind::ForeignHome, &foreign_home()));
+}
+
+/// §3.3: what the home agent gives back is not the node's, which gets one of ours.
+// Shows 4721-3.3-c.
+#[test]
+fn the_challenge_that_a_home_agent_gives_back_is_taken_out() {
+    let mut world = challenger(|_| {});
+    let challenge = newest(&mut world);
+    let asked = request(world.timestamp());
+    relayed_bytes(&world.visit(&answering(&asked, &challenge)));
+    let mut writer = MessageWriter::relay(&reply_to(&asked, ReplyCode::ACCEPTED, 60));
+    writer.extension(&Extension::Challenge(&challenge)).unwrap();
+    let actions = world.answer(&writer.finish());
+    assert_ne!(given(&actions), challenge);
+    let bytes = udp(transmits(&actions)[0]).2;
+    let reply = parse_reply(bytes);
+    let challenges = reply.extensions().iter();
+    let challenges = challenges.filter(|one| matches!(one.extension, Extension::Challenge(_)));
+    assert_eq!(challenges.count(), 1);
+}
+
+/// §3.3: that its AAA server does not believe it is the home agent's to say.
+// Shows 4721-3.3-j.
+#[test]
+fn ha_bad_aaa_auth_is_relayed() {
+    let mut world = challenger(|_| {});
+    let challenge = newest(&mut world);
+    let asked = request(world.timestamp());
+    relayed_bytes(&world.visit(&answering(&asked, &challenge)));
+    let actions = world.answer(&reply_to(&asked, ReplyCode(144), 0));
+    assert_eq!(the_code(&actions), 144);
+    assert_eq!(world.agent.visitors().count(), 0);
 }
 
 /// Whose challenge cannot be remembered could use it again.
@@ -359,6 +421,7 @@ fn a_node_that_cannot_be_remembered_is_denied_with_66() {
 
 /// RFC 4721 §3.4: what comes behind the mobile-home authentication goes back there,
 /// under the foreign-home authentication.
+// Shows 4721-3.4-a, 4721-3.4-b.
 #[test]
 fn a_home_agent_gives_a_foreign_agents_challenge_back() {
     let mut world = World::home(|config| config.security.insert_agent(FOREIGN, foreign_home()));

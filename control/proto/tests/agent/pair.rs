@@ -121,6 +121,7 @@ fn a_133_comes_back_through_the_foreign_agent_and_brings_the_clock() {
 
 /// B-11: what the operator of either end takes away is gone at the other end too, and
 /// each hears of it.
+// Shows 3543-4.2.2.2-f.
 #[test]
 fn a_node_that_is_cleared_at_either_end_is_gone_at_both() {
     for at_home in [true, false] {

@@ -156,6 +156,7 @@ pub(crate) fn to_foreign(world: &mut World, payload: &[u8]) -> Vec<Action> {
 }
 
 /// RFC 3543 §3.2, §4.2.1: both say it, under the key that they share, or neither does.
+// Shows 3543-3.2-a, 3543-3.2-c, 3543-3.2-d, 3543-3.2-f, 3543-4.2.1-e.
 #[test]
 fn both_agents_say_that_they_take_part_where_they_share_a_key() {
     let mut world = home();
@@ -204,7 +205,69 @@ fn both_agents_say_that_they_take_part_where_they_share_a_key() {
     assert_eq!(relayed_bytes(&world.visit(&sign(&away))), sign(&away), "nothing would sign it");
 }
 
+/// §3.2, §4.2.1: whether the node is told is the foreign agent's to offer, and without a
+/// key nothing is agreed on.
+// Shows 3543-3.2-i, 3543-4.2.1-d, 3543-4.2.3.2-f.
+#[test]
+fn a_home_agent_agrees_to_no_more_than_was_offered_under_a_key() {
+    let mut world = home();
+    let asked = request(world.timestamp());
+    let timestamp = seconds(&world);
+    let actions = world.relay(FOREIGN, &supporting(&asked, false, timestamp));
+    let reply = parse_reply(udp(transmits(&actions)[0]).2);
+    let support = RevocationSupport { inform: false, timestamp };
+    assert_eq!(reply.extensions()[1].extension, Extension::RevocationSupport(support));
+    let asks = RegistrationRevocation { inform: true, ..revocation(false, timestamp + 2) };
+    let [acknowledged] = acknowledgements(&to_home(&mut world, &signed(&asks)))[..] else {
+        panic!()
+    };
+    assert!(!acknowledged.inform);
+    let mut world = World::home(|config| config.revocation = true);
+    let mut writer = MessageWriter::relay(&sign(&request(world.timestamp())));
+    writer.extension(&Extension::RevocationSupport(support)).unwrap();
+    let actions = world.relay(FOREIGN, &writer.finish());
+    let reply = parse_reply(udp(transmits(&actions)[0]).2);
+    assert!(reply.body.code.is_accepted());
+    assert_eq!(reply.extensions().len(), 1);
+}
+
+/// §3.3: what ends by itself is no revocation's business.
+// Shows 3543-3.3-i.
+#[test]
+fn what_has_expired_is_not_revoked() {
+    let mut world = home();
+    bind(&mut world, FOREIGN);
+    assert!(revocations(&passed(&mut world, 61_000)).is_empty());
+    assert!(!world.agent.clear_binding(TENANT, NODE, world.now()));
+    assert!(revocations(&world.drain()).is_empty());
+    let mut world = foreign();
+    visit(&mut world, true);
+    assert!(revocations(&passed(&mut world, 61_000)).is_empty());
+    assert_eq!(world.agent.clear_visitor(TENANT, NODE, world.now()), 0);
+    assert!(revocations(&world.drain()).is_empty());
+}
+
+/// §3.5: several in one second are several, for several nodes.
+// Shows 3543-3.5-g.
+#[test]
+fn revocations_of_one_second_all_count_for_nodes_of_their_own() {
+    let mut world = home();
+    for home_address in [NODE, OTHER_NODE] {
+        let asked = RegistrationRequest { home_address, ..request(world.timestamp()) };
+        let timestamp = seconds(&world);
+        the_code(&world.relay(FOREIGN, &supporting(&asked, true, timestamp)));
+    }
+    assert_eq!(world.agent.bindings().count(), 2);
+    let identifier = seconds(&world) + 2;
+    for home_address in [NODE, OTHER_NODE] {
+        let message = RegistrationRevocation { home_address, ..revocation(false, identifier) };
+        assert_eq!(acknowledgements(&to_home(&mut world, &signed(&message))).len(), 1);
+    }
+    assert_eq!(world.agent.bindings().count(), 0);
+}
+
 /// §3.2: a node through a foreign agent has nothing to say about it.
+// Shows 3543-4.2.1-i.
 #[test]
 fn a_node_that_says_that_it_takes_part_is_discarded_by_its_foreign_agent() {
     let mut world = foreign();
@@ -216,6 +279,8 @@ fn a_node_that_says_that_it_takes_part_is_discarded_by_its_foreign_agent() {
 }
 
 /// §4.2.2: the operator's word reaches the foreign agent, until it says so.
+// Shows 3543-3.3-f, 3543-3.3-g, 3543-3.5-f, 3543-4.2.2.1-a, 3543-4.2.2.1-b,
+// 3543-4.2.2.1-c, 3543-4.2.2.1-f, 3543-4.2.2.1-g, 3543-4.2.2.1-i.
 #[test]
 fn a_cleared_binding_is_revoked_until_the_foreign_agent_acknowledges_it() {
     let mut world = home();
@@ -254,6 +319,7 @@ fn a_cleared_binding_is_revoked_until_the_foreign_agent_acknowledges_it() {
     assert_eq!(world.discarded(DiscardReason::NotPending), 6);
 }
 
+// Shows 3543-4.2.2.1-j.
 #[test]
 fn a_revocation_that_nobody_answers_is_given_up() {
     let mut world = home();
@@ -275,6 +341,7 @@ fn a_revocation_that_nobody_answers_is_given_up() {
 }
 
 /// §3.3: no two messages about a binding within a second.
+// Shows 3543-3.3-j.
 #[test]
 fn a_registration_is_revoked_a_second_after_it_at_the_earliest() {
     let mut world = home();
@@ -290,6 +357,7 @@ fn a_registration_is_revoked_a_second_after_it_at_the_earliest() {
 
 /// The old foreign agent frees the visitor at once when its node has moved on, which
 /// knows, and need not be told.
+// Shows 3543-3.3-c, 3543-4.2.2.1-d.
 #[test]
 fn a_node_that_moves_is_revoked_at_the_foreign_agent_before() {
     let mut world = home();
@@ -358,6 +426,7 @@ fn a_visitor_that_comes_back_is_not_revoked_any_more() {
 }
 
 /// §4.2.3: the foreign agent's word ends the binding, and is acknowledged each time.
+// Shows 3543-3.4-e, 3543-3.4-f, 3543-4.2.3.2-d, 3543-4.2.3.2-e, 3543-4.2.3.2-g.
 #[test]
 fn a_foreign_agents_revocation_ends_its_binding() {
     let mut world = home();
@@ -384,6 +453,7 @@ fn a_foreign_agents_revocation_ends_its_binding() {
 }
 
 /// Row 20: silence, and everything as it was.
+// Shows 3543-3.3-h, 3543-3.5-c, 3543-3.5-d, 3543-4.2.3.2-b, 3543-4.2.3.2-c, 3543-A.2-c, attack-20.
 #[test]
 fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_binding_stays() {
     let mut world = home();
@@ -458,6 +528,7 @@ fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_binding_st
 }
 
 /// Row 20, the other side.
+// Shows 3543-3.3-h, 3543-3.5-c, 3543-3.5-d, 3543-4.2.2.2-b, 3543-4.2.2.2-c, 3543-A.2-c, attack-20.
 #[test]
 fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_visitor_stays() {
     let mut world = foreign();
@@ -498,6 +569,7 @@ fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_visitor_st
 }
 
 /// §4.1, §4.2.2.2: a node is told if the home agent says so, or has no say in it.
+// Shows 3543-3.4-b, 3543-4.1-b, 3543-4.2.2.2-d, 3543-4.2.2.2-e.
 #[test]
 fn a_node_is_told_by_an_advertisement_with_sequence_number_0() {
     for (agreed, asked, is_told, said) in
@@ -518,6 +590,7 @@ fn a_node_is_told_by_an_advertisement_with_sequence_number_0() {
 }
 
 /// §4.2.3.1: the operator of the foreign agent takes a visitor away.
+// Shows 3543-3.3-b, 3543-3.4-c, 3543-4.2.3.1-a, 3543-4.2.3.1-b, 3543-4.2.3.1-d.
 #[test]
 fn a_cleared_visitor_is_revoked_and_told_as_its_home_agent_says() {
     for (agreed, answer, at_once, in_the_end) in [
@@ -546,7 +619,38 @@ fn a_cleared_visitor_is_revoked_and_told_as_its_home_agent_says() {
     assert_eq!(world.agent.clear_visitor(TENANT, NODE, world.now()), 0);
 }
 
+/// §4.2.3.1: until it is acknowledged, later each time and after twice the wait, and
+/// never beyond the life of the registration.
+// Shows 3543-4.2.3.1-f, 3543-4.2.3.1-g, 3543-4.2.3.1-i, 3543-4.2.3.1-j.
+#[test]
+fn a_foreign_agent_repeats_its_revocation_until_it_is_acknowledged() {
+    let cleared = |after: u64| {
+        let mut world = foreign();
+        visit(&mut world, true);
+        world.millis += after;
+        world.agent.clear_visitor(TENANT, NODE, world.now());
+        let [(_, first)] = revocations(&world.drain())[..] else { panic!() };
+        (world, first)
+    };
+    let (mut world, first) = cleared(2_000);
+    let mut identifiers = vec![first.identifier];
+    for wait in [1_000, 2_000, 4_000, 8_000, 16_000] {
+        assert!(revocations(&passed(&mut world, wait - 1)).is_empty());
+        let [(_, sent)] = revocations(&passed(&mut world, 1))[..] else { panic!("{wait}") };
+        identifiers.push(sent.identifier);
+    }
+    assert!(identifiers.is_sorted_by(|earlier, later| earlier < later), "{identifiers:?}");
+    assert!(passed(&mut world, 600_000).is_empty());
+    assert_eq!(world.counters().revocations_unanswered, 1);
+    let (mut world, _) = cleared(55_000);
+    assert_eq!(revocations(&passed(&mut world, 600_000)).len(), 2, "it had 60 seconds");
+    let (mut world, first) = cleared(2_000);
+    to_foreign(&mut world, &acknowledging(&first, true));
+    assert!(revocations(&passed(&mut world, 600_000)).is_empty());
+}
+
 /// Without an agreement an operator's word is between him and his box.
+// Shows 3543-4.2.1-b.
 #[test]
 fn what_was_not_agreed_on_is_not_revoked() {
     let mut world = World::home(|config| config.security.insert_agent(FOREIGN, foreign_home()));
@@ -579,6 +683,7 @@ fn revocations_that_cross_acknowledge_each_other() {
 
 /// After a start the clock goes on where it was, and so do the timestamps: what is
 /// registered anew can be revoked, and what is older ends nothing.
+// Shows 3543-3.2-g.
 #[test]
 fn revocations_work_after_a_restart_of_either_end() {
     let mut world = home();
@@ -647,6 +752,7 @@ proptest! {
 
     /// Row 20: of whatever was ever seen on the wire, nothing ends a registration twice,
     /// and nothing from before a registration ends it.
+    // Shows attack-20.
     #[test]
     fn no_revocation_is_good_twice(steps in proptest::collection::vec(step(), 1..80)) {
         let mut world = home();

@@ -52,6 +52,7 @@ fn answered(world: &World) -> Option<Vec<u8>> {
     }
 }
 
+// Shows 4721-3.1-b, 4721-3.1-d, 4721-3.1-h, 4721-4-a, 3543-3.2-b.
 #[test]
 fn a_request_answers_the_newest_challenge_of_its_agent() {
     let mut world = World::up(knows_the_agent());
@@ -92,6 +93,7 @@ fn the_challenge_of_a_reply_is_answered_by_the_renewal() {
 
 /// §3.5: at once, with the challenge of the denial, and no more often than any other
 /// correction.
+// Shows 4721-3.5-a.
 #[test]
 fn a_denial_with_a_new_challenge_is_answered_at_once() {
     for code in
