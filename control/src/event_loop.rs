@@ -18,6 +18,7 @@
 //! Signals and the end of a worker are looked at once a turn. When nothing waits,
 //! the thread sleeps in poll(2) until something does or a timer is due.
 
+mod agent_counters;
 mod answers;
 mod explain;
 mod held;

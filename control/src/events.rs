@@ -45,6 +45,14 @@ impl Events {
             }
             // Remembered, not logged: `homeport explain` tells them.
             Event::Decision(_) => return,
+            Event::BindingRevoked { tenant, home_address, care_of_address } => {
+                tracing::info!(%tenant, %home_address, %care_of_address, "registration revoked by its foreign agent");
+                return;
+            }
+            Event::VisitorRevoked { tenant, home_address, home_agent } => {
+                tracing::info!(%tenant, %home_address, %home_agent, "visitor revoked by its home agent");
+                return;
+            }
             // The agents count these themselves.
             Event::BindingExpired { .. }
             | Event::VisitorExpired { .. }

@@ -76,7 +76,7 @@ fn is_alike(a: &Decision, b: &Decision) -> bool {
     };
     let said = |one: &Decision| match one.ruling.answer {
         Answer::Replied { code, lifetime } => Some((code, lifetime)),
-        Answer::Relayed | Answer::Silent(_) => None,
+        Answer::Relayed | Answer::Acknowledged | Answer::Silent(_) => None,
     };
     a.request.home_address == b.request.home_address
         && a.ruling.cause == b.ruling.cause

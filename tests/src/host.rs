@@ -124,6 +124,7 @@ impl NodeHost {
             co_located: true,
             agent_wait: Duration::from_millis(50),
             encapsulation: homeport_proto::config::PreferredEncapsulation::IpInIp,
+            dynamic_home_agent: None,
             nat_traversal: false,
             security,
         };

@@ -350,6 +350,8 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
         nat: NatPolicy { traversal, ..NatPolicy::default() },
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     };
     let on_link = Some(RouteEntry::Via { port: CORE_PORT, gateway: None });
     let neighbor = |address, mac| {

@@ -270,6 +270,8 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         nat: NatPolicy::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }
@@ -296,6 +298,10 @@ fn foreign_agent(index: usize) -> AgentConfig {
         source_routes: Vec::new(),
         security: SecurityAssociations::default(),
         tunnels: TunnelPolicy::default(),
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
+        revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
@@ -310,6 +316,7 @@ fn foreign_agent(index: usize) -> AgentConfig {
         registration_required: false,
         encapsulations: EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),

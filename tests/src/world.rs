@@ -386,6 +386,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -417,6 +418,8 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 nat: homeport_proto::config::NatPolicy::default(),
                 mobile_networks: Vec::new(),
                 message_strings: false,
+                revocation: false,
+                assignment: homeport_proto::config::HomeAgentAssignment::default(),
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -444,6 +447,10 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 napt: None,
                 source_routes: Vec::new(),
                 tunnels: homeport_proto::config::TunnelPolicy::default(),
+                challenge: homeport_proto::config::ChallengePolicy::Off,
+                challenge_window: 2,
+                revocation: false,
+                assigned_home_agent: None,
                 udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
                 gre_keys: true,
                 message_strings: false,

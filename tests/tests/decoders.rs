@@ -6,10 +6,12 @@ use std::net::Ipv4Addr;
 use homeport_proto::Lifetime;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::{
-    AgentAdvertisement, AgentSolicitation, AuthenticationKind, Extension, Identification, Message,
+    AgentAdvertisement, AgentSolicitation, AuthenticationKind, DynamicHomeAgent,
+    DynamicHomeAgentFraming, DynamicHomeAgentKind, Extension, Identification, Message,
     MessageString, MessageWriter, MobileNetworkAcknowledgement, MobileNetworkCode,
     MobileNetworkMode, MobileNetworkRequest, MobilityAgent, RegistrationReply, RegistrationRequest,
-    ReplyCode, RequestFlags, UdpTunnelReply, UdpTunnelRequest,
+    RegistrationRevocation, ReplyCode, RequestFlags, RevocationAcknowledgement, RevocationSupport,
+    UdpTunnelReply, UdpTunnelRequest,
 };
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
@@ -329,13 +331,103 @@ fn tshark_reads_mobile_networks_in_requests_and_replies() {
     );
 }
 
-/// Rows B-03 and B-04: the flags M, G and U, one at a time.
+/// Row B-11.
+#[test]
+fn tshark_reads_revocations_and_their_acknowledgements() {
+    let foreign_home = association(300, Algorithm::HmacMd5);
+    for (index, (from_home_agent, inform)) in
+        [(false, false), (true, false), (false, true), (true, true)].into_iter().enumerate()
+    {
+        let bit = |set| if set { "1" } else { "0" };
+        let revocation = RegistrationRevocation {
+            from_home_agent,
+            inform,
+            home_address: NODE,
+            home_agent: AGENT,
+            care_of_address: CARE_OF,
+            identifier: 0xed00_0000,
+        };
+        let mut writer = MessageWriter::revocation(&revocation);
+        writer.authenticate(AuthenticationKind::ForeignHome, &foreign_home);
+        let layers = judged(&format!("revocation-{index}"), on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.type", &["7"]),
+                ("mip.rev.a", &[bit(from_home_agent)]),
+                ("mip.rev.i", &[bit(inform)]),
+                ("mip.homeaddr", &["10.1.0.10"]),
+                ("mip.rev.hda", &["10.0.1.2"]),
+                ("mip.rev.fda", &["10.0.2.2"]),
+                ("mip.ext.type", &["34"]),
+                ("mip.auth.spi", &["0x0000012c"]),
+            ],
+        );
+        let identifier = fields(&layers, "mip.revid");
+        let acknowledgement =
+            RevocationAcknowledgement { inform, home_address: NODE, identifier: 0xed00_0000 };
+        let mut writer = MessageWriter::acknowledgement(&acknowledgement);
+        writer.authenticate(AuthenticationKind::ForeignHome, &foreign_home);
+        let layers = judged(&format!("acknowledgement-{index}"), on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.type", &["15"]),
+                ("mip.ack.i", &[bit(inform)]),
+                ("mip.homeaddr", &["10.1.0.10"]),
+                ("mip.ext.type", &["34"]),
+            ],
+        );
+        assert_eq!(fields(&layers, "mip.revid"), identifier);
+        let mut writer = MessageWriter::request(&request(0, 600));
+        let support = RevocationSupport { inform, timestamp: 0xed00_0000 };
+        writer.extension(&Extension::RevocationSupport(support)).expect("it fits");
+        let layers = judged(&format!("revocation-support-{index}"), on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.ext.type", &["137"]),
+                ("mip.ext.len", &["6"]),
+                ("mip.ext.rev.i", &[bit(inform)]),
+            ],
+        );
+        assert_eq!(fields(&layers, "mip.ext.rev.tstamp").len(), 1);
+    }
+}
+
+/// Row B-11: in the framing that tshark has too; in RFC 4433's own it reads the first
+/// byte of the length as all there is.
+#[test]
+fn tshark_reads_which_home_agent_is_asked_for_and_which_is_named() {
+    for (kind, subtype) in
+        [(DynamicHomeAgentKind::Requested, "1"), (DynamicHomeAgentKind::Redirected, "2")]
+    {
+        let framing = DynamicHomeAgentFraming::Short;
+        let extension = DynamicHomeAgent { kind, address: AGENT, framing };
+        let mut writer = MessageWriter::request(&request(0, 600));
+        writer.extension(&Extension::DynamicHomeAgent(extension)).expect("it fits");
+        writer.authenticate(AuthenticationKind::MobileHome, &association(256, Algorithm::HmacMd5));
+        let name = format!("dynamic-home-agent-{subtype}");
+        let layers = judged(&name, on_the_wire(&writer.finish()));
+        assert_fields(
+            &layers,
+            &[
+                ("mip.ext.type", &["139", "32"]),
+                ("mip.ext.dynha.subtype", &[subtype]),
+                ("mip.ext.dynha.ha", &["10.0.1.2"]),
+            ],
+        );
+    }
+}
+
+/// Rows B-03, B-04 and B-11: the flags M, G, U and X, one at a time.
 #[test]
 fn tshark_reads_what_an_agent_offers_to_tunnel_with() {
     for (flag, name) in [
         (AgentFlags::MINIMAL, "icmp.mip.m"),
         (AgentFlags::GRE, "icmp.mip.g"),
         (AgentFlags::UDP_TUNNEL, "icmp.mip.u"),
+        (AgentFlags::REVOCATION, "icmp.mip.x"),
     ] {
         let advertisement = AgentAdvertisement {
             code: 16,
@@ -351,7 +443,7 @@ fn tshark_reads_what_an_agent_offers_to_tunnel_with() {
             challenge: None,
         };
         let layers = judged(&format!("offer-{name}"), discovery(&advertisement.emit()));
-        for other in ["icmp.mip.m", "icmp.mip.g", "icmp.mip.u"] {
+        for other in ["icmp.mip.m", "icmp.mip.g", "icmp.mip.u", "icmp.mip.x"] {
             assert_eq!(fields(&layers, other), [if other == name { "1" } else { "0" }], "{name}");
         }
     }

@@ -6,10 +6,11 @@
 //! once, to the station that asked alone, because a node that has just arrived
 //! must not wait.
 //!
-//! **Not done:** challenges (RFC 4721); a last advertisement with a lifetime of
+//! **Not done:** a last advertisement with a lifetime of
 //! zero when the agent stops.
 
 use alloc::vec;
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use homeport_wire::MacAddress;
@@ -17,9 +18,11 @@ use homeport_wire::MacAddress;
 use crate::agent::{Context, Token, is_host};
 use crate::config::{AdvertiserConfig, EncapsulationSet};
 use crate::event::DiscardReason;
+use crate::foreign_agent::challenge::Challenge;
 use crate::limits::{SOLICITED_PER_SECOND, SOLICITED_SPACING, Spacing, TokenBucket};
 use crate::message::advertisement::AgentFlags;
 use crate::message::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
+use crate::revocation::Notice;
 use crate::{Action, Instant, Payload, Transmit};
 
 /// All systems on a link.
@@ -27,6 +30,15 @@ const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 
 /// The shortest interval that is obeyed.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the foreign agent says of itself at the time of an advertisement.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tidings {
+    /// Whether it takes no more nodes (flag B).
+    pub(crate) busy: bool,
+    /// Its challenge (RFC 4721 §2).
+    pub(crate) challenge: Option<Challenge>,
+}
 
 /// Tells one link what agents are here.
 #[derive(Debug)]
@@ -70,9 +82,10 @@ impl Advertiser {
     }
 
     /// The interval is over: advertise, and wait for the next.
-    pub(crate) fn handle_timeout(&mut self, busy: bool, context: &mut Context<'_>) {
+    pub(crate) fn handle_timeout(&mut self, tidings: Tidings, context: &mut Context<'_>) {
         let everyone = MacAddress::of_multicast(ALL_SYSTEMS);
-        self.advertise(ALL_SYSTEMS, everyone, busy, context);
+        let sequence = self.next_sequence();
+        self.advertise(ALL_SYSTEMS, everyone, sequence, tidings, context);
         let interval = self.config.interval.max(MIN_INTERVAL);
         // A quarter of the interval times a random number in 0..1.
         let jitter = ((interval / 4).as_nanos() * u128::from(context.random())) >> 32;
@@ -90,7 +103,7 @@ impl Advertiser {
         source: Ipv4Addr,
         ttl: u8,
         icmp: &[u8],
-        busy: bool,
+        tidings: Tidings,
         context: &mut Context<'_>,
     ) -> Result<(), DiscardReason> {
         AgentSolicitation::parse(icmp).map_err(|_| DiscardReason::Malformed)?;
@@ -112,15 +125,32 @@ impl Advertiser {
         }
         // RFC 5944 §2.3: the source need not be a neighbour's address.
         let destination = if is_host(source) { source } else { Ipv4Addr::BROADCAST };
-        self.advertise(destination, source_mac, busy, context);
+        let sequence = self.next_sequence();
+        self.advertise(destination, source_mac, sequence, tidings, context);
         Ok(())
     }
 
+    /// Tells one station that its registration is gone: as if the agent had started
+    /// anew (RFC 3543 §4.1).
+    pub(crate) fn inform(&self, notice: &Notice, tidings: Tidings, context: &mut Context<'_>) {
+        if self.is_agent() {
+            self.advertise(notice.home_address, notice.mac, 0, tidings, context);
+        }
+    }
+
+    /// RFC 5944 §2.3.2: a rollover must not look like a restart.
+    fn next_sequence(&mut self) -> u16 {
+        let sequence = self.sequence;
+        self.sequence = sequence.checked_add(1).unwrap_or(256);
+        sequence
+    }
+
     fn advertise(
-        &mut self,
+        &self,
         destination: Ipv4Addr,
         mac: MacAddress,
-        busy: bool,
+        sequence: u16,
+        tidings: Tidings,
         context: &mut Context<'_>,
     ) {
         let config = &self.config;
@@ -129,16 +159,14 @@ impl Advertiser {
             lifetime: advertisement_lifetime(config.interval),
             routers: vec![(config.address, 0)],
             mobility: Some(MobilityAgent {
-                sequence: self.sequence,
+                sequence,
                 registration_lifetime: config.registration_lifetime,
-                flags: self.flags(busy),
+                flags: self.flags(tidings.busy),
                 care_of_addresses: config.care_of_addresses.clone(),
             }),
             prefix_lengths: vec![config.prefix_len],
-            challenge: None,
+            challenge: tidings.challenge.map(Vec::from),
         };
-        // RFC 5944 §2.3.2: a rollover must not look like a restart.
-        self.sequence = self.sequence.checked_add(1).unwrap_or(256);
         context.counters.advertisements_sent += 1;
         context.push(Action::Transmit(Transmit {
             tenant: config.tenant,
@@ -163,6 +191,7 @@ impl Advertiser {
             (AgentFlags::MINIMAL, config.encapsulations.contains(EncapsulationSet::MINIMAL)),
             (AgentFlags::GRE, config.encapsulations.contains(EncapsulationSet::GRE)),
             (AgentFlags::UDP_TUNNEL, foreign && config.udp_tunnel),
+            (AgentFlags::REVOCATION, config.revocation),
         ]
         .into_iter()
         .filter(|(_, set)| *set)

@@ -1,11 +1,13 @@
 //! One process's home agents, foreign agents and advertisers behind one set of
 //! inputs and outputs.
 
+mod revocation;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
-use crate::advertiser::Advertiser;
+use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
 use crate::counters::Counters;
@@ -14,12 +16,14 @@ use crate::draws::{Differing, Drawn, Draws};
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
+use crate::home_agent::assignment::requested;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{
     AuthenticationKind, Located, Message, MessageError, MessageWriter, Received,
     RegistrationRequest,
 };
+use crate::revocation::RevocationKey;
 use crate::security::MobilitySecurityAssociation;
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, Visitor, VisitorKey};
@@ -85,6 +89,10 @@ pub(crate) enum Token {
     Visitor(AgentKey, VisitorKey),
     /// The visitor's next keepalive is due.
     Keepalive(AgentKey, VisitorKey),
+    /// A home agent's revocation is sent once more, or for the first time.
+    HomeRevocation(AgentKey, RevocationKey),
+    /// The same of a foreign agent.
+    ForeignRevocation(AgentKey, RevocationKey),
     /// The pending request is given up.
     Pending(AgentKey, PendingKey),
     /// The next unasked advertisement is due.
@@ -99,7 +107,7 @@ pub(crate) enum Token {
 ///   [`handle_keepalive`](Self::handle_keepalive),
 ///   [`handle_rebound`](Self::handle_rebound),
 ///   [`handle_config`](Self::handle_config),
-///   [`clear_binding`](Self::clear_binding),
+///   [`clear_binding`](Self::clear_binding), [`clear_visitor`](Self::clear_visitor),
 ///   [`handle_timeout`](Self::handle_timeout).
 /// * Outputs, after each input: [`poll_action`](Self::poll_action) until `None`,
 ///   then [`poll_timeout`](Self::poll_timeout).
@@ -335,6 +343,10 @@ impl Agent {
                     }
                 }
             }
+            Ok(Message::Revocation(received)) => self.handle_revocation(datagram, &received, now),
+            Ok(Message::Acknowledgement(received)) => {
+                self.handle_acknowledgement(datagram, &received, now);
+            }
             Err(MessageError::UnknownType(_)) => {
                 context.discard(datagram, DiscardReason::UnknownType);
             }
@@ -362,7 +374,7 @@ impl Agent {
         let home_agent = if self.home_agents.contains_key(&(tenant, destination)) {
             Some((tenant, destination))
         } else if foreign_agent.is_some() {
-            Some((tenant, received.body.home_agent))
+            Some((tenant, requested(received).unwrap_or(received.body.home_agent)))
                 .filter(|key| self.home_agents.contains_key(key))
         } else {
             self.home_agents
@@ -396,7 +408,7 @@ impl Agent {
         icmp: &[u8],
         now: Now,
     ) {
-        let busy = self.is_busy(tenant, port);
+        let tidings = self.tidings(tenant, port, Some(source), now);
         let mut context = self.shared.context(tenant, now);
         let result = if context.is_local(source) {
             Err(DiscardReason::OwnAddress)
@@ -407,7 +419,7 @@ impl Agent {
                     source,
                     ttl,
                     icmp,
-                    busy,
+                    tidings,
                     &mut context,
                 ),
                 None => Err(DiscardReason::NotServed),
@@ -551,10 +563,12 @@ impl Agent {
         for (key, advertiser) in before {
             advertiser.stop(&mut self.shared.context(key.0, now));
         }
+        self.inform(now);
     }
 
-    /// Removes a node's binding at an operator's word; whether it had one. The
-    /// node is not told, and its identifications stay accepted.
+    /// Removes a node's binding at an operator's word; whether it had one. Its
+    /// identifications stay accepted. Foreign agents that revocations were agreed on with
+    /// free the visitor and tell it (RFC 3543); else nobody is told.
     pub fn clear_binding(&mut self, tenant: TenantId, home_address: Ipv4Addr, now: Now) -> bool {
         let mut context = self.shared.context(tenant, now);
         let mut cleared = false;
@@ -597,6 +611,16 @@ impl Agent {
                         agent.keep_alive(visitor, &mut self.shared.context(key.0, now));
                     }
                 }
+                Token::HomeRevocation(key, revocation) => {
+                    if let Some(agent) = self.home_agents.get_mut(&key) {
+                        agent.repeat_revocation(revocation, &mut self.shared.context(key.0, now));
+                    }
+                }
+                Token::ForeignRevocation(key, revocation) => {
+                    if let Some(agent) = self.foreign_agents.get_mut(&key) {
+                        agent.repeat_revocation(revocation, &mut self.shared.context(key.0, now));
+                    }
+                }
                 Token::Pending(key, pending) => {
                     if let Some(agent) = self.foreign_agents.get_mut(&key) {
                         let context = &mut self.shared.context(key.0, now);
@@ -604,9 +628,9 @@ impl Agent {
                     }
                 }
                 Token::Advertiser(tenant, port) => {
-                    let busy = self.is_busy(tenant, port);
+                    let tidings = self.tidings(tenant, port, None, now);
                     if let Some(advertiser) = self.advertisers.get_mut(&(tenant, port)) {
-                        advertiser.handle_timeout(busy, &mut self.shared.context(tenant, now));
+                        advertiser.handle_timeout(tidings, &mut self.shared.context(tenant, now));
                     }
                 }
             }
@@ -647,6 +671,24 @@ impl Agent {
     /// The counters of every tenant that had anything to count, in their order.
     pub fn counters(&self) -> impl Iterator<Item = (TenantId, &Counters)> {
         self.shared.counters.iter().map(|(tenant, counters)| (*tenant, counters))
+    }
+
+    /// What is advertised on a link at this time, to all or to who asked.
+    fn tidings(
+        &mut self,
+        tenant: TenantId,
+        port: PortId,
+        asked_by: Option<Ipv4Addr>,
+        now: Now,
+    ) -> Tidings {
+        let busy = self.is_busy(tenant, port);
+        let advertiser = self.advertisers.get(&(tenant, port));
+        let first = advertiser.and_then(|one| one.config().care_of_addresses.first().copied());
+        let agent = first.and_then(|first| self.foreign_agents.get_mut(&(tenant, first)));
+        let mut context = self.shared.context(tenant, now);
+        let challenge =
+            agent.and_then(|agent| agent.advertised_challenge(port, asked_by, &mut context));
+        Tidings { busy, challenge }
     }
 
     /// Whether a foreign agent that is advertised on a link takes no more nodes.

@@ -7,6 +7,7 @@ use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
 
 use crate::Lifetime;
+use crate::message::DynamicHomeAgentFraming;
 use crate::security::SecurityAssociations;
 use homeport_wire::text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -169,6 +170,30 @@ impl Default for NatPolicy {
     }
 }
 
+/// When a home agent sends a node to another one (RFC 4433).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Redirection {
+    /// When it holds as many bindings as it may.
+    #[default]
+    WhenFull,
+    /// Whenever the node lets itself be sent.
+    Always,
+}
+
+/// A home agent's dealings with nodes that leave it to the network which home agent they
+/// get (RFC 4433).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HomeAgentAssignment {
+    /// Whether there are any; else they get 136.
+    pub assigns: bool,
+    /// Where they are sent, with 143; `None`: nowhere.
+    pub redirect_to: Option<Ipv4Addr>,
+    /// When they are.
+    pub redirection: Redirection,
+    /// How that is written.
+    pub framing: DynamicHomeAgentFraming,
+}
+
 /// A network behind a mobile router (RFC 5177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MobileNetwork {
@@ -188,6 +213,18 @@ pub enum UdpTunnelling {
     On,
     /// It insists, NAT or not (flag F).
     Forced,
+}
+
+/// Whether a foreign agent challenges its visitors (RFC 4721).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChallengePolicy {
+    /// It does not.
+    #[default]
+    Off,
+    /// Who answers a challenge must answer it right.
+    Offered,
+    /// Who answers none gets 105.
+    Required,
 }
 
 /// What a mobile node asks for.
@@ -264,6 +301,13 @@ pub struct HomeAgentConfig {
     /// Whether denials say in words why (RFC 4917).
     #[serde(default)]
     pub message_strings: bool,
+    /// Whether it takes part in revocations, with foreign agents that it shares an
+    /// association with (RFC 3543).
+    #[serde(default)]
+    pub revocation: bool,
+    /// Nodes that name no home agent.
+    #[serde(default)]
+    pub assignment: HomeAgentAssignment,
 }
 
 /// Which way a visitor's packets go.
@@ -324,6 +368,20 @@ pub struct ForeignAgentConfig {
     pub encapsulating_delivery: bool,
     /// Whether a request must carry mobile-foreign authentication; else 67.
     pub require_mobile_foreign_authentication: bool,
+    /// Whether it challenges its visitors (RFC 4721).
+    #[serde(default)]
+    pub challenge: ChallengePolicy,
+    /// How many of the last challenges that were advertised on a link may be answered
+    /// there (RFC 4721 §9: CHALLENGE_WINDOW, at least 2).
+    #[serde(default)]
+    pub challenge_window: usize,
+    /// The home agent of nodes that name none (RFC 4433 §5.2); `None`: they get 90.
+    #[serde(default)]
+    pub assigned_home_agent: Option<Ipv4Addr>,
+    /// Whether it takes part in revocations, with home agents that it shares an
+    /// association with (RFC 3543).
+    #[serde(default)]
+    pub revocation: bool,
     /// Whether nodes are refused with 65: the off switch.
     pub administratively_prohibited: bool,
     /// Whether two nodes of different home agents may visit with one home address,
@@ -373,6 +431,9 @@ pub struct AdvertiserConfig {
     pub encapsulations: EncapsulationSet,
     /// Whether it is behind a NAT and has UDP tunnels (flag U, RFC 3519 §3.4).
     pub udp_tunnel: bool,
+    /// Whether it takes part in revocations (flag X, RFC 3543 §3.1).
+    #[serde(default)]
+    pub revocation: bool,
     /// The longest registration lifetime that is accepted.
     pub registration_lifetime: Lifetime,
     /// Time between unsolicited advertisements; the lifetime of an advertisement
@@ -400,8 +461,10 @@ pub struct MobileNodeConfig {
     pub home_address: Ipv4Addr,
     /// The prefix of its home network, to know home by.
     pub home_prefix: Prefix,
-    /// Its home agent.
+    /// Its home agent; with a choice left to the network, the one that is asked first.
     pub home_agent: Ipv4Addr,
+    /// Whether the network may choose another (RFC 4433), and how that is written.
+    pub dynamic_home_agent: Option<DynamicHomeAgentFraming>,
     /// The lifetime it asks for.
     pub lifetime: Lifetime,
     /// How it wants its own packets carried.

@@ -28,6 +28,8 @@ pub struct Counters {
     pub bindings_expired: u64,
     /// Challenges given to nodes behind NATs.
     pub challenges_sent: u64,
+    /// Requests to a foreign agent that answered one of its challenges and were relayed.
+    pub foreign_challenges_answered: u64,
     /// Half-bound UDP tunnels whose first keepalive came.
     pub tunnels_bound: u64,
     /// Outer addresses of UDP tunnels that were shown to be their nodes'.
@@ -44,6 +46,14 @@ pub struct Counters {
     pub keepalives_sent: u64,
     /// Visitors whose lifetime ended.
     pub visitors_expired: u64,
+    /// Revocations sent, repetitions included.
+    pub revocations_sent: u64,
+    /// Our revocations that were acknowledged.
+    pub revocations_acknowledged: u64,
+    /// Our revocations that were given up.
+    pub revocations_unanswered: u64,
+    /// Revocations of other agents that ended a registration here.
+    pub revocations_accepted: u64,
     /// Agent solicitations that could be parsed.
     pub solicitations_received: u64,
     /// Agent advertisements, unasked and solicited.

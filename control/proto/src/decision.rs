@@ -3,11 +3,12 @@
 //!
 //! Every message of UDP port 434 that names a home address ends in one [`Decision`],
 //! also what is discarded in silence, and so does a request that a home agent never
-//! answers. It is a small `Copy` value without text: half a million registrations a
+//! answers; and what other agents say of revocations (RFC 3543). It is a small `Copy` value without text: half a million registrations a
 //! second pass here, and most of them nobody asks about. The words are made where it
 //! is shown.
 //!
-//! **Not done:** keepalives, solicitations and advertisements have none.
+//! **Not done:** keepalives, solicitations and advertisements have none, nor have
+//! revocations that are turned away before they are read.
 
 mod cause;
 mod words;
@@ -20,8 +21,8 @@ pub use self::words::{MAX_WORDS, Sentence, Words};
 use crate::Lifetime;
 use crate::agent::Datagram;
 use crate::message::{
-    AuthenticationKind, Extension, Received, RegistrationReply, RegistrationRequest, ReplyCode,
-    RequestFlags,
+    AuthenticationKind, Extension, Identification, Received, RegistrationReply,
+    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags,
 };
 use crate::security::{Algorithm, MobilitySecurityAssociation, Spi};
 
@@ -43,6 +44,10 @@ pub enum Subject {
     Request,
     /// A home agent's reply to a foreign agent, or that it never came.
     Reply,
+    /// Another agent's revocation of a registration (RFC 3543 §3.3).
+    Revocation,
+    /// Another agent's acknowledgement of ours (RFC 3543 §3.4).
+    Acknowledgement,
 }
 
 /// How much is known of who sent it. It says what may be remembered of it: whoever
@@ -54,9 +59,10 @@ pub enum Standing {
     Unknown,
     /// It names a node that is known here, and has not shown to be from it.
     Claimed,
-    /// It was made by the node, some time: perhaps this is a copy.
+    /// It was made by the node, or about it by the agent at the other end, some time:
+    /// perhaps this is a copy.
     Copied,
-    /// It is from the node, or about it from its home agent, and fresh.
+    /// It is from the node, or about it from the agent at the other end, and fresh.
     Authentic,
 }
 
@@ -83,6 +89,8 @@ pub enum Answer {
     },
     /// Nothing yet: the request went on to the home agent.
     Relayed,
+    /// The revocation was acknowledged.
+    Acknowledged,
     /// Nothing.
     Silent(Silence),
 }
@@ -96,7 +104,7 @@ pub struct SeenExtensions {
 }
 
 /// A kind of extension: a bit of [`SeenExtensions`], and its name.
-const KINDS: [(u16, &str); 14] = [
+const KINDS: [(u16, &str); 16] = [
     (MOBILE_HOME, "mobile-home authentication"),
     (MOBILE_FOREIGN, "mobile-foreign authentication"),
     (FOREIGN_HOME, "foreign-home authentication"),
@@ -111,6 +119,8 @@ const KINDS: [(u16, &str); 14] = [
     (1 << 11, "GRE key"),
     (1 << 12, "mobile network"),
     (1 << 13, "unknown, skipped"),
+    (1 << 14, "revocation support"),
+    (1 << 15, "dynamic home agent"),
 ];
 
 const MOBILE_HOME: u16 = 1;
@@ -149,6 +159,8 @@ impl SeenExtensions {
                     1 << 12
                 }
                 Extension::Unknown { .. } => 1 << 13,
+                Extension::RevocationSupport(_) => 1 << 14,
+                Extension::DynamicHomeAgent(_) => 1 << 15,
             };
             seen.kinds |= bit;
         }
@@ -192,8 +204,9 @@ pub struct Ruling {
     /// the request was under way counts as behind.
     pub clock_offset: Option<i32>,
     /// A number that the cause needs: of [`Cause::MarkAhead`] the seconds, of
-    /// [`Cause::UnknownExtension`] the extension's type, of broken extensions the
-    /// place in the message, in bytes. Else zero.
+    /// [`Cause::UnknownExtension`] the extension's type, of [`Cause::Redirected`] the
+    /// bits of the other home agent's address, of broken extensions the place in the
+    /// message, in bytes. Else zero.
     pub detail: u32,
     /// What was said.
     pub answer: Answer,
@@ -231,7 +244,7 @@ pub struct Decision {
     pub tenant: TenantId,
     /// Who decided.
     pub judge: Judge,
-    /// Request or reply.
+    /// What the message was.
     pub subject: Subject,
     /// Where the node's request came from, or a reply that nobody waits for.
     pub source: Ipv4Addr,
@@ -239,8 +252,9 @@ pub struct Decision {
     pub source_port: u16,
     /// The port of the dataplane that it came in on.
     pub port: PortId,
-    /// What the node asked for. Of a reply that nobody waits for, only addresses and
-    /// identification are known.
+    /// What the node asked for. Of a reply that nobody waits for, and of revocations,
+    /// only addresses and identification are known, and no lifetime of the latter:
+    /// they end a registration. Their identifier is the identification's high half.
     pub request: RegistrationRequest,
     /// The extensions of the message that was decided on.
     pub extensions: SeenExtensions,
@@ -287,6 +301,29 @@ impl Decision {
         decision.subject = Subject::Reply;
         decision.ruling.cause = cause;
         decision
+    }
+
+    /// Of a revocation, or of the acknowledgement of one; the judge is open.
+    pub(crate) fn of_revocation(
+        datagram: &Datagram<'_>,
+        subject: Subject,
+        revoked: &RegistrationRevocation,
+        extensions: SeenExtensions,
+    ) -> Self {
+        let request = RegistrationRequest {
+            flags: RequestFlags::default(),
+            lifetime: Lifetime::ZERO,
+            home_address: revoked.home_address,
+            home_agent: revoked.home_agent,
+            care_of_address: revoked.care_of_address,
+            identification: Identification(u64::from(revoked.identifier) << 32),
+        };
+        Decision { subject, ..Decision::open(datagram, request, extensions) }
+    }
+
+    /// Whether it is about the end of a registration among agents.
+    pub const fn is_of_revocation(&self) -> bool {
+        matches!(self.subject, Subject::Revocation | Subject::Acknowledgement)
     }
 
     /// Whether there is a NAT between: the request came from another address than

@@ -31,6 +31,8 @@ reasons! {
         Replay = "replay", "A stale identification where no reply is owed.";
         BadTtl = "bad-ttl", "The TTL is not what the protocol demands.";
         NotServed = "not-served", "No agent here serves this link.";
+        Reflected = "reflected", "A revocation of our own kind: of a home agent to a home agent, or of a foreign agent to a foreign agent (RFC 3543 3.5).";
+        NotRegistered = "not-registered", "A revocation of what is not registered here, or not revocable by its sender.";
         StrayKeepalive = "stray-keepalive", "An echo message or data out of a UDP tunnel that nobody asked for (RFC 3519 4.6).";
     }
 }
@@ -75,6 +77,24 @@ pub enum Event {
     },
     /// A visitor's lifetime ended without renewal.
     VisitorExpired {
+        /// The foreign agent's tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// Its home agent.
+        home_agent: Ipv4Addr,
+    },
+    /// A foreign agent has revoked a registration (RFC 3543).
+    BindingRevoked {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+        /// Where it was.
+        care_of_address: Ipv4Addr,
+    },
+    /// A home agent has revoked a visitor's registration (RFC 3543).
+    VisitorRevoked {
         /// The foreign agent's tenant.
         tenant: TenantId,
         /// The node.

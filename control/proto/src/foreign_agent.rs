@@ -6,7 +6,7 @@
 //! of the identification, and relayed to the station that asked. A visitor appears,
 //! or moves to another station, only with an accepting reply.
 //!
-//! Codes given: 65 to 82 without 73, 88 and 194; 73 with RFC 2002 only (it was
+//! Codes given: 65 to 82 without 73, 88, 90, 104 to 106 and 194; 73 with RFC 2002 only (it was
 //! header compression). Code 64 ("reason unspecified") is given for nothing.
 //!
 //! Decisions where the text leaves a choice:
@@ -27,17 +27,19 @@
 //!   which a forger could choose.
 //! * With RFC 2002 deregistrations carry foreign-home authentication too.
 //!
-//! **Not done:** challenges (RFC 4721); dynamic home agent addresses of RFC 4433;
-//! the reply 136 to a discovery that was relayed to a subnet broadcast comes from
+//! **Not done:** the reply 136 to a discovery that was relayed to a subnet broadcast comes from
 //! another address than was asked, and is discarded.
 
+pub(crate) mod challenge;
 mod judge;
+mod revocation;
 mod tunnel;
 mod visiting;
 
+use self::challenge::Challenges;
 use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
 use core::net::Ipv4Addr;
-use core::ops::RangeInclusive;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
 use homeport_wire::{IpProtocol, Ipv4Header, MOBILE_IP_PORT, MacAddress, PortId, UdpHeader};
 use zerocopy::FromBytes;
@@ -49,14 +51,18 @@ use crate::decision::{
     Answer, Cause, Decision, Judge, MAX_WORDS, SeenExtensions, Silence, Standing, Subject, Words,
 };
 use crate::event::Event;
+use crate::home_agent::assignment::{is_any, requested};
 use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, MessageString, MessageWriter, Received,
     RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
+use crate::revocation::{Notice, RevocationList};
 use crate::security::MobilitySecurityAssociation;
-use crate::visitor::{PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList};
+use crate::visitor::{
+    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
+};
 use crate::{Action, Payload, ReverseTunnel, Transmit};
 
 /// All mobility agents on a link (RFC 5944 §2.3).
@@ -71,15 +77,22 @@ pub struct ForeignAgent {
     visitors: VisitorList,
     pending: PendingList,
     denials: Spacing<(Ipv4Addr, MacAddress)>,
+    challenges: Challenges,
+    revocations: RevocationList,
+    /// Who is to be told that its registration is gone.
+    notices: Vec<Notice>,
 }
 
 impl ForeignAgent {
-    pub(crate) const fn new(config: ForeignAgentConfig) -> Self {
+    pub(crate) fn new(config: ForeignAgentConfig) -> Self {
         ForeignAgent {
             config,
             visitors: VisitorList::new(),
             pending: BTreeMap::new(),
             denials: Spacing::new(FOREIGN_DENIAL_SPACING),
+            challenges: Challenges::default(),
+            revocations: RevocationList::default(),
+            notices: Vec::new(),
         }
     }
 
@@ -143,13 +156,20 @@ impl ForeignAgent {
             source_port: datagram.source_port,
             request: received.body,
             request_len: datagram.payload.len(),
+            home_agent: self.home_agent_of(received),
         };
-        context.ruling.standing = self.standing(&station.request);
-        match self.judge(datagram, &station, received, context) {
-            Ok(()) => {
+        context.ruling.standing = self.standing(&station);
+        let judged = self.judge(datagram, &station, received, context).and_then(|answer| {
+            if let Some(answer) = answer {
+                self.spend(&station, answer, context)?;
+            }
+            Ok(answer.map(|answer| answer.issued))
+        });
+        match judged {
+            Ok(challenge) => {
                 context.ruling.cause = Cause::Relayed;
                 context.ruling.answer = Answer::Relayed;
-                self.relay_request(&station, received, context);
+                self.relay_request(&station, received, challenge, context);
             }
             Err(cause) => {
                 context.ruling.detail = match received.defect() {
@@ -164,9 +184,10 @@ impl ForeignAgent {
     }
 
     /// What is known of who sent a request before it is authenticated.
-    fn standing(&self, request: &RegistrationRequest) -> Standing {
-        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
-        match is_visitor || self.config.security.knows_mobile_node(request.home_address) {
+    fn standing(&self, station: &Station) -> Standing {
+        let home_address = station.request.home_address;
+        let is_visitor = self.visitor(home_address, station.home_agent).is_some();
+        match is_visitor || self.config.security.knows_mobile_node(home_address) {
             true => Standing::Claimed,
             false => Standing::Unknown,
         }
@@ -174,6 +195,17 @@ impl ForeignAgent {
 
     const fn as_judge(&self) -> Judge {
         Judge::ForeignAgent(self.config.care_of_address)
+    }
+
+    /// Whom a request is for (RFC 4433 §5.2); the unspecified address: nobody knows.
+    fn home_agent_of(&self, received: &Received<'_, RegistrationRequest>) -> Ipv4Addr {
+        let named = received.body.home_agent;
+        let assigned = self.config.assigned_home_agent;
+        match requested(received) {
+            Some(requested) => requested,
+            None if is_any(named) => assigned.unwrap_or(Ipv4Addr::UNSPECIFIED),
+            None => named,
+        }
     }
 
     /// Pending requests for a home address with this low half.
@@ -192,21 +224,24 @@ impl ForeignAgent {
         &mut self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
+        challenge: Option<challenge::Issued>,
         context: &mut Context<'_>,
     ) {
         let request = &station.request;
         let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
-        let own = self.own_extensions(request);
+        let is_ours = request.care_of_address == self.config.care_of_address;
+        let registers = is_ours && !request.lifetime.is_zero();
+        let mut own = self.own_extensions(request);
+        let revocation = registers.then(|| self.revocation_support(station, context)).flatten();
+        own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
             // None of them is longer than its length can say.
             let _ = writer.extension(extension);
         }
         // §3.5.4: not to a deregistration, nor for a care-of address of another's.
-        let is_ours = request.care_of_address == self.config.care_of_address;
-        let registers = is_ours && !request.lifetime.is_zero();
         if (registers || self.config.profile == Profile::Rfc2002)
-            && let Some(association) = self.config.security.first_agent(request.home_agent)
+            && let Some(association) = self.config.security.first_agent(station.home_agent)
         {
             context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
         }
@@ -214,7 +249,7 @@ impl ForeignAgent {
         let care_of_address = self.config.care_of_address;
         let udp = UdpHeader::new(
             (care_of_address, MOBILE_IP_PORT),
-            (request.home_agent, MOBILE_IP_PORT),
+            (station.home_agent, MOBILE_IP_PORT),
             &data,
         );
         let pending = PendingRegistration {
@@ -222,6 +257,8 @@ impl ForeignAgent {
             encapsulating_delivery: asks_encapsulating_delivery(received),
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
             network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
+            challenge,
+            revocation,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
         };
         // A request that is not answered within its own lifetime is over too.
@@ -236,7 +273,7 @@ impl ForeignAgent {
             tenant: self.config.tenant,
             link: None,
             source: care_of_address,
-            destination: request.home_agent,
+            destination: station.home_agent,
             ttl: RELAY_TTL,
             payload: Payload::Udp {
                 source_port: MOBILE_IP_PORT,
@@ -287,6 +324,11 @@ impl ForeignAgent {
         self.judge_reply(pending, received, context)?;
         context.ruling.cause = Cause::HomeAgentDenied;
         if received.body.code.is_accepted() {
+            // Only now is it known whose answer it was (RFC 4721 §3.2). No room to
+            // remember it is no reason to undo what the home agent has done.
+            if let Some(issued) = pending.challenge {
+                let _ = self.spend_accepted(received.body.home_address, issued);
+            }
             self.accept(pending, received, context)?;
             context.ruling.standing = Standing::Authentic;
             let registers = !received.body.lifetime.is_zero();
@@ -331,7 +373,7 @@ impl ForeignAgent {
         let mut cause = Cause::NotPending;
         for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
-                let asked = pending.station.request.home_agent;
+                let asked = pending.station.home_agent;
                 match (&pending.network_access_identifier, nai) {
                     (Some(asked), Some(answered)) if asked != answered => {}
                     _ if source == asked && reply.home_agent == asked => return Ok(*key),
@@ -392,7 +434,7 @@ impl ForeignAgent {
         let station = &pending.station;
         let asked = &station.request;
         let home_address = received.body.home_address;
-        let key = (home_address, asked.home_agent);
+        let key = (home_address, station.home_agent);
         let care_of_address = self.config.care_of_address;
         if received.body.lifetime.is_zero() || asked.lifetime.is_zero() {
             let concerns_us = asked.care_of_address == care_of_address
@@ -437,7 +479,7 @@ impl ForeignAgent {
             home_address,
             mac: station.mac,
             port: station.port,
-            home_agent: asked.home_agent,
+            home_agent: station.home_agent,
             care_of_address,
             encapsulation,
             reverse_tunnel,
@@ -447,9 +489,15 @@ impl ForeignAgent {
         };
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
-        let identification = asked.identification;
-        let visitor =
-            Visitor { state, lifetime, identification, registered_at: now, expires, keepalive };
+        let visitor = Visitor {
+            state,
+            lifetime,
+            identification: asked.identification,
+            registered_at: now,
+            expires,
+            keepalive,
+            revocation: self.agreed(pending, received),
+        };
         self.visitors.insert(key, visitor);
         let next = keepalive.map(|interval| now + interval);
         context.timers.set(Token::Keepalive(self.key(), key), next);
@@ -515,18 +563,23 @@ impl ForeignAgent {
             return Words::fitting(ruling, MAX_WORDS);
         }
         let signature = association.map_or(0, |one| one.extension_len());
-        let len = so_far + MessageString::HEADER_LEN + signature;
+        let challenge = self.challenge_extension_len();
+        let len = so_far + MessageString::HEADER_LEN + challenge + signature;
         Words::fitting(ruling, station.request_len.checked_sub(len)?)
     }
 
     /// Sends a reply to the station that asked, without asking ARP for it.
     fn send(
-        &self,
+        &mut self,
         station: &Station,
         reply: &RegistrationReply,
         mut writer: MessageWriter,
         context: &mut Context<'_>,
     ) {
+        if let Some(challenge) = self.replied_challenge(station, context) {
+            // It always fits.
+            let _ = writer.extension(&Extension::Challenge(&challenge));
+        }
         // §3.7.3.2: appended where an association is shared.
         if let Some(association) = self.mobile_node(station.request.home_address) {
             context.authenticate(&mut writer, AuthenticationKind::MobileForeign, &association);
@@ -604,7 +657,7 @@ impl ForeignAgent {
         let quoted = RegistrationRequest::parse(payload).ok();
         let mut matching = self.pending.iter().filter(|(_, pending)| {
             let asked = &pending.station.request;
-            asked.home_agent == ip.destination()
+            pending.station.home_agent == ip.destination()
                 && match quoted {
                     Some(quoted) => quoted == *asked,
                     None => pending.relayed == (udp.udp_len(), udp.checksum()),
@@ -636,19 +689,7 @@ impl ForeignAgent {
 
 const fn key_of(station: &Station) -> PendingKey {
     let request = &station.request;
-    (request.home_address, station.mac, request.identification.low(), request.home_agent)
-}
-
-/// The keys of all pending requests for a home address from a range of stations.
-const fn pending_range(
-    home_address: Ipv4Addr,
-    first: MacAddress,
-    last: MacAddress,
-) -> RangeInclusive<PendingKey> {
-    RangeInclusive::new(
-        (home_address, first, 0, Ipv4Addr::UNSPECIFIED),
-        (home_address, last, u32::MAX, Ipv4Addr::BROADCAST),
-    )
+    (request.home_address, station.mac, request.identification.low(), station.home_agent)
 }
 
 /// Bytes of a message up to the end of its last authorization-enabling extension:

@@ -6,7 +6,7 @@
 //! authenticators, identification, foreign-home result, validity. Only then the
 //! binding changes; the forwarding state is asked for before the reply.
 //!
-//! Codes given: 0, 1, 129 to 139, 142, 147 and 148. Code 128 ("reason unspecified") is given for
+//! Codes given: 0, 1, 129 to 139, 142, 143, 147 and 148. Code 128 ("reason unspecified") is given for
 //! nothing: every denial here has a reason.
 //!
 //! Decisions where the text leaves a choice:
@@ -23,19 +23,21 @@
 //!   an association is shared with (§3.8.3.3).
 //!
 //! **Not done:** home addresses assigned by NAI (RFC 2794): a home address of
-//! zero has no association. Generalized authentication (RFC 4721). A reply to a foreign agent whose
-//! care-of address another one deregistered (a MAY). A foreign agent of this
+//! zero has no association. Generalized authentication (RFC 4721). A foreign agent of this
 //! very process cannot be the care-of address (129).
 
 mod announce;
+pub(crate) mod assignment;
 mod bindings;
 mod expiry;
 mod extra;
+mod foreign_challenge;
 mod judge;
 mod mobile_network;
 mod node;
 mod path;
 mod reply;
+mod revocation;
 mod tunnel;
 
 use alloc::collections::BTreeMap;
@@ -49,7 +51,7 @@ use self::expiry::{EXPIRED_PER_CALL, Expiries, MOVED_PER_CALL};
 use self::extra::{Extra, Extras, Writer};
 use self::node::{Node, NodeList};
 use self::tunnel::{Tunnel, TunnelWish};
-use crate::agent::{AgentKey, Context, Datagram};
+use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::binding::MobilityBinding;
 use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
 use crate::decision::{Cause, Decision, Judge, SeenExtensions, Standing};
@@ -57,6 +59,7 @@ use crate::identification::{Freshness, Staleness, clock_offset};
 use crate::limits::{MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::revocation::{Agreement, RevocationKey, RevocationList};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
@@ -74,6 +77,9 @@ pub struct HomeAgent {
     nodes: NodeList,
     expiries: Expiries,
     announcements: BTreeMap<Ipv4Addr, Announcement>,
+    /// What was agreed on with foreign agents, by home address and care-of address.
+    agreements: BTreeMap<RevocationKey, Agreement>,
+    revocations: RevocationList,
     /// Spaces the news that a NAT has forgotten a node's mapping.
     rebounds: Spacing<Ipv4Addr>,
     /// No timestamp before it is fresh: when this agent started.
@@ -136,6 +142,8 @@ impl HomeAgent {
             nodes,
             expiries: Expiries::default(),
             announcements: BTreeMap::new(),
+            agreements: BTreeMap::new(),
+            revocations: RevocationList::default(),
             rebounds: Spacing::new(REBOUND_SPACING),
             started,
         }
@@ -309,6 +317,10 @@ impl HomeAgent {
             let challenge = self.challenge(asked, context);
             extras.add(Writer::MobileNode, Extra::Challenge(challenge));
         }
+        let agreed = match &verdict {
+            Ok(Some(_)) => Some(self.agree(asked, &mut extras, context)),
+            _ => None,
+        };
         let denied = verdict.as_ref().err().copied();
         let code =
             denied.and_then(Cause::code).unwrap_or_else(|| self.accepting_code(&asked.request));
@@ -333,6 +345,9 @@ impl HomeAgent {
                 context.ruling.cause =
                     if registers { Cause::Accepted } else { Cause::Deregistered };
                 let lifetime = self.apply(asked, grant, context);
+                if let Some(agreed) = agreed {
+                    self.note_agreement(asked, agreed);
+                }
                 let sent = self.reply(asked, Freshness::Fresh, code, lifetime, &extras, context);
                 let bytes = (PACKET_HEADERS + asked.datagram.payload.len(), sent);
                 self.question(request.home_address, request.care_of_address, bytes, context);
@@ -476,8 +491,12 @@ impl HomeAgent {
 
     /// Leaves nothing behind.
     pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        self.agreements.clear();
         for home_address in self.bound() {
             self.clear(home_address, context);
+        }
+        for key in self.revocations.keys() {
+            context.timers.stop(Token::HomeRevocation(self.key(), key));
         }
         let announced: Vec<Ipv4Addr> = self.announcements.keys().copied().collect();
         for home_address in announced {

@@ -55,6 +55,7 @@ pub mod message;
 pub mod mobile_node;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
+mod revocation;
 pub mod security;
 pub mod time;
 mod timer;

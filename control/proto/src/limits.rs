@@ -15,6 +15,11 @@
 //! | visitors | `ForeignAgentConfig::max_visitors` | 66, flag B | `denied` by code |
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |
 //! | pending requests of a node | `ForeignAgentConfig::max_pending_per_node` | 66 | `denied` by code |
+//! | challenges of a link | `ForeignAgentConfig::challenge_window` | 104 | `denied` by code |
+//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `denied` by code |
+//! | revocations of an agent that wait | [`MAX_PENDING_REVOCATIONS`] | sent once | |
+//! | times that a revocation is sent | [`REVOCATION_ATTEMPTS`] | given up | `revocations_unanswered` |
+//! | revocations remembered | [`REMEMBERED_REVOCATIONS`] | repetitions get silence | `not-registered` |
 //! | accepted identifications remembered | [`REMEMBERED_IDENTIFICATIONS`] | older ones by order alone | |
 //! | challenges of a node | one, for [`CHALLENGE_LIFETIME`] | the one before is void | `challenges_sent` |
 //! | places of a node that are remembered | [`PROVEN_PATHS`], for [`PROVEN_TIME`] | proven again | |
@@ -59,6 +64,13 @@ pub const SPACED_NODES: usize = 4_096;
 pub const MAX_SIMULTANEOUS: u8 = 4;
 /// Accepted identifications that are remembered one by one for each node.
 pub const REMEMBERED_IDENTIFICATIONS: usize = 16;
+/// Revocations of one agent that wait for their acknowledgement at one time.
+pub const MAX_PENDING_REVOCATIONS: usize = 4_096;
+/// How often a revocation is sent, each time after twice the wait, from one second on.
+pub const REVOCATION_ATTEMPTS: u32 = 6;
+/// Registrations that were revoked lately, remembered by each agent to acknowledge a
+/// repetition.
+pub const REMEMBERED_REVOCATIONS: usize = 4_096;
 /// How long a challenge may be answered.
 pub const CHALLENGE_LIFETIME: Duration = Duration::from_secs(10);
 /// How long a node may take to show that it is where its request came from.

@@ -39,16 +39,18 @@
 //!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, dynamic home agent discovery, network access
-//! identifiers, the foreign agent's challenge.
+//! encapsulation in UDP, the discovery of home agents by broadcast, network
+//! access identifiers.
 
 mod action;
 mod agent_list;
+mod challenge;
 mod decide;
 mod elapse;
 mod keepalive;
 mod negotiate;
 mod pace;
+mod redirect;
 mod request;
 mod send;
 #[cfg(test)]
@@ -79,6 +81,8 @@ use agent_list::{AgentList, Heard};
 use keepalive::Keepalive;
 use negotiate::Wishes;
 use pace::{Pace, Search};
+use redirect::Choice;
+pub use redirect::MAX_REDIRECTIONS;
 use request::{Identifications, Pending, Target};
 
 /// How long the agent of the registration has to answer when one of another
@@ -136,6 +140,7 @@ pub struct MobileNode {
     dhcp: bool,
     co_located: Option<(CoLocated, Instant)>,
     identifications: Identifications,
+    choice: Choice,
     registration_pace: Pace,
     pending: Option<Pending>,
     registration: Option<Registration>,
@@ -174,6 +179,7 @@ impl MobileNode {
             dhcp: false,
             co_located: None,
             identifications: Identifications::default(),
+            choice: Choice::default(),
             registration_pace: Pace::default(),
             pending: None,
             registration: None,
@@ -292,7 +298,7 @@ impl MobileNode {
     ) {
         let reply = match Message::parse(payload) {
             Ok(Message::Reply(reply)) => reply,
-            Ok(Message::Request(_)) | Err(MessageError::UnknownType(_)) => {
+            Ok(_) | Err(MessageError::UnknownType(_)) => {
                 return self.discard(source, DiscardReason::UnknownType);
             }
             Err(_) => return self.discard(source, DiscardReason::Malformed),
@@ -309,6 +315,7 @@ impl MobileNode {
         if reply.mobile_home_authentication().is_some() {
             self.identifications.learn_nonce(reply.body.identification);
         }
+        self.learn_challenge(&pending, &reply);
         if reply.body.code.is_accepted() {
             self.accepted(&pending, &reply, now);
         } else {

@@ -4,11 +4,14 @@
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 use homeport_wire::{MacAddress, PortId};
 
 use crate::action::VisitorState;
-use crate::message::{Identification, RegistrationRequest};
+use crate::foreign_agent::challenge::Issued;
+use crate::message::{Identification, RegistrationRequest, RevocationSupport};
+use crate::revocation::Agreement;
 use crate::{Instant, Lifetime};
 
 /// A node that is registered through this foreign agent.
@@ -26,6 +29,8 @@ pub struct Visitor {
     pub expires: Option<Instant>,
     /// How often its UDP tunnel is kept alive, if it has one.
     pub keepalive: Option<Duration>,
+    /// What was agreed on with its home agent about revocations.
+    pub(crate) revocation: Option<Agreement>,
 }
 
 /// Who asked, and how to answer on the link that the question came from.
@@ -46,6 +51,9 @@ pub struct Station {
     pub request: RegistrationRequest,
     /// Bytes of the whole request.
     pub request_len: usize,
+    /// Whom it is for: its Home Agent field, or who was found where that leaves it open
+    /// (RFC 4433 §5.2).
+    pub home_agent: Ipv4Addr,
 }
 
 /// A request that was relayed and not answered yet.
@@ -59,6 +67,10 @@ pub struct PendingRegistration {
     pub encapsulating_delivery: bool,
     /// The node's NAI, if it gave one (RFC 2794 §3).
     pub network_access_identifier: Option<Vec<u8>>,
+    /// The challenge of ours that it answers (RFC 4721 §3.3).
+    pub(crate) challenge: Option<Issued>,
+    /// What was said of revocations, if anything was.
+    pub(crate) revocation: Option<RevocationSupport>,
     /// Length and checksum of the relayed UDP datagram: an ICMP error quotes at
     /// least these of it.
     pub(crate) relayed: (u16, u16),
@@ -66,6 +78,18 @@ pub struct PendingRegistration {
 
 /// Home address, link-layer address, low half of the identification, home agent.
 pub(crate) type PendingKey = (Ipv4Addr, MacAddress, u32, Ipv4Addr);
+
+/// The keys of all pending requests for a home address from a range of stations.
+pub(crate) const fn pending_range(
+    home_address: Ipv4Addr,
+    first: MacAddress,
+    last: MacAddress,
+) -> RangeInclusive<PendingKey> {
+    RangeInclusive::new(
+        (home_address, first, 0, Ipv4Addr::UNSPECIFIED),
+        (home_address, last, u32::MAX, Ipv4Addr::BROADCAST),
+    )
+}
 
 /// Pending registrations. All of one node stand together.
 pub(crate) type PendingList = BTreeMap<PendingKey, PendingRegistration>;

@@ -88,8 +88,8 @@ pub enum Query {
     /// has read and checked the file, so that the loop never does. What changes
     /// and needs a restart is refused whole: see [`Config::live_diff`].
     ConfigApply(Arc<Config>),
-    /// Take a binding away, as if its lifetime had ended: [`Answer::Cleared`], or
-    /// [`Refusal::not_found`].
+    /// Take a binding away, and revoke it at the foreign agent where that was agreed on:
+    /// [`Answer::Cleared`], or [`Refusal::not_found`].
     ClearBinding {
         /// The virtual home agent's tenant.
         tenant: TenantId,
@@ -98,6 +98,14 @@ pub enum Query {
     },
     /// Follow packets: [`Answer::Trace`].
     Trace(TraceQuery),
+    /// Take the visitors of a home address away, and revoke their registrations where
+    /// that was agreed on: [`Answer::VisitorsCleared`], or [`Refusal::not_found`].
+    ClearVisitor {
+        /// The foreign agents' tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+    },
 }
 
 impl Query {
@@ -114,7 +122,10 @@ impl Query {
                 | Query::Counters
                 | Query::SecurityAssociations,
             ) => true,
-            (Identity::Tenant(own), Query::ClearBinding { tenant, .. }) => own == *tenant,
+            (
+                Identity::Tenant(own),
+                Query::ClearBinding { tenant, .. } | Query::ClearVisitor { tenant, .. },
+            ) => own == *tenant,
             (Identity::Tenant(own), Query::Explain(asked)) => asked.tenant == Some(own.0),
             (Identity::Tenant(_), _) => false,
         }
@@ -190,6 +201,8 @@ pub enum Answer {
     Cleared(Cleared),
     /// To [`Query::Trace`].
     Trace(TraceAnswer),
+    /// To [`Query::ClearVisitor`].
+    VisitorsCleared(VisitorsCleared),
 }
 
 fn whole<S: serde::Serializer>(config: &Arc<Config>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -224,7 +237,8 @@ impl Answer {
             | Answer::Config(_)
             | Answer::ConfigApplied(_)
             | Answer::Cleared(_)
-            | Answer::Trace(_) => {}
+            | Answer::Trace(_)
+            | Answer::VisitorsCleared(_) => {}
         }
         self
     }

@@ -13,7 +13,9 @@ use std::fmt::Write;
 use serde_json::Value;
 
 pub use self::explain::explanation;
-pub use self::nodes::{bindings, cleared, mobile_node, security_associations, tunnels, visitors};
+pub use self::nodes::{
+    bindings, cleared, mobile_node, security_associations, tunnels, visitors, visitors_cleared,
+};
 pub use self::trace::{explained, lost, walk};
 use super::api::{
     AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,

@@ -8,7 +8,7 @@
 //! | `GET /v1/explain/{home address}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
-//! | `DELETE /v1/bindings/{home address}?tenant=N` | what was cleared |
+//! | `DELETE /v1/bindings/{home address}?tenant=N`, `DELETE /v1/visitors/…` | what was cleared |
 //! | `GET /metrics`, on the metrics address | Prometheus text |
 //!
 //! What is refused is a [`Refusal`] as JSON. The caller is whom the kernel says
@@ -269,6 +269,7 @@ fn api_router(sender: AdminSender) -> Router {
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
         .route(&format!("/{VERSION}/explain/{{home_address}}"), get(explain))
+        .route(&format!("/{VERSION}/visitors/{{home_address}}"), delete(clear_visitor))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
         .route(&format!("/{VERSION}/config/apply"), post(apply_config))
         .layer(DefaultBodyLimit::max(MAX_BODY))
@@ -303,25 +304,25 @@ async fn clear_binding(
     UrlPath(home_address): UrlPath<String>,
     RawQuery(parameters): RawQuery,
 ) -> Response {
-    let query = || -> Result<Query, Refusal> {
-        let home_address: Ipv4Addr = home_address.parse().map_err(|_| {
-            bad_request(
-                "This is no IPv4 address.",
-                "Write the home address as in /v1/bindings/10.1.0.10.",
-            )
-        })?;
-        let tenant = match parameters.as_deref().unwrap_or_default() {
-            "" => 0,
-            text => {
-                text.strip_prefix("tenant=").and_then(|tenant| tenant.parse().ok()).ok_or_else(
-                    || bad_request("The parameters are not understood.", "Write ?tenant=0."),
-                )?
-            }
-        };
-        Ok(Query::ClearBinding { tenant: TenantId(tenant), home_address })
+    let outcome = match node_of(&home_address, parameters.as_deref()) {
+        Ok((tenant, home_address)) => {
+            ask(&sender, caller, Query::ClearBinding { tenant, home_address }).await
+        }
+        Err(refusal) => Err(refusal),
     };
-    let outcome = match query() {
-        Ok(query) => ask(&sender, caller, query).await,
+    respond(outcome)
+}
+
+async fn clear_visitor(
+    State(sender): State<AdminSender>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    UrlPath(home_address): UrlPath<String>,
+    RawQuery(parameters): RawQuery,
+) -> Response {
+    let outcome = match node_of(&home_address, parameters.as_deref()) {
+        Ok((tenant, home_address)) => {
+            ask(&sender, caller, Query::ClearVisitor { tenant, home_address }).await
+        }
         Err(refusal) => Err(refusal),
     };
     respond(outcome)
@@ -356,6 +357,24 @@ async fn explain(
         Err(refusal) => Err(refusal),
     };
     respond(outcome)
+}
+
+/// The node that a path and its parameters name.
+fn node_of(home_address: &str, parameters: Option<&str>) -> Result<(TenantId, Ipv4Addr), Refusal> {
+    let home_address: Ipv4Addr = home_address.parse().map_err(|_| {
+        bad_request(
+            "This is no IPv4 address.",
+            "Write the home address as in /v1/bindings/10.1.0.10.",
+        )
+    })?;
+    let tenant = match parameters.unwrap_or_default() {
+        "" => 0,
+        text => text
+            .strip_prefix("tenant=")
+            .and_then(|tenant| tenant.parse().ok())
+            .ok_or_else(|| bad_request("The parameters are not understood.", "Write ?tenant=0."))?,
+    };
+    Ok((TenantId(tenant), home_address))
 }
 
 async fn check_config(

@@ -670,6 +670,17 @@ pub struct TunnelEndsView {
     pub remote_port: Option<u16>,
 }
 
+/// What `clear visitor` took away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct VisitorsCleared {
+    /// The foreign agents' tenant.
+    pub tenant: u32,
+    /// The node.
+    pub home_address: Ipv4Addr,
+    /// How many visitors had this home address.
+    pub visitors: u64,
+}
+
 /// What `clear binding` took away.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cleared {

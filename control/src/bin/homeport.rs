@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use homeport_control::admin::api::{Cleared, Refusal};
+use homeport_control::admin::api::{Cleared, Refusal, VisitorsCleared};
 use homeport_control::admin::client::{Client, ClientError};
 use homeport_control::admin::explain::{ExplainArgs, ExplanationView};
 use homeport_control::admin::show::Noun;
@@ -97,11 +97,19 @@ struct Explain {
 
 #[derive(Subcommand)]
 enum Clear {
-    /// Take a mobility binding away, as if its lifetime had ended
+    /// Take a mobility binding away, and have its foreign agent free the visitor
     Binding {
         /// The node's home address
         home_address: Ipv4Addr,
         /// The virtual home agent's tenant
+        #[arg(long, default_value_t = 0)]
+        tenant: u32,
+    },
+    /// Take a foreign agent's visitor away, and have its home agent end the binding
+    Visitor {
+        /// The node's home address
+        home_address: Ipv4Addr,
+        /// The foreign agent's tenant
         #[arg(long, default_value_t = 0)]
         tenant: u32,
     },
@@ -191,6 +199,13 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let cleared: Cleared =
                 serde_json::from_value(answer.clone()).map_err(|error| not_understood(&error))?;
             cli.put(&answer, print::cleared(&cleared))
+        }
+        Command::Clear(Clear::Visitor { home_address, tenant }) => {
+            let path = format!("/v1/visitors/{home_address}?tenant={tenant}");
+            let answer = cli.ask(&cli.client()?, |client| client.delete(&path))?;
+            let cleared: VisitorsCleared =
+                serde_json::from_value(answer.clone()).map_err(|error| not_understood(&error))?;
+            cli.put(&answer, print::visitors_cleared(&cleared))
         }
         Command::Config(command) => config(cli, command),
         Command::Replay(arguments) => match replay::run(arguments, cli.json) {

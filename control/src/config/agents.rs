@@ -19,6 +19,7 @@ use super::check::Checker;
 use super::file::{AdvertiserSection, File, ForeignAgentSection, HomeAgentSection};
 use super::read::At;
 use super::security::{Owner, security_associations};
+use super::signalling::CHALLENGE_WINDOW;
 use super::subscribers::{self, LineError, SubscriberError};
 use super::value::{LifetimeText, ProfileName};
 use super::{Named, Port};
@@ -130,6 +131,8 @@ impl Checker<'_> {
             nat,
             mobile_networks,
             message_strings: *section.message_strings,
+            revocation: *section.revocation,
+            assignment: self.assignment(section),
         };
         Some(Named { name, config })
     }
@@ -201,6 +204,7 @@ impl Checker<'_> {
         self.within(&section.max_visitors, 1..=usize::MAX, "max_visitors");
         self.within(&section.max_pending_per_node, 1..=usize::MAX, "max_pending_per_node");
         self.within(&section.max_pending, 1..=usize::MAX, "max_pending");
+        self.within(&section.challenge_window, CHALLENGE_WINDOW, "challenge_window");
         self.reverse_tunnel(&section.require_reverse_tunnel, &section.reverse_tunnel);
         if section.pending_timeout.0 < Duration::from_secs(1) {
             let help = "write at least \"1s\"; RFC 5944 §3.7.2.2 has \"7s\"";
@@ -248,6 +252,10 @@ impl Checker<'_> {
             require_reverse_tunnel: *section.require_reverse_tunnel,
             encapsulating_delivery: *section.encapsulating_delivery,
             require_mobile_foreign_authentication: *section.require_mobile_foreign_authentication,
+            challenge: (*section.challenge).into(),
+            challenge_window: *section.challenge_window,
+            assigned_home_agent: section.assigned_home_agent.as_deref().copied(),
+            revocation: *section.revocation,
             administratively_prohibited: *section.administratively_prohibited,
             overlapping_addresses: *section.overlapping_addresses,
             napt,
@@ -344,6 +352,11 @@ impl Checker<'_> {
                 .unwrap_or(EncapsulationSet::IP_IN_IP),
             // RFC 3519 §3.4: only behind a NAT.
             udp_tunnel: foreign.is_some_and(|agent| agent.udp_tunnel != UdpTunnelling::Off),
+            // RFC 3543 §4.2: of what the foreign agent's links are told.
+            revocation: foreign
+                .map(|agent| agent.revocation)
+                .or(home.map(|agent| agent.revocation))
+                .unwrap_or(false),
             registration_lifetime: section
                 .registration_lifetime
                 .as_ref()

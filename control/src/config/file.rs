@@ -7,6 +7,7 @@ use homeport_dataplane::napt::config::DEFAULT_PORTS;
 
 use super::napt::{DependenceName, PortRange};
 use super::read::{At, section};
+use super::signalling::{ChallengeName, FramingName, RedirectName};
 use super::tunnel::{
     EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
 };
@@ -157,6 +158,16 @@ section! {
         mss_clamp: At<bool> = false,
         /// Whether denials say in words why.
         message_strings: At<bool> = false,
+        /// Whether it takes part in revocations.
+        revocation: At<bool> = true,
+        /// Whether nodes that name no home agent are taken.
+        dynamic_assignment: At<bool> = false,
+        /// The home agent that they are sent to.
+        redirect_to: Option<At<Ipv4Addr>>,
+        /// When they are sent there.
+        redirect: At<RedirectName> = RedirectName::WhenFull,
+        /// How that is written.
+        redirect_framing: At<FramingName> = FramingName::Rfc4433,
         /// The file with its nodes, one on a line, relative to the config file.
         subscribers: Option<At<PathBuf>>,
         /// The networks that it serves.
@@ -241,6 +252,14 @@ section! {
         encapsulating_delivery: At<bool> = true,
         /// Whether nodes must authenticate themselves to it.
         require_mobile_foreign_authentication: At<bool> = false,
+        /// Whether it challenges its visitors.
+        challenge: At<ChallengeName> = ChallengeName::Off,
+        /// The home agent of nodes that name none; absent: they are denied.
+        assigned_home_agent: Option<At<Ipv4Addr>>,
+        /// How many of the last challenges of a link are good.
+        challenge_window: At<usize> = 2,
+        /// Whether it takes part in revocations.
+        revocation: At<bool> = true,
         /// Whether everybody is refused: the off switch.
         administratively_prohibited: At<bool> = false,
         /// Whether two visitors may have one home address.

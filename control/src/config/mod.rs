@@ -20,6 +20,7 @@ mod napt;
 pub mod problem;
 pub mod read;
 pub mod security;
+pub mod signalling;
 mod source_routes;
 pub mod subscribers;
 #[cfg(test)]

@@ -12,7 +12,6 @@ use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::{DropReason, PuntReason};
 use homeport_proto::binding::MobilityBinding;
 use homeport_proto::config::ForeignAgentConfig;
-use homeport_proto::counters::Counters;
 use homeport_proto::home_agent::HomeAgent;
 use homeport_proto::message::RequestFlags;
 use homeport_proto::security::{
@@ -22,12 +21,13 @@ use homeport_proto::visitor::{PendingRegistration, Visitor};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
 use super::EventLoop;
+use super::agent_counters::agent_counter_table;
 use crate::admin::api::ReverseTunnel as ReverseTunnelView;
 use crate::admin::api::{
     AgentView, Answer, BindingView, CareOfView, Cleared, CoreView, CounterView, DropView,
     Encapsulation, NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal,
     Role, RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState,
-    VisitorView, lifetime_seconds,
+    VisitorView, VisitorsCleared, lifetime_seconds,
 };
 use crate::journal::Input;
 use crate::punted::BadPunt;
@@ -60,6 +60,9 @@ impl EventLoop {
             Query::ConfigApply(config) => Answer::ConfigApplied(self.apply_config(config, now)?),
             Query::ClearBinding { tenant, home_address } => {
                 Answer::Cleared(self.clear_binding(tenant, home_address, now)?)
+            }
+            Query::ClearVisitor { tenant, home_address } => {
+                Answer::VisitorsCleared(self.clear_visitor(tenant, home_address, now)?)
             }
             Query::Trace(query) => {
                 return self.core.answer_trace(query, now_monotonic);
@@ -300,6 +303,26 @@ impl EventLoop {
         })?;
         self.core.input(Input::ClearBinding { tenant, home_address }, now);
         Ok(Cleared { tenant: tenant.0, home_address, care_of_addresses })
+    }
+
+    fn clear_visitor(
+        &mut self,
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+        now: Now,
+    ) -> Result<VisitorsCleared, Refusal> {
+        let is_it = |visitor: &&Visitor| {
+            visitor.state.tenant == tenant && visitor.state.home_address == home_address
+        };
+        let visitors = self.core.agent.visitors().filter(is_it).count();
+        if visitors == 0 {
+            return Err(Refusal::not_found(
+                format!("There is no visitor {home_address} in tenant {tenant}."),
+                "See `homeport show visitors`.",
+            ));
+        }
+        self.core.input(Input::ClearVisitor { tenant, home_address }, now);
+        Ok(VisitorsCleared { tenant: tenant.0, home_address, visitors: count(visitors) })
     }
 
     fn agent_counters(&self) -> impl Iterator<Item = CounterView> {
@@ -568,95 +591,6 @@ impl EventLoop {
         let port_of = self.config.port(port);
         port_of.map_or_else(|| port.to_string(), |port| port.name.clone())
     }
-}
-
-/// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 19] {
-    [
-        (
-            "messages_received",
-            counters.messages_received,
-            "Messages on UDP port 434, whatever became of them.",
-        ),
-        (
-            "requests_received",
-            counters.requests_received,
-            "Registration Requests that could be parsed.",
-        ),
-        (
-            "replies_received",
-            counters.replies_received,
-            "Registration Replies that could be parsed.",
-        ),
-        (
-            "registrations_accepted",
-            counters.registrations_accepted,
-            "Registrations and renewals that a home agent accepted.",
-        ),
-        (
-            "deregistrations_accepted",
-            counters.deregistrations_accepted,
-            "Deregistrations that a home agent accepted.",
-        ),
-        (
-            "requests_relayed",
-            counters.requests_relayed,
-            "Requests that a foreign agent relayed to a home agent.",
-        ),
-        (
-            "replies_relayed",
-            counters.replies_relayed,
-            "Replies that a foreign agent relayed to a node.",
-        ),
-        (
-            "denials_suppressed",
-            counters.denials_suppressed,
-            "Denials held back, because their node had its share.",
-        ),
-        ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
-        ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
-        ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
-        (
-            "tunnels_bound",
-            counters.tunnels_bound,
-            "Half-bound UDP tunnels whose first keepalive came.",
-        ),
-        (
-            "paths_proven",
-            counters.paths_proven,
-            "Outer addresses of UDP tunnels that were shown to be their nodes'.",
-        ),
-        (
-            "paths_unproven",
-            counters.paths_unproven,
-            "Registrations removed because nobody answered at their outer address.",
-        ),
-        (
-            "rebounds",
-            counters.rebounds,
-            "Packets told of from another port than their UDP tunnel's: a NAT forgot it.",
-        ),
-        (
-            "keepalives_answered",
-            counters.keepalives_answered,
-            "Keepalives answered for tunnels that were half-bound or unproven.",
-        ),
-        (
-            "keepalives_sent",
-            counters.keepalives_sent,
-            "Keepalives that a foreign agent sent for its visitors.",
-        ),
-        (
-            "solicitations_received",
-            counters.solicitations_received,
-            "Agent Solicitations that could be parsed.",
-        ),
-        (
-            "advertisements_sent",
-            counters.advertisements_sent,
-            "Agent Advertisements, unasked and solicited.",
-        ),
-    ]
 }
 
 /// The associations of one agent; those that are not with mobile nodes are with

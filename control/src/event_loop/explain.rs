@@ -222,6 +222,7 @@ impl EventLoop {
         let is_direct = decision.is_co_located() && decision.source == request.care_of_address;
         let through = decision.source != request.home_address && !is_direct;
         let foreign_agent = match decision.judge {
+            Judge::ForeignAgent(_) if decision.is_of_revocation() => None,
             Judge::ForeignAgent(care_of_address) => Some(care_of_address),
             Judge::HomeAgent(_) if through && !decision.is_co_located() => Some(decision.source),
             Judge::HomeAgent(_) | Judge::Nobody => None,
@@ -356,6 +357,7 @@ fn answer(decision: &Decision) -> AnswerView {
             }
         }
         Said::Relayed => {}
+        Said::Acknowledged => view.sentence = "It was acknowledged.".into(),
         Said::Silent(why) => {
             view.silence = Some(why.counter().into());
             view.sentence = format!("None. {}", why.text());

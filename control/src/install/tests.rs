@@ -65,6 +65,8 @@ fn home_agent() -> HomeAgentConfig {
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     }
 }
 
@@ -264,6 +266,10 @@ fn agents() -> AgentConfig {
         napt: None,
         source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
+        revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
@@ -280,6 +286,7 @@ fn agents() -> AgentConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(600),
         interval: std::time::Duration::from_secs(1),

@@ -248,6 +248,25 @@ impl Fields {
                 self.add("registration.identification", body.identification.0);
                 self.extensions(received.extensions());
             }
+            Ok(Message::Revocation(received)) => {
+                let body = &received.body;
+                self.add("registration.message", "revocation");
+                self.add("registration.from_home_agent", body.from_home_agent);
+                self.add("registration.inform", body.inform);
+                self.add("registration.home_address", body.home_address);
+                self.add("registration.home_agent", body.home_agent);
+                self.add("registration.care_of_address", body.care_of_address);
+                self.add("registration.identifier", body.identifier);
+                self.extensions(received.extensions());
+            }
+            Ok(Message::Acknowledgement(received)) => {
+                let body = &received.body;
+                self.add("registration.message", "revocation acknowledgement");
+                self.add("registration.inform", body.inform);
+                self.add("registration.home_address", body.home_address);
+                self.add("registration.identifier", body.identifier);
+                self.extensions(received.extensions());
+            }
             Err(_) => self.rest("registration", bytes),
         }
     }

@@ -151,7 +151,7 @@ const fn kind(input: &Stored) -> &'static str {
         Stored::Unreachable { .. } => "an ICMP error",
         Stored::Keepalive { .. } => "a keepalive",
         Stored::Rebound { .. } => "data from another port",
-        Stored::ClearBinding { .. } => "an operator's command",
+        Stored::ClearBinding { .. } | Stored::ClearVisitor { .. } => "an operator's command",
         Stored::Config(_) => "a config",
         Stored::Timeout => "a timer",
     }

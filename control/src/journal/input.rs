@@ -56,6 +56,13 @@ pub enum Input<'a> {
         /// The node.
         home_address: Ipv4Addr,
     },
+    /// An operator takes a visitor away.
+    ClearVisitor {
+        /// The tenant.
+        tenant: TenantId,
+        /// The node.
+        home_address: Ipv4Addr,
+    },
     /// A config comes into force.
     Config(AgentConfig),
     /// A timer is due.
@@ -80,6 +87,9 @@ impl Input<'_> {
             }
             Input::ClearBinding { tenant, home_address } => {
                 return agent.clear_binding(tenant, home_address, now);
+            }
+            Input::ClearVisitor { tenant, home_address } => {
+                return agent.clear_visitor(tenant, home_address, now) > 0;
             }
             Input::Config(config) => agent.handle_config(config, now),
             Input::Timeout => agent.handle_timeout(now),
@@ -137,9 +147,21 @@ pub enum Stored {
         icmp: Vec<u8>,
     },
     /// Data from another port than the tunnel's.
-    Rebound { tenant: TenantId, inner_source: Ipv4Addr, source: Ipv4Addr, source_port: u16 },
+    Rebound {
+        tenant: TenantId,
+        inner_source: Ipv4Addr,
+        source: Ipv4Addr,
+        source_port: u16,
+    },
     /// An operator removes a binding.
-    ClearBinding { tenant: TenantId, home_address: Ipv4Addr },
+    ClearBinding {
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+    },
+    ClearVisitor {
+        tenant: TenantId,
+        home_address: Ipv4Addr,
+    },
     /// A config comes into force.
     Config(StoredConfig),
     /// A timer is due.
@@ -215,6 +237,9 @@ impl From<&Input<'_>> for Stored {
             Input::ClearBinding { tenant, home_address } => {
                 Stored::ClearBinding { tenant, home_address }
             }
+            Input::ClearVisitor { tenant, home_address } => {
+                Stored::ClearVisitor { tenant, home_address }
+            }
             Input::Config(ref config) => {
                 Stored::Config(StoredConfig::Whole(Box::new(config.clone())))
             }
@@ -286,6 +311,9 @@ impl Stored {
             }
             Stored::ClearBinding { tenant, home_address } => {
                 Input::ClearBinding { tenant, home_address }
+            }
+            Stored::ClearVisitor { tenant, home_address } => {
+                Input::ClearVisitor { tenant, home_address }
             }
             Stored::Config(StoredConfig::File(ref name)) => Input::Config(read(name)?),
             Stored::Config(StoredConfig::Whole(ref config)) => Input::Config((**config).clone()),

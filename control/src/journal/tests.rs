@@ -105,6 +105,8 @@ fn config(max_bindings: usize) -> AgentConfig {
         nat: Default::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: Default::default(),
     };
     AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() }
 }

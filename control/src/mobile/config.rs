@@ -15,6 +15,7 @@ use crate::config::file::SecurityAssociationSection;
 use crate::config::problem::Problems;
 use crate::config::read::{At, section};
 use crate::config::security::{Owner, security_associations};
+use crate::config::signalling::DynamicHomeAgentName;
 use crate::config::value::{
     LifetimeText, LogFilter, Network, PreferredEncapsulationName, ReverseTunnelName, Span,
 };
@@ -52,6 +53,8 @@ section! {
         home_prefix: At<Network>,
         /// Its home agent.
         home_agent: At<Ipv4Addr>,
+        /// Whether the network may choose another, and how that is written.
+        dynamic_home_agent: At<DynamicHomeAgentName> = DynamicHomeAgentName::Off,
         /// The lifetime to ask for.
         lifetime: At<LifetimeText> = LifetimeText(Lifetime(600)),
         /// How its own packets go back.
@@ -208,6 +211,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             home_address: home,
             home_prefix: prefix,
             home_agent: *node.home_agent,
+            dynamic_home_agent: (*node.dynamic_home_agent).into(),
             lifetime: node.lifetime.0,
             reverse_tunnel: (*node.reverse_tunnel).into(),
             co_located: *node.co_located,

@@ -420,6 +420,11 @@ impl Program {
                 self.forward();
                 self.report.attached(&attachment, clock::now().monotonic);
             }
+            MobileNodeAction::UseHomeAgent(address) => {
+                self.config.node.home_agent = address;
+                self.tunnel.use_home_agent(address);
+                self.forward();
+            }
             MobileNodeAction::SendKeepalive { icmp } => self.tunnel.send_keepalive(&icmp),
             MobileNodeAction::AnnounceHome => {
                 let home = self.station(self.config.node.home_address);

@@ -144,6 +144,14 @@ impl Report {
                 self.count("given_up");
                 tracing::warn!(code = code.0, "asking without what was denied");
             }
+            MobileNodeEvent::Redirected { from, to } => {
+                self.count("redirections");
+                tracing::info!(%from, %to, "sent to another home agent");
+            }
+            MobileNodeEvent::RedirectionRefused { from, to } => {
+                self.count("redirections_refused");
+                tracing::warn!(%from, ?to, "sent in a circle, too far, or to a home agent without a key");
+            }
             MobileNodeEvent::NatFound { encapsulation } => {
                 self.count("nats_found");
                 tracing::info!(?encapsulation, "there is a NAT in the way");

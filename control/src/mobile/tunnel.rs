@@ -145,6 +145,11 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
+    /// Its other end is this home agent's from now on.
+    pub const fn use_home_agent(&mut self, address: Ipv4Addr) {
+        self.home_agent = address;
+    }
+
     /// A tunnel that leads nowhere yet.
     pub fn new(tun: Tun, home: Ipv4Addr, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
         Tunnel {

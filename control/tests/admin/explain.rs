@@ -26,7 +26,7 @@ use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::message::{
     AuthenticationKind, Extension, Identification, MessageWriter, RegistrationRequest,
-    RequestFlags, UdpTunnelRequest,
+    RegistrationRevocation, RequestFlags, RevocationSupport, UdpTunnelRequest,
 };
 use homeport_proto::security::{Algorithm, Key, MobilitySecurityAssociation, Spi};
 use homeport_proto::{Lifetime, MacAddress, PortId, TenantId};
@@ -40,6 +40,8 @@ const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 1);
 const AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 4, 0, 77);
+/// A foreign agent that the home agent shares a key with.
+const FOREIGN: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 const NAT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 const PRIVATE: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 2);
 
@@ -83,7 +85,11 @@ impl Real {
             };
             let all: String = (11..=16).map(one).collect();
             let limits = "max_bindings = 1\nnat_traversal = \"off\"\n";
-            text.replace("max_lifetime", &format!("{limits}max_lifetime")) + &all
+            let foreign = format!(
+                "[[home_agent.security_association]]\nforeign_agent = \"{FOREIGN}\"\nspi = 300\n\
+                 key_file = \"mn.key\"\n"
+            );
+            text.replace("max_lifetime", &format!("{limits}max_lifetime")) + &all + &foreign
         });
         let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
         let (sender, admin) = api::channel().unwrap();
@@ -164,9 +170,12 @@ impl Real {
             writer.extension(extension).unwrap();
         }
         writer.authenticate(AuthenticationKind::MobileHome, association);
-        let message = writer.finish();
-        let udp = UdpHeader::new((source, 40_000), (AGENT, 434), &message).unwrap();
-        let payload = [udp.as_bytes(), &message].concat();
+        self.send((source, 40_000), &writer.finish());
+    }
+
+    fn send(&self, (source, source_port): (Ipv4Addr, u16), message: &[u8]) {
+        let udp = UdpHeader::new((source, source_port), (AGENT, 434), message).unwrap();
+        let payload = [udp.as_bytes(), message].concat();
         let ethernet = EthernetHeader::new(OURS, ROUTER_MAC, EtherType::IPV4);
         let len = u16::try_from(Ipv4Header::LEN + payload.len()).unwrap();
         let mut ip = Ipv4Header::new(source, AGENT, IpProtocol::UDP, 64, len);
@@ -277,6 +286,65 @@ fn each_refused_node_is_told_its_own_cause_and_what_to_do() {
     assert_eq!(times(), 4);
     let counters = out(&real.homeport(&["show", "counters"]));
     assert!(counters.contains("decisions_recorded"), "{counters}");
+}
+
+/// A foreign agent takes its visitor away: who asks at the home agent is told so, by whom
+/// and what became of it. (B-11)
+#[test]
+fn a_revoked_node_is_told_as_revoked() {
+    let real = Real::start();
+    let shared = association(300, &std::array::from_fn::<u8, 16, _>(|at| at as u8));
+    let now = clock::now().ntp.0;
+    let seconds = Identification(now).high();
+    let mut writer = MessageWriter::request(&RegistrationRequest {
+        flags: RequestFlags::default(),
+        lifetime: Lifetime(300),
+        home_address: node(10),
+        home_agent: AGENT,
+        care_of_address: FOREIGN,
+        identification: Identification(now),
+    });
+    writer.authenticate(AuthenticationKind::MobileHome, &right());
+    let support = RevocationSupport { inform: true, timestamp: seconds };
+    writer.extension(&Extension::RevocationSupport(support)).unwrap();
+    writer.authenticate(AuthenticationKind::ForeignHome, &shared);
+    real.send((FOREIGN, 434), &writer.finish());
+    assert_eq!(real.story(node(10)).registrations[0].cause, "accepted");
+
+    let mut writer = MessageWriter::revocation(&RegistrationRevocation {
+        from_home_agent: false,
+        inform: false,
+        home_address: node(10),
+        home_agent: AGENT,
+        care_of_address: FOREIGN,
+        identifier: seconds + 2,
+    });
+    writer.authenticate(AuthenticationKind::ForeignHome, &shared);
+    real.send((FOREIGN, 434), &writer.finish());
+    for _ in 0..1_000 {
+        if real.story(node(10)).bindings.is_empty() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let story = real.story(node(10));
+    let causes: Vec<&str> = story.registrations.iter().map(|one| one.cause.as_str()).collect();
+    assert_eq!(causes, ["revoked", "accepted"]);
+    assert_eq!(story.registrations[0].foreign_agent, Some(FOREIGN));
+    let shown = out(&real.homeport(&["explain", "10.1.0.10"]));
+    println!("{shown}");
+    let flat = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+    for words in [
+        "10.1.0.10 is not registered here now.",
+        "revoked The registration was revoked by the agent at its other end.",
+        "from 10.0.2.2 port 434 on \"core\", which is its foreign agent",
+        "to end the registration at 10.0.2.2, by the home agent 10.0.1.2",
+        "by the agents with SPI 300",
+        "reply It was acknowledged.",
+        "on the box of 10.0.2.2",
+    ] {
+        assert!(flat.contains(words), "{words} in {shown}");
+    }
 }
 
 #[test]

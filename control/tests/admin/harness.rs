@@ -360,6 +360,18 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
         Query::ClearBinding { tenant, home_address } if *home_address == NODE => {
             Answer::Cleared(Cleared { tenant: tenant.0, home_address: NODE, care_of_addresses: 1 })
         }
+        Query::ClearVisitor { tenant, home_address } if *home_address == NODE => {
+            let visitors = 1;
+            Answer::VisitorsCleared(VisitorsCleared {
+                tenant: tenant.0,
+                home_address: NODE,
+                visitors,
+            })
+        }
+        Query::ClearVisitor { home_address, .. } => {
+            let hint = "See `homeport show visitors`.";
+            return Err(Refusal::not_found(format!("{home_address} is no visitor."), hint));
+        }
         Query::ClearBinding { home_address, .. } => {
             let hint = "See `homeport show bindings`.";
             return Err(Refusal::not_found(format!("{home_address} has no binding."), hint));

@@ -32,6 +32,8 @@ fn a_refusal_is_json_with_error_and_hint_and_the_right_status() {
     assert_eq!(refused("DELETE", "/v1/bindings/home", ""), (400, RefusalKind::BadRequest));
     assert_eq!(refused("DELETE", "/v1/bindings/10.1.0.10?x=1", ""), (400, RefusalKind::BadRequest));
     assert_eq!(refused("DELETE", "/v1/bindings/10.1.0.11", ""), (404, RefusalKind::NotFound));
+    assert_eq!(refused("DELETE", "/v1/visitors/home", ""), (400, RefusalKind::BadRequest));
+    assert_eq!(refused("DELETE", "/v1/visitors/10.1.0.11", ""), (404, RefusalKind::NotFound));
     for body in ["", "{", "[]", r#"{"text": ""}"#, r#"{"text": "", "path": "/x", "more": 1}"#] {
         assert_eq!(refused("POST", "/v1/config/apply", body), (400, RefusalKind::BadRequest));
     }

@@ -78,6 +78,8 @@ fn the_keys_of_the_json_are_stable() {
 fn the_exit_code_tells_refused_from_misused_from_unreachable() {
     let daemon = Daemon::start();
     assert_eq!(code(&daemon.homeport(&["clear", "binding", "10.1.0.10"])), 0);
+    assert_eq!(code(&daemon.homeport(&["clear", "visitor", "10.1.0.10"])), 0);
+    assert_eq!(code(&daemon.homeport(&["clear", "visitor", "10.1.0.11"])), 1);
     let refused = daemon.homeport(&["clear", "binding", "10.1.0.11", "--tenant", "3"]);
     assert_eq!(code(&refused), 1);
     assert_eq!(

@@ -174,6 +174,7 @@ pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
         agent_wait: Duration::from_millis(50),
         encapsulation: node.encapsulation,
         nat_traversal: false,
+        dynamic_home_agent: None,
         security,
     }
 }
@@ -316,6 +317,8 @@ fn home_agent(
         nat: NatPolicy::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     }
 }
 
@@ -351,6 +354,10 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
+        assigned_home_agent: None,
+        revocation: false,
     };
     let care_of_addresses = vec![core];
     let config = AgentConfig {
@@ -378,5 +385,6 @@ fn advertiser(shape: &Shape) -> AdvertiserConfig {
         registration_lifetime: Lifetime(300),
         interval: shape.interval,
         unsolicited: true,
+        revocation: false,
     }
 }

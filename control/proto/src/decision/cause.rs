@@ -84,6 +84,8 @@ causes! {
     WrongHomeAgent = "wrong-home-agent", Some(Code::UNKNOWN_HOME_AGENT_ADDRESS), None, "wrong home agent", "The request names another home agent than the one that it came to.";
     Discovery = "discovery", Some(Code::UNKNOWN_HOME_AGENT_ADDRESS), None, "use this home agent", "The node asked everybody for a home agent and was told this one's address.";
 
+    Redirected = "redirected", Some(Code::REDIRECTED_HOME_AGENT), None, "use another home agent", "The node left the choice of a home agent to the network, and was sent to another one.";
+
     // Home agent: what it may have.
     OutsideHomeNetworks = "outside-home-networks", Some(Code::HA_PROHIBITED), None, "not a home address", "The home address is in none of the home agent's home networks.";
     Prohibited = "prohibited", Some(Code::HA_PROHIBITED), None, "not admitted", "The home agent admits nobody: it is switched off.";
@@ -103,11 +105,19 @@ causes! {
     NotMobileRouter = "not-mobile-router", Some(Code::HA_MOBILE_NETWORK_DISALLOWED), None, "no mobile router", "The node named networks behind it, but is no mobile router here.";
 
     // Foreign agent: a request.
+    VisitorSaysRevocable = "visitor-says-revocable", None, Some(Discard::Malformed), "poorly formed", "The node says that its registration can be revoked, which only an agent, or a node by itself, may say.";
     StationUnknown = "station-unknown", None, Some(Discard::Malformed), "poorly formed", "The request came from a link-layer address that is no station's.";
     Duplicate = "duplicate", None, Some(Discard::Duplicate), "still pending", "The same request was relayed already, and the home agent has not answered.";
     VisitorWrongKey = "visitor-wrong-key", Some(Code::FA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileForeignAuthenticator), "wrong key", "The node and the foreign agent do not have the same key, or not the same SPI.";
     VisitorUnsigned = "visitor-unsigned", Some(Code::FA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileForeignAuthenticator), "not signed", "The node shares a key with the foreign agent but did not sign the request for it.";
     VisitorNotTrusted = "visitor-not-trusted", Some(Code::FA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileForeignAuthenticator), "visitor unknown", "The foreign agent takes only nodes that it shares a key with.";
+    MissingChallenge = "missing-challenge", Some(Code::MISSING_CHALLENGE), None, "answer the challenge", "The foreign agent wants its challenge answered, and the request answers none.";
+    UnknownChallenge = "unknown-challenge", Some(Code::UNKNOWN_CHALLENGE), None, "unknown challenge", "The node answered a challenge that the foreign agent did not give on this link, or that is too old.";
+    StaleChallenge = "stale-challenge", Some(Code::STALE_CHALLENGE), None, "challenge used before", "The node answered a challenge that it had answered before, or one from before that.";
+    TwoChallenges = "two-challenges", Some(Code::FA_POORLY_FORMED_REQUEST), None, "two challenges", "The request answers two challenges.";
+    ChallengeUnsigned = "challenge-unsigned", None, Some(Discard::NoAuthentication), "answer not signed", "The node answered a challenge, and signed the answer for nobody.";
+    ChallengeUnproven = "challenge-unproven", Some(Code::FA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileForeignAuthenticator), "answer not verifiable", "The foreign agent wants its challenge answered, and shares no key with the node to verify the answer.";
+    AnswerersFull = "answerers-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "no room for challenges", "The foreign agent remembers the challenges of as many nodes as it may.";
     VisitorReservedFlags = "visitor-reserved-flags", Some(Code::FA_POORLY_FORMED_REQUEST), None, "reserved flag set", "The request has a flag set that must be zero.";
     HeaderCompression = "header-compression", Some(Code::FA_HEADER_COMPRESSION_UNAVAILABLE), None, "no compression", "The node asked for header compression, which there is not.";
     NoHomeAddress = "no-home-address", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no home address", "The request has neither a possible home address nor a network access identifier.";
@@ -116,6 +126,7 @@ causes! {
     DeliveryWithoutReverseTunnel = "delivery-without-reverse-tunnel", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no T with delivery", "The node asked for encapsulating delivery without a reverse tunnel.";
     VisitorProhibited = "visitor-prohibited", Some(Code::FA_PROHIBITED), None, "not admitted", "The foreign agent admits nobody: it is switched off.";
     AddressTaken = "address-taken", Some(Code::FA_PROHIBITED), None, "address in use", "Another node visits with the same home address, and nothing would tell the two apart.";
+    NoHomeAgent = "no-home-agent", Some(Code::NONZERO_HOME_AGENT_REQUIRED), None, "name a home agent", "The node left the choice of a home agent to the network, and the foreign agent knows none for it.";
     InvalidHomeAgent = "invalid-home-agent", Some(Code::INVALID_HOME_AGENT_ADDRESS), None, "invalid home agent", "The home agent that the request names is the foreign agent itself, or no host.";
     InvalidCareOfAddress = "invalid-care-of-address", Some(Code::INVALID_CARE_OF_ADDRESS), None, "bad care-of address", "The care-of address is not the foreign agent's, or is but was called the node's own.";
     LifetimeTooLong = "lifetime-too-long", Some(Code::LIFETIME_TOO_LONG), None, "lifetime too long", "The node asked for a longer lifetime than the foreign agent allows, and was told the longest.";
@@ -139,11 +150,33 @@ causes! {
     ReplyMalformed = "reply-malformed", Some(Code::FA_POORLY_FORMED_REPLY), Some(Discard::Malformed), "bad reply", "The home agent's reply cannot be read, or is not signed for the node.";
     NotPending = "not-pending", None, Some(Discard::NotPending), "not asked for", "A reply came that answers no request that is pending.";
     ReplyOfAnother = "reply-of-another", None, Some(Discard::WrongHomeAgent), "not asked for", "The reply did not come from the home agent that was asked.";
+
+    // Both: that a registration is no more (RFC 3543).
+    Revoked = "revoked", None, None, "revoked", "The registration was revoked by the agent at its other end.";
+    RevokedBefore = "revoked-before", None, None, "revoked before", "The agent at the other end revoked what was gone already, and was told so.";
+    RevocationAcknowledged = "revocation-acknowledged", None, None, "revoked", "The agent at the other end acknowledged that we revoked the registration.";
+    RevocationReflected = "revocation-reflected", None, Some(Discard::Reflected), "reflected", "The revocation is for an agent of the other kind: perhaps it is our own, sent back.";
+    RevocationMalformed = "revocation-malformed", None, Some(Discard::Malformed), "poorly formed", "The extensions of what another agent said of a revocation cannot be read.";
+    RevocationUnsigned = "revocation-unsigned", None, Some(Discard::NoAuthentication), "not signed", "What was said of a revocation is not signed by the agent at the other end.";
+    RevocationUnknownSpi = "revocation-unknown-spi", None, Some(Discard::NoSecurityAssociation), "agent unknown", "What was said of a revocation is signed with an SPI that is not shared with its sender.";
+    RevocationWrongKey = "revocation-wrong-key", None, Some(Discard::BadForeignHomeAuthenticator), "wrong key", "What was said of a revocation is not signed with the key that is shared with its sender.";
+    RevocationOfAnother = "revocation-of-another", None, Some(Discard::WrongHomeAgent), "wrong home agent", "The revocation names another home agent than the one that it came to, or from.";
+    RevocationElsewhere = "revocation-elsewhere", None, Some(Discard::WrongDestination), "wrong care-of address", "The revocation names a care-of address that is not this foreign agent's.";
+    RevocationReplayed = "revocation-replayed", None, Some(Discard::Replay), "older than it", "The revocation is older than the registration, or came before: it is a copy.";
+    RevocationNotAgreed = "revocation-not-agreed", None, Some(Discard::NotRegistered), "not agreed on", "The registration was made without an agreement on revocations with the sender.";
+    RevocationNotRegistered = "revocation-not-registered", None, Some(Discard::NotRegistered), "not registered", "The revocation is of a registration that there is not.";
+    AcknowledgementNotAwaited = "acknowledgement-not-awaited", None, Some(Discard::NotPending), "not asked for", "An acknowledgement came of no revocation that waits for one.";
 }
 
 impl Cause {
-    /// Whether the node has what it asked for, or may still get it.
+    /// Whether who sent it has what it asked for, or may still get it.
     pub const fn is_favourable(self) -> bool {
         matches!(self, Cause::Accepted | Cause::Deregistered | Cause::Repeated | Cause::Relayed)
+            || self.is_of_revocation()
+    }
+
+    /// Whether a registration was revoked, by us or by the agent at its other end.
+    pub const fn is_of_revocation(self) -> bool {
+        matches!(self, Cause::Revoked | Cause::RevokedBefore | Cause::RevocationAcknowledged)
     }
 }

@@ -2,6 +2,7 @@
 //! which tells the node's user.
 
 use core::fmt::{self, Write};
+use core::net::Ipv4Addr;
 
 use super::{Cause, Ruling};
 
@@ -24,6 +25,9 @@ impl fmt::Display for Sentence<'_> {
                 write!(f, "The node's clock is {seconds} s {side} the home agent's.")
             }
             (Cause::MarkAhead, _) => write!(f, "{text} It is refused for {detail} s more."),
+            (Cause::Redirected, _) if detail > 0 => {
+                write!(f, "{text} That is {}.", Ipv4Addr::from_bits(detail))
+            }
             (Cause::UnknownExtension, _) => write!(f, "{text} It has type {detail}."),
             (Cause::BrokenExtensions | Cause::VisitorBrokenExtensions, _) if detail > 0 => {
                 write!(f, "{text} The fault is at byte {detail}.")
@@ -120,6 +124,7 @@ mod tests {
         }
     }
 
+    // Shows 4917-3-c.
     #[test]
     fn what_does_not_fit_is_cut_between_characters() {
         let mut words = Words { bytes: [0; MAX_WORDS], len: 0 };

@@ -1,25 +1,37 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of, pending_range};
+use super::challenge::Answer;
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::decision::{Cause, Standing};
+use crate::home_agent::assignment::is_any;
 use crate::message::extension::ExtensionError;
-use crate::message::{AuthenticationKind, Received, RegistrationRequest, RequestFlags};
-use crate::visitor::Station;
+use crate::message::{
+    AuthenticationKind, Extension, Located, Received, RegistrationRequest, RequestFlags,
+};
+use crate::visitor::{Station, pending_range};
 
 impl ForeignAgent {
-    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first.
+    /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first; gives
+    /// the challenge that is answered.
     pub(super) fn judge(
         &self,
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
         context: &mut Context<'_>,
-    ) -> Result<(), Cause> {
+    ) -> Result<Option<Answer>, Cause> {
         let request = &station.request;
         if let Some(ExtensionError::Unknown { .. }) = received.defect() {
             return Err(Cause::UnknownExtension);
+        }
+        // RFC 3543 §3.2, §4.2.1: only an agent, or a node that is its own, says it.
+        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
+        let revocable =
+            |one: &Located<'_>| matches!(one.extension, Extension::RevocationSupport(_));
+        if !co_located && received.extensions().iter().any(revocable) {
+            return Err(Cause::VisitorSaysRevocable);
         }
         if !station.mac.is_unicast() {
             return Err(Cause::StationUnknown);
@@ -29,18 +41,23 @@ impl ForeignAgent {
             return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
+        let answer = self.answer(station, received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
             return Err(Cause::VisitorProhibited);
         }
         // §3.7.2: never relayed to ourselves. (Where we are the home agent, the
         // request has gone to it before it came here.)
-        if context.is_local(request.home_agent) || !is_host(request.home_agent) {
+        // RFC 4433 §5.2: nobody, or nobody that one can route to.
+        let open = is_any(request.home_agent) || station.home_agent != request.home_agent;
+        if open && !is_host(station.home_agent) {
+            return Err(Cause::NoHomeAgent);
+        }
+        if context.is_local(station.home_agent) || !is_host(station.home_agent) {
             return Err(Cause::InvalidHomeAgent);
         }
         // §3.7.2.1. Nor can our care-of address be a node's own.
         let is_ours = request.care_of_address == self.config.care_of_address;
-        let co_located = request.flags.contains(RequestFlags::CO_LOCATED);
         if co_located == is_ours && !deregisters {
             return Err(Cause::InvalidCareOfAddress);
         }
@@ -52,7 +69,8 @@ impl ForeignAgent {
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(Cause::AddressTaken);
         }
-        self.validate_capacity(station)
+        self.validate_capacity(station)?;
+        Ok(answer)
     }
 
     /// Whether the request is pending already. From another station, the same home
@@ -66,7 +84,7 @@ impl ForeignAgent {
         self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
                 || pending.station.mac != station.mac
-                    && key.3 == station.request.home_agent
+                    && key.3 == station.home_agent
                     && pending.network_access_identifier.as_deref() == nai_of(received)
         })
     }
@@ -163,7 +181,7 @@ impl ForeignAgent {
     pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Cause> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
-        let is_visitor = self.visitor(request.home_address, request.home_agent).is_some();
+        let is_visitor = self.visitor(request.home_address, station.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors
             && !is_visitor
             && !request.lifetime.is_zero();

@@ -26,7 +26,7 @@ impl ForeignAgent {
     pub(super) fn is_taken(&self, home_address: Ipv4Addr, station: &Station) -> bool {
         self.visitors_of(home_address).any(|((_, home_agent), visitor)| {
             let same_mac = visitor.state.mac == station.mac;
-            *home_agent != station.request.home_agent
+            *home_agent != station.home_agent
                 && (same_mac || !self.config.overlapping_addresses)
                 && !(same_mac && visitor.state.port == station.port)
         })
@@ -47,6 +47,7 @@ impl ForeignAgent {
     /// one address where that is allowed no longer.
     pub(crate) fn reconfigure(&mut self, config: ForeignAgentConfig, context: &mut Context<'_>) {
         self.config = config;
+        self.trim_challenges();
         self.drop_unless(context, |agent, port| agent.link_address(port).is_some());
         let overlapping = self.config.overlapping_addresses;
         let alike = |(home_address, _): &&VisitorKey| self.visitors_of(*home_address).count() > 1;
@@ -55,7 +56,7 @@ impl ForeignAgent {
             false => self.visitors.keys().filter(alike).copied().collect(),
         };
         for visitor in alike {
-            self.remove_visitor(visitor, context);
+            self.clear(visitor, context);
         }
         for visitor in self.visitors.values_mut() {
             if visitor.state.overlapping != overlapping {
@@ -67,7 +68,13 @@ impl ForeignAgent {
 
     /// Leaves nothing behind.
     pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        for visitor in self.visitors.values_mut() {
+            visitor.revocation = None;
+        }
         self.drop_unless(context, |_, _| false);
+        for key in self.revocations.keys() {
+            context.timers.stop(Token::ForeignRevocation(self.key(), key));
+        }
     }
 
     fn drop_unless(
@@ -82,7 +89,7 @@ impl ForeignAgent {
             .map(|(key, _)| *key)
             .collect();
         for visitor in visitors {
-            self.remove_visitor(visitor, context);
+            self.clear(visitor, context);
         }
         let pending: Vec<PendingKey> = self
             .pending

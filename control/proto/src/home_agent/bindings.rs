@@ -93,6 +93,9 @@ impl HomeAgent {
         // RFC 5177 §6.3: those that are not named any more are gone.
         binding.mobile_networks = grant.mobile_networks;
         if !keeps_earlier {
+            self.revoke(home_address, false, context, |one| {
+                one.care_of.registered != care_of_address
+            });
             binding.registrations.retain(|one| one.care_of.registered == care_of_address);
         }
         binding.put(registration);
@@ -100,6 +103,9 @@ impl HomeAgent {
         context.push(Action::InstallBinding(binding.state()));
         self.nodes.set_binding(number, binding, now);
         self.expiries.set(&mut self.nodes, number, ends, now);
+        if !keeps_earlier {
+            self.tidy_agreements(home_address);
+        }
         // RFC 5944 §4.6: a node that was at home until now.
         if let (true, Some(port)) = (was_home, home_link) {
             self.announce(home_address, port, None, context);
@@ -132,6 +138,11 @@ impl HomeAgent {
         let request = &asked.request;
         let home_address = request.home_address;
         let all = request.care_of_address == home_address;
+        // Who relayed this will see its reply.
+        self.revoke(home_address, false, context, |one| {
+            (all || one.care_of.registered == request.care_of_address)
+                && one.foreign_agent != Some(asked.datagram.source)
+        });
         self.retain_registrations(home_address, context, |registration| {
             !all && registration.care_of.registered != request.care_of_address
         });
@@ -164,6 +175,7 @@ impl HomeAgent {
         let (ends, state) = (binding.next_expiry(), binding.state());
         self.nodes.set_binding(number, binding, now);
         self.expiries.set(&mut self.nodes, number, ends, now);
+        self.tidy_agreements(home_address);
         if after == 0 {
             if let Some(node) = self.nodes.get_mut(number) {
                 node.tidy(now);
@@ -214,8 +226,10 @@ impl HomeAgent {
         }
     }
 
-    /// Forgets a node's binding, but not its identifications. Whether it had one.
+    /// Forgets a node's binding, but not its identifications, and revokes what can be
+    /// revoked. Whether it had one.
     pub(crate) fn clear(&mut self, home_address: Ipv4Addr, context: &mut Context<'_>) -> bool {
+        self.revoke(home_address, true, context, |_| true);
         self.retain_registrations(home_address, context, |_| false)
     }
 }

@@ -3,7 +3,9 @@
 
 use alloc::vec::Vec;
 
-use crate::message::{Extension, MobileNetworkAcknowledgement, UdpTunnelReply};
+use crate::message::{
+    DynamicHomeAgent, Extension, MobileNetworkAcknowledgement, RevocationSupport, UdpTunnelReply,
+};
 
 /// Who put an extension into a request, and whom the answer to it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,8 @@ pub(super) enum Extra {
     GreKey(u32),
     MobileNetwork(MobileNetworkAcknowledgement),
     Challenge([u8; CHALLENGE_LEN]),
+    RevocationSupport(RevocationSupport),
+    DynamicHomeAgent(DynamicHomeAgent),
 }
 
 /// The extensions of a reply, in order.
@@ -47,6 +51,8 @@ impl Extra {
             Extra::UdpTunnelReply(reply) => Extension::UdpTunnelReply(*reply),
             Extra::GreKey(key) => Extension::GreKey(*key),
             Extra::MobileNetwork(answer) => Extension::MobileNetworkAcknowledgement(*answer),
+            Extra::DynamicHomeAgent(elsewhere) => Extension::DynamicHomeAgent(*elsewhere),
+            Extra::RevocationSupport(support) => Extension::RevocationSupport(*support),
             Extra::Challenge(challenge) => Extension::Challenge(challenge),
         }
     }

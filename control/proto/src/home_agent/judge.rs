@@ -120,7 +120,7 @@ impl HomeAgent {
         let request = &asked.request;
         let destination = asked.datagram.destination;
         // §3.8.2.1, §3.8.3.2: discovery, and a Home Agent field that is another's.
-        if request.home_agent != self.config.address
+        if !self.is_asked(asked)
             || destination != self.config.address
                 && !context.is_local(destination)
                 && !destination.is_multicast()
@@ -155,6 +155,7 @@ impl HomeAgent {
         let tunnel = self.negotiate(asked, extras, context)?;
         self.validate_care_of_address(request, tunnel.address, context)?;
         self.validate_reverse_tunnel(asked, &tunnel)?;
+        self.redirect(asked, extras, context)?;
         self.validate_capacity(request)?;
         let mobile_networks = self.mobile_networks(asked, extras)?;
         // Last, so that nobody answers a challenge to be denied for something else.

@@ -159,7 +159,7 @@ impl HomeAgent {
                 .extension(&Extension::MessageString { subtype: MessageString::HOME_AGENT, text });
         }
         context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
-        for extension in extras.of(Writer::ForeignAgent) {
+        for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
             let _ = writer.extension(&extension);
         }
         if let Some(association) = asked.foreign_home.association() {
@@ -213,7 +213,7 @@ fn words(
         return Words::fitting(ruling, MAX_WORDS);
     }
     let mut behind = Vec::new();
-    for extension in extras.of(Writer::ForeignAgent) {
+    for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
         let _ = extension.emit(&mut behind);
     }
     let foreign_home = asked.foreign_home.association().map_or(0, |one| one.extension_len());

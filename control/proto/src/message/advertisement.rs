@@ -34,6 +34,8 @@ impl AgentFlags {
     pub const REVERSE_TUNNEL: AgentFlags = AgentFlags(0x0100);
     /// Takes UDP tunnelling (RFC 3519 §3.3).
     pub const UDP_TUNNEL: AgentFlags = AgentFlags(0x0080);
+    /// Takes part in revocations (flag X, RFC 3543 §3.1).
+    pub const REVOCATION: AgentFlags = AgentFlags(0x0040);
 
     /// Whether all of `flags` are set.
     pub const fn contains(self, flags: AgentFlags) -> bool {

@@ -7,7 +7,9 @@ use core::fmt;
 
 use smallvec::SmallVec;
 
+use super::dynamic_home_agent::{DynamicHomeAgent, DynamicHomeAgentFraming};
 use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
+use super::revocation::RevocationSupport;
 use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
 use crate::security::{Authenticator, MobilitySecurityAssociation, Spi};
@@ -45,6 +47,8 @@ const ENCAPSULATING_DELIVERY: u8 = 130;
 const NETWORK_ACCESS_IDENTIFIER: u8 = 131;
 const CHALLENGE: u8 = 132;
 const NORMAL_VENDOR: u8 = 134;
+const REVOCATION_SUPPORT: u8 = 137;
+const DYNAMIC_HOME_AGENT: u8 = 139;
 const UDP_TUNNEL_REQUEST: u8 = 144;
 const MESSAGE_STRING: u8 = 145;
 const MOBILE_NETWORK: u8 = 148;
@@ -94,6 +98,10 @@ pub enum Extension<'a> {
         /// What the vendor says.
         value: &'a [u8],
     },
+    /// Type 137: takes part in revocations (RFC 3543 §3.2).
+    RevocationSupport(RevocationSupport),
+    /// Type 139, subtypes 1 and 2 (RFC 4433 §3.4).
+    DynamicHomeAgent(DynamicHomeAgent),
     /// Type 145: text for people (RFC 4917 §2).
     MessageString {
         /// 1 from the home agent, 2 from the foreign agent.
@@ -237,7 +245,9 @@ fn parse_one(bytes: &[u8], offset: usize) -> Result<Located<'_>, ExtensionError>
     let truncated = ExtensionError::Truncated { offset };
     let rest = bytes.get(offset..).unwrap_or_default();
     let extension_type = *rest.first().ok_or(truncated)?;
-    let (subtype, header, len) = if has_long_framing(extension_type) {
+    let is_long = has_long_framing(extension_type)
+        || extension_type == DYNAMIC_HOME_AGENT && DynamicHomeAgent::is_long(rest);
+    let (subtype, header, len) = if is_long {
         let [_, subtype, high, low] = *rest.first_chunk::<LONG_HEADER>().ok_or(truncated)?;
         (subtype, LONG_HEADER, usize::from(u16::from_be_bytes([high, low])))
     } else {
@@ -300,6 +310,9 @@ fn interpret(
             let (subtype, text) = data.split_first().ok_or(short)?;
             Extension::MessageString { subtype: *subtype, text }
         }
+        REVOCATION_SUPPORT => {
+            Extension::RevocationSupport(RevocationSupport::parse(data).ok_or(short)?)
+        }
         UDP_TUNNEL_REQUEST if first == 0 => {
             Extension::UdpTunnelRequest(UdpTunnelRequest::parse(data).ok_or(short)?)
         }
@@ -320,6 +333,9 @@ fn interpret(
             Extension::MobileNetworkAcknowledgement(
                 MobileNetworkAcknowledgement::parse(data).ok_or(short)?,
             )
+        }
+        DYNAMIC_HOME_AGENT if let Some(one) = DynamicHomeAgent::parse(subtype, data) => {
+            Extension::DynamicHomeAgent(one)
         }
         128..=255 => Extension::Unknown { extension_type, data },
         _ => return Err(ExtensionError::Unknown { extension_type }),
@@ -378,6 +394,20 @@ impl Extension<'_> {
             ),
             Extension::MessageString { subtype, text } => {
                 short(to, MESSAGE_STRING, &[&[subtype], text])
+            }
+            Extension::DynamicHomeAgent(DynamicHomeAgent { kind, address, framing }) => {
+                let (subtype, address) = (kind.subtype(), address.octets());
+                match framing {
+                    DynamicHomeAgentFraming::Rfc4433 => {
+                        long(to, DYNAMIC_HOME_AGENT, subtype, &[&address])
+                    }
+                    DynamicHomeAgentFraming::Short => {
+                        short(to, DYNAMIC_HOME_AGENT, &[&[subtype], &address])
+                    }
+                }
+            }
+            Extension::RevocationSupport(support) => {
+                short(to, REVOCATION_SUPPORT, &[&support.emit()])
             }
             Extension::UdpTunnelRequest(request) => {
                 short(to, UDP_TUNNEL_REQUEST, &[&request.emit()])

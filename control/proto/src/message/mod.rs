@@ -9,20 +9,21 @@
 //!
 //! Tunnel data (RFC 3519 §3.3) is not a message in this sense: the dataplane reads
 //! and writes it.
-//!
-//! **Not done:** revocation (RFC 3543).
 
 pub mod advertisement;
+pub mod dynamic_home_agent;
 pub mod extension;
 pub mod message_string;
 pub mod mobile_network;
 pub mod registration;
+pub mod revocation;
 pub mod udp_tunnel;
 
 use alloc::vec::Vec;
 use core::fmt;
 
 pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
+pub use dynamic_home_agent::{DynamicHomeAgent, DynamicHomeAgentFraming, DynamicHomeAgentKind};
 pub use extension::{AuthenticationKind, Extension, Located};
 pub use message_string::{MessageString, TextOrigin};
 pub use mobile_network::{
@@ -31,6 +32,7 @@ pub use mobile_network::{
 pub use registration::{
     Identification, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
+pub use revocation::{RegistrationRevocation, RevocationAcknowledgement, RevocationSupport};
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
 use crate::security::{Authenticator, MobilitySecurityAssociation};
@@ -52,7 +54,7 @@ pub enum MessageError {
     Truncated,
     /// It is longer than [`MAX_MESSAGE_LEN`].
     TooLong,
-    /// Its type is neither a request nor a reply.
+    /// Its type is none of those of [`Message`].
     UnknownType(u8),
 }
 
@@ -144,6 +146,10 @@ pub enum Message<'a> {
     Request(Received<'a, RegistrationRequest>),
     /// Type 3 (RFC 5944 §3.4).
     Reply(Received<'a, RegistrationReply>),
+    /// Type 7 (RFC 3543 §3.3).
+    Revocation(Received<'a, RegistrationRevocation>),
+    /// Type 15 (RFC 3543 §3.4).
+    Acknowledgement(Received<'a, RevocationAcknowledgement>),
 }
 
 impl<'a> Message<'a> {
@@ -164,6 +170,15 @@ impl<'a> Message<'a> {
             Some(&RegistrationReply::TYPE) => {
                 let body = RegistrationReply::parse(bytes)?;
                 Ok(Message::Reply(Received::new(body, bytes, RegistrationReply::LEN)))
+            }
+            Some(&RegistrationRevocation::TYPE) => {
+                let body = RegistrationRevocation::parse(bytes)?;
+                Ok(Message::Revocation(Received::new(body, bytes, RegistrationRevocation::LEN)))
+            }
+            Some(&RevocationAcknowledgement::TYPE) => {
+                let body = RevocationAcknowledgement::parse(bytes)?;
+                let received = Received::new(body, bytes, RevocationAcknowledgement::LEN);
+                Ok(Message::Acknowledgement(received))
             }
             Some(&other) => Err(MessageError::UnknownType(other)),
             None => Err(MessageError::Truncated),
@@ -198,6 +213,16 @@ impl MessageWriter {
     /// Starts with a reply's fixed part.
     pub fn reply(reply: &RegistrationReply) -> Self {
         MessageWriter::starting_with(&reply.emit())
+    }
+
+    /// Starts with a revocation's fixed part.
+    pub fn revocation(revocation: &RegistrationRevocation) -> Self {
+        MessageWriter::starting_with(&revocation.emit())
+    }
+
+    /// Starts with an acknowledgement's fixed part.
+    pub fn acknowledgement(acknowledgement: &RevocationAcknowledgement) -> Self {
+        MessageWriter::starting_with(&acknowledgement.emit())
     }
 
     fn starting_with(fixed: &[u8]) -> Self {

@@ -207,7 +207,7 @@ impl RegistrationReply {
 }
 
 /// What became of a request (RFC 5944 §3.4, RFC 3024 §3.4, RFC 3519 §3.5, RFC
-/// 5177 §11).
+/// 4433 §7, RFC 4721 §10, RFC 5177 §11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(pub u8);
 
@@ -250,6 +250,10 @@ codes! {
     HOME_AGENT_HOST_UNREACHABLE = 81, "Denied by the foreign agent: home agent host unreachable.";
     HOME_AGENT_PORT_UNREACHABLE = 82, "Denied by the foreign agent: home agent port unreachable.";
     HOME_AGENT_UNREACHABLE = 88, "Denied by the foreign agent: home agent unreachable.";
+    NONZERO_HOME_AGENT_REQUIRED = 90, "Denied by the foreign agent: a home agent address is required.";
+    UNKNOWN_CHALLENGE = 104, "Denied by the foreign agent: unknown challenge.";
+    MISSING_CHALLENGE = 105, "Denied by the foreign agent: missing challenge.";
+    STALE_CHALLENGE = 106, "Denied by the foreign agent: stale challenge.";
     INVALID_HOME_AGENT_ADDRESS = 194, "Denied by the foreign agent: invalid home agent address.";
     HA_UNSPECIFIED = 128, "Denied by the home agent, reason unspecified.";
     HA_PROHIBITED = 129, "Denied by the home agent: administratively prohibited.";
@@ -264,6 +268,7 @@ codes! {
     HA_REVERSE_TUNNEL_MANDATORY = 138, "Denied by the home agent: reverse tunnel is mandatory and T bit not set.";
     HA_ENCAPSULATION_UNAVAILABLE = 139, "Denied by the home agent: requested encapsulation unavailable.";
     HA_UDP_ENCAPSULATION_UNAVAILABLE = 142, "Denied by the home agent: requested UDP tunnel encapsulation unavailable.";
+    REDIRECTED_HOME_AGENT = 143, "Denied by the home agent: register with the home agent that is named.";
     HA_MOBILE_NETWORK_ERROR = 147, "Denied by the home agent: none of the mobile networks can be forwarded.";
     HA_MOBILE_NETWORK_DISALLOWED = 148, "Denied by the home agent: the mobile node may not be a mobile router.";
 }

@@ -39,7 +39,7 @@ fn signed_request() -> Vec<u8> {
 fn parse_request(bytes: &[u8]) -> Received<'_, RegistrationRequest> {
     match Message::parse(bytes).unwrap() {
         Message::Request(received) => received,
-        Message::Reply(_) => panic!("a reply"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -107,7 +107,89 @@ fn a_message_cut_at_any_byte_is_an_error_or_a_defect() {
             Ok(Message::Request(received)) => {
                 assert_eq!(received.defect().is_none(), boundaries.contains(&len), "at {len}")
             }
-            Ok(Message::Reply(_)) => panic!("a reply"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+// Shows 3543-3.2-e, 3543-3.3-a, 3543-3.3-e, 3543-3.4-a, 3543-3.4-d.
+#[test]
+fn revocation_stands_where_rfc_3543_draws_it() {
+    let address = |last| Ipv4Addr::new(10, 0, 0, last);
+    let revocation = RegistrationRevocation {
+        from_home_agent: true,
+        inform: false,
+        home_address: address(1),
+        home_agent: address(2),
+        care_of_address: address(3),
+        identifier: 0x0102_0304,
+    };
+    let mut bytes = revocation.emit();
+    assert_eq!(bytes[..4], [7, 0, 0x80, 0]);
+    assert_eq!(bytes[4..16], [10, 0, 0, 1, 10, 0, 0, 2, 10, 0, 0, 3]);
+    assert_eq!(bytes[16..], [1, 2, 3, 4]);
+    // What is reserved means nothing.
+    bytes[1..4].copy_from_slice(&[0xff, 0xbf, 0xff]);
+    assert_eq!(RegistrationRevocation::parse(&bytes), Ok(revocation));
+    let from_foreign_agent =
+        RegistrationRevocation { from_home_agent: false, inform: true, ..revocation };
+    assert_eq!(from_foreign_agent.emit()[2], 0x40);
+    for one in [revocation, from_foreign_agent] {
+        assert_eq!(RegistrationRevocation::parse(&one.emit()), Ok(one));
+    }
+    let acknowledgement =
+        RevocationAcknowledgement { inform: true, home_address: address(1), identifier: 9 };
+    let mut bytes = acknowledgement.emit();
+    assert_eq!(bytes, [15, 0, 0x80, 0, 10, 0, 0, 1, 0, 0, 0, 9]);
+    bytes[1..4].fill(0xff);
+    assert_eq!(RevocationAcknowledgement::parse(&bytes), Ok(acknowledgement));
+    for len in 0..20 {
+        let short = Message::parse(&from_foreign_agent.emit()[..len]).map(|_| ());
+        assert_eq!(short, Err(MessageError::Truncated));
+    }
+    for len in 0..12 {
+        assert_eq!(Message::parse(&bytes[..len]).map(|_| ()), Err(MessageError::Truncated));
+    }
+    // Longer than it is today, and shorter than it may be (§3.2).
+    let mut request = request().emit().to_vec();
+    request.extend([137, 8, 0xff, 0xff, 0, 0, 0, 5, 1, 2]);
+    let support = RevocationSupport { inform: true, timestamp: 5 };
+    assert_eq!(support.emit(), [0x80, 0, 0, 0, 0, 5]);
+    assert_eq!(
+        parse_request(&request).extensions()[0].extension,
+        Extension::RevocationSupport(support)
+    );
+    request.truncate(RegistrationRequest::LEN);
+    request.extend([137, 5, 0x80, 0, 0, 0, 0]);
+    let offset = RegistrationRequest::LEN;
+    assert_eq!(parse_request(&request).defect(), Some(ExtensionError::Length { offset }));
+}
+
+/// RFC 4433 §3.4 draws a framing that RFC 5944 §1.10 forbids: both are read, whatever
+/// stands behind.
+#[test]
+fn a_dynamic_home_agent_is_read_in_both_framings() {
+    let address = Ipv4Addr::new(10, 0, 1, 9);
+    for (bytes, framing) in [
+        (&[139, 1, 0, 4, 10, 0, 1, 9][..], DynamicHomeAgentFraming::Rfc4433),
+        (&[139, 5, 1, 10, 0, 1, 9], DynamicHomeAgentFraming::Short),
+    ] {
+        let kind = DynamicHomeAgentKind::Requested;
+        let extension = Extension::DynamicHomeAgent(DynamicHomeAgent { kind, address, framing });
+        let mut emitted = Vec::new();
+        extension.emit(&mut emitted).unwrap();
+        assert_eq!(emitted, bytes);
+        let mut message = request().emit().to_vec();
+        message.extend_from_slice(bytes);
+        message.extend([130, 0]);
+        let received = parse_request(&message);
+        assert_eq!(received.defect(), None);
+        let read: Vec<_> = received.extensions().iter().map(|one| one.extension).collect();
+        assert_eq!(read, [extension, Extension::EncapsulatingDelivery]);
+        for len in 1..bytes.len() {
+            let cut = RegistrationRequest::LEN + len;
+            let received = parse_request(&message[..cut]);
+            assert!(!received.extensions().iter().any(|one| one.extension == extension));
         }
     }
 }
@@ -360,6 +442,21 @@ fn build(seed: &(u8, u32, u16, Vec<u8>)) -> Extension<'_> {
             prefix_len: low,
             prefix: address,
         }),
+        12 => Extension::RevocationSupport(RevocationSupport {
+            inform: *vendor_type & 1 == 1,
+            timestamp: *number,
+        }),
+        13 => Extension::DynamicHomeAgent(DynamicHomeAgent {
+            kind: match high & 1 {
+                0 => DynamicHomeAgentKind::Requested,
+                _ => DynamicHomeAgentKind::Redirected,
+            },
+            address,
+            framing: match low & 1 {
+                0 => DynamicHomeAgentFraming::Rfc4433,
+                _ => DynamicHomeAgentFraming::Short,
+            },
+        }),
         _ => Extension::MessageString { subtype: 1, text: data },
     }
 }
@@ -383,11 +480,11 @@ proptest! {
 
     // Shows attack-12, attack-34.
     #[test]
-    fn noise_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), request: bool) {
+    fn noise_never_panics(mut bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in prop_oneof![Just(1u8), Just(3), Just(7), Just(15)]) {
         let _ = Message::parse(&bytes);
         let _ = AgentAdvertisement::parse(&bytes);
         if let Some(first) = bytes.first_mut() {
-            *first = if request { 1 } else { 3 };
+            *first = kind;
         }
         let _ = Message::parse(&bytes);
         // With a right checksum the noise gets past the first check.

@@ -172,6 +172,21 @@ pub enum MobileNodeEvent {
         /// The denial's code.
         code: ReplyCode,
     },
+    /// A home agent has sent us to another one.
+    Redirected {
+        /// Who.
+        from: Ipv4Addr,
+        /// Whom to.
+        to: Ipv4Addr,
+    },
+    /// A home agent has sent us where we do not go: in a circle, too far, or to one that we
+    /// share no key with.
+    RedirectionRefused {
+        /// Who.
+        from: Ipv4Addr,
+        /// Whom to, if it said so.
+        to: Option<Ipv4Addr>,
+    },
     /// The home agent saw a NAT between us.
     NatFound {
         /// How packets get through it.
@@ -206,6 +221,9 @@ pub enum MobileNodeAction {
         /// The message from its type to its end.
         icmp: Vec<u8>,
     },
+    /// The home agent is this one from now on (RFC 4433): requests to it and the tunnel's
+    /// other end.
+    UseHomeAgent(Ipv4Addr),
     /// Send a registration request.
     SendRegistration(SendRegistration),
     /// Ask for a co-located address, and keep it.

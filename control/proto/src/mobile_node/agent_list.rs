@@ -35,6 +35,8 @@ pub struct HeardAgent {
     pub heard_at: Instant,
     /// When it counts as gone if it is not heard again.
     pub expires_at: Instant,
+    /// Its newest challenge, by an advertisement or a reply (RFC 4721).
+    pub(super) challenge: Option<Vec<u8>>,
     preference: i32,
     probed: bool,
     refused_until: Option<Instant>,
@@ -121,7 +123,8 @@ impl AgentList {
         config: &MobileNodeConfig,
         now: Instant,
     ) -> Heard {
-        let AgentAdvertisement { lifetime, routers, mobility, prefix_lengths, .. } = advertisement;
+        let AgentAdvertisement { lifetime, routers, mobility, prefix_lengths, challenge, .. } =
+            advertisement;
         let Some(mobility) = mobility else {
             return Heard::Ignored;
         };
@@ -153,6 +156,7 @@ impl AgentList {
             known.prefix = prefix;
             known.is_home = is_home;
             known.preference = preference;
+            known.challenge = challenge.or(known.challenge.take());
             known.heard_at = now;
             known.expires_at = expires_at;
             known.probed = false;
@@ -169,6 +173,7 @@ impl AgentList {
             is_home,
             heard_at: now,
             expires_at,
+            challenge,
             preference,
             probed: false,
             refused_until: None,
@@ -230,6 +235,13 @@ impl AgentList {
             let pause = (MIN_REFUSAL * (1 << agent.refusals.min(5))).min(MAX_REFUSAL);
             agent.refused_until = Some(now + pause);
             agent.refusals = agent.refusals.saturating_add(1);
+        }
+    }
+
+    /// The agent has given a challenge in a reply.
+    pub(super) fn challenge(&mut self, address: Ipv4Addr, challenge: &[u8]) {
+        if let Some(agent) = self.get_mut(address) {
+            agent.challenge = Some(challenge.to_vec());
         }
     }
 

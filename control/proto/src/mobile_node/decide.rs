@@ -146,6 +146,9 @@ impl MobileNode {
         let after = at.saturating_since(pending.sent_at);
         self.denials = 0;
         self.not_before = None;
+        if !pending.lifetime.is_zero() {
+            self.assigned();
+        }
         if pending.lifetime.is_zero() {
             self.event(MobileNodeEvent::Deregistered { after });
             if self.stopping.is_some() {
@@ -245,6 +248,14 @@ impl MobileNode {
     ) {
         let code = reply.body.code;
         self.event(MobileNodeEvent::Denied { code });
+        // What is sent elsewhere is no correction: it has a bound of its own.
+        if code == ReplyCode::REDIRECTED_HOME_AGENT
+            && self.follow(&mut pending, reply)
+            && self.stopping.is_none()
+        {
+            self.pending = Some(pending);
+            return self.send(now);
+        }
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
                 if self.style() != ReplayProtection::Nonces {

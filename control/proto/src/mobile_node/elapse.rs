@@ -4,7 +4,8 @@ use core::net::Ipv4Addr;
 
 use super::keepalive::Due;
 use super::negotiate::Wishes;
-use super::request::Target;
+use super::redirect::SILENT_ATTEMPTS;
+use super::request::{Pending, Target};
 use super::{ANNOUNCEMENTS, Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, SUSPICION};
 use crate::message::AgentSolicitation;
 use crate::{Instant, Now};
@@ -36,12 +37,16 @@ impl MobileNode {
                 || self.co_located_target(at).is_some())
         {
             self.event(MobileNodeEvent::Unanswered { care_of_address });
+            self.doubt_redirection();
             self.agents.refuse(address, at);
             self.pending = None;
             if self.registration.is_some_and(|old| old.target == target) {
                 self.drop_registration();
             }
             return;
+        }
+        if pending.attempts.is_multiple_of(SILENT_ATTEMPTS) && self.doubt_redirection() {
+            self.pending.iter_mut().for_each(Pending::renew);
         }
         // What goes out here is a second or more after the one before, and
         // counts for the pace of those that follow.

@@ -70,6 +70,8 @@ pub(super) struct Asked {
     pub(super) udp: Option<UdpTunnelRequest>,
     /// The home agent's challenge, to be answered.
     pub(super) challenge: Option<Vec<u8>>,
+    /// The foreign agent's challenge, to be answered (RFC 4721 §3.1).
+    pub(super) foreign_challenge: Option<Vec<u8>>,
 }
 
 /// The tunnel of an accepted request.
@@ -188,6 +190,10 @@ impl MobileNode {
         reply: &Received<'_, RegistrationReply>,
     ) -> bool {
         let code = reply.body.code;
+        // The next request has the newest.
+        if self.may_answer_anew(pending, code) {
+            return true;
+        }
         if code == ReplyCode::HA_MOBILE_NODE_FAILED_AUTHENTICATION {
             // It knows us, for it has authenticated its denial; what it does not
             // believe is the address that the request came from. So a NAPT is in

@@ -13,8 +13,8 @@ use crate::config::MobileNodeConfig;
 use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{
-    AuthenticationKind, Extension, Identification, MessageWriter, Received, RegistrationReply,
-    RegistrationRequest, RequestFlags,
+    AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
+    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags,
 };
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
@@ -46,6 +46,8 @@ pub(super) struct Pending {
     pub(super) attempts: u32,
     /// How often it was changed after a denial and sent again at once.
     pub(super) corrections: u32,
+    /// Whether it was left open whom it is for (RFC 4433).
+    pub(super) open: bool,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -140,7 +142,7 @@ pub(super) fn emit(
         flags: flags.with(pending.asked.flags),
         lifetime: pending.lifetime,
         home_address: config.home_address,
-        home_agent: config.home_agent,
+        home_agent: pending.home_agent(config),
         care_of_address: pending.care_of_address,
         identification: pending.identification,
     });
@@ -152,6 +154,11 @@ pub(super) fn emit(
     if let Some(challenge) = &pending.asked.challenge {
         let _ = writer.extension(&Extension::Challenge(challenge));
     }
+    if let (true, Some(framing)) = (pending.open, config.dynamic_home_agent) {
+        let (kind, address) = (DynamicHomeAgentKind::Requested, config.home_agent);
+        let requested = DynamicHomeAgent { kind, address, framing };
+        let _ = writer.extension(&Extension::DynamicHomeAgent(requested));
+    }
     if let Some(association) = config.security.first_agent(config.home_agent) {
         writer.authenticate(AuthenticationKind::MobileHome, association);
     }
@@ -159,6 +166,10 @@ pub(super) fn emit(
         // Behind the mobile-home authentication: it is the foreign agent's to
         // consume (RFC 3024 §3.3). It is empty, so it always fits.
         let _ = writer.extension(&Extension::EncapsulatingDelivery);
+    }
+    // RFC 4721 §3.1: behind the mobile-home authentication, under the mobile-foreign one.
+    if let Some(challenge) = &pending.asked.foreign_challenge {
+        let _ = writer.extension(&Extension::Challenge(challenge));
     }
     if let Some(association) = foreign_agent.filter(|_| through_agent) {
         writer.authenticate(AuthenticationKind::MobileForeign, association);
@@ -189,7 +200,11 @@ pub(super) fn verify(
     {
         return Err(DiscardReason::NotPending);
     }
-    if body.home_agent != config.home_agent {
+    // A foreign agent's own denial has the field as it was.
+    let unsigned = reply.mobile_home_authentication().is_none();
+    if body.home_agent != config.home_agent
+        && !(unsigned && body.home_agent == pending.home_agent(config))
+    {
         return Err(DiscardReason::WrongHomeAgent);
     }
     let agent = match pending.target {
@@ -259,6 +274,7 @@ impl Pending {
             interval: Self::MIN_INTERVAL,
             attempts: 0,
             corrections: 0,
+            open: false,
             bytes: Vec::new(),
         }
     }
@@ -291,10 +307,20 @@ impl Pending {
         self.attempts = self.attempts.saturating_add(1);
     }
 
+    /// The Home Agent field.
+    fn home_agent(&self, config: &MobileNodeConfig) -> Ipv4Addr {
+        if self.open { Ipv4Addr::UNSPECIFIED } else { config.home_agent }
+    }
+
+    /// Forgets the bytes, so that the next are new.
+    pub(super) fn renew(&mut self) {
+        self.bytes.clear();
+        self.interval = Self::MIN_INTERVAL;
+    }
+
     /// Forgets the bytes, so that the next are new, and counts a correction.
     pub(super) fn correct(&mut self) {
-        self.bytes.clear();
+        self.renew();
         self.corrections = self.corrections.saturating_add(1);
-        self.interval = Self::MIN_INTERVAL;
     }
 }

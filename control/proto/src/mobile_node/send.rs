@@ -9,7 +9,7 @@ use super::{
 };
 use crate::Now;
 use crate::event::DiscardReason;
-use crate::security::MobilitySecurityAssociation;
+use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 
 impl MobileNode {
     pub(super) fn send(&mut self, now: Now) {
@@ -20,6 +20,11 @@ impl MobileNode {
             Target::Home(_) | Target::CoLocated(_) => None,
         };
         let association = association.cloned();
+        // What is sent once more with nonces is sent as it was.
+        if pending.bytes.is_empty() || self.style() != ReplayProtection::Nonces {
+            pending.open = self.is_open() && !matches!(pending.target, Target::Home(_));
+            pending.asked.foreign_challenge = self.foreign_challenge(&pending);
+        }
         pending.prepare(
             &self.config,
             association.as_deref(),

@@ -35,6 +35,17 @@ fn solicit(world: &mut World, mac: MacAddress, source: Ipv4Addr) -> Vec<Action> 
     world.drain()
 }
 
+/// RFC 3543 §3.1: flag X is the config's.
+// Shows 3543-3.1-a, 3543-4.2-a.
+#[test]
+fn an_agent_that_takes_part_in_revocations_says_so() {
+    for revocation in [true, false] {
+        let mut world = advertising(|config| config.revocation = revocation);
+        let said = advertisement(&world.pass(1_000)[0].1).mobility.unwrap().flags;
+        assert_eq!(said.contains(AgentFlags::REVOCATION), revocation);
+    }
+}
+
 /// B-03: what is advertised unasked, at once and then with jitter.
 // Shows 5944-2.1-b, 5944-2.1-c, 5944-2.1-f, 5944-2.1-g, 5944-2.1.1-b, 5944-2.3-a, 5944-2.3-e,
 // 5944-2.3-h, 5944-2.3.1-a, 5944-2.3.2-a, 5944-2.3.2-b.

@@ -11,12 +11,13 @@ use homeport_proto::decision::{Answer, Cause, Decision, Judge, Silence, Standing
 use homeport_proto::event::Event;
 use homeport_proto::message::{
     AuthenticationKind, Extension, MobileNetworkRequest, RegistrationRequest, ReplyCode,
-    RequestFlags, UdpTunnelRequest,
+    RequestFlags, RevocationAcknowledgement, UdpTunnelRequest,
 };
 use homeport_proto::security::Spi;
-use homeport_proto::{Action, Datagram, Lifetime, MacAddress};
+use homeport_proto::{Action, Datagram, Lifetime, MacAddress, Payload, Transmit};
 use homeport_wire::IpProtocol;
 
+use crate::decisions_of_agents;
 use crate::foreign_agent::icmp_error;
 use crate::support::*;
 use crate::tunnels::{NAT, PRIVATE, UDP, co_located, from, signed};
@@ -31,7 +32,9 @@ pub(crate) fn decided(actions: &[Action]) -> Decision {
         })
         .collect();
     let [decision] = decisions.try_into().unwrap_or_else(|all| panic!("one decision: {all:?}"));
-    let sent: Vec<&[u8]> = transmits(actions).into_iter().map(|sent| udp(sent).2).collect();
+    let is_udp = |sent: &&Transmit| matches!(sent.payload, Payload::Udp { .. });
+    let sent = transmits(actions).into_iter().filter(is_udp);
+    let sent: Vec<&[u8]> = sent.map(|sent| udp(sent).2).collect();
     match decision.ruling.answer {
         Answer::Replied { code, lifetime } => {
             let reply = parse_reply(sent[0]).body;
@@ -40,6 +43,7 @@ pub(crate) fn decided(actions: &[Action]) -> Decision {
             assert!(denied.is_none_or(|denied| denied == code), "{decision:?}");
         }
         Answer::Relayed => assert_eq!(sent[0][0], RegistrationRequest::TYPE),
+        Answer::Acknowledged => assert_eq!(sent[0][0], RevocationAcknowledgement::TYPE),
         Answer::Silent(_) => assert!(sent.is_empty(), "{decision:?}"),
     }
     decision
@@ -172,7 +176,7 @@ fn one_more_visitor(configure: fn(&mut ForeignAgentConfig), home_agent: Ipv4Addr
 }
 
 /// A cause, and a message that leads to it.
-type Case = (Cause, fn() -> Decision);
+pub(crate) type Case = (Cause, fn() -> Decision);
 
 /// One for each cause.
 const CASES: &[Case] = &[
@@ -484,7 +488,7 @@ fn names_networks(is_router: bool) -> Decision {
 #[test]
 fn every_cause_is_reached_by_a_real_message() {
     let mut reached: BTreeMap<Cause, u32> = BTreeMap::new();
-    for (cause, run) in CASES {
+    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES) {
         let decision = run();
         assert_eq!(decision.ruling.cause, *cause, "{decision:?}");
         assert_eq!(decision.tenant, TENANT, "{cause:?}");

@@ -202,8 +202,8 @@ fn every_denial_of_a_request_has_its_code() {
         ("co-located with ours", 77, |_| {}, |r| r.flags = RequestFlags::CO_LOCATED),
         ("home agent is our care-of", 194, |_| {}, |r| r.home_agent = FOREIGN),
         ("home agent is our link", 194, |_| {}, |r| r.home_agent = FOREIGN_LINK),
-        ("home agent is nobody", 194, |_| {}, |r| r.home_agent = Ipv4Addr::UNSPECIFIED),
-        ("home agent is everybody", 194, |_| {}, |r| r.home_agent = Ipv4Addr::BROADCAST),
+        ("home agent is nobody", 90, |_| {}, |r| r.home_agent = Ipv4Addr::UNSPECIFIED),
+        ("home agent is everybody", 90, |_| {}, |r| r.home_agent = Ipv4Addr::BROADCAST),
         ("home agent is a group", 194, |_| {}, |r| r.home_agent = Ipv4Addr::new(224, 0, 0, 11)),
         ("home agent is loopback", 194, |_| {}, |r| r.home_agent = Ipv4Addr::LOCALHOST),
     ];

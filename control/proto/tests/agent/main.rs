@@ -5,11 +5,17 @@
 #[cfg(test)]
 mod advertiser;
 #[cfg(test)]
+mod assignment;
+#[cfg(test)]
 mod attacks;
+#[cfg(test)]
+mod challenges;
 #[cfg(test)]
 mod config;
 #[cfg(test)]
 mod decisions;
+#[cfg(test)]
+mod decisions_of_agents;
 #[cfg(test)]
 mod draws;
 #[cfg(test)]
@@ -32,6 +38,8 @@ mod paths;
 mod properties;
 #[cfg(test)]
 mod realms;
+#[cfg(test)]
+mod revocation;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use core::net::Ipv4Addr;
 
 use homeport_proto::Action;
-use homeport_proto::config::{ForeignAgentConfig, HomeAgentConfig};
+use homeport_proto::config::{ChallengePolicy, ForeignAgentConfig, HomeAgentConfig};
 use homeport_proto::message::{
     AuthenticationKind, Extension, MessageString, RegistrationRequest, TextOrigin,
 };
@@ -58,6 +58,7 @@ fn spoil(message: &mut [u8]) {
     *message.last_mut().unwrap() ^= 1;
 }
 
+// Shows 4917-3-a, 4917-5-a.
 #[test]
 fn a_home_agents_text_stands_under_its_signature() {
     let mut world = home(full);
@@ -134,10 +135,28 @@ fn a_denial_of_what_is_not_authentic_is_never_longer_than_the_request() {
         let actions = world.visit(&message);
         assert_eq!(the_reply(&actions).code.0, 65);
         assert!(reply_bytes(&actions).len() <= message.len(), "{len}");
+
+        // A challenge of either agent takes its room too.
+        let mut world = foreign(|config| {
+            config.administratively_prohibited = true;
+            config.challenge = ChallengePolicy::Offered;
+        });
+        let message = padded(&request(world.timestamp()), len);
+        let actions = world.visit(&message);
+        assert_eq!(the_reply(&actions).code.0, 65);
+        assert!(reply_bytes(&actions).len() <= message.len(), "{len}");
+        let mut world = home(|_| {});
+        let mut message = padded(&request(world.timestamp()), len);
+        spoil(&mut message);
+        message.extend([132, 16]);
+        message.extend([7; 16]);
+        let reply = reply_bytes(&world.relay(FOREIGN, &message));
+        assert!(reply.ends_with(&[7; 16]) && reply.len() <= message.len(), "{len}");
     }
     assert!(long > 100 && short > 10 && none > 5, "{long} {short} {none}");
 }
 
+// Shows 4917-5-b, 4917-5-c.
 #[test]
 fn a_foreign_agent_says_what_there_is_room_for() {
     let mut world = foreign(|config| config.administratively_prohibited = true);

@@ -15,10 +15,14 @@ struct Pair {
 fn pair() -> Pair {
     Pair {
         foreign: World::foreign(|config| {
+            config.revocation = true;
             config.security.insert_agent(HOME_AGENT, foreign_home());
             config.security.insert_mobile_node(NODE, mobile_foreign());
         }),
-        home: World::home(|config| config.security.insert_agent(FOREIGN, foreign_home())),
+        home: World::home(|config| {
+            config.revocation = true;
+            config.security.insert_agent(FOREIGN, foreign_home());
+        }),
     }
 }
 
@@ -113,4 +117,32 @@ fn a_133_comes_back_through_the_foreign_agent_and_brings_the_clock() {
     asked.identification = told;
     asked.identification.0 |= 0xffff_ffff;
     assert_eq!(the_code(&pair.register(&asked).1), 0);
+}
+
+/// B-11: what the operator of either end takes away is gone at the other end too, and
+/// each hears of it.
+// Shows 3543-4.2.2.2-f.
+#[test]
+fn a_node_that_is_cleared_at_either_end_is_gone_at_both() {
+    for at_home in [true, false] {
+        let mut pair = pair();
+        let asked = pair.request();
+        assert_eq!(the_code(&pair.register(&asked).1), 0);
+        pair.home.millis += 2_000;
+        pair.foreign.millis += 2_000;
+        let (cleared, other) = match at_home {
+            true => (&mut pair.home, &mut pair.foreign),
+            false => (&mut pair.foreign, &mut pair.home),
+        };
+        let now = cleared.now();
+        cleared.agent.clear_binding(TENANT, NODE, now);
+        cleared.agent.clear_visitor(TENANT, NODE, now);
+        let actions = cleared.drain();
+        let answers = other.send(&carry(transmits(&actions)[0]));
+        assert_eq!(other.agent.bindings().count() + other.agent.visitors().count(), 0);
+        cleared.send(&carry(transmits(&answers)[0]));
+        assert_eq!(cleared.counters().revocations_acknowledged, 1);
+        assert!(transmits(&cleared.drain()).is_empty());
+        assert_eq!(cleared.counters().revocations_sent, 1);
+    }
 }

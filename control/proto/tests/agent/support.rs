@@ -99,6 +99,8 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         nat: homeport_proto::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: homeport_proto::config::HomeAgentAssignment::default(),
     }
 }
 
@@ -121,6 +123,10 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         napt: None,
         source_routes: Vec::new(),
         tunnels: homeport_proto::config::TunnelPolicy::default(),
+        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge_window: 2,
+        revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: homeport_proto::config::UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
@@ -140,6 +146,7 @@ pub(crate) fn advertiser_config() -> AdvertiserConfig {
         registration_required: false,
         encapsulations: homeport_proto::config::EncapsulationSet::IP_IN_IP,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),

@@ -80,6 +80,8 @@ pub fn remedy(
     let network = "10.1.0.0/24";
     Some(match decision.ruling.cause {
         Cause::Accepted | Cause::Deregistered | Cause::Repeated | Cause::Discovery => return None,
+        Cause::Revoked | Cause::RevokedBefore => format!("Nothing, if the node has registered anew. Who took it away tells why: on the box of {source}, an operator (`homeport clear`), a new config, or another registration of the node."),
+        Cause::RevocationAcknowledged => return None,
         Cause::Relayed => format!("Wait for the answer of {home_agent}. If none comes, the node is told so with code 78 after pending_timeout."),
         Cause::NoAgentHere => "Look at which address and port the message was sent to (`tshark -i IF -Y mip`): it must be the address of a [[home_agent]], or that of a link in the ports of a [[foreign_agent]].".into(),
         Cause::BadSource => format!("Something on the way, or the node itself, writes {source} as source, which is no address that can be answered. Look for it with `tshark -i IF -Y mip`."),
@@ -121,6 +123,8 @@ pub fn remedy(
         Cause::ImpossibleCareOfAddress => format!("The node registers {care_of}, which is no host's address: look where it got that from (DHCP, or the advertisements of its foreign agent)."),
         Cause::WrongHomeAgent => format!("The node names the home agent {home_agent}, but its message came to another. Set home_agent on the node to the address of \"{name}\", as `homeport show status` has it."),
 
+        Cause::Redirected => format!("Nothing, if the node follows: it then asks the home agent that it was told. If it is to be taken here, write redirect = \"when-full\", or take redirect_to away in {section}, {APPLY}."),
+
         Cause::OutsideHomeNetworks => format!("Add a [[home_agent.home_network]] with a prefix that {node} is in to \"{name}\", as in prefix = \"{network}\", {APPLY}; or give the node a home address that is in one."),
         Cause::Prohibited | Cause::VisitorProhibited => format!("Write administratively_prohibited = false in {section}, {APPLY}. Somebody has switched it off on purpose."),
         Cause::CareOfAddressAtHome => format!("The node is at home, or believes to have got {care_of} elsewhere: no tunnel can end there. Let it deregister at home; away, give it an address of the network that it visits."),
@@ -138,6 +142,13 @@ pub fn remedy(
         Cause::ChallengeGiven => format!("Nothing, if the next registration was accepted: this is how a node behind a NAT shows where it is. If each is refused so, the node does not know challenges: write nat_traversal = \"rfc3519\" in {section}, {APPLY}."),
         Cause::NoMobileNetwork | Cause::NotMobileRouter => format!("Add a [[home_agent.mobile_network]] with mobile_router = \"{node}\" and the network's prefix to \"{name}\", {APPLY}; or do not let the node name networks."),
 
+        Cause::VisitorSaysRevocable => "The node's program is at fault (RFC 3543, 3.2): let it leave the revocation support extension out, or register with a care-of address of its own.".into(),
+        Cause::MissingChallenge => format!("Nothing, if the next request is accepted: the denial carries a challenge to answer. If each is refused so, the node knows no challenges: write challenge = \"offered\" or \"off\" in {section}, {APPLY}."),
+        Cause::UnknownChallenge => format!("Nothing, if the next request is accepted: the denial carries a new challenge. If it is often, challenges grow too old before they are answered: raise challenge_window in {section}, {APPLY}; or see that the node hears the advertisements of this link."),
+        Cause::StaleChallenge => "Nothing, if the next request is accepted: the denial carries a new challenge. If it is each request, the node's program does not take the challenge of the last reply; or somebody replays its requests, and gets nothing by it.".into(),
+        Cause::TwoChallenges => "The node's program is at fault (RFC 4721, 3.1): let it answer one challenge only.".into(),
+        Cause::ChallengeUnsigned | Cause::ChallengeUnproven => format!("Share a key with the node: add a [[foreign_agent.security_association]] with mobile_node = \"{node}\" to \"{name}\", and give the node the same; or write challenge = \"off\" in {section}, {APPLY}."),
+        Cause::AnswerersFull => format!("As many nodes have answered a challenge here as max_visitors and max_pending allow together. Raise max_visitors of \"{name}\" and restart the daemon, as the tables are made at the start."),
         Cause::StationUnknown => "Something on the link sends with a group address as its own: look with `tshark -e eth.src -Y mip`.".into(),
         Cause::Duplicate => format!("Wait: {home_agent} has not answered the first one yet."),
         Cause::VisitorWrongKey | Cause::VisitorUnsigned => format!("Compare the key, the SPI and the algorithm that \"{name}\" and the node share on both sides ({} here); or take the [[foreign_agent.security_association]] with mobile_node = \"{node}\" away, {APPLY}.", spis(associations)),
@@ -146,6 +157,7 @@ pub fn remedy(
         Cause::NoHomeAddress => "Give the node a home address: without one it must send its network access identifier.".into(),
         Cause::DeliveryWithoutReverseTunnel => "Let the node ask for a reverse tunnel too, or for no encapsulating delivery.".into(),
         Cause::AddressTaken => format!("See who it is (`homeport show visitors`). If the two are nodes of different home networks, write overlapping_addresses = true in {section}, {APPLY}; if not, one of them has the wrong home address."),
+        Cause::NoHomeAgent => format!("Set home_agent on the node; or write the home agent that such nodes get as assigned_home_agent in {section}, {APPLY}."),
         Cause::InvalidHomeAgent => format!("Set home_agent on the node to its home agent's address: {home_agent} cannot be one from here. If it is to be one on this box, add a [[home_agent]] with this address."),
         Cause::InvalidCareOfAddress => format!("The node has an old advertisement, or belongs to another foreign agent on this link: it registers {care_of}. Let it listen to \"{name}\" (see that there is an [[advertiser]])."),
         Cause::LifetimeTooLong => {
@@ -167,6 +179,15 @@ pub fn remedy(
         Cause::HomeAgentPortUnreachable => format!("Start the home agent on {home_agent}, or set the node's home_agent to where it is."),
         Cause::ReplyWrongKey => format!("Compare the key, the SPI and the algorithm that \"{name}\" and the home agent {home_agent} share, on both sides; or take the [[foreign_agent.security_association]] with home_agent = \"{home_agent}\" away, {APPLY}."),
         Cause::ReplyMalformed => format!("The program of the home agent {home_agent} is at fault, or something on the way cuts its replies: look with `tshark -i IF -Y mip`."),
+        Cause::RevocationReflected => "Nothing: it changed nothing. Somebody sends our own messages back, or takes this agent for one of the other kind.".into(),
+        Cause::RevocationMalformed => format!("The program of the agent {source} is at fault, or something on the way cuts its messages: look with `tshark -i IF -Y mip`."),
+        Cause::RevocationUnsigned => format!("If {source} is an agent of yours, let it sign with the key that it shares with \"{name}\"; else somebody forges revocations, and gets nothing by it."),
+        Cause::RevocationUnknownSpi | Cause::RevocationWrongKey => format!("If {source} is an agent of yours, compare the key, the SPI and the algorithm that it shares with \"{name}\" on both sides (key_file of the security_association with home_agent or foreign_agent = the other's address); else somebody forges revocations, and gets nothing by it."),
+        Cause::RevocationOfAnother | Cause::RevocationElsewhere => format!("The agent {source} names what is not here: see how the home agent {home_agent} and the foreign agent {care_of} are written in both configs."),
+        Cause::RevocationReplayed => format!("Nothing, if it is seldom: it came twice, or too late. If the agent {source} revokes and is not heard, see that its clock goes forward (`timedatectl`)."),
+        Cause::RevocationNotAgreed => format!("Write revocation = true in {section}, {APPLY}, and the same at {source}; the node's next registration agrees on it. Until then, `homeport clear` takes it away here."),
+        Cause::RevocationNotRegistered => "Nothing: there is no such registration here any more.".into(),
+        Cause::AcknowledgementNotAwaited => "Nothing, if it is seldom: an acknowledgement came twice, or too late.".into(),
         Cause::NotPending | Cause::ReplyOfAnother => "Nothing, if it is seldom: a reply came twice, or too late. Else somebody forges replies; they change nothing.".into(),
     })
 }
@@ -228,8 +249,8 @@ mod tests {
         let mut remedies = BTreeSet::new();
         for cause in Cause::ALL {
             let remedy = remedy(&decision(*cause), &Agent::None, &[]);
-            let wanted =
-                !cause.is_favourable() && *cause != Cause::Discovery || *cause == Cause::Relayed;
+            let wanted = !cause.is_favourable() && *cause != Cause::Discovery
+                || matches!(cause, Cause::Relayed | Cause::Revoked | Cause::RevokedBefore);
             assert_eq!(remedy.is_some(), wanted, "{cause:?}");
             let Some(remedy) = remedy else { continue };
             assert!(remedy.ends_with('.') || remedy.ends_with('?'), "{cause:?}: {remedy}");
@@ -245,6 +266,9 @@ mod tests {
         let schema = serde_json::to_string(&crate::config::schema()).unwrap();
         for key in [
             "administratively_prohibited",
+            "assigned_home_agent",
+            "challenge",
+            "challenge_window",
             "encapsulating_delivery",
             "encapsulations",
             "forced_udp",
@@ -263,10 +287,13 @@ mod tests {
             "pending_timeout",
             "registrations_per_known_prefix",
             "registrations_per_prefix",
+            "redirect",
+            "redirect_to",
             "require_foreign_home_authentication",
             "require_mobile_foreign_authentication",
             "require_reverse_tunnel",
             "reverse_tunnel",
+            "revocation",
             "subscribers",
             "tolerance",
             "udp_tunnel",

@@ -202,6 +202,7 @@ fn one(out: &mut String, view: &RegistrationView) {
     }
     out.push('\n');
     let verdict = match (view.accepted, view.cause.as_str()) {
+        (true, "revoked" | "revoked-before" | "revocation-acknowledged") => "revoked",
         (true, _) => "accepted",
         (false, "relayed") => "waits",
         (false, _) => "refused",
@@ -252,7 +253,7 @@ fn one(out: &mut String, view: &RegistrationView) {
 
 fn asked(view: &RegistrationView) -> String {
     let mut text = match view.lifetime_asked_seconds {
-        Some(0) => format!("to end its registration at {}", view.care_of_address),
+        Some(0) => format!("to end the registration at {}", view.care_of_address),
         seconds => format!("to be reached at {}, for {}", view.care_of_address, lifetime(seconds)),
     };
     let _ = write!(text, ", by the home agent {}", view.home_agent);

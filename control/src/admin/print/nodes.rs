@@ -3,7 +3,7 @@
 use super::{age, append, clean, lifetime, or_dash, yes};
 use crate::admin::api::{
     BindingView, CareOfView, Cleared, Encapsulation, MobileNodeView, ReverseTunnel,
-    SecurityAssociationView, TunnelView, VisitorState, VisitorView,
+    SecurityAssociationView, TunnelView, VisitorState, VisitorView, VisitorsCleared,
 };
 use crate::admin::table::Table;
 
@@ -228,6 +228,15 @@ pub fn cleared(cleared: &Cleared) -> String {
         "The binding of {home_address} (tenant {tenant}) with {care_of_addresses} care-of {noun} \
          was cleared.\n"
     )
+}
+
+/// `clear visitor`.
+pub fn visitors_cleared(cleared: &VisitorsCleared) -> String {
+    let VisitorsCleared { tenant, home_address, visitors } = cleared;
+    match visitors {
+        1 => format!("The visitor {home_address} (tenant {tenant}) was cleared.\n"),
+        _ => format!("{visitors} visitors {home_address} (tenant {tenant}) were cleared.\n"),
+    }
 }
 
 fn encapsulation(value: Encapsulation) -> String {

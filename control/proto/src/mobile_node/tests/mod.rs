@@ -1,8 +1,10 @@
 //! The mobile node on a virtual clock, against hand-made bytes and against the
 //! real agents.
 
+mod challenges;
 mod discovery;
 mod noise;
+mod redirect;
 mod registration;
 mod tunnels;
 mod with_agents;
@@ -64,6 +66,7 @@ fn config() -> MobileNodeConfig {
         co_located: true,
         agent_wait: Duration::from_millis(30),
         encapsulation: crate::config::PreferredEncapsulation::IpInIp,
+        dynamic_home_agent: None,
         nat_traversal: false,
         security,
     }

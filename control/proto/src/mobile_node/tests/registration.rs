@@ -8,7 +8,7 @@ use alloc::string::ToString;
 fn request_of(sent: &Sent) -> Received<'_, RegistrationRequest> {
     match Message::parse(&sent.send.bytes).unwrap() {
         Message::Request(request) => request,
-        Message::Reply(_) => panic!("a reply"),
+        other => panic!("{other:?}"),
     }
 }
 

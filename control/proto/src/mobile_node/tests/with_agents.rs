@@ -56,6 +56,7 @@ fn advertiser(address: Ipv4Addr, home_agent: bool) -> AdvertiserConfig {
         registration_required: false,
         encapsulations: crate::config::EncapsulationSet::ALL,
         udp_tunnel: false,
+        revocation: false,
         reverse_tunnel: true,
         registration_lifetime: Lifetime(300),
         interval: Duration::from_secs(1),
@@ -86,6 +87,8 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         nat: crate::config::NatPolicy::default(),
         mobile_networks: Vec::new(),
         message_strings: false,
+        revocation: false,
+        assignment: crate::config::HomeAgentAssignment::default(),
     };
     AgentConfig {
         home_agents: vec![home_agent],
@@ -115,6 +118,10 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         napt: None,
         source_routes: Vec::new(),
         tunnels: crate::config::TunnelPolicy::default(),
+        challenge: crate::config::ChallengePolicy::Required,
+        challenge_window: 2,
+        revocation: false,
+        assigned_home_agent: None,
         udp_tunnel: crate::config::UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,

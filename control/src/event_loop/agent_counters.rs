@@ -1,0 +1,119 @@
+//! The counters of the agents, with their names and sentences.
+
+use homeport_proto::counters::Counters;
+
+/// An agent's counters with their names and sentences.
+pub(super) const fn agent_counter_table(
+    counters: &Counters,
+) -> [(&'static str, u64, &'static str); 24] {
+    [
+        (
+            "messages_received",
+            counters.messages_received,
+            "Messages on UDP port 434, whatever became of them.",
+        ),
+        (
+            "requests_received",
+            counters.requests_received,
+            "Registration Requests that could be parsed.",
+        ),
+        (
+            "replies_received",
+            counters.replies_received,
+            "Registration Replies that could be parsed.",
+        ),
+        (
+            "registrations_accepted",
+            counters.registrations_accepted,
+            "Registrations and renewals that a home agent accepted.",
+        ),
+        (
+            "deregistrations_accepted",
+            counters.deregistrations_accepted,
+            "Deregistrations that a home agent accepted.",
+        ),
+        (
+            "requests_relayed",
+            counters.requests_relayed,
+            "Requests that a foreign agent relayed to a home agent.",
+        ),
+        (
+            "replies_relayed",
+            counters.replies_relayed,
+            "Replies that a foreign agent relayed to a node.",
+        ),
+        (
+            "denials_suppressed",
+            counters.denials_suppressed,
+            "Denials held back, because their node had its share.",
+        ),
+        ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
+        ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
+        ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
+        (
+            "foreign_challenges_answered",
+            counters.foreign_challenges_answered,
+            "Requests to a foreign agent that answered its challenge.",
+        ),
+        (
+            "tunnels_bound",
+            counters.tunnels_bound,
+            "Half-bound UDP tunnels whose first keepalive came.",
+        ),
+        (
+            "paths_proven",
+            counters.paths_proven,
+            "Outer addresses of UDP tunnels that were shown to be their nodes'.",
+        ),
+        (
+            "paths_unproven",
+            counters.paths_unproven,
+            "Registrations removed because nobody answered at their outer address.",
+        ),
+        (
+            "rebounds",
+            counters.rebounds,
+            "Packets told of from another port than their UDP tunnel's: a NAT forgot it.",
+        ),
+        (
+            "keepalives_answered",
+            counters.keepalives_answered,
+            "Keepalives answered for tunnels that were half-bound or unproven.",
+        ),
+        (
+            "keepalives_sent",
+            counters.keepalives_sent,
+            "Keepalives that a foreign agent sent for its visitors.",
+        ),
+        (
+            "revocations_sent",
+            counters.revocations_sent,
+            "Registration Revocations sent, repetitions included.",
+        ),
+        (
+            "revocations_acknowledged",
+            counters.revocations_acknowledged,
+            "Our revocations that the other agent acknowledged.",
+        ),
+        (
+            "revocations_unanswered",
+            counters.revocations_unanswered,
+            "Our revocations that were given up.",
+        ),
+        (
+            "revocations_accepted",
+            counters.revocations_accepted,
+            "Registrations that another agent revoked.",
+        ),
+        (
+            "solicitations_received",
+            counters.solicitations_received,
+            "Agent Solicitations that could be parsed.",
+        ),
+        (
+            "advertisements_sent",
+            counters.advertisements_sent,
+            "Agent Advertisements, unasked and solicited.",
+        ),
+    ]
+}
