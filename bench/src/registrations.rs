@@ -19,7 +19,8 @@ use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::table::{hash, lpm, source_route, visitor};
 use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::{
-    AgentConfig, HomeAgentConfig, HomeNetwork, NatPolicy, Prefix, Profile, TunnelPolicy,
+    AgentConfig, HomeAgentAssignment, HomeAgentConfig, HomeNetwork, NatPolicy, Prefix, Profile,
+    TunnelPolicy,
 };
 use homeport_proto::message::{
     AuthenticationKind, Identification, MessageWriter, RegistrationRequest, RequestFlags,
@@ -320,6 +321,8 @@ impl Bench {
             nat: NatPolicy::default(),
             mobile_networks: Vec::new(),
             message_strings: false,
+            revocation: false,
+            assignment: HomeAgentAssignment::default(),
         };
         let config = AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() };
         Bench {

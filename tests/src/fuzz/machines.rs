@@ -11,8 +11,9 @@ use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::{AgentConfig, MobileNodeConfig, PreferredEncapsulation, Prefix};
 use homeport_proto::draws::{Differing, Draws};
 use homeport_proto::message::{
-    AuthenticationKind, Identification, Message, MessageWriter, RegistrationReply,
-    RegistrationRequest, ReplyCode, RequestFlags,
+    AuthenticationKind, Extension, Identification, Message, MessageWriter, RegistrationReply,
+    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags,
+    RevocationAcknowledgement, RevocationSupport,
 };
 use homeport_proto::mobile_node::{CoLocated, MobileNode, MobileNodeAction, SendRegistration};
 use homeport_proto::security::{
@@ -215,6 +216,9 @@ impl Agents {
         let mut writer = MessageWriter::request(&request);
         writer.authenticate(AuthenticationKind::MobileHome, &key_of(number));
         if care_of_address == ELSEWHERE {
+            if place & 32 == 32 {
+                let _ = writer.extension(&revocable(self.now));
+            }
             let key = association(300, ReplayProtection::default());
             writer.authenticate(AuthenticationKind::ForeignHome, &key);
         }
@@ -248,12 +252,49 @@ impl Agents {
         };
         let mut writer = MessageWriter::reply(&reply);
         writer.authenticate(AuthenticationKind::MobileHome, &key_of(0));
+        if lifetime & 1 == 1 {
+            let _ = writer.extension(&revocable(self.now));
+        }
         let key = association(300, ReplayProtection::default());
         writer.authenticate(AuthenticationKind::ForeignHome, &key);
         let mut message = writer.finish();
         damage(&mut message, bytes)?;
         let (source, destination) = (ELSEWHERE, FOREIGN_AGENT);
         self.datagram(Heard { source, destination, source_port: 434, port: PortId(0) }, &message);
+        Ok(())
+    }
+
+    /// What the agent elsewhere says of a revocation, its own or ours.
+    fn revocation(&mut self, bytes: &mut Unstructured<'_>) -> Result<()> {
+        let [number, how, later] = bytes.arbitrary::<[u8; 3]>()?;
+        let (at_home, acknowledges, reflected) = (how & 1 == 0, how & 2 == 2, how & 12 == 12);
+        let destination = if at_home { HOME_AGENT } else { FOREIGN_AGENT };
+        let clock = Identification(self.now.ntp.0).high();
+        let identifier = clock.wrapping_add_signed(later.cast_signed().into());
+        let inform = how & 16 == 16;
+        let home_address = node(number);
+        let mut writer = if acknowledges {
+            MessageWriter::acknowledgement(&RevocationAcknowledgement {
+                inform,
+                home_address,
+                identifier,
+            })
+        } else {
+            MessageWriter::revocation(&RegistrationRevocation {
+                from_home_agent: at_home == reflected,
+                inform,
+                home_address,
+                home_agent: if at_home { HOME_AGENT } else { ELSEWHERE },
+                care_of_address: if at_home { ELSEWHERE } else { FOREIGN_AGENT },
+                identifier,
+            })
+        };
+        let key = association(300, ReplayProtection::default());
+        writer.authenticate(AuthenticationKind::ForeignHome, &key);
+        let mut message = writer.finish();
+        damage(&mut message, bytes)?;
+        let at = Heard { source: ELSEWHERE, destination, source_port: 434, port: PortId(0) };
+        self.datagram(at, &message);
         Ok(())
     }
 
@@ -276,6 +317,12 @@ impl Agents {
     }
 }
 
+/// That the agent elsewhere takes part in revocations, from now on.
+fn revocable(now: Now) -> Extension<'static> {
+    let timestamp = Identification(now.ntp.0).high();
+    Extension::RevocationSupport(RevocationSupport { inform: true, timestamp })
+}
+
 /// Sometimes changes a byte, cuts the end off, or adds to it.
 fn damage(message: &mut Vec<u8>, bytes: &mut Unstructured<'_>) -> Result<()> {
     let [how, at, value] = bytes.arbitrary::<[u8; 3]>()?;
@@ -292,7 +339,7 @@ fn damage(message: &mut Vec<u8>, bytes: &mut Unstructured<'_>) -> Result<()> {
 fn agents(bytes: &mut Unstructured<'_>) -> Result<()> {
     let mut agents = Agents::new();
     while !bytes.is_empty() {
-        match bytes.arbitrary::<u8>()? % 12 {
+        match bytes.arbitrary::<u8>()? % 13 {
             0..=3 => agents.request(bytes)?,
             4 => agents.reply(bytes)?,
             5 => {
@@ -340,7 +387,11 @@ fn agents(bytes: &mut Unstructured<'_>) -> Result<()> {
             9 => {
                 let number = bytes.arbitrary::<u8>()?;
                 agents.input(|agent, now| {
-                    agent.clear_binding(TenantId(0), node(number), now);
+                    if number & 128 == 0 {
+                        agent.clear_binding(TenantId(0), node(number), now);
+                    } else {
+                        agent.clear_visitor(TenantId(0), node(number), now);
+                    }
                 });
             }
             10 => {
@@ -348,6 +399,7 @@ fn agents(bytes: &mut Unstructured<'_>) -> Result<()> {
                 let step = i64::from(bytes.arbitrary::<i8>()?) << 32;
                 agents.now.ntp = NtpTime(agents.now.ntp.0.wrapping_add_signed(step));
             }
+            11 => agents.revocation(bytes)?,
             _ => {
                 let millis = u64::from(bytes.arbitrary::<u16>()?);
                 agents.pass(Duration::from_millis(millis));
@@ -378,6 +430,7 @@ fn node_config() -> MobileNodeConfig {
         co_located: true,
         agent_wait: Duration::from_secs(2),
         encapsulation: PreferredEncapsulation::default(),
+        dynamic_home_agent: None,
         nat_traversal: true,
         security,
     }

@@ -14,6 +14,7 @@ mod challenges;
 mod config;
 #[cfg(test)]
 mod decisions;
+#[cfg(test)]
 mod decisions_of_agents;
 #[cfg(test)]
 mod draws;
