@@ -9,6 +9,7 @@ use homeport_dataplane::punt::PuntHeader;
 use homeport_proto::message::advertisement::{AgentAdvertisement, AgentSolicitation};
 use homeport_proto::message::{
     Located, Message, MessageWriter, RegistrationReply, RegistrationRequest,
+    RegistrationRevocation, RevocationAcknowledgement,
 };
 use homeport_wire::icmpv4::Icmpv4Packet;
 use homeport_wire::{
@@ -79,7 +80,15 @@ pub(super) fn registration(data: &[u8]) {
             assert_eq!(RegistrationReply::parse(&received.body.emit()), Ok(received.body));
             (received.extensions().to_vec(), received.body.emit().to_vec())
         }
-        Ok(_) | Err(_) => return,
+        Ok(Message::Revocation(received)) => {
+            assert_eq!(RegistrationRevocation::parse(&received.body.emit()), Ok(received.body));
+            (received.extensions().to_vec(), received.body.emit().to_vec())
+        }
+        Ok(Message::Acknowledgement(received)) => {
+            assert_eq!(RevocationAcknowledgement::parse(&received.body.emit()), Ok(received.body));
+            (received.extensions().to_vec(), received.body.emit().to_vec())
+        }
+        Err(_) => return,
     };
     let mut end = fixed.len();
     let mut writer = MessageWriter::relay(&fixed);
@@ -93,7 +102,9 @@ pub(super) fn registration(data: &[u8]) {
     let read = match Message::parse(&again) {
         Ok(Message::Request(received)) => received.extensions().len(),
         Ok(Message::Reply(received)) => received.extensions().len(),
-        Ok(_) | Err(_) => 0,
+        Ok(Message::Revocation(received)) => received.extensions().len(),
+        Ok(Message::Acknowledgement(received)) => received.extensions().len(),
+        Err(_) => 0,
     };
     assert_eq!(read, extensions.len());
 }

@@ -141,7 +141,6 @@ impl Rig {
                     care_of_address: flags & 2 > 0,
                     agent: flags & 4 > 0,
                     broadcast: flags & 8 > 0,
-                    ..LocalEntry::default()
                 };
                 let _ = control.locals.install(LocalKey { address: address(a) }, entry);
             }
