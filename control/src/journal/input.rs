@@ -147,21 +147,11 @@ pub enum Stored {
         icmp: Vec<u8>,
     },
     /// Data from another port than the tunnel's.
-    Rebound {
-        tenant: TenantId,
-        inner_source: Ipv4Addr,
-        source: Ipv4Addr,
-        source_port: u16,
-    },
+    Rebound { tenant: TenantId, inner_source: Ipv4Addr, source: Ipv4Addr, source_port: u16 },
     /// An operator removes a binding.
-    ClearBinding {
-        tenant: TenantId,
-        home_address: Ipv4Addr,
-    },
-    ClearVisitor {
-        tenant: TenantId,
-        home_address: Ipv4Addr,
-    },
+    ClearBinding { tenant: TenantId, home_address: Ipv4Addr },
+    /// An operator removes a visitor.
+    ClearVisitor { tenant: TenantId, home_address: Ipv4Addr },
     /// A config comes into force.
     Config(StoredConfig),
     /// A timer is due.

@@ -188,6 +188,8 @@ impl Recorded {
         let home_address = Ipv4Addr::new(10, 1, 0, 2);
         self.core
             .input(Input::ClearBinding { tenant: TenantId(0), home_address }, now(self.millis));
+        self.core
+            .input(Input::ClearVisitor { tenant: TenantId(0), home_address }, now(self.millis));
         for node in 1..=12 {
             self.request(node, if node == 4 { 0 } else { 30 });
         }
