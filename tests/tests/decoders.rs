@@ -214,7 +214,7 @@ fn tshark_reads_every_other_extension_that_it_knows() {
 #[test]
 fn tshark_reads_the_message_strings_of_both_agents() {
     let home = "The node's clock is 60 s ahead of the home agent's.";
-    let foreign = "kein Platz für Besucher";
+    let foreign = "No room for visitors.";
     let mut writer = MessageWriter::reply(&reply(ReplyCode::IDENTIFICATION_MISMATCH));
     let says =
         |subtype, text: &'static str| Extension::MessageString { subtype, text: text.as_bytes() };
