@@ -59,24 +59,42 @@ struct Allowance {
 pub struct Allowances {
     sets: Box<[[Option<Allowance>; WAYS]]>,
     seed: [u64; 2],
+    /// What a packet that is only asked about would let be sent, and where.
+    foreseen: Option<(AllowanceKey, u32)>,
 }
 
 impl Allowances {
     /// No allowance is used yet. `seed` keys the hash: an outsider chooses addresses.
     pub fn new(seed: [u64; 2]) -> Self {
-        Allowances { sets: vec![[None; WAYS]; SETS].into_boxed_slice(), seed }
+        Allowances { sets: vec![[None; WAYS]; SETS].into_boxed_slice(), seed, foreseen: None }
     }
 
     /// Counts `len` bytes that came from the address.
     pub fn receive(&mut self, key: AllowanceKey, len: u16, now: Instant) {
-        let Some(set) = self.set(&key) else { return };
-        let is_key = |slot: &Option<Allowance>| slot.is_some_and(|at| at.key == key);
-        let is_free = |slot: &Option<Allowance>| slot.is_none_or(|at| at.is_idle(now));
-        let place = set.iter().position(is_key).or_else(|| set.iter().position(is_free));
-        let Some(slot) = place.and_then(|place| set.get_mut(place)) else { return };
+        let Some(slot) = self.place(&key, now) else { return };
         let left = slot.filter(|at| at.key == key && !at.is_idle(now)).map_or(0, |at| at.left);
         let left = left.saturating_add(u32::from(len).saturating_mul(FACTOR));
         *slot = Some(Allowance { key, left, used_at: now });
+    }
+
+    /// What [`Allowances::receive`] would let be sent, for [`Allowances::has`] alone.
+    pub fn foresee(&mut self, key: AllowanceKey, len: u16, now: Instant) {
+        let more = u32::from(len).saturating_mul(FACTOR);
+        self.foreseen = self.place(&key, now).is_some().then_some((key, more));
+    }
+
+    /// What was foreseen is over.
+    pub fn forget_foreseen(&mut self) {
+        self.foreseen = None;
+    }
+
+    /// Where an allowance is, or would be.
+    fn place(&mut self, key: &AllowanceKey, now: Instant) -> Option<&mut Option<Allowance>> {
+        let set = self.set(key)?;
+        let is_key = |slot: &Option<Allowance>| slot.is_some_and(|at| at.key == *key);
+        let is_free = |slot: &Option<Allowance>| slot.is_none_or(|at| at.is_idle(now));
+        let place = set.iter().position(is_key).or_else(|| set.iter().position(is_free))?;
+        set.get_mut(place)
     }
 
     /// Takes `len` bytes that are to be sent to the address; `false`, and nothing
@@ -97,8 +115,10 @@ impl Allowances {
 
     /// Whether so many bytes are allowed, of which none are taken.
     pub fn has(&mut self, key: AllowanceKey, len: u16, now: Instant) -> bool {
+        let foreseen = self.foreseen.filter(|(of, _)| *of == key).map_or(0, |(_, more)| more);
         let known = self.set(&key).and_then(|set| set.iter().flatten().find(|at| at.key == key));
-        known.is_some_and(|at| !at.is_idle(now) && at.left >= u32::from(len))
+        let left = known.filter(|at| !at.is_idle(now)).map_or(0, |at| at.left);
+        left.saturating_add(foreseen) >= u32::from(len)
     }
 
     fn set(&mut self, key: &AllowanceKey) -> Option<&mut [Option<Allowance>; WAYS]> {

@@ -24,6 +24,7 @@ impl Forwarder {
     /// Follows a packet that begins with its IPv4 header.
     pub(crate) fn probe(&mut self, tables: &Tables, packet: Packet, header: &InjectHeader) {
         self.output.trace.begin_probe(header.number(), self.now);
+        self.allowances.forget_foreseen();
         self.follow(tables, packet, header);
         self.output.trace.end_probe();
     }
@@ -192,6 +193,15 @@ impl Forwarder {
     pub(super) fn may_tell_of_rebound(&mut self) -> bool {
         let now = self.now;
         if self.output.trace.is_probe() { self.rebounds.has(now) } else { self.rebounds.take(now) }
+    }
+
+    /// So many bytes came from an address that is not proven.
+    pub(super) fn may_send_more(&mut self, key: AllowanceKey, len: u16) {
+        if self.output.trace.is_probe() {
+            self.allowances.foresee(key, len, self.now);
+        } else {
+            self.allowances.receive(key, len, self.now);
+        }
     }
 
     /// Whether so many bytes may be sent to an address that is not proven.

@@ -191,7 +191,7 @@ impl Forwarder {
 
     /// What came from an address that is not proven lets more be sent to it.
     fn credit(&mut self, job: &Job, from: &ReverseEnd<'_>) {
-        if from.end.is(TunnelFlags::UNPROVEN) && !self.output.trace.is_probe() {
+        if from.end.is(TunnelFlags::UNPROVEN) {
             let ReverseEnd { bound, end } = from;
             let key = allowance_key(
                 job.packet.tenant,
@@ -199,7 +199,7 @@ impl Forwarder {
                 end.care_of_address(),
                 end.encapsulation(),
             );
-            self.allowances.receive(key, job.facts.total_len, self.now);
+            self.may_send_more(key, job.facts.total_len);
         }
     }
 
