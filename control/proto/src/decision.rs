@@ -100,11 +100,11 @@ pub enum Answer {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SeenExtensions {
     spis: [u32; 3],
-    kinds: u16,
+    kinds: u32,
 }
 
 /// A kind of extension: a bit of [`SeenExtensions`], and its name.
-const KINDS: [(u16, &str); 16] = [
+const KINDS: [(u32, &str); 17] = [
     (MOBILE_HOME, "mobile-home authentication"),
     (MOBILE_FOREIGN, "mobile-foreign authentication"),
     (FOREIGN_HOME, "foreign-home authentication"),
@@ -121,12 +121,13 @@ const KINDS: [(u16, &str); 16] = [
     (1 << 13, "unknown, skipped"),
     (1 << 14, "revocation support"),
     (1 << 15, "dynamic home agent"),
+    (1 << 16, "session"),
 ];
 
-const MOBILE_HOME: u16 = 1;
-const MOBILE_FOREIGN: u16 = 1 << 1;
-const FOREIGN_HOME: u16 = 1 << 2;
-const UDP_TUNNEL_REQUEST: u16 = 1 << 9;
+const MOBILE_HOME: u32 = 1;
+const MOBILE_FOREIGN: u32 = 1 << 1;
+const FOREIGN_HOME: u32 = 1 << 2;
+const UDP_TUNNEL_REQUEST: u32 = 1 << 9;
 
 impl SeenExtensions {
     /// Those of a message, as far as it could be read.
@@ -151,6 +152,9 @@ impl SeenExtensions {
                 Extension::NetworkAccessIdentifier(_) => 1 << 5,
                 Extension::Challenge(_) => 1 << 6,
                 Extension::NormalVendor { .. } | Extension::CriticalVendor { .. } => 1 << 7,
+                Extension::SubNai(_)
+                | Extension::CombinedSession { .. }
+                | Extension::SessionRelease => 1 << 16,
                 Extension::MessageString { .. } => 1 << 8,
                 Extension::UdpTunnelRequest(_) => UDP_TUNNEL_REQUEST,
                 Extension::UdpTunnelReply(_) => 1 << 10,

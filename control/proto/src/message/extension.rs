@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use super::dynamic_home_agent::{DynamicHomeAgent, DynamicHomeAgentFraming};
 use super::mobile_network::{MobileNetworkAcknowledgement, MobileNetworkRequest};
 use super::revocation::RevocationSupport;
+use super::session::{COMBINED, RELEASE, SESSION_VENDOR, SUB_NAI};
 use super::udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 use super::{ExtensionTooLong, MAX_EXTENSIONS};
 use crate::security::{Authenticator, MobilitySecurityAssociation, Spi};
@@ -80,6 +81,17 @@ pub enum Extension<'a> {
     NetworkAccessIdentifier(&'a [u8]),
     /// Type 132: the foreign agent's challenge (RFC 4721 §4).
     Challenge(&'a [u8]),
+    /// Type 134, vendor type 1: which session of the node's NAI ([`session`](super::session)).
+    SubNai(&'a [u8]),
+    /// Type 134, vendor type 2: NAI and sub-NAI.
+    CombinedSession {
+        /// The node's NAI.
+        nai: &'a [u8],
+        /// Which session of it.
+        sub_nai: &'a [u8],
+    },
+    /// Type 134, vendor type 3: the home address is given back.
+    SessionRelease,
     /// Type 134, skippable (RFC 3115 §3.2).
     NormalVendor {
         /// The vendor's enterprise number.
@@ -297,11 +309,13 @@ fn interpret(
         }
         NORMAL_VENDOR => {
             let ([_, _, a, b, c, d, e, f], value) = data.split_first_chunk::<8>().ok_or(short)?;
-            Extension::NormalVendor {
-                vendor: u32::from_be_bytes([*a, *b, *c, *d]),
-                vendor_type: u16::from_be_bytes([*e, *f]),
-                value,
-            }
+            let vendor = u32::from_be_bytes([*a, *b, *c, *d]);
+            let vendor_type = u16::from_be_bytes([*e, *f]);
+            let session = match vendor {
+                SESSION_VENDOR => Extension::session(vendor_type, value),
+                _ => None,
+            };
+            session.unwrap_or(Extension::NormalVendor { vendor, vendor_type, value })
         }
         ENCAPSULATING_DELIVERY => Extension::EncapsulatingDelivery,
         NETWORK_ACCESS_IDENTIFIER => Extension::NetworkAccessIdentifier(data),
@@ -379,13 +393,14 @@ impl Extension<'_> {
             Extension::NetworkAccessIdentifier(nai) => short(to, NETWORK_ACCESS_IDENTIFIER, &[nai]),
             Extension::Challenge(challenge) => short(to, CHALLENGE, &[challenge]),
             Extension::NormalVendor { vendor, vendor_type, value } => {
-                let reserved = [0, 0];
-                short(
-                    to,
-                    NORMAL_VENDOR,
-                    &[&reserved, &vendor.to_be_bytes(), &vendor_type.to_be_bytes(), value],
-                )
+                normal_vendor(to, vendor, vendor_type, &[value])
             }
+            Extension::SubNai(sub_nai) => normal_vendor(to, SESSION_VENDOR, SUB_NAI, &[sub_nai]),
+            Extension::CombinedSession { nai, sub_nai } => {
+                let len = u8::try_from(nai.len()).map_err(|_| ExtensionTooLong)?;
+                normal_vendor(to, SESSION_VENDOR, COMBINED, &[&[len], nai, sub_nai])
+            }
+            Extension::SessionRelease => normal_vendor(to, SESSION_VENDOR, RELEASE, &[]),
             Extension::CriticalVendor { vendor, vendor_type, value } => long(
                 to,
                 CRITICAL_VENDOR,
@@ -440,6 +455,19 @@ pub(super) fn emit_authentication(
     to.extend_from_slice(&association.spi.0.to_be_bytes());
     let authenticator = compute(to);
     to.extend_from_slice(authenticator.as_bytes());
+}
+
+fn normal_vendor(
+    to: &mut Vec<u8>,
+    vendor: u32,
+    vendor_type: u16,
+    value: &[&[u8]],
+) -> Result<(), ExtensionTooLong> {
+    let (vendor, vendor_type) = (vendor.to_be_bytes(), vendor_type.to_be_bytes());
+    let mut parts: SmallVec<[&[u8]; 6]> = SmallVec::new();
+    parts.extend([&[0, 0][..], &vendor, &vendor_type]);
+    parts.extend_from_slice(value);
+    short(to, NORMAL_VENDOR, &parts)
 }
 
 fn short(to: &mut Vec<u8>, extension_type: u8, parts: &[&[u8]]) -> Result<(), ExtensionTooLong> {

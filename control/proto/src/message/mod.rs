@@ -17,6 +17,7 @@ pub mod message_string;
 pub mod mobile_network;
 pub mod registration;
 pub mod revocation;
+pub mod session;
 pub mod udp_tunnel;
 
 use alloc::vec::Vec;
@@ -33,6 +34,7 @@ pub use registration::{
     Identification, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
 };
 pub use revocation::{RegistrationRevocation, RevocationAcknowledgement, RevocationSupport};
+pub use session::{NameDefect, Named, SessionCarriage, SessionName};
 pub use udp_tunnel::{UdpTunnelReply, UdpTunnelRequest};
 
 use crate::security::{Authenticator, MobilitySecurityAssociation};
