@@ -40,6 +40,7 @@ mod properties;
 mod realms;
 #[cfg(test)]
 mod revocation;
+mod sessions;
 #[cfg(test)]
 mod support;
 #[cfg(test)]
