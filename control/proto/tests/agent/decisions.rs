@@ -488,7 +488,8 @@ fn names_networks(is_router: bool) -> Decision {
 #[test]
 fn every_cause_is_reached_by_a_real_message() {
     let mut reached: BTreeMap<Cause, u32> = BTreeMap::new();
-    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES) {
+    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES).chain(crate::sessions::CASES)
+    {
         let decision = run();
         assert_eq!(decision.ruling.cause, *cause, "{decision:?}");
         assert_eq!(decision.tenant, TENANT, "{cause:?}");
