@@ -258,9 +258,9 @@ impl MobileNode {
         }
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
-                if self.style() != ReplayProtection::Nonces {
-                    let offset =
-                        self.identifications.learn_clock(reply.body.identification, now.ntp);
+                if let ReplayProtection::Timestamps { tolerance } = self.style() {
+                    let theirs = reply.body.identification;
+                    let offset = self.identifications.learn_clock(theirs, now.ntp, tolerance);
                     self.event(MobileNodeEvent::ClockSet { offset });
                 }
                 true
