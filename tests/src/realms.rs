@@ -272,6 +272,7 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }

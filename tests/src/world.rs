@@ -420,6 +420,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 message_strings: false,
                 revocation: false,
                 assignment: homeport_proto::config::HomeAgentAssignment::default(),
+                sessions: homeport_proto::config::SessionPolicy::default(),
             };
             AgentConfig {
                 home_agents: vec![home_agent],

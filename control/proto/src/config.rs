@@ -1,6 +1,7 @@
 //! What the machines are told about themselves. Values only: where they come
 //! from and whether a person wrote them right is the caller's business.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -194,6 +195,82 @@ pub struct HomeAgentAssignment {
     pub framing: DynamicHomeAgentFraming,
 }
 
+/// Addresses from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// The lowest.
+    pub first: Ipv4Addr,
+    /// The highest, not below it.
+    pub last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// Whether `address` lies in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    /// How many addresses there are.
+    pub fn count(self) -> u64 {
+        u64::from(self.last.to_bits()) + 1 - u64::from(self.first.to_bits())
+    }
+}
+
+/// Addresses that sessions are given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPool {
+    /// Its name, for people.
+    pub name: String,
+    /// The realm, in lower case, whose NAIs get them; `None`: any.
+    pub realm: Option<String>,
+    /// The addresses.
+    pub ranges: Vec<AddressRange>,
+    /// What of the ranges is given to nobody.
+    pub exclusions: Vec<AddressRange>,
+}
+
+/// An address that one session gets and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The NAI.
+    #[serde(with = "crate::hex")]
+    pub nai: Vec<u8>,
+    /// The session; empty: the node itself.
+    #[serde(with = "crate::hex")]
+    pub sub_nai: Vec<u8>,
+    /// The address.
+    pub home_address: Ipv4Addr,
+}
+
+/// How a home agent gives addresses to the sessions of NAIs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPolicy {
+    /// Where addresses come from; of those for a realm, the first that has one.
+    pub pools: Vec<AddressPool>,
+    /// What is set aside.
+    pub reservations: Vec<Reservation>,
+    /// How many sessions a NAI may have at once; beyond it, 130.
+    pub max_sessions_per_nai: u32,
+    /// How long an address stays a session's when its binding has ended, or when it was
+    /// heard of last at home.
+    pub sticky: Duration,
+    /// How long an address that was given back is given to nobody else. At least twice
+    /// the tolerance of timestamps: until then an old request could be replayed.
+    pub hold_down: Duration,
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        SessionPolicy {
+            pools: Vec::new(),
+            reservations: Vec::new(),
+            max_sessions_per_nai: 64,
+            sticky: Duration::from_secs(3600),
+            hold_down: Duration::from_secs(60),
+        }
+    }
+}
+
 /// A network behind a mobile router (RFC 5177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MobileNetwork {
@@ -318,6 +395,9 @@ pub struct HomeAgentConfig {
     /// Nodes that name no home agent.
     #[serde(default)]
     pub assignment: HomeAgentAssignment,
+    /// The sessions of nodes that are known by NAI.
+    #[serde(default)]
+    pub sessions: SessionPolicy,
 }
 
 /// Which way a visitor's packets go.

@@ -366,6 +366,7 @@ impl ForeignAgent {
             port: station.port,
             request: station.request,
             extensions,
+            session: None,
             ruling: context.ruling,
         };
         context.tell(self.as_judge(), decision);

@@ -67,6 +67,7 @@ fn home_agent() -> HomeAgentConfig {
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     }
 }
 

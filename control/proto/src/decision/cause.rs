@@ -54,6 +54,7 @@ causes! {
 
     // Home agent: whose request it is.
     UnknownNode = "unknown-node", None, Some(Discard::NoSecurityAssociation), "node unknown", "The node is unknown: the home agent has no security association with this home address.";
+    UnknownNai = "unknown-nai", None, Some(Discard::NoSecurityAssociation), "node unknown", "The node is unknown: the home agent has no security association with the NAI, and no home address was given.";
     UnknownSpi = "unknown-spi", None, Some(Discard::NoSecurityAssociation), "SPI unknown", "The node is known, but not under the SPI that it used.";
     WrongKey = "wrong-key", Some(Code::HA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileHomeAuthenticator), "wrong key", "The node and the home agent do not have the same key, or not the same algorithm.";
     TwoSignatures = "two-signatures", Some(Code::HA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileHomeAuthenticator), "signed twice", "The request is signed twice for the home agent, which the profile does not allow.";
@@ -85,6 +86,14 @@ causes! {
     Discovery = "discovery", Some(Code::UNKNOWN_HOME_AGENT_ADDRESS), None, "use this home agent", "The node asked everybody for a home agent and was told this one's address.";
 
     Redirected = "redirected", Some(Code::REDIRECTED_HOME_AGENT), None, "use another home agent", "The node left the choice of a home agent to the network, and was sent to another one.";
+
+    // Home agent: sessions of a NAI.
+    BadName = "bad-name", Some(Code::HA_POORLY_FORMED_REQUEST), None, "bad session name", "The NAI or the name of the session is empty, too long, or there twice.";
+    SubNaiUnproven = "sub-nai-unproven", Some(Code::HA_FOREIGN_AGENT_FAILED_AUTHENTICATION), None, "session not signed", "A foreign agent named the session, and did not show who it is.";
+    TooManySessions = "too-many-sessions", Some(Code::HA_INSUFFICIENT_RESOURCES), None, "too many sessions", "The NAI has as many sessions as a NAI may have.";
+    PoolExhausted = "pool-exhausted", Some(Code::HA_INSUFFICIENT_RESOURCES), None, "no address is free", "The session asked for a home address, and no pool for its realm has a free one.";
+    AddressNotTheirs = "address-not-theirs", Some(Code::HA_PROHIBITED), None, "not your address", "The session named a home address that its NAI may not have.";
+    AddressHeld = "address-held", Some(Code::HA_PROHIBITED), None, "address in use", "The home address is another session's.";
 
     // Home agent: what it may have.
     OutsideHomeNetworks = "outside-home-networks", Some(Code::HA_PROHIBITED), None, "not a home address", "The home address is in none of the home agent's home networks.";

@@ -101,6 +101,7 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     }
 }
 

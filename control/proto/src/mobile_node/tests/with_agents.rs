@@ -89,6 +89,7 @@ fn home_process(replay: ReplayProtection) -> AgentConfig {
         message_strings: false,
         revocation: false,
         assignment: crate::config::HomeAgentAssignment::default(),
+        sessions: crate::config::SessionPolicy::default(),
     };
     AgentConfig {
         home_agents: vec![home_agent],
