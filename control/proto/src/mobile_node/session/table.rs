@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::{MAX_KNOWN, MAX_NEW, MAX_SESSIONS, Session, SessionError};
+use super::{MAX_KNOWN, MAX_SESSIONS, Session, SessionError};
 use crate::Instant;
 use crate::mobile_node::request::{Pending, Target};
 use crate::mobile_node::{ANNOUNCEMENTS, MobileNodeAction};
@@ -167,9 +167,10 @@ impl Sessions {
         self.lane(has_address).queue.insert(ticket, name);
     }
 
-    /// Whose turn it is, if there is room for another request on its way.
-    pub(super) fn next_turn(&mut self) -> Option<Arc<[u8]>> {
-        for (has_address, most) in [(true, MAX_KNOWN), (false, MAX_NEW)] {
+    /// Whose turn it is, if there is room for another request on its way: `most_new` of
+    /// those without address may be.
+    pub(super) fn next_turn(&mut self, most_new: usize) -> Option<Arc<[u8]>> {
+        for (has_address, most) in [(true, MAX_KNOWN), (false, most_new)] {
             let lane = self.lane(has_address);
             if lane.asking.len() < most
                 && let Some((_, name)) = lane.queue.pop_first()

@@ -1,6 +1,8 @@
 //! The mobile node against the real agents, in one process on one clock: the whole
 //! tour, as bytes. B-01, B-02, B-03.
 
+mod sessions;
+
 use super::*;
 use crate::Encapsulation;
 use crate::action::CareOf;
