@@ -559,7 +559,8 @@ pub struct AgentConfig {
 /// How a mobile node wants its packets carried, and what it knows.
 #[derive(Clone, Debug)]
 pub struct MobileNodeConfig {
-    /// Its home address.
+    /// Its home address; the unspecified address, with a NAI: the first home agent that
+    /// accepts it gives it one.
     pub home_address: Ipv4Addr,
     /// The prefix of its home network, to know home by.
     pub home_prefix: Prefix,

@@ -430,7 +430,9 @@ impl Program {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
             }
-            MobileNodeAction::UseSession { .. } | MobileNodeAction::LoseSession { .. } => {}
+            MobileNodeAction::UseHomeAddress(_)
+            | MobileNodeAction::UseSession { .. }
+            | MobileNodeAction::LoseSession { .. } => {}
             MobileNodeAction::AnnounceSession(address) => {
                 let session = self.station(address);
                 self.send_frame(Some(frame::gratuitous_arp(session)));

@@ -296,3 +296,38 @@ impl Sessions {
         }
     }
 }
+
+#[cfg(test)]
+impl Sessions {
+    /// Panics where the table contradicts itself.
+    pub(in crate::mobile_node) fn check(&self) {
+        let mut addresses = BTreeSet::new();
+        let mut counts = [[0; 2]; 2];
+        for (name, session) in &self.by_name {
+            assert_eq!(*name, session.sub_nai);
+            let timer = session.due.map(|due| (due, Arc::clone(name)));
+            assert!(timer.is_none_or(|timer| self.timers.contains(&timer)), "{session:?}");
+            let of = |has_address: bool| if has_address { &self.known } else { &self.new };
+            match session.turn {
+                Turn::None => {}
+                Turn::Queued { has_address, ticket } => {
+                    assert_eq!(of(has_address).queue.get(&ticket), Some(name));
+                    counts[usize::from(has_address)][0] += 1;
+                }
+                Turn::Asking { has_address } => {
+                    assert!(of(has_address).asking.contains(name));
+                    assert!(session.pending.is_some() && session.due.is_some(), "{session:?}");
+                    counts[usize::from(has_address)][1] += 1;
+                }
+            }
+            let address = session.home_address;
+            assert!(address.is_none_or(|address| addresses.insert(address)), "{session:?}");
+        }
+        let lanes = [&self.new, &self.known].map(|lane| [lane.queue.len(), lane.asking.len()]);
+        assert_eq!(lanes, counts);
+        assert!(lanes[0][1] <= super::MAX_NEW && lanes[1][1] <= MAX_KNOWN);
+        let due = self.by_name.values().filter(|session| session.due.is_some());
+        assert_eq!(self.timers.len(), due.count());
+        assert!(self.by_name.len() <= MAX_SESSIONS);
+    }
+}

@@ -14,17 +14,14 @@ fn pooled(host: u8) -> Ipv4Addr {
 /// A node with a NAI, and agents that know it by that. The foreign agents share no key
 /// with it, as they could not with sessions that have no address yet.
 fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
+    let own = Some(node.home_address).filter(|own| !own.is_unspecified());
     let mut security = SecurityAssociations::default();
     security.insert_agent(HOME_AGENT, association(256, replay));
     let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, ..node };
     let mut lab = Lab::with(replay, node.clone(), |config| {
         config.security = SecurityAssociations::default();
-        let nai = config.security.insert_nai(
-            NAI,
-            Some(HOME),
-            association(256, replay),
-            Lifetime::INFINITE,
-        );
+        let nai =
+            config.security.insert_nai(NAI, own, association(256, replay), Lifetime::INFINITE);
         nai.unwrap();
         config.max_bindings = 2_000;
         config.sessions = SessionPolicy {
@@ -136,6 +133,25 @@ fn sessions_stay_registered_as_long_as_the_node_does() {
         let phase = if network == Network::Of(0) { Phase::AtHome } else { Phase::Registered };
         lab.all_are(phase);
     }
+}
+
+// S1-17.
+#[test]
+fn a_node_without_home_address_is_given_one_beside_its_sessions() {
+    let home_address = Ipv4Addr::UNSPECIFIED;
+    let node = MobileNodeConfig { home_address, ..config() };
+    let mut lab = with_sessions(lab(ReplayProtection::default(), node));
+    lab.move_to(Network::Of(1));
+    lab.all_are(Phase::Registered);
+    let own = lab.world.node.config().home_address;
+    assert!((pooled(100)..=pooled(200)).contains(&own));
+    let mut addresses: Vec<_> = lab.addresses().into_values().chain([own]).collect();
+    addresses.sort();
+    assert_eq!(addresses, lab.bound().into_keys().collect::<Vec<_>>());
+    lab.pass(3_000);
+    lab.move_to(Network::Of(2));
+    lab.all_are(Phase::Registered);
+    assert_eq!(lab.world.node.config().home_address, own);
 }
 
 // Shows 5944-3.6.2.3-c.
