@@ -8,6 +8,7 @@ use std::time::Duration;
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
 use homeport_proto::config::MobileNodeConfig;
+use homeport_proto::message::SessionCarriage;
 use toml::de::DeTable;
 
 use crate::config::ConfigErrors;
@@ -218,6 +219,8 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             agent_wait: node.agent_wait.0,
             encapsulation: (*node.encapsulation).into(),
             nat_traversal: *node.nat_traversal,
+            nai: None,
+            session_carriage: SessionCarriage::default(),
             security,
         },
     })

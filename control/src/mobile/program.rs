@@ -430,6 +430,13 @@ impl Program {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
             }
+            MobileNodeAction::UseHomeAddress(_)
+            | MobileNodeAction::UseSession { .. }
+            | MobileNodeAction::LoseSession { .. } => {}
+            MobileNodeAction::AnnounceSession(address) => {
+                let session = self.station(address);
+                self.send_frame(Some(frame::gratuitous_arp(session)));
+            }
             MobileNodeAction::ShowText(text) => self.report.told(&text),
             MobileNodeAction::Event(event) => {
                 self.report.event(&event, clock::now().monotonic);
