@@ -10,20 +10,30 @@
 //!   what the path carries.
 //! * [`dhcp`] gets a co-located care-of address; [`dhcp_reply`] reads what a
 //!   server says.
+//! * [`dhcp_server`] makes a session of every device on a LAN that asks for an address;
+//!   [`dhcp_request`] reads what a device says, [`presence`] finds out that it is gone.
 //! * `sockets` are the sockets, `tunnel_sockets` those of the tunnel, `frame` what
 //!   goes through them.
 //!
 //! Applications see one thing: the home address, on the TUN, always there.
 
+mod bucket;
 pub mod config;
+mod counters;
+mod deadlines;
 pub mod dhcp;
+mod dhcp_answer;
+mod dhcp_format;
 pub mod dhcp_reply;
+pub mod dhcp_request;
+pub mod dhcp_server;
 pub mod encapsulation;
 pub mod forwarding;
 pub mod frame;
 pub mod host;
 pub mod link;
 pub mod path_mtu;
+pub mod presence;
 pub mod program;
 pub mod report;
 pub mod sockets;
