@@ -126,6 +126,8 @@ impl NodeHost {
             encapsulation: homeport_proto::config::PreferredEncapsulation::IpInIp,
             dynamic_home_agent: None,
             nat_traversal: false,
+            nai: None,
+            session_carriage: homeport_proto::message::SessionCarriage::default(),
             security,
         };
         let mut seed = [7; 32];

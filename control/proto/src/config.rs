@@ -7,7 +7,7 @@ use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
 
 use crate::Lifetime;
-use crate::message::DynamicHomeAgentFraming;
+use crate::message::{DynamicHomeAgentFraming, SessionCarriage};
 use crate::security::SecurityAssociations;
 use homeport_wire::text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -478,6 +478,10 @@ pub struct MobileNodeConfig {
     pub encapsulation: PreferredEncapsulation,
     /// Whether it asks for a UDP tunnel should a NAT be in the way (RFC 3519).
     pub nat_traversal: bool,
+    /// Its NAI, 1 to 253 bytes (RFC 2794); without one it has no sessions.
+    pub nai: Option<Vec<u8>>,
+    /// How its requests carry the names of sessions.
+    pub session_carriage: SessionCarriage,
     /// Its home agent by (home agent address, SPI), foreign agents by (address,
     /// SPI).
     pub security: SecurityAssociations,

@@ -8,7 +8,9 @@ use std::time::Duration;
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
 use homeport_proto::config::{MobileNodeConfig, Prefix};
-use homeport_proto::message::session::{MAX_NAI, SessionCarriage};
+use homeport_proto::message::SessionCarriage;
+use homeport_proto::message::session::MAX_NAI;
+use homeport_proto::mobile_node::MAX_SESSIONS;
 use schemars::JsonSchema;
 use serde::Serialize;
 use toml::Spanned;
@@ -26,7 +28,7 @@ use crate::config::value::{
 };
 
 /// The most sessions that there can be: those of devices among them.
-const MAX_DEVICES: u16 = 1024;
+const MAX_DEVICES: u16 = MAX_SESSIONS as u16;
 
 /// The shortest lease: half of it is left for a device to renew it.
 const SHORTEST_LEASE: Duration = Duration::from_secs(20);
@@ -321,20 +323,23 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             agent_wait: node.agent_wait.0,
             encapsulation: (*node.encapsulation).into(),
             nat_traversal: *node.nat_traversal,
+            nai: node.nai.as_ref().map(|nai| nai.as_bytes().to_vec()),
+            session_carriage: (*node.session_carriage).into(),
             security,
         },
     })
 }
 
 fn check_lan(lan: &LanSection, node: &MobileNodeSection, problems: &mut Problems) -> LanConfig {
-    interface_name(&lan.interface, problems);
-    if node.nai.is_none() {
+    // One that is wrong is not absent.
+    if node.nai.is_none() && problems.is_empty() {
         problems.add(
             lan.interface.span(),
             "devices on a LAN are sessions of a NAI, and [mobile_node] has none",
             "add nai = \"…\" to [mobile_node], as in \"phone@train.example\"",
         );
     }
+    interface_name(&lan.interface, problems);
     if [&node.interface, &node.tunnel].iter().any(|other| ***other == *lan.interface) {
         problems.add(
             lan.interface.span(),
@@ -471,6 +476,8 @@ key_file = "mn.key"
         assert_eq!(config.node.encapsulation, PreferredEncapsulation::IpInIp);
         assert!(config.node.nat_traversal && !config.mss_clamp);
         assert_eq!(config.node.security.agents().count(), 1);
+        assert_eq!(config.node.nai, None);
+        assert_eq!(config.node.session_carriage, SessionCarriage::Separate);
     }
 
     // Shows 5944-1.6-b, 5944-3.6-a.
@@ -526,7 +533,9 @@ key_file = "mn.key"
 
     #[test]
     fn a_lan_has_defaults_and_a_router_in_its_prefix() {
-        let lan = parse_beside(LAN, 0o600).unwrap().lan.unwrap();
+        let config = parse_beside(LAN, 0o600).unwrap();
+        assert_eq!(config.node.nai.as_deref(), Some(&b"phone@train.example"[..]));
+        let lan = config.lan.unwrap();
         let expected = LanConfig {
             interface: "lan0".into(),
             prefix: Prefix::new(Ipv4Addr::new(10, 1, 0, 0), 24).unwrap(),

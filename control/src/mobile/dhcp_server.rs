@@ -125,7 +125,7 @@ counters! {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum State {
     /// There is no address yet.
-    Starting { asked: Request, wanted: Option<Ipv4Addr> },
+    Starting { asked: Option<Request> },
     /// It may have this address.
     Offered(Ipv4Addr),
     /// It has this address.
@@ -263,7 +263,7 @@ impl DhcpServer {
         self.addresses.insert(address, mac);
         self.set_state(mac, State::Offered(address));
         match state {
-            State::Starting { asked, .. } => {
+            State::Starting { asked: Some(asked) } => {
                 self.deadlines.set(mac, now + OFFER_WAIT);
                 if asked.kind == Kind::Discover {
                     self.offer(&asked, address);
@@ -272,32 +272,34 @@ impl DhcpServer {
                 }
             }
             // What it was given is not its own any more; it is told when it renews.
-            State::Offered(_) | State::Bound(_) | State::Held | State::Ended => {}
+            State::Starting { asked: None }
+            | State::Offered(_)
+            | State::Bound(_)
+            | State::Held
+            | State::Ended => {}
         }
         true
     }
 
-    /// The home agent denies a session of this name. One that asked for a certain
-    /// address is begun anew without, or its device told that it may not have it.
-    pub fn handle_denial(&mut self, sub_nai: &[u8], now: Instant) {
+    /// The session of this name has its address no longer, and waits for another. The
+    /// device is told when it asks.
+    pub fn handle_loss(&mut self, sub_nai: &[u8]) {
         let Some((mac, device)) = self.device_of(sub_nai) else { return };
-        let State::Starting { asked, wanted: Some(_) } = device.state.clone() else { return };
-        if asked.kind == Kind::Request {
-            self.refuse(&asked);
-            return self.end(mac, State::Ended, now + MEMORY);
+        if device.address().is_some() {
+            self.forget_address(mac);
+            self.set_state(mac, State::Starting { asked: None });
         }
-        let sub_nai = Arc::clone(&device.sub_nai);
-        self.set_state(mac, State::Starting { asked, wanted: None });
-        self.outputs.push_back(Output::End { sub_nai: Arc::clone(&sub_nai) });
-        self.outputs.push_back(Output::Start { sub_nai, wanted: None });
     }
 
-    /// A session of this name is over, or could not begin.
-    pub fn handle_loss(&mut self, sub_nai: &[u8], now: Instant) {
-        let Some((mac, device)) = self.device_of(sub_nai) else { return };
-        if matches!(device.state, State::Starting { .. }) {
-            self.counters.dhcp_not_begun += 1;
-        }
+    /// The session of this name could not begin.
+    pub fn handle_refusal(&mut self, sub_nai: &[u8], now: Instant) {
+        self.counters.dhcp_not_begun += 1;
+        self.handle_end(sub_nai, now);
+    }
+
+    /// The session of this name was ended by somebody else.
+    pub fn handle_end(&mut self, sub_nai: &[u8], now: Instant) {
+        let Some((mac, _)) = self.device_of(sub_nai) else { return };
         self.forget_session(mac);
         self.set_state(mac, State::Ended);
         self.deadlines.set(mac, now + MEMORY);
@@ -355,8 +357,8 @@ impl DhcpServer {
             && device.sub_nai == sub_nai
         {
             match &mut device.state {
-                State::Starting { asked, .. } => {
-                    *asked = request;
+                State::Starting { asked } => {
+                    *asked = Some(request);
                     self.deadlines.set(mac, now + START_WAIT);
                 }
                 State::Offered(address) => {
@@ -398,8 +400,8 @@ impl DhcpServer {
             // Under another name it is another session, which has this address not.
             Some(device) if device.sub_nai != sub_nai => self.refuse(&request),
             Some(device) => match &mut device.state {
-                State::Starting { asked, .. } => {
-                    *asked = request;
+                State::Starting { asked } => {
+                    *asked = Some(request);
                     self.deadlines.set(mac, now + START_WAIT);
                 }
                 State::Offered(its) | State::Bound(its) => {
@@ -475,7 +477,7 @@ impl DhcpServer {
         };
         let device = self.devices.entry(mac).or_insert_with(new);
         device.sub_nai = Arc::clone(&sub_nai);
-        device.state = State::Starting { asked: request, wanted };
+        device.state = State::Starting { asked: Some(request) };
         self.names.insert(Arc::clone(&sub_nai), mac);
         self.deadlines.set(mac, now + START_WAIT);
         self.outputs.push_back(Output::Start { sub_nai, wanted });

@@ -240,29 +240,6 @@ fn after_a_restart_a_device_keeps_its_address_if_the_home_agent_gives_it_again()
 }
 
 #[test]
-fn an_address_that_is_denied_is_refused_and_a_mere_wish_dropped() {
-    let mut server = server();
-    reboot(&mut server, mac(1), host(20), at(0));
-    let (name, _) = started(&mut server);
-    server.handle_denial(&name, at(1));
-    sent(&mut server, MessageType::Nak);
-    assert_eq!(ended(&mut server), name);
-
-    let wish = [DhcpOption::RequestedIpAddress(host(20))];
-    hear(&mut server, mac(2), &message(mac(2), MessageType::Discover, &wish), at(1));
-    let (name, wanted) = started(&mut server);
-    assert_eq!(wanted, Some(host(20)));
-    server.handle_denial(&name, at(2));
-    assert_eq!(ended(&mut server), name);
-    assert_eq!(started(&mut server), (Arc::clone(&name), None));
-    // It is waited for now, however often it is denied.
-    server.handle_denial(&name, at(3));
-    quiet(&mut server);
-    server.handle_address(&name, host(21), at(4));
-    sent(&mut server, MessageType::Offer);
-}
-
-#[test]
 fn an_address_of_elsewhere_is_refused_at_once_and_not_wished_for() {
     let mut server = server();
     let elsewhere = Ipv4Addr::new(192, 168, 1, 7);
@@ -455,16 +432,38 @@ fn another_name_is_another_session() {
 }
 
 #[test]
-fn a_session_that_is_lost_is_begun_anew_when_the_device_asks() {
+fn a_session_that_loses_its_address_is_offered_the_next_one() {
     let mut server = server();
     let name = bind(&mut server, mac(1), host(20), at(0));
-    server.handle_loss(&name, at(1));
+    server.handle_loss(&name);
     quiet(&mut server);
-    assert_eq!(server.lease(&name), None);
+    assert_eq!(server.lease(&name), Some(Lease { mac: mac(1), expires_at: None }));
+    // What it had is free.
+    bind(&mut server, mac(2), host(20), at(1));
     renew(&mut server, mac(1), host(20), at(60));
-    assert_eq!(started(&mut server), (Arc::clone(&name), Some(host(20))));
-    server.handle_loss(&name, at(61));
-    assert_eq!(server.counters().dhcp_not_begun, 1);
+    quiet(&mut server);
+    server.handle_address(&name, host(21), at(61));
+    sent(&mut server, MessageType::Nak);
+    discover(&mut server, mac(1), at(61));
+    assert_eq!(sent(&mut server, MessageType::Offer).0.yiaddr(), host(21));
+
+    server.handle_loss(&name);
+    server.handle_address(&name, host(22), at(62));
+    quiet(&mut server);
+    request(&mut server, mac(1), host(21), at(63));
+    sent(&mut server, MessageType::Nak);
+}
+
+#[test]
+fn a_session_that_cannot_begin_is_begun_when_the_device_asks_again() {
+    let mut server = server();
+    discover(&mut server, mac(1), at(0));
+    let (name, _) = started(&mut server);
+    server.handle_refusal(&name, at(0));
+    quiet(&mut server);
+    assert_eq!((server.counters().dhcp_not_begun, server.lease(&name)), (1, None));
+    discover(&mut server, mac(1), at(4));
+    assert_eq!(started(&mut server).0, name);
 }
 
 #[test]
@@ -550,7 +549,7 @@ fn a_device_that_begins_again_and_again_is_slowed_down() {
             while let Some(output) = server.poll_output() {
                 if let Output::Start { sub_nai, .. } = output {
                     begun += 1;
-                    server.handle_loss(&sub_nai, at(second));
+                    server.handle_refusal(&sub_nai, at(second));
                 }
             }
         }
@@ -617,10 +616,10 @@ proptest! {
     /// Whatever devices and the home agent do, in whatever order.
     #[test]
     fn never_is_an_address_two_devices_or_a_session_begun_twice(
-        steps in proptest::collection::vec((0u8..9, 0u16..4, 20u8..24), 0..200),
+        steps in proptest::collection::vec((0u8..10, 0u16..4, 20u8..24), 0..200),
     ) {
         let mut server = server();
-        let mut sessions = std::collections::BTreeSet::new();
+        let mut sessions = std::collections::BTreeSet::<Arc<[u8]>>::new();
         for (index, (step, number, last)) in steps.iter().enumerate() {
             let now = at(index as u64 * 3);
             let (from, address) = (mac(*number), host(*last));
@@ -633,7 +632,11 @@ proptest! {
                 4 => release(&mut server, from, address, now),
                 5 => decline(&mut server, from, address, now),
                 6 => drop(server.handle_address(&name, address, now)),
-                7 => server.handle_denial(&name, now),
+                7 => server.handle_loss(&name),
+                8 => {
+                    server.handle_refusal(&name, now);
+                    sessions.remove(&*name);
+                }
                 _ => server.handle_timeout(now),
             }
             while let Some(output) = server.poll_output() {

@@ -17,10 +17,10 @@
 //!
 //! Applications see one thing: the home address, on the TUN, always there.
 
-mod bucket;
+pub mod bucket;
 pub mod config;
 mod counters;
-mod deadlines;
+pub mod deadlines;
 pub mod dhcp;
 mod dhcp_answer;
 mod dhcp_format;
@@ -31,14 +31,19 @@ pub mod encapsulation;
 pub mod forwarding;
 pub mod frame;
 pub mod host;
+pub mod lan;
 pub mod link;
+pub mod namespace;
 pub mod path_mtu;
 pub mod presence;
 pub mod program;
 pub mod report;
+pub mod run;
+pub mod sessions;
 pub mod sockets;
 pub mod tunnel;
 pub mod tunnel_sockets;
+pub mod veth;
 
 pub use config::Config;
-pub use program::run;
+pub use program::run as serve;

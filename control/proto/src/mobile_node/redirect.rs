@@ -9,9 +9,8 @@
 //! another: after its wait everything begins anew with the home agent of the config. So
 //! it does when one that we were sent to does not answer.
 //!
-//! **Not done:** network access identifiers, without which a home agent may not know us;
-//! the older form of requests that foreign agents without RFC 4433 need (§10): such an
-//! agent denies, or is silent, and another attachment is tried.
+//! **Not done:** the older form of requests that foreign agents without RFC 4433 need
+//! (§10): such an agent denies, or is silent, and another attachment is tried.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -105,6 +104,8 @@ impl MobileNode {
         self.config.home_agent = address;
         // Another home agent, another clock, other nonces.
         self.identifications = Identifications::default();
+        self.nonce = 0;
+        self.forget_nonces();
         self.actions.push_back(MobileNodeAction::UseHomeAgent(address));
     }
 }

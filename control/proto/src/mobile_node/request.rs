@@ -1,6 +1,7 @@
 //! One registration: making its requests, and telling whether a reply is its
 //! answer (RFC 5944 §3.6).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -14,7 +15,8 @@ use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
-    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags,
+    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionCarriage,
+    SessionName,
 };
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
@@ -30,15 +32,42 @@ pub(super) enum Target {
     CoLocated(Ipv4Addr),
 }
 
+/// Whom a registration is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The Home Address field: unspecified asks for one.
+    pub(super) home_address: Ipv4Addr,
+    /// Which session of the node's NAI; `None`: the node itself.
+    pub(super) sub_nai: Option<Arc<[u8]>>,
+    /// Whether the address is given back; without a sub-NAI, those of all sessions.
+    pub(super) releases: bool,
+}
+
+impl Identity {
+    /// The node itself.
+    pub(super) const fn node(home_address: Ipv4Addr) -> Self {
+        Identity { home_address, sub_nai: None, releases: false }
+    }
+
+    /// Its name, if the node has a NAI.
+    fn name<'a>(&'a self, config: &'a MobileNodeConfig) -> Option<SessionName<'a>> {
+        let sub_nai = self.sub_nai.as_deref().unwrap_or_default();
+        config.nai.as_deref().map(|nai| SessionName { nai, sub_nai })
+    }
+}
+
 /// A request that awaits its reply.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
+    pub(super) identity: Identity,
     pub(super) target: Target,
     pub(super) care_of_address: Ipv4Addr,
     /// The lifetime asked for; zero deregisters.
     pub(super) lifetime: Lifetime,
     pub(super) asked: Asked,
     pub(super) identification: Identification,
+    /// Which setting of the clock that was made by.
+    clock: u32,
     /// When the request that the reply must answer was sent.
     pub(super) sent_at: Instant,
     pub(super) retransmit_at: Instant,
@@ -58,20 +87,21 @@ pub(super) struct Identifications {
     /// that is what a denial tells.
     offset: i64,
     last: Option<NtpTime>,
-    /// What the home agent's next high half must be, with nonces.
-    nonce: u32,
+    /// How often the clock was set.
+    settings: u32,
 }
 
 impl Identifications {
-    /// A new one.
-    pub(super) fn next(
+    /// A new one. `nonce` is what the home agent's next high half must be, with nonces.
+    fn next(
         &mut self,
         style: ReplayProtection,
+        nonce: u32,
         now: NtpTime,
         rng: &mut ChaCha8Rng,
     ) -> Identification {
         match style {
-            ReplayProtection::Nonces => Identification::from_halves(self.nonce, rng.next_u32()),
+            ReplayProtection::Nonces => Identification::from_halves(nonce, rng.next_u32()),
             ReplayProtection::Timestamps { .. } => {
                 let time = NtpTime(now.0.wrapping_add_signed(self.offset));
                 // Each must be greater than those before it, even when the clock
@@ -92,15 +122,17 @@ impl Identifications {
         }
     }
 
-    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
-    pub(super) fn learn_nonce(&mut self, reply: Identification) {
-        self.nonce = reply.high();
+    /// Whether a request was made by the clock as it is now; else its denial says
+    /// nothing of that.
+    pub(super) const fn made(&self, pending: &Pending) -> bool {
+        pending.clock == self.settings
     }
 
     /// Sets the clock by a denial with code 133 that verified: its high half
     /// has the home agent's seconds (RFC 5944 §5.7.1). Gives the offset in
     /// seconds.
     pub(super) fn learn_clock(&mut self, reply: Identification, now: NtpTime) -> i64 {
+        self.settings = self.settings.wrapping_add(1);
         let own = Identification(now.0).high();
         let mut seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
         // The reply tells whole seconds. When ours are the same already, we are
@@ -141,11 +173,12 @@ pub(super) fn emit(
     let mut writer = MessageWriter::request(&RegistrationRequest {
         flags: flags.with(pending.asked.flags),
         lifetime: pending.lifetime,
-        home_address: config.home_address,
+        home_address: pending.identity.home_address,
         home_agent: pending.home_agent(config),
         care_of_address: pending.care_of_address,
         identification: pending.identification,
     });
+    write_name(&mut writer, config, &pending.identity);
     // Both are the home agent's, so its authentication covers them (RFC 3519
     // §4.4). They always fit: a challenge is as long as it came.
     if let Some(udp) = udp {
@@ -177,6 +210,51 @@ pub(super) fn emit(
     writer.finish()
 }
 
+/// Who it is for stands in front of the mobile-home authentication (RFC 2794 §3). The
+/// lengths were seen to when the session began, and a NAI that does not fit is none.
+fn write_name(writer: &mut MessageWriter, config: &MobileNodeConfig, identity: &Identity) {
+    let Some(SessionName { nai, sub_nai }) = identity.name(config) else { return };
+    if sub_nai.is_empty() {
+        let _ = writer.extension(&Extension::NetworkAccessIdentifier(nai));
+    } else if config.session_carriage == SessionCarriage::Combined {
+        let _ = writer.extension(&Extension::CombinedSession { nai, sub_nai });
+    } else {
+        let _ = writer.extension(&Extension::NetworkAccessIdentifier(nai));
+        let _ = writer.extension(&Extension::SubNai(sub_nai));
+    }
+    if identity.releases {
+        let _ = writer.extension(&Extension::SessionRelease);
+    }
+}
+
+/// Whether `reply` is about whom `pending` is for, by name and home address.
+fn is_about(
+    config: &MobileNodeConfig,
+    pending: &Pending,
+    reply: &Received<'_, RegistrationReply>,
+) -> bool {
+    let identity = &pending.identity;
+    let address = reply.body.home_address;
+    let same_address = address == identity.home_address;
+    let Some(name) = identity.name(config) else { return same_address };
+    let session = identity.sub_nai.is_some();
+    let accepts = reply.body.code.is_accepted();
+    let gives =
+        accepts && !identity.releases && (session || identity.home_address.is_unspecified());
+    match SessionName::of(reply) {
+        // What the home agent says of a session is its address from then on.
+        Ok(Some(named)) if named.name == name && gives => {
+            super::is_host(address) && (!session || address != config.home_address)
+                || pending.lifetime.is_zero() && address.is_unspecified()
+        }
+        Ok(Some(named)) => named.name == name && same_address,
+        // A foreign agent's denial need not say whom it is for; nor, when the node has
+        // an address to be known by, a home agent that knows nothing of NAIs.
+        Ok(None) => same_address && !gives && !(session && accepts),
+        Err(_) => false,
+    }
+}
+
 /// Whether `reply` answers `pending`, and is authentic (RFC 5944 §3.6.2.1).
 ///
 /// # Errors
@@ -195,8 +273,8 @@ pub(super) fn verify(
     }
     let body = &reply.body;
     if source_port != MOBILE_IP_PORT
-        || body.home_address != config.home_address
         || body.identification.low() != pending.identification.low()
+        || !is_about(config, pending, reply)
     {
         return Err(DiscardReason::NotPending);
     }
@@ -258,17 +336,20 @@ impl Pending {
 
     /// A registration that is not sent yet.
     pub(super) fn new(
+        identity: Identity,
         target: Target,
         care_of_address: Ipv4Addr,
         lifetime: Lifetime,
         asked: Asked,
     ) -> Self {
         Pending {
+            identity,
             target,
             care_of_address,
             lifetime,
             asked,
             identification: Identification::default(),
+            clock: 0,
             sent_at: Instant::default(),
             retransmit_at: Instant::default(),
             interval: Self::MIN_INTERVAL,
@@ -286,6 +367,7 @@ impl Pending {
         config: &MobileNodeConfig,
         foreign_agent: Option<&MobilitySecurityAssociation>,
         identifications: &mut Identifications,
+        nonce: u32,
         now: Now,
         rng: &mut ChaCha8Rng,
     ) {
@@ -294,7 +376,8 @@ impl Pending {
             .first_agent(config.home_agent)
             .map_or_else(ReplayProtection::default, |association| association.replay);
         if self.bytes.is_empty() || style != ReplayProtection::Nonces {
-            self.identification = identifications.next(style, now.ntp, rng);
+            self.identification = identifications.next(style, nonce, now.ntp, rng);
+            self.clock = identifications.settings;
             self.bytes = emit(config, self, foreign_agent);
         }
         self.sent_at = now.monotonic;

@@ -99,11 +99,22 @@ impl Host {
         self.prepare_interface()
     }
 
-    /// Makes an interface ready for sessions; what it was like is written down before.
+    /// Makes a command's interface ready, which goes away with the command.
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn serve_sessions_on(&mut self, interface: &str) -> Result<(), KernelError> {
+    pub fn serve_command_on(&self, interface: &str) -> Result<(), KernelError> {
+        for (key, value) in SESSION_SYSCTLS {
+            write_sysctl(&sysctl(interface, key), value)?;
+        }
+        write_sysctl(&proxy_delay(interface), "0")
+    }
+
+    /// Makes a LAN's interface ready; what it was like is written down before.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn serve_devices_on(&mut self, interface: &str) -> Result<(), KernelError> {
         for (key, value) in SESSION_SYSCTLS {
             self.change_sysctl(sysctl(interface, key), value)?;
         }
@@ -184,6 +195,15 @@ impl Host {
             }
         }
         result
+    }
+
+    /// Whether the kernel hands datagrams for this address to sockets of this host.
+    pub fn receives(&self, address: Ipv4Addr) -> bool {
+        address == self.home
+            || address.is_broadcast()
+            || address.is_multicast()
+            || self.current.addresses.iter().any(|(ours, _)| *ours == address)
+            || self.placed.places.get(&address) == Some(&Place::Here)
     }
 
     /// The addresses of sessions on this host.

@@ -68,6 +68,8 @@ fn config() -> MobileNodeConfig {
         encapsulation: crate::config::PreferredEncapsulation::IpInIp,
         dynamic_home_agent: None,
         nat_traversal: false,
+        nai: None,
+        session_carriage: crate::message::SessionCarriage::default(),
         security,
     }
 }
