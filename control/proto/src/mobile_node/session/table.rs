@@ -60,7 +60,7 @@ pub(in crate::mobile_node) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn all(&self) -> impl Iterator<Item = &Session> {
+    pub(in crate::mobile_node) fn all(&self) -> impl Iterator<Item = &Session> {
         self.by_name.values()
     }
 

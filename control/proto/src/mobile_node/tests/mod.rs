@@ -6,6 +6,7 @@ mod discovery;
 mod noise;
 mod redirect;
 mod registration;
+mod sessions;
 mod tunnels;
 mod with_agents;
 
