@@ -25,6 +25,7 @@ use daemon::{Daemon, Folder, HOMEPORT_MN};
 use homeport_control::mobile::frame::{self, Station};
 use homeport_control::mobile::host::index_of;
 use homeport_control::mobile::sockets::PacketSocket;
+use homeport_control::mobile::tunnel_sockets::TunnelSocket;
 use homeport_dataplane::port::interface;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_proto::message::session::SessionName;
@@ -36,9 +37,11 @@ use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
 };
 use homeport_proto::{Lifetime, MacAddress};
+use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
 use namespace::{Namespace, join, unavailable, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use zerocopy::IntoBytes;
 
 const LIMIT: Duration = Duration::from_secs(15);
 const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
@@ -102,7 +105,7 @@ impl Agent {
             let (us, speaker) = (Station { mac, address: link }, Station { mac, address: speaker });
             let mut sequence = 0;
             while !its_stop.load(Ordering::Relaxed) {
-                if sequence % 10 == 0 {
+                if sequence % 10 == 0 && flags != AgentFlags::default() {
                     frames.send(&advertisement(us, flags, sequence / 10)).unwrap();
                 }
                 sequence += 1;
@@ -111,6 +114,10 @@ impl Agent {
                     let Ok((len, from)) = socket.recv_from(&mut bytes) else { break };
                     let answered = answer(&bytes[..len], &mut its_book.lock().unwrap());
                     let Some((reply, to)) = answered else { continue };
+                    if flags == AgentFlags::default() {
+                        socket.send_to(&reply, from).unwrap();
+                        continue;
+                    }
                     // RFC 5944 §3.7.2.3: to the home address, at the node's link-layer
                     // address; or to everybody there.
                     let to = Station { mac: node, address: to };
@@ -356,6 +363,7 @@ impl Net {
     }
 }
 
+/// A program that ends with the test.
 struct Client(Child);
 
 impl Client {
@@ -411,6 +419,20 @@ fn a_device_with_a_stock_dhcp_client_gets_an_address_and_packets_both_ways() {
     assert!(pings(&net.device, Ipv4Addr::new(10, 1, 0, 77)));
     assert!(pings(&net.device, HOME));
     assert!(pings(&net.other, address));
+    // What it sends with another's address goes nowhere, also when the LAN's interface has
+    // an address and so a looser kernel would let it through.
+    net.node.ip("addr add 172.16.9.1/24 dev lan0");
+    net.device.ip("addr add 10.1.0.98/32 dev eth0");
+    let heard = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::ICMP).unwrap());
+    net.device.output("ping", &format!("-c1 -W1 -I 10.1.0.98 {CORRESPONDENT}"));
+    assert!(pings(&net.device, CORRESPONDENT));
+    let mut bytes = [0; 256];
+    let mut sources = Vec::new();
+    while let Some(len) = heard.receive(&mut bytes).unwrap() {
+        sources.push(Ipv4Packet::new_checked(&bytes[..len]).unwrap().header().source());
+    }
+    assert!(!sources.is_empty() && sources.iter().all(|one| *one == address), "{sources:?}");
+    net.node.ip("addr del 172.16.9.1/24 dev lan0");
     // It renews at its server, which no rule or port keeps from hearing it.
     let confirmed = counter(&mn, "dhcp_confirmed");
     client.signal(Signal::USR1);
@@ -486,6 +508,94 @@ fn after_a_kill_the_next_program_gives_a_device_its_address_again() {
     drop(client);
     mn.stop();
     assert_eq!(net.host(), before);
+}
+
+/// What comes out of the tunnel for a stranger goes nowhere, and the home agent's
+/// questions about the path are answered for a device, be it there or not.
+// Shows S1-13, S1-16.
+#[test]
+fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel() {
+    if unavailable("without_an_agent_packets_of_sessions") {
+        return;
+    }
+    let net = Net::new("tunnel", AgentFlags::default());
+    let leases = net.folder.path("leases");
+    let dnsmasq = net
+        .other
+        .command("dnsmasq")
+        .args("--keep-in-foreground --conf-file=/dev/null --port=0 --interface=visited".split(' '))
+        .args("--bind-interfaces --no-ping --dhcp-authoritative --user=root --pid-file=".split(' '))
+        .arg("--dhcp-range=10.2.3.100,10.2.3.200,255.255.255.0,2m")
+        .arg(format!("--dhcp-option=option:router,{GATEWAY}"))
+        .arg(format!("--dhcp-leasefile={}", leases.display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _dnsmasq = Client(dnsmasq);
+    wait_for("dnsmasq", LIMIT, || leases.exists().then_some(()));
+    let mn = net.start();
+    let care_of: Ipv4Addr =
+        mn.get("mobile-node")["care_of_address"].as_str().unwrap().parse().unwrap();
+    let client = net.dhcp_client("");
+    wait_for("an address", LIMIT, || net.address_of_device());
+    let address = net.agent.given(b"camera").unwrap();
+    let tunnel = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
+    let mut ping = net.device.command("ping");
+    let mut ping = ping.args(["-c1", "-W5", &CORRESPONDENT.to_string()]).spawn().unwrap();
+    let (from, to, icmp) = inner(&tunnel, care_of);
+    assert_eq!((from, to, icmp[0]), (address, CORRESPONDENT, 8));
+    send_inner(&tunnel, care_of, (CORRESPONDENT, address), &of_type(0, &icmp));
+    assert!(ping.wait().unwrap().success());
+
+    let bad = counter(&mn, "tunnel_bad_inner");
+    send_inner(&tunnel, care_of, (CORRESPONDENT, Ipv4Addr::new(10, 1, 0, 99)), &of_type(8, &icmp));
+    wait_for("a refusal", LIMIT, || (counter(&mn, "tunnel_bad_inner") > bad).then_some(()));
+    net.device.ip("link set eth0 down");
+    send_inner(&tunnel, care_of, (HOME_AGENT, address), &of_type(8, &icmp));
+    let (from, to, answer) = inner(&tunnel, care_of);
+    assert_eq!((from, to, answer[0]), (address, HOME_AGENT, 0));
+    // Nobody is there any more: the LAN has lost its link.
+    wait_for("the end", LIMIT, || session(&mn, "camera").is_none().then_some(()));
+    net.agent.wait_for_release(b"camera");
+    assert!(counter(&mn, "lan_link_losses") > 0);
+    drop(client);
+}
+
+/// The next ICMP message out of the tunnel, with its ends.
+fn inner(tunnel: &TunnelSocket, care_of: Ipv4Addr) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
+    wait_for("a tunnelled packet", LIMIT, || {
+        let mut bytes = [0; 2048];
+        let len = tunnel.receive(&mut bytes).unwrap()?;
+        let outer = Ipv4Packet::new_checked(&bytes[..len]).unwrap();
+        assert_eq!((outer.header().source(), outer.header().destination()), (care_of, HOME_AGENT));
+        let inner = Ipv4Packet::new_checked(outer.payload()).unwrap();
+        let header = inner.header();
+        let icmp = header.protocol() == IpProtocol::ICMP;
+        icmp.then(|| (header.source(), header.destination(), inner.payload().to_vec()))
+    })
+}
+
+/// The same echo with another type.
+fn of_type(kind: u8, icmp: &[u8]) -> Vec<u8> {
+    let mut icmp = icmp.to_vec();
+    icmp[0] = kind;
+    icmp[2..4].copy_from_slice(&[0, 0]);
+    let sum = homeport_wire::checksum::checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    icmp
+}
+
+fn send_inner(
+    tunnel: &TunnelSocket,
+    care_of: Ipv4Addr,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    icmp: &[u8],
+) {
+    let len = (20 + icmp.len()) as u16;
+    let inner = Ipv4Header::new(from, to, IpProtocol::ICMP, 64, len);
+    let outer = Ipv4Header::new(HOME_AGENT, care_of, IpProtocol::IP_IN_IP, 64, len + 20);
+    tunnel.send(&[outer.as_bytes(), inner.as_bytes(), icmp].concat(), care_of).unwrap();
 }
 
 #[test]

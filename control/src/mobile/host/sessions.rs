@@ -38,14 +38,14 @@ use crate::mobile::forwarding::{Neighbor, TABLE};
 
 /// Sysctls of an interface with sessions on it, below `/proc/sys/net/ipv4/conf`.
 ///
-/// * Packets of sessions come in here and go out elsewhere, and the answers come back by a
-///   third interface: forwarding, with a loose reverse path filter.
+/// * What comes in is forwarded, if it comes from an address that packets are sent to here:
+///   a strict reverse path filter keeps devices to their own addresses.
 /// * Devices take the home prefix for their link: ARP is answered for all that is not on
 ///   it, the host's own addresses on other interfaces included. Nobody is told of a
 ///   shorter way.
 const SESSION_SYSCTLS: [(&str, &str); 5] = [
     ("forwarding", "1"),
-    ("rp_filter", "2"),
+    ("rp_filter", "1"),
     ("proxy_arp", "1"),
     ("arp_ignore", "0"),
     ("send_redirects", "0"),
