@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::explain::{ExplainArgs, ExplanationView};
+use super::sessions::{AddSession, RemoveSession, SessionView};
 use super::trace::{TraceAnswer, TraceQuery};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
@@ -80,6 +81,12 @@ pub enum Query {
     SecurityAssociations,
     /// A mobile node's own view: [`Answer::MobileNode`].
     MobileNode,
+    /// A mobile node's sessions: [`Answer::Sessions`].
+    Sessions,
+    /// Begin a session of a mobile node: [`Answer::Session`].
+    AddSession(AddSession),
+    /// End a session of a mobile node: [`Answer::Session`], as it was.
+    RemoveSession(RemoveSession),
     /// The story of a node: [`Answer::Explanation`].
     Explain(ExplainArgs),
     /// The config in force: [`Answer::Config`].
@@ -191,6 +198,13 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
+    /// To [`Query::Sessions`], ordered by name.
+    Sessions {
+        /// The sessions.
+        sessions: Vec<SessionView>,
+    },
+    /// To [`Query::AddSession`] and [`Query::RemoveSession`].
+    Session(Box<SessionView>),
     /// To [`Query::Explain`]; nothing in it is another tenant's.
     Explanation(Box<ExplanationView>),
     /// To [`Query::ConfigShow`].
@@ -233,6 +247,8 @@ impl Answer {
             | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
+            | Answer::Sessions { .. }
+            | Answer::Session(_)
             | Answer::Explanation(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)

@@ -15,6 +15,7 @@ mod listener;
 pub mod metrics;
 pub mod print;
 pub mod server;
+pub mod sessions;
 pub mod show;
 pub mod sockets;
 pub mod table;

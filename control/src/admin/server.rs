@@ -5,6 +5,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `/v1/sessions…` | see [`sessions`](super::sessions) |
 //! | `GET /v1/explain/{home address}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
@@ -266,6 +267,7 @@ fn api_router(sender: AdminSender) -> Router {
         router = router.route(&format!("/{VERSION}/{noun}"), get(show));
     }
     router
+        .merge(super::sessions::routes())
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
         .route(&format!("/{VERSION}/explain/{{home_address}}"), get(explain))
@@ -451,7 +453,7 @@ async fn no_such_path() -> Response {
 }
 
 async fn no_such_method() -> Response {
-    let hint = "GET shows, POST is for config/check, config/apply, trace and probe, DELETE for bindings and traces.";
+    let hint = "GET shows, POST is for config/check, config/apply, sessions, trace and probe, DELETE for bindings and traces.";
     let refusal = bad_request("This path knows no such method.", hint);
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(refusal)).into_response()
 }

@@ -649,6 +649,12 @@ pub struct MobileNodeView {
     /// What an agent said of it in words (RFC 4917).
     #[serde(default)]
     pub last_text: Option<AgentTextView>,
+    /// How many sessions it registers for, beside itself.
+    #[serde(default)]
+    pub sessions: u64,
+    /// How many of them have a home address.
+    #[serde(default)]
+    pub sessions_with_address: u64,
     /// Since it came here.
     pub age_seconds: u64,
 }

@@ -49,7 +49,10 @@ impl EventLoop {
             Query::SecurityAssociations => Answer::SecurityAssociations {
                 security_associations: self.security_association_views(),
             },
-            Query::MobileNode => {
+            Query::MobileNode
+            | Query::Sessions
+            | Query::AddSession(_)
+            | Query::RemoveSession(_) => {
                 return Err(Refusal::not_found(
                     "This process is no mobile node.",
                     "Ask the socket of homeport-mn.",

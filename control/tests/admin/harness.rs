@@ -345,7 +345,7 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
                 tolerance_seconds: Some(7),
             }],
         },
-        Query::MobileNode => {
+        Query::MobileNode | Query::Sessions | Query::AddSession(_) | Query::RemoveSession(_) => {
             return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
         }
         Query::Explain(_) => {

@@ -215,6 +215,10 @@ pub fn mobile_node(node: &MobileNodeView) -> String {
     if let Some(seconds) = node.keepalive_seconds {
         out.push_str(&format!("keepalive       after {} of silence\n", age(seconds)));
     }
+    if node.sessions > 0 {
+        let (all, with) = (node.sessions, node.sessions_with_address);
+        out.push_str(&format!("sessions        {all}, {with} with a home address\n"));
+    }
     if node.state == "registered" {
         let left = lifetime(node.remaining_seconds);
         out.push_str(&format!(
