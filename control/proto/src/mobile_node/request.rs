@@ -15,8 +15,8 @@ use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
-    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionCarriage,
-    SessionName,
+    MessageWriter, Received, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    SessionCarriage, SessionName,
 };
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
@@ -68,6 +68,8 @@ pub(super) struct Pending {
     pub(super) identification: Identification,
     /// Which setting of the clock that was made by.
     clock: u32,
+    /// The identification of whom it is for before that.
+    pub(super) before: Option<NtpTime>,
     /// When the request that the reply must answer was sent.
     pub(super) sent_at: Instant,
     pub(super) retransmit_at: Instant,
@@ -80,6 +82,35 @@ pub(super) struct Pending {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What is remembered of whom requests are for: the node itself, or a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    /// The high half of the next identification, with nonces.
+    nonce: u32,
+    /// The last identification, with timestamps.
+    last: Option<NtpTime>,
+}
+
+impl Memory {
+    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
+    pub(super) fn learn_nonce(&mut self, reply: Identification) {
+        self.nonce = reply.high();
+    }
+
+    /// A request was denied: with code 133 the home agent remembers nothing of it
+    /// (RFC 5944 §5.7).
+    pub(super) fn denied(&mut self, pending: &Pending, code: ReplyCode) {
+        if code == ReplyCode::IDENTIFICATION_MISMATCH {
+            self.last = pending.before;
+        }
+    }
+
+    /// A request was sent.
+    pub(super) fn sent(&mut self, pending: &Pending) {
+        self.last = Some(NtpTime(pending.identification.0));
+    }
+}
+
 /// What makes the identification of requests (RFC 5944 §5.7).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Identifications {
@@ -87,6 +118,8 @@ pub(super) struct Identifications {
     /// that is what a denial tells.
     offset: i64,
     last: Option<NtpTime>,
+    /// The one before the last of whoever is denied: none later of its was accepted.
+    before: Option<NtpTime>,
     /// How often the clock was set.
     settings: u32,
 }
@@ -108,11 +141,9 @@ impl Identifications {
                 // stands or steps back (RFC 5944 §5.7.1). And its low half, which
                 // alone tells whose reply a denial is, must not be the last one's.
                 let next = match self.last {
-                    Some(last) if time.wrapping_distance(last) <= 0 => {
-                        NtpTime(last.0.wrapping_add(1))
-                    }
+                    Some(last) if time.wrapping_distance(last) <= 0 => just_after(last),
                     Some(last) if Identification(last.0).low() == Identification(time.0).low() => {
-                        NtpTime(time.0.wrapping_add(1))
+                        just_after(time)
                     }
                     _ => time,
                 };
@@ -122,16 +153,26 @@ impl Identifications {
         }
     }
 
-    /// Whether a request was made by the clock as it is now; else its denial says
-    /// nothing of that.
-    pub(super) const fn made(&self, pending: &Pending) -> bool {
-        pending.clock == self.settings
+    /// Goes back to when a request was made that is denied; `false`: the clock was set
+    /// since, and the denial says nothing of how it is now.
+    pub(super) fn recall(&mut self, pending: &Pending) -> bool {
+        let is_now = pending.clock == self.settings;
+        if is_now {
+            self.before = pending.before;
+            self.last = Some(NtpTime(pending.identification.0));
+        }
+        is_now
     }
 
     /// Sets the clock by a denial with code 133 that verified: its high half
-    /// has the home agent's seconds (RFC 5944 §5.7.1). Gives the offset in
-    /// seconds.
-    pub(super) fn learn_clock(&mut self, reply: Identification, now: NtpTime) -> i64 {
+    /// has the home agent's seconds (RFC 5944 §5.7.1), which our timestamps may be
+    /// ahead of by `tolerance`. Gives the offset in seconds.
+    pub(super) fn learn_clock(
+        &mut self,
+        reply: Identification,
+        now: NtpTime,
+        tolerance: Duration,
+    ) -> i64 {
         self.settings = self.settings.wrapping_add(1);
         let own = Identification(now.0).high();
         let mut seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
@@ -141,14 +182,33 @@ impl Identifications {
             seconds += 1;
         }
         self.offset = seconds << 32;
-        self.last = None;
+        // What it accepted last may be ahead of its clock, and then its own time is
+        // not later, and is denied too. So we go on just after that one, unless it is
+        // too far ahead by now, which a clock that was set back leaves it, or that is
+        // what was denied.
+        self.last = self.before.filter(|before| {
+            let seconds = Identification(before.0).high().wrapping_sub(reply.high());
+            let is_near = u64::try_from(seconds.cast_signed())
+                .is_ok_and(|seconds| Duration::from_secs(seconds) <= tolerance);
+            is_near && self.last != Some(just_after(*before))
+        });
         seconds
+    }
+
+    /// After what the next goes on.
+    pub(super) const fn last(&self) -> Option<NtpTime> {
+        self.last
     }
 
     /// The home agent's clock less ours, in seconds.
     pub(super) const fn offset_seconds(&self) -> i64 {
         self.offset >> 32
     }
+}
+
+/// The first moment later than this.
+const fn just_after(time: NtpTime) -> NtpTime {
+    NtpTime(time.0.wrapping_add(1))
 }
 
 /// The request's bytes. `foreign_agent` is the association with it, if there
@@ -350,6 +410,7 @@ impl Pending {
             asked,
             identification: Identification::default(),
             clock: 0,
+            before: None,
             sent_at: Instant::default(),
             retransmit_at: Instant::default(),
             interval: Self::MIN_INTERVAL,
@@ -367,7 +428,7 @@ impl Pending {
         config: &MobileNodeConfig,
         foreign_agent: Option<&MobilitySecurityAssociation>,
         identifications: &mut Identifications,
-        nonce: u32,
+        memory: Memory,
         now: Now,
         rng: &mut ChaCha8Rng,
     ) {
@@ -376,7 +437,8 @@ impl Pending {
             .first_agent(config.home_agent)
             .map_or_else(ReplayProtection::default, |association| association.replay);
         if self.bytes.is_empty() || style != ReplayProtection::Nonces {
-            self.identification = identifications.next(style, nonce, now.ntp, rng);
+            self.identification = identifications.next(style, memory.nonce, now.ntp, rng);
+            self.before = memory.last;
             self.clock = identifications.settings;
             self.bytes = emit(config, self, foreign_agent);
         }
