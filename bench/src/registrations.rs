@@ -323,6 +323,7 @@ impl Bench {
             message_strings: false,
             revocation: false,
             assignment: HomeAgentAssignment::default(),
+            sessions: homeport_proto::config::SessionPolicy::default(),
         };
         let config = AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() };
         Bench {

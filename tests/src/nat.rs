@@ -352,6 +352,7 @@ fn setup(nodes: &[Node], traversal: NatTraversal) -> BoxSetup {
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     };
     let on_link = Some(RouteEntry::Via { port: CORE_PORT, gateway: None });
     let neighbor = |address, mac| {

@@ -272,6 +272,7 @@ fn home_agent(index: usize, prefix: Prefix, replay: ReplayProtection) -> AgentCo
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     };
     AgentConfig { home_agents: vec![agent], ..AgentConfig::default() }
 }
@@ -286,6 +287,9 @@ fn foreign_agent(index: usize) -> AgentConfig {
         max_lifetime: Lifetime(300),
         max_visitors: 32,
         max_pending_per_node: 5,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: homeport_proto::config::SessionInsertion::default(),
         max_pending: 32,
         pending_timeout: Duration::from_secs(7),
         reverse_tunnel: true,

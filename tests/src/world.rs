@@ -420,6 +420,7 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 message_strings: false,
                 revocation: false,
                 assignment: homeport_proto::config::HomeAgentAssignment::default(),
+                sessions: homeport_proto::config::SessionPolicy::default(),
             };
             AgentConfig {
                 home_agents: vec![home_agent],
@@ -437,6 +438,9 @@ fn agent_config(index: usize, plan: &Plan) -> AgentConfig {
                 max_lifetime: Lifetime(300),
                 max_visitors: 32,
                 max_pending_per_node: 5,
+                max_sessions_per_nai: 0,
+                requests_per_minute_per_nai: 0,
+                session_insertion: homeport_proto::config::SessionInsertion::default(),
                 max_pending: 32,
                 pending_timeout: Duration::from_secs(7),
                 reverse_tunnel: true,

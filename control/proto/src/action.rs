@@ -162,6 +162,22 @@ pub struct Transmit {
     pub payload: Payload,
 }
 
+/// Which address is whose: what must outlive the process, so that no address is given to
+/// two sessions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredSession {
+    /// The NAI, its realm in lower case.
+    #[serde(with = "crate::hex")]
+    pub nai: Vec<u8>,
+    /// The session; empty: the node itself.
+    #[serde(with = "crate::hex")]
+    pub sub_nai: Vec<u8>,
+    /// The address.
+    pub home_address: Ipv4Addr,
+    /// Whether it is the session's from now on, or no more.
+    pub kept: bool,
+}
+
 /// What an agent asks for, in the order of `Agent::poll_action`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
@@ -197,6 +213,15 @@ pub enum Action {
     },
     /// Send a packet.
     Transmit(Transmit),
+    /// Write down which address is whose, before anything that was pushed behind is done.
+    StoreSession {
+        /// The virtual home agent.
+        tenant: TenantId,
+        /// Its address.
+        home_agent: Ipv4Addr,
+        /// Which.
+        session: StoredSession,
+    },
     /// Tell the operator.
     Event(crate::event::Event),
 }

@@ -7,6 +7,7 @@ use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
+use crate::action::StoredSession;
 use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
@@ -578,6 +579,21 @@ impl Agent {
             }
         }
         cleared
+    }
+
+    /// Gives a home agent back what it had [stored](Action::StoreSession) of a session
+    /// before the process started. Whether it could take it: the NAI may be gone, or the
+    /// address another's.
+    pub fn restore_session(
+        &mut self,
+        tenant: TenantId,
+        home_agent: Ipv4Addr,
+        session: &StoredSession,
+        now: Now,
+    ) -> bool {
+        let mut context = self.shared.context(tenant, now);
+        let agent = self.home_agents.get_mut(&(tenant, home_agent));
+        agent.is_some_and(|agent| agent.restore_session(session, &mut context))
     }
 
     /// Does what is due at `now`. However many bindings end at once, one call ends a

@@ -1,6 +1,7 @@
 //! What the machines are told about themselves. Values only: where they come
 //! from and whether a person wrote them right is the caller's business.
 
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -194,6 +195,82 @@ pub struct HomeAgentAssignment {
     pub framing: DynamicHomeAgentFraming,
 }
 
+/// Addresses from one to another, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressRange {
+    /// The lowest.
+    pub first: Ipv4Addr,
+    /// The highest, not below it.
+    pub last: Ipv4Addr,
+}
+
+impl AddressRange {
+    /// Whether `address` lies in it.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        (self.first..=self.last).contains(&address)
+    }
+
+    /// How many addresses there are.
+    pub fn count(self) -> u64 {
+        u64::from(self.last.to_bits()) + 1 - u64::from(self.first.to_bits())
+    }
+}
+
+/// Addresses that sessions are given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AddressPool {
+    /// Its name, for people.
+    pub name: String,
+    /// The realm, in lower case, whose NAIs get them; `None`: any.
+    pub realm: Option<String>,
+    /// The addresses.
+    pub ranges: Vec<AddressRange>,
+    /// What of the ranges is given to nobody.
+    pub exclusions: Vec<AddressRange>,
+}
+
+/// An address that one session gets and no other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reservation {
+    /// The NAI.
+    #[serde(with = "crate::hex")]
+    pub nai: Vec<u8>,
+    /// The session; empty: the node itself.
+    #[serde(with = "crate::hex")]
+    pub sub_nai: Vec<u8>,
+    /// The address.
+    pub home_address: Ipv4Addr,
+}
+
+/// How a home agent gives addresses to the sessions of NAIs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionPolicy {
+    /// Where addresses come from; of those for a realm, the first that has one.
+    pub pools: Vec<AddressPool>,
+    /// What is set aside.
+    pub reservations: Vec<Reservation>,
+    /// How many sessions a NAI may have at once; beyond it, 130.
+    pub max_sessions_per_nai: u32,
+    /// How long an address stays a session's when its binding has ended, or when it was
+    /// heard of last at home.
+    pub sticky: Duration,
+    /// How long an address that was given back is given to nobody else. At least twice
+    /// the tolerance of timestamps: until then an old request could be replayed.
+    pub hold_down: Duration,
+}
+
+impl Default for SessionPolicy {
+    fn default() -> Self {
+        SessionPolicy {
+            pools: Vec::new(),
+            reservations: Vec::new(),
+            max_sessions_per_nai: 64,
+            sticky: Duration::from_secs(3600),
+            hold_down: Duration::from_secs(60),
+        }
+    }
+}
+
 /// A network behind a mobile router (RFC 5177).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MobileNetwork {
@@ -225,6 +302,16 @@ pub enum ChallengePolicy {
     Offered,
     /// Who answers none gets 105.
     Required,
+}
+
+/// Whether a foreign agent makes sessions of nodes that name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionInsertion {
+    /// It does not.
+    #[default]
+    None,
+    /// A node with a NAI and without sub-NAI has its link-layer address as sub-NAI.
+    Mac,
 }
 
 /// What a mobile node asks for.
@@ -308,6 +395,9 @@ pub struct HomeAgentConfig {
     /// Nodes that name no home agent.
     #[serde(default)]
     pub assignment: HomeAgentAssignment,
+    /// The sessions of nodes that are known by NAI.
+    #[serde(default)]
+    pub sessions: SessionPolicy,
 }
 
 /// Which way a visitor's packets go.
@@ -354,10 +444,22 @@ pub struct ForeignAgentConfig {
     pub max_lifetime: Lifetime,
     /// How many visitors it holds; beyond it, 66 and the B flag.
     pub max_visitors: usize,
-    /// How many requests may be pending for one node; beyond it, 66.
+    /// How many requests may be pending for one node, or one session that has no home
+    /// address yet; beyond it, 66.
     pub max_pending_per_node: usize,
     /// How many may be pending in all; beyond it, 66.
     pub max_pending: usize,
+    /// How many visitors may have one NAI, their sessions among them; beyond it, 66. Zero
+    /// is no limit.
+    #[serde(default)]
+    pub max_sessions_per_nai: usize,
+    /// How many requests with one NAI a station may send in a minute, and at once; beyond
+    /// it, 66. Zero is no limit.
+    #[serde(default)]
+    pub requests_per_minute_per_nai: u32,
+    /// Whether it makes sessions of nodes that name none.
+    #[serde(default)]
+    pub session_insertion: SessionInsertion,
     /// When a pending request is given up with 78 (RFC 5944 §3.7.2.2: 7 s).
     pub pending_timeout: Duration,
     /// Whether reverse tunnels are offered; else 74.
@@ -457,7 +559,8 @@ pub struct AgentConfig {
 /// How a mobile node wants its packets carried, and what it knows.
 #[derive(Clone, Debug)]
 pub struct MobileNodeConfig {
-    /// Its home address.
+    /// Its home address; the unspecified address, with a NAI: the first home agent that
+    /// accepts it gives it one.
     pub home_address: Ipv4Addr,
     /// The prefix of its home network, to know home by.
     pub home_prefix: Prefix,

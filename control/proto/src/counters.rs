@@ -26,6 +26,16 @@ pub struct Counters {
     pub denials_suppressed: u64,
     /// Bindings whose lifetime ended.
     pub bindings_expired: u64,
+    /// Sessions of NAIs that a home agent gave an address.
+    pub sessions_begun: u64,
+    /// Sessions that gave their address back.
+    pub sessions_released: u64,
+    /// Sessions whose address has become free for others.
+    pub sessions_ended: u64,
+    /// Sessions denied because their NAI has as many as it may.
+    pub sessions_over_limit: u64,
+    /// Sessions denied because no pool of their realm has a free address.
+    pub pools_exhausted: u64,
     /// Challenges given to nodes behind NATs.
     pub challenges_sent: u64,
     /// Requests to a foreign agent that answered one of its challenges and were relayed.

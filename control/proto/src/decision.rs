@@ -13,6 +13,7 @@
 mod cause;
 mod words;
 
+use core::fmt;
 use core::net::Ipv4Addr;
 use homeport_wire::{PortId, TenantId, reasons};
 
@@ -20,10 +21,12 @@ pub use self::cause::Cause;
 pub use self::words::{MAX_WORDS, Sentence, Words};
 use crate::Lifetime;
 use crate::agent::Datagram;
+pub use crate::home_agent::placement::PlacementStep;
 use crate::message::{
     AuthenticationKind, Extension, Identification, Received, RegistrationReply,
-    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags,
+    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags, SessionName,
 };
+use crate::security::nais::shown;
 use crate::security::{Algorithm, MobilitySecurityAssociation, Spi};
 
 /// What decided.
@@ -194,6 +197,35 @@ impl SeenExtensions {
     }
 }
 
+/// A sub-NAI for people: as much of it as a small value can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionLabel {
+    len: u8,
+    bytes: [u8; SessionLabel::LEN],
+}
+
+impl SessionLabel {
+    const LEN: usize = 39;
+
+    /// That of a message; `None`: it names no session.
+    pub fn of<T>(received: &Received<'_, T>) -> Option<Self> {
+        let sub_nai = SessionName::of(received).ok()??.name.sub_nai;
+        let len = u8::try_from(sub_nai.len()).ok().filter(|len| *len > 0)?;
+        let mut label = SessionLabel { len, bytes: [0; SessionLabel::LEN] };
+        label.bytes.iter_mut().zip(sub_nai).for_each(|(to, from)| *to = *from);
+        Some(label)
+    }
+}
+
+/// In one line, whatever its bytes are.
+impl fmt::Display for SessionLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let known = usize::from(self.len).min(SessionLabel::LEN);
+        f.write_str(&shown(self.bytes.get(..known).unwrap_or_default()))?;
+        f.write_str(if usize::from(self.len) > known { "…" } else { "" })
+    }
+}
+
 /// What an agent found out while it judged a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ruling {
@@ -212,6 +244,8 @@ pub struct Ruling {
     /// bits of the other home agent's address, of broken extensions the place in the
     /// message, in bytes. Else zero.
     pub detail: u32,
+    /// Where the home address of a session came from, once it had one.
+    pub step: Option<PlacementStep>,
     /// What was said.
     pub answer: Answer,
 }
@@ -224,6 +258,7 @@ impl Default for Ruling {
             association: None,
             clock_offset: None,
             detail: 0,
+            step: None,
             answer: Answer::Silent(Silence::NotOwed),
         }
     }
@@ -262,6 +297,8 @@ pub struct Decision {
     pub request: RegistrationRequest,
     /// The extensions of the message that was decided on.
     pub extensions: SeenExtensions,
+    /// The session of the node's NAI, if the message named one.
+    pub session: Option<SessionLabel>,
     /// What was found out, and said.
     pub ruling: Ruling,
 }
@@ -282,6 +319,7 @@ impl Decision {
             port: datagram.port,
             request,
             extensions,
+            session: None,
             ruling: Ruling::default(),
         }
     }

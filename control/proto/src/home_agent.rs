@@ -22,13 +22,16 @@
 //! * The foreign-home authentication is in every reply to a foreign agent that
 //!   an association is shared with (§3.8.3.3).
 //!
-//! **Not done:** home addresses assigned by NAI (RFC 2794): a home address of
-//! zero has no association. Generalized authentication (RFC 4721). A foreign agent of this
+//! A node is known by its home address, or by its NAI, and then has as many sessions as
+//! it likes, each with a home address of its own ([`placement`]).
+//!
+//! **Not done:** Generalized authentication (RFC 4721). A foreign agent of this
 //! very process cannot be the care-of address (129).
 
 mod announce;
 pub(crate) mod assignment;
 mod bindings;
+mod chunks;
 mod expiry;
 mod extra;
 mod foreign_challenge;
@@ -36,8 +39,12 @@ mod judge;
 mod mobile_network;
 mod node;
 mod path;
+pub(crate) mod placement;
+mod pool;
 mod reply;
 mod revocation;
+pub(crate) mod session;
+mod show;
 mod tunnel;
 
 use alloc::collections::BTreeMap;
@@ -50,15 +57,22 @@ use self::announce::Announcement;
 use self::expiry::{EXPIRED_PER_CALL, Expiries, MOVED_PER_CALL};
 use self::extra::{Extra, Extras, Writer};
 use self::node::{Node, NodeList};
+use self::placement::{Naming, Owner};
+use self::pool::Pool;
+use self::session::SessionList;
+pub use self::session::SessionState;
+pub use self::show::{PoolUse, SessionView};
 use self::tunnel::{Tunnel, TunnelWish};
 use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::binding::MobilityBinding;
 use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
-use crate::decision::{Cause, Decision, Judge, SeenExtensions, Standing};
+use crate::decision::{Cause, Decision, Judge, SeenExtensions, SessionLabel, Standing};
 use crate::identification::{Freshness, Staleness, clock_offset};
 use crate::limits::{MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
-use crate::message::{Identification, Received, RegistrationRequest, ReplyCode, RequestFlags};
+use crate::message::{
+    Identification, Received, RegistrationRequest, ReplyCode, RequestFlags, SessionName,
+};
 use crate::revocation::{Agreement, RevocationKey, RevocationList};
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
@@ -80,6 +94,10 @@ pub struct HomeAgent {
     /// What was agreed on with foreign agents, by home address and care-of address.
     agreements: BTreeMap<RevocationKey, Agreement>,
     revocations: RevocationList,
+    /// Which addresses are sessions'.
+    sessions: SessionList,
+    /// Where they come from: one for each of the config's pools.
+    pools: Vec<Pool>,
     /// Spaces the news that a NAT has forgotten a node's mapping.
     rebounds: Spacing<Ipv4Addr>,
     /// No timestamp before it is fresh: when this agent started.
@@ -110,7 +128,12 @@ impl ForeignHome {
 struct Asked<'a, 'b> {
     datagram: &'a Datagram<'b>,
     received: &'a Received<'b, RegistrationRequest>,
+    /// The request, its home address that which it is about.
     request: RegistrationRequest,
+    owner: Owner,
+    naming: Naming<'b>,
+    /// The number of its session.
+    session: Option<u32>,
     association: MobilitySecurityAssociation,
     foreign_home: ForeignHome,
     wish: TunnelWish,
@@ -137,6 +160,7 @@ impl HomeAgent {
     pub(crate) fn new(config: HomeAgentConfig, started: NtpTime) -> Self {
         let mut nodes = NodeList::default();
         nodes.reserve(config.security.mobile_node_count());
+        let pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
         HomeAgent {
             config,
             nodes,
@@ -144,6 +168,8 @@ impl HomeAgent {
             announcements: BTreeMap::new(),
             agreements: BTreeMap::new(),
             revocations: RevocationList::default(),
+            sessions: SessionList::default(),
+            pools,
             rebounds: Spacing::new(REBOUND_SPACING),
             started,
         }
@@ -218,24 +244,31 @@ impl HomeAgent {
         received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
     ) {
-        if let Err(cause) = self.answer(datagram, received, context) {
+        let owner = self.owner(received);
+        let mut about = RegistrationRequest { home_address: owner.key, ..received.body };
+        if owner.key.is_unspecified() {
+            about.home_address = received.body.home_address;
+        }
+        if let Err(cause) = self.answer(datagram, received, owner, &mut about, context) {
             context.refuse(datagram, cause);
-            if self.config.security.knows_mobile_node(received.body.home_address) {
+            if self.config.security.knows_mobile_node(owner.key) {
                 context.ruling.standing = context.ruling.standing.max(Standing::Claimed);
             }
         }
         let seen = SeenExtensions::of(received);
-        context.tell(
-            Judge::HomeAgent(self.config.address),
-            Decision::open(datagram, received.body, seen),
-        );
+        let session = SessionLabel::of(received);
+        let decision = Decision { session, ..Decision::open(datagram, about, seen) };
+        context.tell(Judge::HomeAgent(self.config.address), decision);
     }
 
-    /// Answers a request, or says why it gets no answer.
+    /// Answers a request, or says why it gets no answer. `about` becomes the request as
+    /// it was understood.
     fn answer<'b>(
         &mut self,
         datagram: &Datagram<'b>,
         received: &Received<'b, RegistrationRequest>,
+        owner: Owner,
+        about: &mut RegistrationRequest,
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         // RFC 5944 §1.8: an unknown extension below 128 silences the message.
@@ -244,18 +277,34 @@ impl HomeAgent {
             return Err(Cause::UnknownExtension);
         }
         let foreign_home = self.foreign_home(datagram, received, context)?;
-        let (association, flaw) = self.authenticate(received, context)?;
+        let (association, flaw) = self.authenticate(received, owner.key, context)?;
         context.ruling.by(&association);
-        let request = received.body;
+        let naming = SessionName::of(received);
+        let mut request = received.body;
+        let session = self.locate(owner, &naming, &foreign_home, &mut request);
+        *about = request;
         let wish = TunnelWish::of(received);
-        let asked = Asked { datagram, received, request, association, foreign_home, wish };
+        let mut asked = Asked {
+            datagram,
+            received,
+            request,
+            owner,
+            naming,
+            session,
+            association,
+            foreign_home,
+            wish,
+        };
         if let Some(cause) = flaw {
             self.deny_failed_authentication(&asked, cause, context);
             return Err(cause);
         }
         context.ruling.standing = Standing::Copied;
         match self.judge_identification(&asked, context) {
-            Freshness::Fresh => self.answer_fresh(&asked, context),
+            Freshness::Fresh => {
+                self.answer_fresh(&mut asked, context);
+                *about = asked.request;
+            }
             Freshness::Repeated => match self.granted_before(&asked, context) {
                 Ok((answered, lifetime)) => {
                     let Answered { code, extras, .. } = answered;
@@ -293,7 +342,7 @@ impl HomeAgent {
     }
 
     /// Judges and answers what has never been seen before.
-    fn answer_fresh(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+    fn answer_fresh(&mut self, asked: &mut Asked<'_, '_>, context: &mut Context<'_>) {
         // RFC 5944 §3.8.2.1 c. The identification is accepted only behind it: else a
         // forger between could burn a node's timestamp.
         context.ruling.standing = Standing::Authentic;
@@ -301,9 +350,14 @@ impl HomeAgent {
             self.deny(asked, cause, &Extras::default(), context);
             return;
         }
+        let placed = self.place(asked, context);
+        let asked = &*asked;
         self.accept_identification(asked, context);
         let mut extras = Extras::default();
-        let verdict = self.validate(asked, &mut extras, context);
+        let verdict = match placed {
+            Ok(()) => self.validate(asked, &mut extras, context),
+            Err(cause) => Err(cause),
+        };
         self.spend_challenge(asked);
         let plain_udp =
             |grant: &Grant| matches!(grant.tunnel.encapsulation, Encapsulation::PlainUdp { .. });
@@ -345,6 +399,7 @@ impl HomeAgent {
                 context.ruling.cause =
                     if registers { Cause::Accepted } else { Cause::Deregistered };
                 let lifetime = self.apply(asked, grant, context);
+                self.note_session(asked, context);
                 if let Some(agreed) = agreed {
                     self.note_agreement(asked, agreed);
                 }
@@ -445,7 +500,9 @@ impl HomeAgent {
         let datagram = asked.datagram;
         let home_address = asked.request.home_address;
         let home_link = self.home_network(home_address).and_then(|network| network.link);
-        let is_home = datagram.source == home_address && home_link == Some(datagram.port);
+        // Who speaks for a session that is at home has an address of its own there.
+        let is_own = datagram.source == home_address || asked.comes_home();
+        let is_home = is_own && home_link == Some(datagram.port);
         (is_home && datagram.source_mac.is_unicast())
             .then_some((datagram.port, datagram.source_mac))
     }
@@ -454,10 +511,12 @@ impl HomeAgent {
     /// node and home network are still served stay, with the encapsulation that
     /// they were granted, and without mobile networks that they may not have.
     pub(crate) fn reconfigure(&mut self, config: HomeAgentConfig, context: &mut Context<'_>) {
+        self.keep_sessions(&config, context);
         self.config = config;
         self.nodes.reserve(self.config.security.mobile_node_count());
         for home_address in self.bound() {
-            let known = self.config.security.knows_mobile_node(home_address);
+            let known = self.config.security.knows_mobile_node(home_address)
+                || self.sessions.at(home_address).is_some();
             let Some(network) = self.home_network(home_address).filter(|_| known) else {
                 self.clear(home_address, context);
                 continue;
@@ -514,7 +573,7 @@ impl HomeAgent {
 
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
     pub(crate) fn poll_timeout(&self) -> Option<Instant> {
-        self.expiries.next(&self.nodes)
+        [self.expiries.next(&self.nodes), self.sessions.next_end()].into_iter().flatten().min()
     }
 
     /// Ends what has reached its end, so much of it as one call may.
@@ -529,6 +588,7 @@ impl HomeAgent {
                 self.handle_expiry(home_address, context);
             }
         }
+        self.end_sessions(EXPIRED_PER_CALL, context);
     }
 
     const fn key(&self) -> AgentKey {

@@ -61,7 +61,7 @@ pub mod time;
 mod timer;
 pub mod visitor;
 
-pub use action::{Action, Encapsulation, Payload, ReverseTunnel, Transmit};
+pub use action::{Action, Encapsulation, Payload, ReverseTunnel, StoredSession, Transmit};
 pub use agent::{Agent, Datagram};
 pub use homeport_wire::{MacAddress, PortId, TenantId};
 pub use keepalive::TunnelledEcho;

@@ -44,7 +44,8 @@
 //!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, the discovery of home agents by broadcast.
+//! encapsulation in UDP, the discovery of home agents by broadcast. A node without home
+//! address gets one away from home only: at home there is none that a reply could go to.
 
 mod action;
 mod agent_list;
@@ -448,7 +449,7 @@ impl MobileNode {
         .min()
     }
 
-    /// What it was told about itself.
+    /// What it was told about itself, by its home agent too.
     pub const fn config(&self) -> &MobileNodeConfig {
         &self.config
     }

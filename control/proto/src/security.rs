@@ -9,6 +9,7 @@
 //! authenticator is half the work, and the key itself need not be kept.
 
 mod associations;
+pub mod nais;
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -16,6 +17,7 @@ use core::fmt;
 use core::time::Duration;
 
 pub use self::associations::SecurityAssociations;
+pub use self::nais::Subscriber;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::block_api::compress;
 use md5::{Digest, Md5};

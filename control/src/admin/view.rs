@@ -410,6 +410,12 @@ pub struct VisitorView {
     pub home_address: Ipv4Addr,
     /// Its home agent.
     pub home_agent: Ipv4Addr,
+    /// Its NAI, what is not printable escaped; `null`: it gave none.
+    #[serde(default)]
+    pub nai: Option<String>,
+    /// Which session of the NAI, escaped; `null`: the node itself.
+    #[serde(default)]
+    pub sub_nai: Option<String>,
     /// The care-of address that it registered.
     pub care_of_address: Ipv4Addr,
     /// Its link-layer address.

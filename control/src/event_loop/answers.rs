@@ -17,7 +17,7 @@ use homeport_proto::message::RequestFlags;
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
 };
-use homeport_proto::visitor::{PendingRegistration, Visitor};
+use homeport_proto::visitor::{PendingRegistration, Visitor, VisitorName};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
 use super::EventLoop;
@@ -232,6 +232,8 @@ impl EventLoop {
             tenant: state.tenant.0,
             home_address: state.home_address,
             home_agent: state.home_agent,
+            nai: nai(visitor.name.as_deref()),
+            sub_nai: sub_nai(visitor.name.as_deref()),
             care_of_address: state.care_of_address,
             mac: state.mac.to_string(),
             port: self.port_name(state.port),
@@ -258,6 +260,8 @@ impl EventLoop {
             tenant: agent.tenant.0,
             home_address: request.home_address,
             home_agent: request.home_agent,
+            nai: nai(pending.name.as_deref()),
+            sub_nai: sub_nai(pending.name.as_deref()),
             care_of_address: request.care_of_address,
             mac: station.mac.to_string(),
             port: self.port_name(station.port),
@@ -634,6 +638,15 @@ const fn details(from: homeport_proto::Encapsulation) -> (Option<u16>, Option<u3
         Gre { key } => (None, key),
         IpInIp | Minimal => (None, None),
     }
+}
+
+fn nai(name: Option<&VisitorName>) -> Option<String> {
+    name.map(|name| name.nai.escape_ascii().to_string())
+}
+
+fn sub_nai(name: Option<&VisitorName>) -> Option<String> {
+    let sub_nai = name.map(|name| &name.sub_nai).filter(|sub_nai| !sub_nai.is_empty());
+    sub_nai.map(|sub_nai| sub_nai.escape_ascii().to_string())
 }
 
 fn count(number: usize) -> u64 {

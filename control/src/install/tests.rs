@@ -67,6 +67,7 @@ fn home_agent() -> HomeAgentConfig {
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     }
 }
 
@@ -256,6 +257,9 @@ fn agents() -> AgentConfig {
         max_lifetime: Lifetime(600),
         max_visitors: 10,
         max_pending_per_node: 5,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: homeport_proto::config::SessionInsertion::default(),
         max_pending: 10,
         pending_timeout: std::time::Duration::from_secs(7),
         reverse_tunnel: true,

@@ -107,6 +107,7 @@ fn config(max_bindings: usize) -> AgentConfig {
         message_strings: false,
         revocation: false,
         assignment: Default::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     };
     AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() }
 }

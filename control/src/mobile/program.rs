@@ -522,6 +522,8 @@ impl Program {
             MobileNodeAction::LoseSession { sub_nai, home_address } => {
                 self.lose_session(&sub_nai, home_address);
             }
+            // Without one the config is refused.
+            MobileNodeAction::UseHomeAddress(_) => {}
             MobileNodeAction::AnnounceSession(address) => {
                 let session = self.station(address);
                 self.send_frame(Some(frame::gratuitous_arp(session)));

@@ -481,6 +481,8 @@ pub(crate) fn visitor() -> VisitorView {
         tenant: 0,
         home_address: NODE,
         home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        nai: None,
+        sub_nai: None,
         care_of_address: Ipv4Addr::new(10, 0, 2, 2),
         mac: "02:00:00:00:00:10".into(),
         port: "visited".into(),

@@ -319,6 +319,7 @@ fn home_agent(
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     }
 }
 
@@ -339,6 +340,9 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
         max_lifetime: Lifetime(300),
         max_visitors: MAX_VISITORS,
         max_pending_per_node,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: homeport_proto::config::SessionInsertion::default(),
         max_pending,
         pending_timeout: Duration::from_secs(7),
         reverse_tunnel: true,

@@ -11,6 +11,7 @@ use crate::agent::{Context, Token};
 use crate::binding::{MobilityBinding, PathProof, Registration, Registrations};
 use crate::event::Event;
 use crate::message::RequestFlags;
+use crate::security::Subscriber;
 use crate::{Action, Lifetime};
 
 impl HomeAgent {
@@ -40,7 +41,7 @@ impl HomeAgent {
         let (home_address, care_of_address) = (request.home_address, request.care_of_address);
         let now = context.now.monotonic;
         let security = &self.config.security;
-        let limit = security.max_lifetime(home_address, asked.association.spi);
+        let limit = security.max_lifetime(asked.owner.key, asked.association.spi);
         let granted = request.lifetime.min(self.config.max_lifetime).min(limit);
         let Tunnel { address, encapsulation, unproven, .. } = grant.tunnel;
         let care_of = CareOf {
@@ -137,6 +138,9 @@ impl HomeAgent {
     fn deregister(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
         let request = &asked.request;
         let home_address = request.home_address;
+        if Subscriber::in_place_of(home_address).is_some() {
+            return;
+        }
         let all = request.care_of_address == home_address;
         // Who relayed this will see its reply.
         self.revoke(home_address, false, context, |one| {
@@ -186,6 +190,7 @@ impl HomeAgent {
                 return true;
             }
             context.push(Action::RemoveBinding { tenant: key.0, home_address });
+            self.session_unbound(home_address, context);
             return true;
         }
         if after == before {

@@ -40,14 +40,14 @@ impl HomeAgent {
         Ok(if valid { ForeignHome::Valid(association) } else { ForeignHome::Invalid(association) })
     }
 
-    /// RFC 5944 §3.8.2.1 a: the association to answer with, and what is wrong unless
-    /// every mobile-home authenticator is right.
+    /// RFC 5944 §3.8.2.1 a: the association to answer with, one of `owner`'s, and what is
+    /// wrong unless every mobile-home authenticator is right.
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        owner: Ipv4Addr,
         context: &mut Context<'_>,
     ) -> Result<(MobilitySecurityAssociation, Option<Cause>), Cause> {
-        let home_address = received.body.home_address;
         let security = &self.config.security;
         // "All indicated authentications are carried out": this one cannot be.
         if received
@@ -57,8 +57,9 @@ impl HomeAgent {
         {
             return Err(Cause::UnsupportedAuthentication);
         }
-        let unknown = || match security.knows_mobile_node(home_address) {
+        let unknown = || match security.knows_mobile_node(owner) {
             true => Cause::UnknownSpi,
+            false if owner.is_unspecified() => Cause::UnknownNai,
             false => Cause::UnknownNode,
         };
         let mut chosen = None;
@@ -67,7 +68,7 @@ impl HomeAgent {
             let association = extension
                 .extension
                 .spi()
-                .and_then(|spi| security.mobile_node(home_address, spi))
+                .and_then(|spi| security.mobile_node(owner, spi))
                 .ok_or_else(unknown)?;
             if !context.is_authentic(received, extension, &association) {
                 flaw = flaw.or(Some(Cause::WrongKey));
@@ -84,8 +85,8 @@ impl HomeAgent {
             (None, Profile::Rfc5944 | Profile::Dmnr) => Err(Cause::Unsigned),
             // RFC 2002 §3.8.2.1: a request without is denied too.
             (None, Profile::Rfc2002) => {
-                let association = security.first_mobile_node(home_address);
-                let association = association.ok_or(Cause::UnknownNode)?;
+                let association = security.first_mobile_node(owner);
+                let association = association.ok_or_else(unknown)?;
                 Ok((association, Some(Cause::UnsignedDenied)))
             }
         }
@@ -140,6 +141,10 @@ impl HomeAgent {
         if let Some(defect) = asked.received.defect() {
             context.ruling.detail = defect.offset().unwrap_or(0);
             return Err(Cause::BrokenExtensions);
+        }
+        // A session that is not known has nothing to end; or it is all that are to end.
+        if asked.owner.subscriber.is_some() && asked.session.is_none() {
+            return Ok(None);
         }
         // §3.8.3.2: a home address that cannot be supported.
         if self.home_network(request.home_address).is_none() {

@@ -23,6 +23,7 @@ use hashbrown::HashTable;
 use homeport_wire::{PortId, TenantId};
 
 use super::Answered;
+use super::chunks::Chunks;
 use super::path::{Challenge, ProvenPath};
 use crate::action::CareOf;
 use crate::binding::{MobilityBinding, Registration, Registrations};
@@ -34,9 +35,6 @@ use crate::{Encapsulation, Instant, Lifetime};
 
 /// The number of no node.
 pub(super) const NO_NODE: u32 = u32::MAX;
-
-/// Records of a chunk: growing takes no more than one, and moves none.
-const CHUNK: usize = 4_096;
 
 /// What is remembered of a node.
 #[derive(Debug)]
@@ -393,8 +391,7 @@ impl Node {
 /// A home agent's nodes, and how many of them are bound.
 #[derive(Debug)]
 pub(super) struct NodeList {
-    chunks: Vec<Vec<Node>>,
-    len: u32,
+    nodes: Chunks<Node>,
     bound: usize,
     index: HashTable<u32>,
     /// Whom the request at hand is about: it is looked for again and again.
@@ -406,8 +403,7 @@ pub(super) struct NodeList {
 impl Default for NodeList {
     fn default() -> Self {
         NodeList {
-            chunks: Vec::new(),
-            len: 0,
+            nodes: Chunks::default(),
             bound: 0,
             index: HashTable::new(),
             at_hand: NO_NODE,
@@ -421,36 +417,29 @@ fn hash(home_address: Ipv4Addr) -> u64 {
     FixedState::with_seed(0).hash_one(home_address.to_bits())
 }
 
-fn node_at(chunks: &[Vec<Node>], number: u32) -> Option<&Node> {
-    let number = number as usize;
-    chunks.get(number / CHUNK)?.get(number % CHUNK)
-}
-
 impl NodeList {
     /// Makes room for the index of this many nodes, so that it need not grow while
     /// they register.
     pub(super) fn reserve(&mut self, nodes: usize) {
-        let (more, chunks) = (nodes.saturating_sub(self.index.len()), &self.chunks);
-        self.index.reserve(more, |number| index_hash(chunks, *number));
+        let (more, nodes) = (nodes.saturating_sub(self.index.len()), &self.nodes);
+        self.index.reserve(more, |number| index_hash(nodes, *number));
     }
 
     pub(super) fn find(&self, home_address: Ipv4Addr) -> Option<u32> {
         if self.get(self.at_hand).is_some_and(|node| node.home_address == home_address) {
             return Some(self.at_hand);
         }
-        let is_it = |number: &u32| {
-            node_at(&self.chunks, *number).is_some_and(|node| node.home_address == home_address)
-        };
+        let is_it =
+            |number: &u32| self.get(*number).is_some_and(|node| node.home_address == home_address);
         self.index.find(hash(home_address), is_it).copied()
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Node> {
-        node_at(&self.chunks, number)
+        self.nodes.get(number)
     }
 
     pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Node> {
-        let number = number as usize;
-        self.chunks.get_mut(number / CHUNK)?.get_mut(number % CHUNK)
+        self.nodes.get_mut(number)
     }
 
     pub(super) fn of(&self, home_address: Ipv4Addr) -> Option<&Node> {
@@ -482,25 +471,16 @@ impl NodeList {
     }
 
     fn add(&mut self, home_address: Ipv4Addr) -> u32 {
-        let number = self.len;
-        self.len += 1;
-        if self.chunks.last().is_none_or(|chunk| chunk.len() == CHUNK) {
-            self.chunks.push(Vec::with_capacity(CHUNK));
-        }
-        if let Some(chunk) = self.chunks.last_mut() {
-            chunk.push(Node::new(home_address));
-        }
-        let chunks = &self.chunks;
-        let hash = hash(home_address);
-        self.index.insert_unique(hash, number, |number| index_hash(chunks, *number));
+        let number = self.nodes.push(Node::new(home_address));
+        let (nodes, hash) = (&self.nodes, hash(home_address));
+        self.index.insert_unique(hash, number, |number| index_hash(nodes, *number));
         number
     }
 
     /// The node's record, made if it had none.
     pub(super) fn make_node(&mut self, home_address: Ipv4Addr) -> &mut Node {
-        let number = self.make(home_address) as usize;
-        let chunk = self.chunks.get_mut(number / CHUNK);
-        chunk.and_then(|chunk| chunk.get_mut(number % CHUNK)).unwrap_or(&mut self.spare)
+        let number = self.make(home_address);
+        self.nodes.get_mut(number).unwrap_or(&mut self.spare)
     }
 
     pub(super) const fn bound(&self) -> usize {
@@ -509,7 +489,15 @@ impl NodeList {
 
     /// The nodes, in the order in which they came first.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Node> {
-        self.chunks.iter().flatten()
+        self.nodes.iter()
+    }
+
+    /// Forgets what an address was to whoever had it before: nobody is bound to it.
+    pub(super) fn renew(&mut self, home_address: Ipv4Addr) {
+        if let Some(node) = self.find(home_address).and_then(|number| self.get_mut(number)) {
+            node.more = None;
+            node.timestamps = TimestampHistory::default();
+        }
     }
 
     /// A node's binding. `key` is the home agent's.
@@ -549,6 +537,6 @@ impl NodeList {
     }
 }
 
-fn index_hash(chunks: &[Vec<Node>], number: u32) -> u64 {
-    node_at(chunks, number).map_or(0, |node| hash(node.home_address))
+fn index_hash(nodes: &Chunks<Node>, number: u32) -> u64 {
+    nodes.get(number).map_or(0, |node| hash(node.home_address))
 }

@@ -16,7 +16,7 @@ use crate::message::{
     AuthenticationKind, Extension, Identification, MessageString, MessageWriter, RegistrationReply,
     ReplyCode,
 };
-use crate::security::ReplayProtection;
+use crate::security::{ReplayProtection, Subscriber};
 use crate::{Action, Lifetime, Payload, Transmit};
 
 /// Time to live of replies.
@@ -39,7 +39,8 @@ impl HomeAgent {
                 Some(Silence::ForeignAgentDistrusted)
             }
             ForeignHome::NotShared => {
-                let reply_len = RegistrationReply::LEN + asked.association.extension_len();
+                let signature = asked.association.extension_len();
+                let reply_len = RegistrationReply::LEN + asked.echo_len() + signature;
                 let from_server = datagram.source_port == MOBILE_IP_PORT
                     && datagram.source != asked.request.care_of_address;
                 let amplifies =
@@ -141,11 +142,16 @@ impl HomeAgent {
         let reply = RegistrationReply {
             code,
             lifetime,
-            home_address: request.home_address,
+            home_address: asked.told_address(code.is_accepted()),
             home_agent: self.config.address,
             identification,
         };
         let mut writer = MessageWriter::reply(&reply);
+        let (names, inserted) = asked.echo();
+        for extension in names.into_iter().flatten() {
+            // It fits as it did in the request.
+            let _ = writer.extension(&extension);
+        }
         for extension in extras.of(Writer::MobileNode) {
             // None of them is longer than its length can say.
             let _ = writer.extension(&extension);
@@ -160,6 +166,9 @@ impl HomeAgent {
         }
         context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
         for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
+            let _ = writer.extension(&extension);
+        }
+        if let Some(extension) = inserted {
             let _ = writer.extension(&extension);
         }
         if let Some(association) = asked.foreign_home.association() {
@@ -183,7 +192,10 @@ impl HomeAgent {
         }));
         context.push(Action::Event(Event::HomeRegistration {
             tenant: self.config.tenant,
-            home_address: request.home_address,
+            home_address: match Subscriber::in_place_of(request.home_address) {
+                Some(_) => reply.home_address,
+                None => request.home_address,
+            },
             care_of_address: request.care_of_address,
             code: code.0,
             lifetime,

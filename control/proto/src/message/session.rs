@@ -96,6 +96,19 @@ impl<'a> Extension<'a> {
 }
 
 impl<'a> SessionName<'a> {
+    /// The first NAI that a message names, whatever else is wrong with its names: whose
+    /// key it should be signed with.
+    pub fn nai_of<T>(received: &Received<'a, T>) -> Option<&'a [u8]> {
+        let signed = received.authentications(AuthenticationKind::MobileHome).next();
+        let signed = signed.map_or(usize::MAX, |one| one.offset);
+        let covered = received.extensions().iter().take_while(|one| one.offset < signed);
+        covered.into_iter().find_map(|one| match one.extension {
+            Extension::NetworkAccessIdentifier(nai) => Some(nai),
+            Extension::CombinedSession { nai, .. } => Some(nai),
+            _ => None,
+        })
+    }
+
     /// The session named by a message; `None`: it has no NAI and names none.
     ///
     /// NAI and combined extension count only in front of the mobile-home authentication,

@@ -9,7 +9,7 @@ use super::keepalive::Keepalive;
 use super::negotiate::Granted;
 use super::pace::jitter;
 use super::request::{Identity, Pending, Target};
-use super::{Attachment, MobileNode, MobileNodeEvent, Registration};
+use super::{Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, Registration, is_host};
 use crate::message::{Received, RegistrationReply, ReplyCode};
 use crate::security::ReplayProtection;
 use crate::{Encapsulation, Instant, Lifetime, Now, ReverseTunnel};
@@ -171,6 +171,11 @@ impl MobileNode {
         self.not_before = None;
         if !pending.lifetime.is_zero() {
             self.assigned();
+        }
+        let home_address = reply.body.home_address;
+        if self.config.home_address.is_unspecified() && is_host(home_address) {
+            self.config.home_address = home_address;
+            self.actions.push_back(MobileNodeAction::UseHomeAddress(home_address));
         }
         if pending.lifetime.is_zero() {
             self.event(MobileNodeEvent::Deregistered { after });

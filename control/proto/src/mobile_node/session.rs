@@ -16,7 +16,7 @@
 //! | bound | number |
 //! |---|---|
 //! | sessions, with those that are being given back | [`MAX_SESSIONS`] |
-//! | requests on their way of sessions without address | [`MAX_NEW`] |
+//! | requests on their way of sessions without address | [`MAX_NEW`]; with nonces one |
 //! | of other sessions | [`MAX_KNOWN`] |
 //! | requests of a session | as of the node: a burst of four, then one a second |
 //!

@@ -21,13 +21,16 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
+use super::nais::{Nais, Subscriber};
 use super::{Algorithm, Form, HmacMd5Key, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
 use crate::Lifetime;
 
 /// The associations of one agent or node, by peer and SPI.
 #[derive(Clone, Debug, Default)]
 pub struct SecurityAssociations {
+    /// Nodes by home address; those that are known by NAI by its number.
     mobile_nodes: Arc<MobileNodes>,
+    nais: Arc<Nais>,
     agents: BTreeMap<(Ipv4Addr, Spi), Arc<MobilitySecurityAssociation>>,
 }
 
@@ -54,6 +57,46 @@ impl SecurityAssociations {
         max_lifetime: Lifetime,
     ) {
         Arc::make_mut(&mut self.mobile_nodes).insert(home_address, association, max_lifetime);
+    }
+
+    /// Adds or replaces an association with the node of this NAI, which all its sessions
+    /// share. `home_address` is set aside for the node itself. `None`: it is no NAI, or
+    /// there are [`MAX_NAIS`](super::nais::MAX_NAIS).
+    pub fn insert_nai(
+        &mut self,
+        nai: &[u8],
+        home_address: Option<Ipv4Addr>,
+        association: MobilitySecurityAssociation,
+        max_lifetime: Lifetime,
+    ) -> Option<Subscriber> {
+        let subscriber = Arc::make_mut(&mut self.nais).insert(nai, home_address)?;
+        self.insert_limited_mobile_node(subscriber.stand_in(), association, max_lifetime);
+        Some(subscriber)
+    }
+
+    /// Whom a NAI belongs to, if a key is shared with it.
+    pub fn subscriber(&self, nai: &[u8]) -> Option<Subscriber> {
+        self.nais.find(nai)
+    }
+
+    /// The NAI of a subscriber, its realm in lower case; empty if there is none.
+    pub fn nai(&self, subscriber: Subscriber) -> &[u8] {
+        self.nais.of(subscriber)
+    }
+
+    /// The home address that is set aside for the node itself, without a session.
+    pub fn own_home_address(&self, subscriber: Subscriber) -> Option<Ipv4Addr> {
+        self.nais.home_address(subscriber)
+    }
+
+    /// Every subscriber that is known by NAI.
+    pub fn subscribers(&self) -> impl Iterator<Item = Subscriber> {
+        self.nais.iter()
+    }
+
+    /// How many subscribers are known by NAI.
+    pub fn nai_count(&self) -> usize {
+        self.nais.len()
     }
 
     /// Adds or replaces an association with the agent of this address.
@@ -130,10 +173,15 @@ impl SecurityAssociations {
         self.mobile_nodes.entries.len()
     }
 
-    /// Every association with a mobile node, ordered by home address and SPI.
+    /// Every association with a mobile node that is known by its home address, ordered
+    /// by that and SPI.
     pub fn mobile_nodes(&self) -> impl Iterator<Item = (Ipv4Addr, MobilitySecurityAssociation)> {
         let nodes = &self.mobile_nodes;
-        nodes.ordered().map(|entry| (entry.home_address, nodes.association(entry)))
+        let by_address = |entry: &&Entry| Subscriber::in_place_of(entry.home_address).is_none();
+        nodes
+            .ordered()
+            .filter(by_address)
+            .map(|entry| (entry.home_address, nodes.association(entry)))
     }
 
     /// Every association with an agent, ordered by address and SPI.
@@ -150,7 +198,15 @@ impl SecurityAssociations {
         }
         let (mut added, mut changed) = (0, 0);
         for entry in &new.entries {
-            match old.of(entry.home_address).find(|other| other.spi == entry.spi) {
+            // A NAI may have another number there.
+            let there = match Subscriber::in_place_of(entry.home_address) {
+                None => entry.home_address,
+                Some(here) => before
+                    .nais
+                    .find(self.nais.of(here))
+                    .map_or(Ipv4Addr::UNSPECIFIED, Subscriber::stand_in),
+            };
+            match old.of(there).find(|other| other.spi == entry.spi) {
                 None => added += 1,
                 Some(other) => changed += usize::from(!new.is_alike(entry, old, other)),
             }
@@ -164,6 +220,8 @@ impl SecurityAssociations {
 #[derive(Deserialize)]
 struct Listed {
     mobile_nodes: Vec<(Ipv4Addr, MobilitySecurityAssociation, Lifetime)>,
+    #[serde(default)]
+    nais: Nais,
     agents: Vec<(Ipv4Addr, MobilitySecurityAssociation)>,
 }
 
@@ -174,8 +232,9 @@ impl Serialize for SecurityAssociations {
             let limit = self.max_lifetime(entry.home_address, entry.spi);
             (entry.home_address, nodes.association(entry), limit)
         });
-        let mut fields = serializer.serialize_struct("SecurityAssociations", 2)?;
+        let mut fields = serializer.serialize_struct("SecurityAssociations", 3)?;
         fields.serialize_field("mobile_nodes", &listed.collect::<Vec<_>>())?;
+        fields.serialize_field("nais", &*self.nais)?;
         fields.serialize_field("agents", &self.agents().collect::<Vec<_>>())?;
         fields.end()
     }
@@ -183,9 +242,10 @@ impl Serialize for SecurityAssociations {
 
 impl<'de> Deserialize<'de> for SecurityAssociations {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let Listed { mobile_nodes, agents } = Listed::deserialize(deserializer)?;
+        let Listed { mobile_nodes, nais, agents } = Listed::deserialize(deserializer)?;
         let mut associations = SecurityAssociations::default();
         associations.reserve(mobile_nodes.len());
+        associations.nais = Arc::new(nais);
         for (home_address, association, limit) in mobile_nodes {
             associations.insert_limited_mobile_node(home_address, association, limit);
         }
@@ -225,6 +285,12 @@ struct Shared {
     algorithm: Algorithm,
     replay: ReplayProtection,
     max_lifetime: Lifetime,
+}
+
+impl fmt::Debug for Nais {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} NAIs", self.len())
+    }
 }
 
 #[derive(Clone, Default)]

@@ -31,6 +31,8 @@ mod message_strings;
 #[cfg(test)]
 mod mobile_networks;
 #[cfg(test)]
+mod named_visitors;
+#[cfg(test)]
 mod pair;
 #[cfg(test)]
 mod paths;
@@ -40,6 +42,7 @@ mod properties;
 mod realms;
 #[cfg(test)]
 mod revocation;
+mod sessions;
 #[cfg(test)]
 mod support;
 #[cfg(test)]

@@ -108,7 +108,7 @@ impl Tables {
                     self.check_reply(transmit, parse_reply(data).body, asked);
                 }
             }
-            Action::GratuitousArp { .. } | Action::Event(_) => {}
+            Action::GratuitousArp { .. } | Action::Event(_) | Action::StoreSession { .. } => {}
         }
     }
 

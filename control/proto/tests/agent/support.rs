@@ -101,6 +101,7 @@ pub(crate) fn home_agent_config() -> HomeAgentConfig {
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
+        sessions: homeport_proto::config::SessionPolicy::default(),
     }
 }
 
@@ -113,6 +114,9 @@ pub(crate) fn foreign_agent_config() -> ForeignAgentConfig {
         max_lifetime: Lifetime(300),
         max_visitors: 100,
         max_pending_per_node: 5,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: homeport_proto::config::SessionInsertion::default(),
         max_pending: 100,
         pending_timeout: Duration::from_secs(7),
         reverse_tunnel: true,

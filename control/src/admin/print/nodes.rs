@@ -118,6 +118,18 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
         ]);
     }
     append(&mut out, &table);
+    let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "NAI", "SESSION"]);
+    for visitor in visitors {
+        if let Some(nai) = &visitor.nai {
+            table.row([
+                visitor.home_address.to_string(),
+                visitor.home_agent.to_string(),
+                nai.clone(),
+                visitor.sub_nai.clone().unwrap_or_else(|| "-".into()),
+            ]);
+        }
+    }
+    append(&mut out, &table);
     out
 }
 

@@ -5,9 +5,10 @@ use core::net::Ipv4Addr;
 use core::time::Duration;
 
 use super::table::{Turn, Whereabouts};
-use super::{RELEASE_ATTEMPTS, Session, Standing};
+use super::{MAX_NEW, RELEASE_ATTEMPTS, Session, Standing};
 use crate::mobile_node::request::{Identity, Pending, Target};
 use crate::mobile_node::{Attachment, MobileNode, Registration};
+use crate::security::ReplayProtection;
 use crate::{Instant, Lifetime, Now};
 
 /// Unanswered requests after which a session lets others have its turn.
@@ -42,7 +43,12 @@ impl MobileNode {
         if whereabouts != self.sessions.whereabouts {
             self.move_sessions(whereabouts, now);
         }
-        while let Some(name) = self.sessions.next_turn() {
+        // A home agent has one nonce for all of a NAI that it does not know yet.
+        let most_new = match self.style() {
+            ReplayProtection::Timestamps { .. } => MAX_NEW,
+            ReplayProtection::Nonces => usize::from(self.pending.is_none()),
+        };
+        while let Some(name) = self.sessions.next_turn(most_new) {
             self.ask_for(&name, now);
             self.sessions.schedule(&name);
         }

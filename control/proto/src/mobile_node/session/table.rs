@@ -8,7 +8,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::{MAX_KNOWN, MAX_NEW, MAX_SESSIONS, Session, SessionError};
+use super::{MAX_KNOWN, MAX_SESSIONS, Session, SessionError};
 use crate::Instant;
 use crate::mobile_node::request::{Pending, Target};
 use crate::mobile_node::{ANNOUNCEMENTS, MobileNodeAction};
@@ -167,9 +167,10 @@ impl Sessions {
         self.lane(has_address).queue.insert(ticket, name);
     }
 
-    /// Whose turn it is, if there is room for another request on its way.
-    pub(super) fn next_turn(&mut self) -> Option<Arc<[u8]>> {
-        for (has_address, most) in [(true, MAX_KNOWN), (false, MAX_NEW)] {
+    /// Whose turn it is, if there is room for another request on its way: `most_new` of
+    /// those without address may be.
+    pub(super) fn next_turn(&mut self, most_new: usize) -> Option<Arc<[u8]>> {
+        for (has_address, most) in [(true, MAX_KNOWN), (false, most_new)] {
             let lane = self.lane(has_address);
             if lane.asking.len() < most
                 && let Some((_, name)) = lane.queue.pop_first()
@@ -293,5 +294,40 @@ impl Sessions {
             session.turn = Turn::None;
             session.due = None;
         }
+    }
+}
+
+#[cfg(test)]
+impl Sessions {
+    /// Panics where the table contradicts itself.
+    pub(in crate::mobile_node) fn check(&self) {
+        let mut addresses = BTreeSet::new();
+        let mut counts = [[0; 2]; 2];
+        for (name, session) in &self.by_name {
+            assert_eq!(*name, session.sub_nai);
+            let timer = session.due.map(|due| (due, Arc::clone(name)));
+            assert!(timer.is_none_or(|timer| self.timers.contains(&timer)), "{session:?}");
+            let of = |has_address: bool| if has_address { &self.known } else { &self.new };
+            match session.turn {
+                Turn::None => {}
+                Turn::Queued { has_address, ticket } => {
+                    assert_eq!(of(has_address).queue.get(&ticket), Some(name));
+                    counts[usize::from(has_address)][0] += 1;
+                }
+                Turn::Asking { has_address } => {
+                    assert!(of(has_address).asking.contains(name));
+                    assert!(session.pending.is_some() && session.due.is_some(), "{session:?}");
+                    counts[usize::from(has_address)][1] += 1;
+                }
+            }
+            let address = session.home_address;
+            assert!(address.is_none_or(|address| addresses.insert(address)), "{session:?}");
+        }
+        let lanes = [&self.new, &self.known].map(|lane| [lane.queue.len(), lane.asking.len()]);
+        assert_eq!(lanes, counts);
+        assert!(lanes[0][1] <= super::MAX_NEW && lanes[1][1] <= MAX_KNOWN);
+        let due = self.by_name.values().filter(|session| session.due.is_some());
+        assert_eq!(self.timers.len(), due.count());
+        assert!(self.by_name.len() <= MAX_SESSIONS);
     }
 }

@@ -1,0 +1,405 @@
+//! Which home address a request of a NAI is about.
+//!
+//! In this order: a session that is known has its address; a new one that asks for an
+//! address, with a home address of zero, gets the one that is set aside for it, or a free
+//! one of its realm's pools; a new one that names an address gets that, if it may have it
+//! and nobody else does. So a session that has outlived its home agent gets back what it
+//! had.
+//!
+//! Until a session is placed, its request is judged by what is remembered of the NAI
+//! itself, under the address that [stands in](Subscriber::stand_in) for it.
+
+use alloc::vec::Vec;
+use core::net::Ipv4Addr;
+
+use homeport_wire::reasons;
+
+use super::pool::Pool;
+use super::session::{Session, SessionState};
+use super::{Asked, ForeignHome, HomeAgent};
+use crate::Action;
+use crate::action::StoredSession;
+use crate::agent::{Context, is_host};
+use crate::config::HomeAgentConfig;
+use crate::decision::Cause;
+use crate::message::{
+    Extension, NameDefect, Named, Received, RegistrationRequest, SessionCarriage, SessionName,
+};
+use crate::security::nais::realm;
+use crate::security::{ReplayProtection, Subscriber};
+
+reasons! {
+    /// Where the home address of a session came from.
+    PlacementStep {
+        Known = "known", "The session was known, and kept its address.";
+        Reserved = "reserved", "The session asked for an address and got the one that is set aside for it.";
+        Assigned = "assigned", "The session asked for an address and got a free one of a pool.";
+        Named = "named", "The session was not known, and got the address that it named.";
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    /// The home address that its associations are kept under, or what stands in for it;
+    /// the unspecified address has none.
+    pub(super) key: Ipv4Addr,
+    /// Who it is, if it is known by NAI.
+    pub(super) subscriber: Option<Subscriber>,
+}
+
+/// The name in a request, as far as it has one.
+pub(super) type Naming<'b> = Result<Option<Named<'b>>, NameDefect>;
+
+impl HomeAgent {
+    /// Whose request it says it is.
+    pub(super) fn owner(&self, received: &Received<'_, RegistrationRequest>) -> Owner {
+        let security = &self.config.security;
+        if security.nai_count() > 0
+            && let Some(nai) = SessionName::nai_of(received)
+            && let Some(subscriber) = security.subscriber(nai)
+        {
+            return Owner { key: subscriber.stand_in(), subscriber: Some(subscriber) };
+        }
+        let home_address = received.body.home_address;
+        let key = if is_host(home_address) { home_address } else { Ipv4Addr::UNSPECIFIED };
+        Owner { key, subscriber: None }
+    }
+
+    /// The number of the session that a request is about, if it is known; makes the home
+    /// address of `request` the session's, or what stands in for the NAI's.
+    pub(super) fn locate(
+        &self,
+        owner: Owner,
+        naming: &Naming<'_>,
+        foreign_home: &ForeignHome,
+        request: &mut RegistrationRequest,
+    ) -> Option<u32> {
+        let subscriber = owner.subscriber?;
+        let comes_home = request.care_of_address == request.home_address;
+        let of_all = request.home_address.is_unspecified();
+        let named = naming.as_ref().ok().and_then(Option::as_ref);
+        let session = named
+            .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
+            .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
+            .and_then(|named| self.sessions.find(subscriber, named.name.sub_nai));
+        let address = session.and_then(|number| self.sessions.get(number)).map(|one| one.address);
+        request.home_address = address.unwrap_or(subscriber.stand_in());
+        if comes_home {
+            request.care_of_address = request.home_address;
+        }
+        session
+    }
+
+    /// Finds a home address for a session that is not known yet, if the request needs
+    /// one: it is the session's from then on, whatever becomes of the request, but held
+    /// down unless it is accepted.
+    pub(super) fn place(
+        &mut self,
+        asked: &mut Asked<'_, '_>,
+        context: &mut Context<'_>,
+    ) -> Result<(), Cause> {
+        let Some(subscriber) = asked.owner.subscriber else { return Ok(()) };
+        let Ok(Some(named)) = asked.naming else { return Err(Cause::BadName) };
+        if named.inserted && !matches!(asked.foreign_home, ForeignHome::Valid(_)) {
+            return Err(Cause::SubNaiUnproven);
+        }
+        if asked.session.is_some() {
+            context.ruling.step = Some(PlacementStep::Known);
+            return Ok(());
+        }
+        let comes_home = asked.comes_home();
+        if asked.request.lifetime.is_zero() && !comes_home {
+            return Ok(());
+        }
+        let (live, all) = self.sessions.of_nai(subscriber);
+        let most = self.config.sessions.max_sessions_per_nai;
+        // What is held down or sticky counts too, if less: else one NAI could lay a pool
+        // waste by names that it never uses again.
+        if live >= most || all >= most.saturating_mul(2) {
+            context.counters.sessions_over_limit += 1;
+            return Err(Cause::TooManySessions);
+        }
+        let sub_nai = named.name.sub_nai;
+        let (address, step) = self.find_address(subscriber, sub_nai, asked, context)?;
+        context.ruling.step = Some(step);
+        // What was accepted of whoever had it before is too old to be accepted again.
+        self.nodes.renew(address);
+        let until = context.now.monotonic + self.config.sessions.hold_down;
+        asked.session = Some(self.sessions.add(subscriber, sub_nai, address, until));
+        asked.request.home_address = address;
+        if comes_home {
+            asked.request.care_of_address = address;
+        }
+        if asked.association.replay == ReplayProtection::Nonces {
+            // The nonce was the NAI's; the session begins with one of its own.
+            let identification = asked.request.identification;
+            let nonce = context.random();
+            let node = self.node(subscriber.stand_in()).make_more(context.now.monotonic);
+            let nonces = node.nonces.entry(asked.association.spi).or_default();
+            nonces.accept(identification, nonce);
+        }
+        let (nai, sub_nai) = (self.config.security.nai(subscriber).into(), sub_nai.into());
+        self.store(StoredSession { nai, sub_nai, home_address: address, kept: true }, context);
+        context.counters.sessions_begun += 1;
+        Ok(())
+    }
+
+    fn find_address(
+        &mut self,
+        subscriber: Subscriber,
+        sub_nai: &[u8],
+        asked: &Asked<'_, '_>,
+        context: &mut Context<'_>,
+    ) -> Result<(Ipv4Addr, PlacementStep), Cause> {
+        let reserved = self.reserved(subscriber, sub_nai);
+        let named = asked.received.body.home_address;
+        if !named.is_unspecified() {
+            let realm = realm(self.config.security.nai(subscriber));
+            let pooled = self
+                .config
+                .sessions
+                .pools
+                .iter()
+                .any(|pool| pool.serves(realm) && pool.contains(named));
+            let is_own = reserved == Some(named);
+            if !is_own && !(pooled && !self.is_set_aside(named)) {
+                return Err(Cause::AddressNotTheirs);
+            }
+            return match self.sessions.at(named) {
+                None => Ok((named, PlacementStep::Named)),
+                Some(_) => Err(Cause::AddressHeld),
+            };
+        }
+        if let Some(address) = reserved {
+            return match self.sessions.at(address) {
+                None => Ok((address, PlacementStep::Reserved)),
+                Some(_) => Err(Cause::AddressHeld),
+            };
+        }
+        let realm = realm(self.config.security.nai(subscriber));
+        let (config, sessions, nodes) = (&self.config, &self.sessions, &self.nodes);
+        let is_free = |address: Ipv4Addr| {
+            sessions.at(address).is_none()
+                && !config.security.knows_mobile_node(address)
+                && !nodes.of(address).is_some_and(super::Node::is_bound)
+                && !context.is_local(address)
+                && !is_reserved(config, address)
+                && config.home_networks.iter().any(|network| {
+                    let prefix = network.prefix;
+                    prefix.contains(address)
+                        && (prefix.prefix_len() > 30
+                            || address != prefix.address() && address != prefix.broadcast())
+                })
+        };
+        let pools = config.sessions.pools.iter().zip(&mut self.pools);
+        let found = pools
+            .filter(|(pool, _)| pool.serves(realm))
+            .find_map(|(config, pool)| pool.take(config, is_free));
+        match found {
+            Some(address) => Ok((address, PlacementStep::Assigned)),
+            None => {
+                context.counters.pools_exhausted += 1;
+                Err(Cause::PoolExhausted)
+            }
+        }
+    }
+
+    /// The address that is set aside for a session, if one is.
+    fn reserved(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<Ipv4Addr> {
+        let security = &self.config.security;
+        let nai = security.nai(subscriber);
+        let one = self
+            .config
+            .sessions
+            .reservations
+            .iter()
+            .find(|one| one.sub_nai == sub_nai && one.nai == nai)
+            .map(|one| one.home_address);
+        one.or_else(|| security.own_home_address(subscriber).filter(|_| sub_nai.is_empty()))
+    }
+
+    /// Whether an address is somebody's by the config.
+    fn is_set_aside(&self, address: Ipv4Addr) -> bool {
+        is_reserved(&self.config, address) || self.config.security.knows_mobile_node(address)
+    }
+
+    /// What an accepted request makes of its session.
+    pub(super) fn note_session(&mut self, asked: &Asked<'_, '_>, context: &mut Context<'_>) {
+        let Some(subscriber) = asked.owner.subscriber else { return };
+        let now = context.now.monotonic;
+        let (sticky, hold_down) = (self.config.sessions.sticky, self.config.sessions.hold_down);
+        if asked.releases_all() {
+            let all: Vec<u32> = self.sessions.all_of(subscriber).collect();
+            for number in all {
+                let Some(address) = self.sessions.get(number).map(|one| one.address) else {
+                    continue;
+                };
+                self.revoke(address, false, context, |_| true);
+                self.retain_registrations(address, context, |_| false);
+                self.sessions.set(number, SessionState::HeldDown, now, hold_down);
+                context.counters.sessions_released += 1;
+            }
+            return;
+        }
+        let Some(number) = asked.session else { return };
+        if !asked.request.lifetime.is_zero() {
+            self.sessions.set(number, SessionState::Bound, now, sticky);
+        } else if asked.releases() {
+            self.retain_registrations(asked.request.home_address, context, |_| false);
+            self.sessions.set(number, SessionState::HeldDown, now, hold_down);
+            context.counters.sessions_released += 1;
+        } else if asked.comes_home() {
+            self.sessions.set(number, SessionState::AtHome, now, sticky);
+        }
+    }
+
+    /// The binding of an address has ended. It stays its session's for a while.
+    pub(super) fn session_unbound(&mut self, address: Ipv4Addr, context: &Context<'_>) {
+        if let Some(number) = self.sessions.at(address) {
+            let (now, sticky) = (context.now.monotonic, self.config.sessions.sticky);
+            self.sessions.set(number, SessionState::Sticky, now, sticky);
+        }
+    }
+
+    /// Forgets sessions that have come to their end, `most` of them.
+    pub(super) fn end_sessions(&mut self, most: usize, context: &mut Context<'_>) {
+        for _ in 0..most {
+            let Some(number) = self.sessions.due(context.now.monotonic) else { return };
+            let Some(session) = self.sessions.remove(number) else { return };
+            let (address, subscriber) = (session.address, session.subscriber);
+            let pools = self.config.sessions.pools.iter().zip(&mut self.pools);
+            for (_, pool) in pools.filter(|(config, _)| config.contains(address)) {
+                pool.give_back(address);
+            }
+            let nai = self.config.security.nai(subscriber).into();
+            let sub_nai = session.sub_nai.as_slice().into();
+            self.store(StoredSession { nai, sub_nai, home_address: address, kept: false }, context);
+            context.counters.sessions_ended += 1;
+        }
+    }
+
+    /// Brings sessions and pools in line with a new configuration, in which NAIs may have
+    /// other numbers, or be gone.
+    pub(super) fn keep_sessions(&mut self, config: &HomeAgentConfig, context: &mut Context<'_>) {
+        if self.config.sessions.pools != config.sessions.pools {
+            self.pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
+        }
+        let before = core::mem::take(&mut self.sessions);
+        let mut all: Vec<&Session> = before.iter().collect();
+        all.sort_unstable_by_key(|session| (session.until(), session.address));
+        for session in all {
+            let nai = self.config.security.nai(session.subscriber);
+            match config.security.subscriber(nai) {
+                Some(subscriber) => self.sessions.put_back(subscriber, session),
+                None => {
+                    let (nai, sub_nai) = (nai.into(), session.sub_nai.as_slice().into());
+                    let home_address = session.address;
+                    self.clear(home_address, context);
+                    let gone = StoredSession { nai, sub_nai, home_address, kept: false };
+                    self.store(gone, context);
+                }
+            }
+        }
+    }
+
+    fn store(&self, session: StoredSession, context: &mut Context<'_>) {
+        let (tenant, home_agent) = self.key();
+        context.push(Action::StoreSession { tenant, home_agent, session });
+    }
+
+    /// Takes back what was [stored](Action::StoreSession) of a session before a restart:
+    /// it is sticky, for as long as it may still be bound somewhere. Whether it could be.
+    pub(crate) fn restore_session(
+        &mut self,
+        session: &StoredSession,
+        context: &mut Context<'_>,
+    ) -> bool {
+        let address = session.home_address;
+        let Some(subscriber) = self.config.security.subscriber(&session.nai) else { return false };
+        if !session.kept
+            || self.home_network(address).is_none()
+            || self.sessions.at(address).is_some()
+            || self.sessions.find(subscriber, &session.sub_nai).is_some()
+        {
+            return false;
+        }
+        let now = context.now.monotonic;
+        let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
+        let lasts = self.config.sessions.sticky.max(lifetime);
+        let number = self.sessions.add(subscriber, &session.sub_nai, address, now + lasts);
+        self.sessions.set(number, SessionState::Sticky, now, lasts);
+        true
+    }
+}
+
+fn is_reserved(config: &HomeAgentConfig, address: Ipv4Addr) -> bool {
+    config.sessions.reservations.iter().any(|one| one.home_address == address)
+}
+
+impl<'b> Asked<'_, 'b> {
+    fn named(&self) -> Option<Named<'b>> {
+        self.naming.ok().flatten().filter(|_| self.owner.subscriber.is_some())
+    }
+
+    /// Whether a session says that it is at home: its care-of address is its home address.
+    pub(super) fn comes_home(&self) -> bool {
+        let request = &self.received.body;
+        self.owner.subscriber.is_some()
+            && !self.releases()
+            && request.lifetime.is_zero()
+            && (request.care_of_address == request.home_address
+                || request.care_of_address == self.request.home_address)
+    }
+
+    /// Whether it gives its address back.
+    pub(super) fn releases(&self) -> bool {
+        self.request.lifetime.is_zero() && self.named().is_some_and(|named| named.releases)
+    }
+
+    /// Whether it gives back the addresses of all sessions of its NAI.
+    pub(super) fn releases_all(&self) -> bool {
+        self.releases()
+            && self.received.body.home_address.is_unspecified()
+            && self.named().is_some_and(|named| named.name.sub_nai.is_empty())
+    }
+
+    /// The Home Address field of the answer: a session that is accepted is told its own.
+    pub(super) fn told_address(&self, accepted: bool) -> Ipv4Addr {
+        match self.session {
+            Some(_) if accepted => self.request.home_address,
+            _ => self.received.body.home_address,
+        }
+    }
+
+    /// Bytes of NAI and sub-NAI in an answer.
+    pub(super) fn echo_len(&self) -> usize {
+        let (names, inserted) = self.echo();
+        let mut bytes = Vec::new();
+        for extension in names.into_iter().chain([inserted]).flatten() {
+            let _ = extension.emit(&mut bytes);
+        }
+        bytes.len()
+    }
+
+    /// NAI and sub-NAI, as they came, for under the mobile-home authentication (RFC 2794
+    /// §3) and for behind it.
+    pub(super) fn echo(&self) -> ([Option<Extension<'b>>; 2], Option<Extension<'b>>) {
+        let Some(named) = self.named() else { return ([None, None], None) };
+        let SessionName { nai, sub_nai } = named.name;
+        let sub_nai = (!sub_nai.is_empty()).then_some(sub_nai);
+        match (named.carriage, sub_nai) {
+            (SessionCarriage::Combined, Some(sub_nai)) => {
+                ([Some(Extension::CombinedSession { nai, sub_nai }), None], None)
+            }
+            (_, sub_nai) => {
+                let nai = Some(Extension::NetworkAccessIdentifier(nai));
+                let sub_nai = sub_nai.map(Extension::SubNai);
+                match named.inserted {
+                    true => ([nai, None], sub_nai),
+                    false => ([nai, sub_nai], None),
+                }
+            }
+        }
+    }
+}

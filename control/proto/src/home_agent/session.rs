@@ -1,0 +1,475 @@
+//! The sessions of the nodes that are known by NAI: which address is whose.
+//!
+//! A session is (NAI, sub-NAI). From its first accepted request until its address may be
+//! another's it has a record; what it is bound to is in the node's record of that address,
+//! beside those of nodes without NAI. An address belongs to one record at most.
+//!
+//! | state | ends | then |
+//! |---|---|---|
+//! | bound | with its binding | sticky |
+//! | at home | when it is not heard of for as long as addresses are sticky | gone |
+//! | sticky | after as long | gone |
+//! | held down | after as long as addresses are | gone |
+//!
+//! Whoever comes again before a record is gone gets the same address.
+
+use alloc::vec::Vec;
+use core::hash::BuildHasher;
+use core::net::Ipv4Addr;
+use core::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashTable;
+use smallvec::SmallVec;
+
+use super::chunks::Chunks;
+use crate::Instant;
+use crate::security::Subscriber;
+
+/// The number of no session.
+const NONE: u32 = u32::MAX;
+
+/// How a session stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionState {
+    /// It has a binding.
+    Bound,
+    /// It is at home, and needs none.
+    AtHome,
+    /// Its binding has ended; the address is kept for it.
+    Sticky,
+    /// It has given its address back, or was never accepted; nobody else has it yet.
+    HeldDown,
+}
+
+impl SessionState {
+    /// Its name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            SessionState::Bound => "bound",
+            SessionState::AtHome => "home",
+            SessionState::Sticky => "sticky",
+            SessionState::HeldDown => "held-down",
+        }
+    }
+
+    /// Whether the address is in use.
+    pub const fn is_live(self) -> bool {
+        matches!(self, SessionState::Bound | SessionState::AtHome)
+    }
+
+    /// In which queue it waits for its end.
+    const fn queue(self) -> Option<usize> {
+        match self {
+            SessionState::Bound => None,
+            SessionState::AtHome | SessionState::Sticky => Some(0),
+            SessionState::HeldDown => Some(1),
+        }
+    }
+}
+
+/// One session. Most names fit into the record.
+#[derive(Clone, Debug)]
+pub(super) struct Session {
+    pub(super) sub_nai: SmallVec<[u8; 16]>,
+    until: Instant,
+    pub(super) subscriber: Subscriber,
+    pub(super) address: Ipv4Addr,
+    of_nai: Links,
+    queued: Links,
+    pub(super) state: SessionState,
+}
+
+impl Session {
+    /// When it ends, if nothing is heard of it; `None`: with its binding.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.state.queue().map(|_| self.until)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Links {
+    previous: u32,
+    next: u32,
+}
+
+const UNLINKED: Links = Links { previous: NONE, next: NONE };
+
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
+const EMPTY: Ends = Ends { first: NONE, last: NONE };
+
+/// The sessions of one NAI.
+#[derive(Clone, Copy, Debug)]
+struct OfNai {
+    sessions: Ends,
+    live: u32,
+    all: u32,
+}
+
+/// A home agent's sessions.
+#[derive(Debug)]
+pub(super) struct SessionList {
+    sessions: Chunks<Session>,
+    /// Records that are nobody's.
+    vacant: Vec<u32>,
+    by_name: HashTable<u32>,
+    by_address: HashTable<u32>,
+    /// By the place of the NAI.
+    of_nai: Vec<OfNai>,
+    queues: [Ends; 2],
+    /// How many are in which state.
+    counts: [usize; 4],
+}
+
+impl Default for SessionList {
+    fn default() -> Self {
+        SessionList {
+            sessions: Chunks::default(),
+            vacant: Vec::new(),
+            by_name: HashTable::new(),
+            by_address: HashTable::new(),
+            of_nai: Vec::new(),
+            queues: [EMPTY; 2],
+            counts: [0; 4],
+        }
+    }
+}
+
+/// A NAI has so few sessions that it can do little harm by choosing their names.
+fn name_hash(subscriber: Subscriber, sub_nai: &[u8]) -> u64 {
+    FixedState::with_seed(u64::from(subscriber.stand_in().to_bits())).hash_one(sub_nai)
+}
+
+fn address_hash(address: Ipv4Addr) -> u64 {
+    FixedState::with_seed(0).hash_one(address.to_bits())
+}
+
+/// Which of the links of a session.
+type Chain = fn(&mut Session) -> &mut Links;
+
+impl SessionList {
+    pub(super) fn count(&self, state: SessionState) -> usize {
+        self.counts.get(state as usize).copied().unwrap_or(0)
+    }
+
+    pub(super) fn get(&self, number: u32) -> Option<&Session> {
+        self.sessions.get(number)
+    }
+
+    /// The session of this name.
+    pub(super) fn find(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<u32> {
+        let is_it = |number: &u32| {
+            self.get(*number).is_some_and(|session| {
+                session.subscriber == subscriber && session.sub_nai.as_slice() == sub_nai
+            })
+        };
+        self.by_name.find(name_hash(subscriber, sub_nai), is_it).copied()
+    }
+
+    /// The session that an address belongs to.
+    pub(super) fn at(&self, address: Ipv4Addr) -> Option<u32> {
+        let is_it = |number: &u32| self.get(*number).is_some_and(|one| one.address == address);
+        self.by_address.find(address_hash(address), is_it).copied()
+    }
+
+    /// How many sessions of a NAI are live, and how many have an address.
+    pub(super) fn of_nai(&self, subscriber: Subscriber) -> (u32, u32) {
+        self.of_nai.get(place(subscriber)).map_or((0, 0), |of| (of.live, of.all))
+    }
+
+    /// The sessions of a NAI, the oldest first.
+    pub(super) fn all_of(&self, subscriber: Subscriber) -> impl Iterator<Item = u32> {
+        let first = self.of_nai.get(place(subscriber)).map_or(NONE, |of| of.sessions.first);
+        let next = |number: &u32| self.get(*number).map(|session| session.of_nai.next);
+        core::iter::successors(Some(first), next).take_while(|number| *number != NONE)
+    }
+
+    /// Every session, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
+        self.by_address.iter().filter_map(|number| self.get(*number))
+    }
+
+    /// Adds a session, which has neither name nor address in common with another. It is
+    /// held down until it is said how it stands.
+    pub(super) fn add(
+        &mut self,
+        subscriber: Subscriber,
+        sub_nai: &[u8],
+        address: Ipv4Addr,
+        until: Instant,
+    ) -> u32 {
+        let session = Session {
+            sub_nai: SmallVec::from_slice(sub_nai),
+            until,
+            subscriber,
+            address,
+            of_nai: UNLINKED,
+            queued: UNLINKED,
+            state: SessionState::HeldDown,
+        };
+        let number = match self.vacant.pop() {
+            Some(number) => {
+                if let Some(record) = self.sessions.get_mut(number) {
+                    *record = session;
+                }
+                number
+            }
+            None => self.sessions.push(session),
+        };
+        let sessions = &self.sessions;
+        self.by_name.insert_unique(name_hash(subscriber, sub_nai), number, |number| {
+            let one = sessions.get(*number);
+            one.map_or(0, |one| name_hash(one.subscriber, &one.sub_nai))
+        });
+        self.by_address.insert_unique(address_hash(address), number, |number| {
+            sessions.get(*number).map_or(0, |one| address_hash(one.address))
+        });
+        let place = place(subscriber);
+        if self.of_nai.len() <= place {
+            let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
+            self.of_nai.resize(place + 1, none);
+        }
+        if let Some(of) = self.of_nai.get_mut(place) {
+            of.all += 1;
+            let ends = append(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
+            of.sessions = ends;
+        }
+        self.enqueue(number, SessionState::HeldDown);
+        self.recount(None, Some(SessionState::HeldDown));
+        number
+    }
+
+    /// Says how a session stands from now on; `lasts` from now until it ends.
+    pub(super) fn set(&mut self, number: u32, state: SessionState, now: Instant, lasts: Duration) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        if (session.state, state) == (SessionState::Bound, SessionState::Bound) {
+            return;
+        }
+        let before = core::mem::replace(&mut session.state, state);
+        session.until = now + lasts;
+        let subscriber = session.subscriber;
+        self.dequeue(number, before);
+        self.enqueue(number, state);
+        self.recount(Some(before), Some(state));
+        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+            of.live += u32::from(state.is_live());
+            of.live -= u32::from(before.is_live());
+        }
+    }
+
+    /// Adds a session that was in another list before, in the order of their ends.
+    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) {
+        let Session { address, until, state, .. } = *session;
+        let number = self.add(subscriber, &session.sub_nai, address, until);
+        self.set(number, state, until, Duration::ZERO);
+    }
+
+    /// When the next session ends by itself.
+    pub(super) fn next_end(&self) -> Option<Instant> {
+        let first = |ends: &Ends| self.get(ends.first).map(|session| session.until);
+        self.queues.iter().filter_map(first).min()
+    }
+
+    /// A session that has come to its end by now.
+    pub(super) fn due(&self, now: Instant) -> Option<u32> {
+        let due = |number: &u32| self.get(*number).is_some_and(|session| session.until <= now);
+        self.queues.iter().map(|ends| ends.first).find(due)
+    }
+
+    /// Forgets a session. Its address is nobody's.
+    pub(super) fn remove(&mut self, number: u32) -> Option<Session> {
+        let session = self.get(number)?.clone();
+        let Session { subscriber, address, state, .. } = session;
+        self.dequeue(number, state);
+        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+            of.all -= 1;
+            of.live -= u32::from(state.is_live());
+            of.sessions = unlink(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
+        }
+        let hash = name_hash(subscriber, &session.sub_nai);
+        if let Ok(entry) = self.by_name.find_entry(hash, |one| *one == number) {
+            entry.remove();
+        }
+        if let Ok(entry) = self.by_address.find_entry(address_hash(address), |one| *one == number) {
+            entry.remove();
+        }
+        self.recount(Some(state), None);
+        self.vacant.push(number);
+        Some(session)
+    }
+
+    fn enqueue(&mut self, number: u32, state: SessionState) {
+        if let Some(ends) = state.queue().and_then(|queue| self.queues.get_mut(queue)) {
+            *ends = append(&mut self.sessions, *ends, number, |one| &mut one.queued);
+        }
+    }
+
+    fn dequeue(&mut self, number: u32, state: SessionState) {
+        if let Some(ends) = state.queue().and_then(|queue| self.queues.get_mut(queue)) {
+            *ends = unlink(&mut self.sessions, *ends, number, |one| &mut one.queued);
+        }
+    }
+
+    fn recount(&mut self, before: Option<SessionState>, after: Option<SessionState>) {
+        if let Some(count) = before.and_then(|state| self.counts.get_mut(state as usize)) {
+            *count -= 1;
+        }
+        if let Some(count) = after.and_then(|state| self.counts.get_mut(state as usize)) {
+            *count += 1;
+        }
+    }
+}
+
+const fn place(subscriber: Subscriber) -> usize {
+    subscriber.stand_in().to_bits() as usize
+}
+
+fn append(sessions: &mut Chunks<Session>, ends: Ends, number: u32, links: Chain) -> Ends {
+    if let Some(session) = sessions.get_mut(number) {
+        *links(session) = Links { previous: ends.last, next: NONE };
+    }
+    match sessions.get_mut(ends.last) {
+        Some(last) => links(last).next = number,
+        None => return Ends { first: number, last: number },
+    }
+    Ends { last: number, ..ends }
+}
+
+fn unlink(sessions: &mut Chunks<Session>, mut ends: Ends, number: u32, links: Chain) -> Ends {
+    let Some(session) = sessions.get_mut(number) else { return ends };
+    let Links { previous, next } = core::mem::replace(links(session), UNLINKED);
+    match sessions.get_mut(previous) {
+        Some(session) => links(session).next = next,
+        None => ends.first = next,
+    }
+    match sessions.get_mut(next) {
+        Some(session) => links(session).previous = previous,
+        None => ends.last = previous,
+    }
+    ends
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::security::SecurityAssociations;
+    use crate::security::{Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
+    use alloc::collections::BTreeMap;
+    use alloc::vec;
+    use proptest::prelude::*;
+
+    fn subscribers() -> Vec<Subscriber> {
+        let mut security = SecurityAssociations::default();
+        let association = MobilitySecurityAssociation {
+            spi: Spi(256),
+            algorithm: Algorithm::HmacMd5,
+            key: Key::new(vec![7; 16]),
+            replay: ReplayProtection::Nonces,
+        };
+        let mut add = |nai: &[u8]| {
+            let forever = crate::Lifetime::INFINITE;
+            security.insert_nai(nai, None, association.clone(), forever).unwrap()
+        };
+        vec![add(b"a"), add(b"b"), add(b"c")]
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Add(usize, u8, u8),
+        Set(usize, u8, SessionState),
+        Elapse(u64),
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        let states = [
+            SessionState::Bound,
+            SessionState::AtHome,
+            SessionState::Sticky,
+            SessionState::HeldDown,
+        ];
+        prop_oneof![
+            (0..3usize, 0..6u8, any::<u8>()).prop_map(|(nai, name, at)| Op::Add(nai, name, at)),
+            (0..3usize, 0..6u8, prop::sample::select(states.to_vec()))
+                .prop_map(|(nai, name, state)| Op::Set(nai, name, state)),
+            (0..40u64).prop_map(Op::Elapse),
+        ]
+    }
+
+    const STICKY: Duration = Duration::from_secs(30);
+    const HOLD_DOWN: Duration = Duration::from_secs(10);
+
+    proptest! {
+        /// Every look-up, count and queue against a map that is searched from end to end.
+        #[test]
+        fn the_list_is_a_map_with_ends(ops in prop::collection::vec(op(), 0..200)) {
+            let subscribers = subscribers();
+            let mut list = SessionList::default();
+            let mut model: BTreeMap<(Subscriber, u8), (u8, SessionState, Instant)> = BTreeMap::new();
+            let mut now = Instant(0);
+            let address = |at: u8| Ipv4Addr::new(10, 9, 0, at);
+            for op in ops {
+                match op {
+                    Op::Add(nai, name, at) => {
+                        let subscriber = subscribers[nai];
+                        let taken = model.contains_key(&(subscriber, name))
+                            || model.values().any(|(used, ..)| *used == at);
+                        prop_assert_eq!(
+                            list.find(subscriber, &[name]).is_some() || list.at(address(at)).is_some(),
+                            taken
+                        );
+                        if !taken {
+                            list.add(subscriber, &[name], address(at), now + HOLD_DOWN);
+                            let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
+                            model.insert((subscriber, name), one);
+                        }
+                    }
+                    Op::Set(nai, name, state) => {
+                        let subscriber = subscribers[nai];
+                        let lasts =
+                            if state == SessionState::HeldDown { HOLD_DOWN } else { STICKY };
+                        let number = list.find(subscriber, &[name]);
+                        let known = model.get_mut(&(subscriber, name));
+                        prop_assert_eq!(number.is_some(), known.is_some());
+                        if let (Some(number), Some(known)) = (number, known) {
+                            list.set(number, state, now, lasts);
+                            (known.1, known.2) = (state, now + lasts);
+                        }
+                    }
+                    Op::Elapse(seconds) => {
+                        now = now + Duration::from_secs(seconds);
+                        while let Some(number) = list.due(now) {
+                            let gone = list.remove(number).unwrap();
+                            let (_, _, until) =
+                                model.remove(&(gone.subscriber, gone.sub_nai[0])).unwrap();
+                            prop_assert!(until <= now);
+                        }
+                    }
+                }
+                let waits = |(_, state, until): &(u8, SessionState, Instant)| {
+                    (*state != SessionState::Bound).then_some(*until)
+                };
+                prop_assert_eq!(list.next_end(), model.values().filter_map(waits).min());
+                for subscriber in &subscribers {
+                    let of = || model.iter().filter(|((of, _), _)| of == subscriber);
+                    let live = of().filter(|(_, (_, state, _))| state.is_live()).count();
+                    prop_assert_eq!(list.of_nai(*subscriber), (live as u32, of().count() as u32));
+                    prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
+                }
+                for ((subscriber, name), (at, state, _)) in &model {
+                    let number = list.find(*subscriber, &[*name]);
+                    prop_assert_eq!(number, list.at(address(*at)));
+                    prop_assert_eq!(list.get(number.unwrap()).unwrap().state, *state);
+                    let alike = model.values().filter(|(_, other, _)| other == state).count();
+                    prop_assert_eq!(list.count(*state), alike);
+                }
+                prop_assert_eq!(list.iter().count(), model.len());
+            }
+        }
+    }
+}
