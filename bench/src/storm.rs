@@ -239,6 +239,7 @@ fn run(plan: Plan, nodes: usize, cores: Cores) -> Result<(Tally, Counters)> {
         config: Arc::new(config),
         seed: [7; 32],
         recorder: None,
+        sessions: None,
         mirror: Mirror::new([])?,
         resolver: Resolver::new()?,
         setup: Setup::new()?,

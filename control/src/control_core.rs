@@ -23,7 +23,7 @@ use homeport_proto::agent::Agent;
 use homeport_proto::config::AgentConfig;
 use homeport_proto::draws::Draws;
 use homeport_proto::event::Event;
-use homeport_proto::{Action, Instant, Now, PortId, TenantId};
+use homeport_proto::{Action, Instant, Now, PortId, StoredSession, TenantId};
 
 use self::punts::BATCH;
 pub use self::punts::{MAX_WAIT, PUNTS_PER_TURN};
@@ -37,6 +37,7 @@ use crate::install::{ClaimKeeper, Installer, Tables};
 use crate::journal::{Input, Recorder, Stored};
 use crate::nat_log::BlockBook;
 use crate::punted::BadPunt;
+use crate::session_store::{Line, SessionStore};
 
 /// The most next hops that wait to be asked for: each is punted again while a packet
 /// waits for it.
@@ -75,6 +76,8 @@ pub struct ControlCore {
     pub(crate) punts: PuntReceiver,
     pub(crate) recorder: Option<Recorder>,
     pub(crate) traces: Traces,
+    /// Where it is written down which address is whose session's, if anywhere.
+    pub(crate) sessions: Option<SessionStore>,
     injects: InjectSender,
     buffers: [Vec<u8>; BATCH],
     next_hops: VecDeque<(PortId, Ipv4Addr)>,
@@ -141,6 +144,7 @@ impl ControlCore {
             visiting_since: BTreeMap::new(),
             punts,
             recorder,
+            sessions: None,
             injects,
             buffers: Default::default(),
             next_hops: VecDeque::new(),
@@ -154,6 +158,28 @@ impl ControlCore {
         if let Some(recorder) = &mut self.recorder {
             recorder.started(actions);
         }
+    }
+
+    /// Takes back which address was whose session's, and writes down what becomes of it
+    /// from now on.
+    pub fn keep_sessions(&mut self, store: SessionStore, lines: Vec<Line>, now: Now) {
+        let (mut restored, mut refused) = (0u64, 0u64);
+        let mut store = store;
+        for Line { tenant, home_agent, session } in lines {
+            let restore = Input::RestoreSession { tenant, home_agent, session: session.clone() };
+            if self.input(restore, now) {
+                restored += 1;
+            } else {
+                // The NAI or the home agent is gone from the config.
+                refused += 1;
+                let session = StoredSession { kept: false, ..session };
+                store.write(&Line { tenant, home_agent, session });
+            }
+        }
+        if restored + refused > 0 {
+            tracing::info!(restored, refused, "sessions have their addresses back");
+        }
+        self.sessions = Some(store);
     }
 
     /// The writer of the tables, for what the kernel knows.
@@ -231,6 +257,11 @@ impl ControlCore {
                 Action::GratuitousArp { port, address, mac } => {
                     let injection = inject::gratuitous_arp(port, address, mac, mac_of);
                     self.send(injection);
+                }
+                Action::StoreSession { tenant, home_agent, session } => {
+                    if let Some(store) = &mut self.sessions {
+                        store.write(&Line { tenant, home_agent, session });
+                    }
                 }
                 Action::Event(event) => self.events.record(&event),
                 _ => {}

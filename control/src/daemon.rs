@@ -16,6 +16,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use homeport_dataplane::launch::{self, DataplaneConfig, PollMode, SteeringMode};
 use homeport_dataplane::table::memory::Pages;
 use homeport_dataplane::worker::Worker;
+use homeport_proto::config::HomeAgentConfig;
 use rustix::thread::{CapabilitySet, CpuSet, capabilities, sched_setaffinity};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
@@ -29,6 +30,7 @@ use crate::event_loop::{EventLoop, Parts, Signals, table_sizes};
 use crate::install::ClaimKeeper;
 use crate::journal::Recorder;
 use crate::kernel::{Mirror, Resolver, Setup};
+use crate::session_store::SessionStore;
 
 /// Where the journal goes.
 #[derive(Clone, Debug)]
@@ -58,6 +60,15 @@ pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config
     check_privileges()?;
     // Before any packet: what is recorded begins with the first.
     let recorder = record.map(RecordTo::open).transpose()?;
+    let sessions = config.daemon.state_dir.as_deref().map(SessionStore::open).transpose()?;
+    let forgets = |agent: &config::Named<HomeAgentConfig>| {
+        sessions.is_none() && !agent.config.sessions.pools.is_empty()
+    };
+    if config.home_agents.iter().any(forgets) {
+        tracing::warn!(
+            "which address is whose session's is forgotten at a restart: set state_dir in [daemon]"
+        );
+    }
     // Before any other thread is there: they all keep off the workers' cores.
     if !config.dataplane.cores.is_empty() {
         place_control_core(&config);
@@ -108,6 +119,7 @@ pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config
         config: Arc::clone(&config),
         seed: clock::seed().context("drawing a random seed")?,
         recorder,
+        sessions,
         mirror,
         resolver: Resolver::new()?,
         setup,

@@ -46,6 +46,7 @@ pub use crate::control_core::{MAX_WAIT, PUNTS_PER_TURN};
 use crate::install::ClaimKeeper;
 use crate::journal::{Input, Recorder};
 use crate::kernel::{Mirror, Resolver, Setup};
+use crate::session_store::{Line, SessionStore};
 
 /// Datagrams of netlink in one turn.
 pub const NETLINK_PER_TURN: usize = 32;
@@ -72,6 +73,9 @@ pub struct Parts {
     pub seed: [u8; 32],
     /// Where every input of the agents is kept, if anywhere.
     pub recorder: Option<Recorder>,
+    /// Where it is written down which address is whose session's, if anywhere, and what
+    /// was.
+    pub sessions: Option<(SessionStore, Vec<Line>)>,
     /// Follows the kernel.
     pub mirror: Mirror,
     /// Asks the kernel for next hops.
@@ -144,6 +148,7 @@ impl EventLoop {
             config,
             seed,
             recorder,
+            sessions,
             mirror,
             resolver,
             setup,
@@ -180,6 +185,9 @@ impl EventLoop {
         };
         event_loop.take_changes();
         event_loop.core.start(now.monotonic);
+        if let Some((store, lines)) = sessions {
+            event_loop.core.keep_sessions(store, lines, now);
+        }
         event_loop
     }
 
@@ -419,6 +427,7 @@ mod tests {
             config: Arc::new(config),
             seed: [0; 32],
             recorder: None,
+            sessions: None,
             mirror: Mirror::new([]).unwrap(),
             resolver: Resolver::new().unwrap(),
             setup: Setup::new().unwrap(),

@@ -130,7 +130,10 @@ impl Installer {
                 self.visiting.remove(key);
                 self.claims.leave(key);
             }
-            Action::GratuitousArp { .. } | Action::Transmit(_) | Action::Event(_) => return false,
+            Action::GratuitousArp { .. }
+            | Action::Transmit(_)
+            | Action::StoreSession { .. }
+            | Action::Event(_) => return false,
         }
         true
     }

@@ -17,3 +17,4 @@ pub mod mobile;
 pub mod nat_log;
 pub mod punted;
 pub mod replay;
+pub mod session_store;

@@ -226,7 +226,7 @@ impl NodeHost {
             IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => {
                 let mut bytes = packet.bytes().to_vec();
                 let (home, ends) = (self.identity.home_address, self.tunnel());
-                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, home, ends) {
+                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, |to| to == home, ends) {
                     self.receive_packet(inner, mac, now);
                 }
             }

@@ -3,7 +3,7 @@
 #![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use homeport_tests::simulation::plan::{Item, Plan, What};
-use homeport_tests::simulation::run::run;
+use homeport_tests::simulation::run::{Telling, run};
 use homeport_tests::simulation::shrink::least;
 
 /// Row B-09. `scripts/simulate` runs many more.
@@ -12,7 +12,7 @@ use homeport_tests::simulation::shrink::least;
 fn dozens_of_seeds_break_no_rule() {
     let mut lasted = std::time::Duration::ZERO;
     for seed in 1..=24 {
-        let report = run(&Plan::draw(seed), false);
+        let report = run(&Plan::draw(seed), Telling::Nothing);
         assert_eq!(report.violation, None, "repeat it: scripts/simulate --seed {seed}");
         assert!(report.carried > 500, "seed {seed}: only {} frames", report.carried);
         lasted += report.lasted;
@@ -26,7 +26,7 @@ fn the_same_seed_carries_the_same_frames() {
     let mut digests = std::collections::BTreeSet::new();
     for seed in [101, 102, 103] {
         let plan = Plan::draw(seed);
-        let (told, silent) = (run(&plan, true), run(&plan, false));
+        let (told, silent) = (run(&plan, Telling::Events), run(&plan, Telling::Nothing));
         assert!(told.story.len() > 50, "a story that is worth telling");
         assert_eq!(told.digest, silent.digest, "seed {seed}");
         assert_eq!((told.carried, told.lasted), (silent.carried, silent.lasted), "seed {seed}");
@@ -52,7 +52,7 @@ fn a_plan_shrinks_to_what_it_fails_by() {
     let kept = plan.keeping(&wanted);
     assert_eq!(format!("{:?}", kept.items), format!("{:?}", shrunk.items));
     // A part of a plan runs like any other.
-    assert_eq!(run(&kept, false), run(&kept, false));
+    assert_eq!(run(&kept, Telling::Nothing), run(&kept, Telling::Nothing));
 }
 
 /// Each is known by the rule that it breaks. `scripts/simulate --planted` plants them all.
@@ -69,13 +69,13 @@ fn planted_bugs_are_found_and_shrunk() {
         planted::plant(name).expect("a planted bug");
         let broken = (1..=60).find_map(|seed| {
             let plan = Plan::draw(seed);
-            run(&plan, false).violation.map(|violation| (plan, violation))
+            run(&plan, Telling::Nothing).violation.map(|violation| (plan, violation))
         });
         let (plan, violation) = broken.unwrap_or_else(|| panic!("{name} was not found"));
         assert_eq!(violation.rule, rule, "{name}: {violation}");
         let least = shrink(&plan, rule, |_, _| {});
         assert!(least.items.len() * 2 < plan.items.len(), "{name}: {} left", least.items.len());
-        let again = run(&least, true);
+        let again = run(&least, Telling::Events);
         assert_eq!(again.violation.map(|one| one.rule), Some(rule), "{name}");
         assert!(!again.story.is_empty());
     }

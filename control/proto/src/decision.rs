@@ -205,7 +205,7 @@ pub struct SessionLabel {
 }
 
 impl SessionLabel {
-    const LEN: usize = 39;
+    const LEN: usize = 22;
 
     /// That of a message; `None`: it names no session.
     pub fn of<T>(received: &Received<'_, T>) -> Option<Self> {

@@ -114,6 +114,7 @@ impl Checker<'_> {
         let tunnels = self.tunnels(&section.encapsulations, policy.0, policy.1);
         let nat = self.nat_policy(section, &tunnels);
         let mobile_networks = self.mobile_networks(section, &home_networks, &security, behind);
+        let sessions = self.sessions(section, &home_networks, &security);
         let config = HomeAgentConfig {
             tenant: TenantId(*section.tenant),
             address: *section.address,
@@ -133,6 +134,7 @@ impl Checker<'_> {
             message_strings: *section.message_strings,
             revocation: *section.revocation,
             assignment: self.assignment(section),
+            sessions,
         };
         Some(Named { name, config })
     }

@@ -151,11 +151,16 @@ impl Checker<'_> {
             );
         }
         self.within(&section.remembered_nodes, 0..=MAX_REMEMBERED_NODES, "remembered_nodes");
+        if let Some(folder) = section.state_dir.as_ref().filter(|folder| !folder.is_absolute()) {
+            let help = "write it as in \"/var/lib/homeport\"";
+            self.problems.add(folder.span(), "the folder's path does not begin with /", help);
+        }
         Some(Daemon {
             admin_socket: PathBuf::clone(socket),
             metrics: section.metrics.as_deref().copied(),
             log: section.log.0.clone(),
             remembered_nodes: *section.remembered_nodes,
+            state_dir: section.state_dir.as_deref().cloned(),
         })
     }
 

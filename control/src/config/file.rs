@@ -7,6 +7,7 @@ use homeport_dataplane::napt::config::DEFAULT_PORTS;
 
 use super::napt::{DependenceName, PortRange};
 use super::read::{At, section};
+use super::sessions::{NaiText, RangeText, SessionText};
 use super::signalling::{ChallengeName, FramingName, InsertionName, RedirectName};
 use super::tunnel::{
     EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
@@ -49,6 +50,9 @@ section! {
         log: At<LogFilter> = LogFilter("info".into()),
         /// How many nodes' last registrations are remembered, for `homeport explain`.
         remembered_nodes: At<usize> = 16_384,
+        /// The folder where it is written down which address is whose session's; absent:
+        /// nowhere, and a restart forgets it.
+        state_dir: Option<At<PathBuf>>,
     }
 }
 
@@ -168,6 +172,16 @@ section! {
         redirect: At<RedirectName> = RedirectName::WhenFull,
         /// How that is written.
         redirect_framing: At<FramingName> = FramingName::Rfc4433,
+        /// How many sessions a NAI may have at once.
+        max_sessions_per_nai: At<u32> = 64,
+        /// How long an address stays a session's when its binding has ended.
+        session_sticky: At<Span> = Span::from_secs(3600),
+        /// How long an address that was given back is nobody's.
+        session_hold_down: At<Span> = Span::from_secs(60),
+        /// Where the addresses of sessions come from.
+        pool: Vec<PoolSection>,
+        /// Addresses that are set aside for sessions.
+        reservation: Vec<ReservationSection>,
         /// The file with its nodes, one on a line, relative to the config file.
         subscribers: Option<At<PathBuf>>,
         /// The networks that it serves.
@@ -190,6 +204,32 @@ section! {
 }
 
 section! {
+    /// `[[home_agent.pool]]`: addresses for sessions.
+    PoolSection as "[[home_agent.pool]]" {
+        /// Its name.
+        name: At<Name>,
+        /// The realm whose NAIs get them; absent: any.
+        realm: Option<At<String>>,
+        /// The addresses.
+        ranges: Vec<At<RangeText>>,
+        /// What of them is given to nobody.
+        exclusions: Vec<At<RangeText>>,
+    }
+}
+
+section! {
+    /// `[[home_agent.reservation]]`: an address that is set aside for a session.
+    ReservationSection as "[[home_agent.reservation]]" {
+        /// The NAI.
+        nai: At<NaiText>,
+        /// The session; empty: the node itself.
+        session: At<SessionText> = SessionText(String::new()),
+        /// The address.
+        home_address: At<Ipv4Addr>,
+    }
+}
+
+section! {
     /// `[[home_agent.mobile_network]]`: a network behind a mobile router.
     MobileNetworkSection as "[[home_agent.mobile_network]]" {
         /// The router's home address.
@@ -204,6 +244,8 @@ section! {
     SecurityAssociationSection as "the security association" {
         /// The peer, a mobile node: its home address.
         mobile_node: Option<At<Ipv4Addr>>,
+        /// The peer, a mobile node: its NAI, beside or instead of its home address.
+        nai: Option<At<NaiText>>,
         /// The peer, a foreign agent: its care-of address.
         foreign_agent: Option<At<Ipv4Addr>>,
         /// The peer, a home agent: its address.

@@ -20,6 +20,7 @@ mod napt;
 pub mod problem;
 pub mod read;
 pub mod security;
+pub mod sessions;
 pub mod signalling;
 mod source_routes;
 pub mod subscribers;
@@ -85,6 +86,8 @@ pub struct Daemon {
     pub log: String,
     /// How many nodes' last registrations are remembered.
     pub remembered_nodes: usize,
+    /// Where it is written down which address is whose session's.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// The RX cores.

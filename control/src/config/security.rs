@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::Duration;
 
+use homeport_proto::Lifetime;
 use homeport_proto::config::HomeNetwork;
+use homeport_proto::security::nais::MAX_NAIS;
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
 };
@@ -14,6 +16,7 @@ use super::file::SecurityAssociationSection;
 use super::key_file::{self, Secret};
 use super::problem::Problems;
 use super::read::At;
+use super::sessions::NaiText;
 use super::value::ReplayName;
 
 /// Whose associations they are: it says who may be the peer.
@@ -48,7 +51,11 @@ pub fn security_associations(
     let mut associations = SecurityAssociations::default();
     let mut seen = BTreeSet::new();
     for section in sections {
-        let peer = peer(section, owner, problems);
+        let nai = nai(section, owner, problems);
+        let peer = match (&nai, &section.mobile_node) {
+            (Some(_), None) => None,
+            _ => peer(section, owner, problems),
+        };
         let replay = replay(section, problems);
         let spi = Spi(*section.spi);
         if !spi.is_usable() {
@@ -65,28 +72,65 @@ pub fn security_associations(
                 continue;
             }
         };
-        let Some(peer) = peer else { continue };
+        if peer.is_none() && nai.is_none() {
+            continue;
+        }
         let association = MobilitySecurityAssociation {
             spi,
             algorithm: (*section.algorithm).into(),
             key: secret.to_key(),
             replay,
         };
-        let (Peer::MobileNode(address) | Peer::Agent(address)) = peer;
-        if !seen.insert((address, spi.0)) {
-            problems.add(
-                section.spi.span(),
-                format!("two associations with {address} have the SPI {spi}"),
-                "give each its own SPI",
-            );
+        let named = nai.map(|nai| nai.0.clone());
+        let address = peer.as_ref().map(|(Peer::MobileNode(one) | Peer::Agent(one))| *one);
+        for name in named.iter().cloned().chain(address.map(|address| address.to_string())) {
+            if !seen.insert((name.clone(), spi.0)) {
+                problems.add(
+                    section.spi.span(),
+                    format!("two associations with {name} have the SPI {spi}"),
+                    "give each its own SPI",
+                );
+            }
+            keys.insert(format!("{path}[{name} {spi}]"), secret.clone());
         }
-        keys.insert(format!("{path}[{address} {spi}]"), secret);
+        if let Some(nai) = named {
+            let forever = Lifetime::INFINITE;
+            if associations
+                .insert_nai(nai.as_bytes(), address, association.clone(), forever)
+                .is_none()
+            {
+                let message = format!("there are more than {MAX_NAIS} NAIs");
+                problems.add(section.spi.span(), message, "give them to several home agents");
+            }
+        }
         match peer {
-            Peer::MobileNode(address) => associations.insert_mobile_node(address, association),
-            Peer::Agent(address) => associations.insert_agent(address, association),
+            Some(Peer::MobileNode(address)) => {
+                associations.insert_mobile_node(address, association)
+            }
+            Some(Peer::Agent(address)) => associations.insert_agent(address, association),
+            None => {}
         }
     }
     associations
+}
+
+/// The NAI of an association; only a home agent knows nodes by it.
+fn nai<'a>(
+    section: &'a SecurityAssociationSection,
+    owner: Owner<'_>,
+    problems: &mut Problems,
+) -> Option<&'a NaiText> {
+    let nai = section.nai.as_ref()?;
+    let others = [section.foreign_agent.as_ref(), section.home_agent.as_ref()];
+    let message = if !matches!(owner, Owner::HomeAgent { .. }) {
+        "only a home agent knows nodes by their NAI"
+    } else if others.into_iter().any(|other| other.is_some()) {
+        "this association has two peers: an agent has no NAI"
+    } else {
+        return Some(nai);
+    };
+    problems.add(nai.span(), message, "write nai, or nai and mobile_node, at a [[home_agent]]");
+    None
 }
 
 fn peer(

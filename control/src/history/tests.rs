@@ -36,6 +36,7 @@ fn decision(home_address: Ipv4Addr, cause: Cause, standing: Standing) -> Decisio
             identification: Identification(7),
         },
         extensions: SeenExtensions::default(),
+        session: None,
         ruling: Ruling {
             cause,
             standing,
@@ -202,7 +203,7 @@ fn of_no_nodes_nothing_is_remembered() {
 
 /// The bound on memory that the documents state.
 #[test]
-fn a_remembered_node_takes_less_than_a_kilobyte() {
-    assert!(size_of::<Decision>() <= 96, "{}", size_of::<Decision>());
-    assert!(size_of::<[Option<Told>; STORY]>() <= 950, "{}", size_of::<[Option<Told>; STORY]>());
+fn a_remembered_node_takes_little_more_than_a_kilobyte() {
+    assert!(size_of::<Decision>() <= 112, "{}", size_of::<Decision>());
+    assert!(size_of::<[Option<Told>; STORY]>() <= 1_100, "{}", size_of::<[Option<Told>; STORY]>());
 }

@@ -140,6 +140,7 @@ const fn name(action: &Action) -> &'static str {
         Action::RemoveVisitor { .. } => "the removal of a visitor",
         Action::GratuitousArp { .. } => "a gratuitous ARP",
         Action::Transmit(_) => "a packet to send",
+        Action::StoreSession { .. } => "the storing of a session",
         Action::Event(_) => "an event",
     }
 }
@@ -152,6 +153,7 @@ const fn kind(input: &Stored) -> &'static str {
         Stored::Keepalive { .. } => "a keepalive",
         Stored::Rebound { .. } => "data from another port",
         Stored::ClearBinding { .. } | Stored::ClearVisitor { .. } => "an operator's command",
+        Stored::RestoreSession { .. } => "a session from before the start",
         Stored::Config(_) => "a config",
         Stored::Timeout => "a timer",
     }

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::AgentConfig;
-use homeport_proto::{MacAddress, Now, PortId, TenantId, TunnelledEcho};
+use homeport_proto::{MacAddress, Now, PortId, StoredSession, TenantId, TunnelledEcho};
 use serde::{Deserialize, Serialize};
 
 /// One input of the agents.
@@ -63,6 +63,15 @@ pub enum Input<'a> {
         /// The node.
         home_address: Ipv4Addr,
     },
+    /// A session from before the start.
+    RestoreSession {
+        /// The tenant.
+        tenant: TenantId,
+        /// The home agent.
+        home_agent: Ipv4Addr,
+        /// Which address is whose.
+        session: StoredSession,
+    },
     /// A config comes into force.
     Config(AgentConfig),
     /// A timer is due.
@@ -90,6 +99,9 @@ impl Input<'_> {
             }
             Input::ClearVisitor { tenant, home_address } => {
                 return agent.clear_visitor(tenant, home_address, now) > 0;
+            }
+            Input::RestoreSession { tenant, home_agent, session } => {
+                return agent.restore_session(tenant, home_agent, &session, now);
             }
             Input::Config(config) => agent.handle_config(config, now),
             Input::Timeout => agent.handle_timeout(now),
@@ -152,6 +164,8 @@ pub enum Stored {
     ClearBinding { tenant: TenantId, home_address: Ipv4Addr },
     /// An operator removes a visitor.
     ClearVisitor { tenant: TenantId, home_address: Ipv4Addr },
+    /// A session from before the start.
+    RestoreSession { tenant: TenantId, home_agent: Ipv4Addr, session: StoredSession },
     /// A config comes into force.
     Config(StoredConfig),
     /// A timer is due.
@@ -230,6 +244,9 @@ impl From<&Input<'_>> for Stored {
             Input::ClearVisitor { tenant, home_address } => {
                 Stored::ClearVisitor { tenant, home_address }
             }
+            Input::RestoreSession { tenant, home_agent, ref session } => {
+                Stored::RestoreSession { tenant, home_agent, session: session.clone() }
+            }
             Input::Config(ref config) => {
                 Stored::Config(StoredConfig::Whole(Box::new(config.clone())))
             }
@@ -304,6 +321,9 @@ impl Stored {
             }
             Stored::ClearVisitor { tenant, home_address } => {
                 Input::ClearVisitor { tenant, home_address }
+            }
+            Stored::RestoreSession { tenant, home_agent, ref session } => {
+                Input::RestoreSession { tenant, home_agent, session: session.clone() }
             }
             Stored::Config(StoredConfig::File(ref name)) => Input::Config(read(name)?),
             Stored::Config(StoredConfig::Whole(ref config)) => Input::Config((**config).clone()),

@@ -118,6 +118,7 @@ impl Real {
                 config: Arc::new(config),
                 seed: [7; 32],
                 recorder: None,
+                sessions: None,
                 mirror: Mirror::new([]).unwrap(),
                 resolver: Resolver::new().unwrap(),
                 setup: Setup::new().unwrap(),

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use homeport_tests::simulation::oracle::{Rule, Violation};
 use homeport_tests::simulation::plan::Plan;
 use homeport_tests::simulation::planted;
-use homeport_tests::simulation::run::{Report, run};
+use homeport_tests::simulation::run::{Report, Telling, run};
 use homeport_tests::simulation::shrink::shrink;
 
 const USAGE: &str = "\
@@ -31,6 +31,7 @@ Usage: scripts/simulate [OPTION…]
   --plant NAME   with this planted bug in it
   --planted      each planted bug in turn, until it is found
   --plan         with --seed: print the plan and run nothing
+  --decisions    tell also why each message was answered as it was
 ";
 
 /// The last lines of a story that are shown.
@@ -48,6 +49,13 @@ struct Options {
     plant: Option<String>,
     planted: bool,
     plan: bool,
+    decisions: bool,
+}
+
+impl Options {
+    fn telling(&self) -> Telling {
+        if self.decisions { Telling::Decisions } else { Telling::Events }
+    }
 }
 
 fn main() -> ExitCode {
@@ -95,6 +103,7 @@ fn options(mut words: impl Iterator<Item = String>) -> Result<Options, String> {
             "--plant" => options.plant = Some(value()?),
             "--planted" => options.planted = true,
             "--plan" => options.plan = true,
+            "--decisions" => options.decisions = true,
             "-h" | "--help" => return Err(USAGE.into()),
             _ => return Err(format!("simulate: unknown option `{word}`\n\n{USAGE}")),
         }
@@ -112,7 +121,7 @@ fn run_one(options: &Options, seed: u64) -> bool {
         return true;
     }
     let begun = Instant::now();
-    let report = run(&plan, true);
+    let report = run(&plan, options.telling());
     let Some(violation) = &report.violation else {
         println!(
             "seed {seed}: clean; {} s simulated, {} frames, digest {:016x}, in {:.0} ms",
@@ -144,7 +153,7 @@ fn tell(options: &Options, plan: &Plan, violation: &Violation) {
         });
         progress("");
     }
-    let report = run(&least, true);
+    let report = run(&least, options.telling());
     let violation = report.violation.as_ref().unwrap_or(violation);
     println!("\nseed {} breaks the rule: {violation}\n", plan.seed);
     println!("What happened, as far as it matters:");
@@ -226,7 +235,8 @@ fn sweep(options: &Options, first_only: bool) -> Sum {
                         return;
                     }
                     let seed = from + number;
-                    let Report { violation, lasted, carried, .. } = run(&Plan::draw(seed), false);
+                    let Report { violation, lasted, carried, .. } =
+                        run(&Plan::draw(seed), Telling::Nothing);
                     let Ok(mut sum) = sum.lock() else { return };
                     sum.done += 1;
                     sum.lasted += lasted;

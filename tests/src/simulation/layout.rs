@@ -165,6 +165,8 @@ pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(home_agent_address(node.home_agent), node_association(node));
     MobileNodeConfig {
+        nai: None,
+        session_carriage: homeport_proto::message::SessionCarriage::Separate,
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),

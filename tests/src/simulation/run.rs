@@ -24,6 +24,17 @@ pub struct Report {
     pub story: Vec<(Duration, String)>,
 }
 
+/// How much of what happens is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Telling {
+    /// Nothing.
+    Nothing,
+    /// What the plan does, and the events of boxes and nodes.
+    Events,
+    /// Also why each message was answered as it was.
+    Decisions,
+}
+
 /// An agent that denied or did not answer is passed over for as long as this.
 const REFUSAL: Duration = Duration::from_secs(320);
 /// A denial is waited out for as long as this: 64 s and a tenth.
@@ -45,11 +56,11 @@ pub fn bound(plan: &Plan) -> Duration {
 }
 
 /// Runs a plan.
-pub fn run(plan: &Plan, tell: bool) -> Report {
+pub fn run(plan: &Plan, telling: Telling) -> Report {
     catch_panics();
     let mut world = None;
     let result = catch_unwind(AssertUnwindSafe(|| {
-        let world = world.insert(World::new(plan, tell));
+        let world = world.insert(World::new(plan, telling));
         drive(world, plan)
     }));
     let lasted = world.as_ref().map_or(Duration::ZERO, World::lasted);

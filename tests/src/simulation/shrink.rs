@@ -2,7 +2,7 @@
 
 use super::oracle::Rule;
 use super::plan::Plan;
-use super::run::run;
+use super::run::{Telling, run};
 
 /// Runs that a shrinking takes at most.
 const MOST: usize = 600;
@@ -10,7 +10,11 @@ const MOST: usize = 600;
 /// Leaves out of `plan` whatever it breaks `rule` without. `tell` hears of each success:
 /// after how many runs, and how much is left.
 pub fn shrink(plan: &Plan, rule: Rule, tell: impl FnMut(usize, usize)) -> Plan {
-    least(plan, |plan| run(plan, false).violation.is_some_and(|one| one.rule == rule), tell)
+    least(
+        plan,
+        |plan| run(plan, Telling::Nothing).violation.is_some_and(|one| one.rule == rule),
+        tell,
+    )
 }
 
 /// Leaves out of `plan` whatever it `fails` without: halves, then quarters, down to

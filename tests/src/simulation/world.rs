@@ -19,6 +19,7 @@ use super::layout::{
 use super::network::{Flight, Member, Network};
 use super::oracle::{Oracle, Rule, Violation};
 use super::plan::{BEGIN, Event, FaultKind, NodePlan, Party, Place, Plan, What};
+use super::run::Telling;
 use crate::boxes::AgentBox;
 use crate::host::{Correspondent, NodeHost};
 use crate::world::box_mac;
@@ -80,15 +81,16 @@ pub struct World {
     /// Ports of boxes, by segment.
     ports: Vec<Vec<(usize, usize)>>,
     forged: u64,
-    /// What happened, in words; `None`: nobody wants to know.
-    story: Option<Vec<(Duration, String)>>,
+    telling: Telling,
+    /// What happened, in words.
+    story: Vec<(Duration, String)>,
 }
 
 type Outcome = Result<(), Violation>;
 
 impl World {
     /// The world of a plan, at its begin.
-    pub fn new(plan: &Plan, tell: bool) -> Self {
+    pub fn new(plan: &Plan, telling: Telling) -> Self {
         let shape = &plan.shape;
         let mut ports = vec![Vec::new(); shape.segments()];
         for at in 0..shape.boxes() {
@@ -113,7 +115,8 @@ impl World {
             oracle: Oracle::new(plan),
             ports,
             forged: 0,
-            story: tell.then(Vec::new),
+            telling,
+            story: Vec::new(),
             plan: plan.clone(),
         };
         for at in 0..shape.boxes() {
@@ -174,7 +177,7 @@ impl World {
 
     /// What happened, if it was to be told.
     pub fn story(&self) -> &[(Duration, String)] {
-        self.story.as_deref().unwrap_or_default()
+        &self.story
     }
 
     /// Lets time pass up to a moment.
@@ -213,8 +216,8 @@ impl World {
     }
 
     fn tell(&mut self, what: impl FnOnce() -> String) {
-        if let Some(story) = &mut self.story {
-            story.push((self.elapsed, what()));
+        if self.telling > Telling::Nothing {
+            self.story.push((self.elapsed, what()));
         }
     }
 
@@ -538,20 +541,25 @@ impl World {
     fn tell_of_box(&mut self, at: usize) {
         let site = &mut self.sites[at];
         let Some(one) = &mut site.one else { return };
-        let Some(story) = &mut self.story else {
+        if self.telling == Telling::Nothing {
             one.events.clear();
             return;
-        };
+        }
         for event in &one.events[site.events..] {
-            if !matches!(event, AgentEvent::Discarded { .. }) {
-                story.push((self.elapsed, format!("  box {at}: {event:?}")));
+            let is_told = match event {
+                AgentEvent::Discarded { .. } => false,
+                AgentEvent::Decision(_) => self.telling == Telling::Decisions,
+                _ => true,
+            };
+            if is_told {
+                self.story.push((self.elapsed, format!("  box {at}: {event:?}")));
             }
         }
         site.events = one.events.len();
     }
 
     fn node_turn(&mut self, node: usize) -> Outcome {
-        let World { mobiles, network, elapsed, oracle, plan, .. } = self;
+        let World { mobiles, network, elapsed, oracle, plan, telling, .. } = self;
         let Some(mobile) = mobiles.get_mut(&node) else { return Ok(()) };
         let own_segment = plan.shape.home_segment(mobile.plan.home_agent);
         mobile.correspondent.run(*elapsed);
@@ -569,7 +577,7 @@ impl World {
                 }
             }
             due = [due, host.next_event()].into_iter().flatten().min();
-            if self.story.is_some() {
+            if *telling > Telling::Nothing {
                 told.extend(host.events.iter().map(|event| format!("  node {node}: {event:?}")));
             }
             host.events.clear();

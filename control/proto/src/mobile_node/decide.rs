@@ -323,9 +323,11 @@ impl MobileNode {
         let code = reply.body.code;
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
-                if self.style() != ReplayProtection::Nonces && self.identifications.made(pending) {
+                if let ReplayProtection::Timestamps { tolerance } = self.style()
+                    && self.identifications.made(pending)
+                {
                     let told = reply.body.identification;
-                    let offset = self.identifications.learn_clock(told, now.ntp);
+                    let offset = self.identifications.learn_clock(told, now.ntp, tolerance);
                     self.event(MobileNodeEvent::ClockSet { offset });
                 }
                 true

@@ -87,6 +87,8 @@ pub(super) struct Identifications {
     /// that is what a denial tells.
     offset: i64,
     last: Option<NtpTime>,
+    /// The one before the last: when the last is denied, none later was accepted.
+    before: Option<NtpTime>,
     /// How often the clock was set.
     settings: u32,
 }
@@ -108,15 +110,13 @@ impl Identifications {
                 // stands or steps back (RFC 5944 §5.7.1). And its low half, which
                 // alone tells whose reply a denial is, must not be the last one's.
                 let next = match self.last {
-                    Some(last) if time.wrapping_distance(last) <= 0 => {
-                        NtpTime(last.0.wrapping_add(1))
-                    }
+                    Some(last) if time.wrapping_distance(last) <= 0 => just_after(last),
                     Some(last) if Identification(last.0).low() == Identification(time.0).low() => {
-                        NtpTime(time.0.wrapping_add(1))
+                        just_after(time)
                     }
                     _ => time,
                 };
-                self.last = Some(next);
+                self.before = self.last.replace(next);
                 Identification(next.0)
             }
         }
@@ -129,9 +129,14 @@ impl Identifications {
     }
 
     /// Sets the clock by a denial with code 133 that verified: its high half
-    /// has the home agent's seconds (RFC 5944 §5.7.1). Gives the offset in
-    /// seconds.
-    pub(super) fn learn_clock(&mut self, reply: Identification, now: NtpTime) -> i64 {
+    /// has the home agent's seconds (RFC 5944 §5.7.1), which our timestamps may be
+    /// ahead of by `tolerance`. Gives the offset in seconds.
+    pub(super) fn learn_clock(
+        &mut self,
+        reply: Identification,
+        now: NtpTime,
+        tolerance: Duration,
+    ) -> i64 {
         self.settings = self.settings.wrapping_add(1);
         let own = Identification(now.0).high();
         let mut seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
@@ -141,7 +146,16 @@ impl Identifications {
             seconds += 1;
         }
         self.offset = seconds << 32;
-        self.last = None;
+        // What it accepted last may be ahead of its clock, and then its own time is
+        // not later, and is denied too. So we go on just after that one, unless it is
+        // too far ahead by now, which a clock that was set back leaves it, or that is
+        // what was denied.
+        self.last = self.before.filter(|before| {
+            let seconds = Identification(before.0).high().wrapping_sub(reply.high());
+            let is_near = u64::try_from(seconds.cast_signed())
+                .is_ok_and(|seconds| Duration::from_secs(seconds) <= tolerance);
+            is_near && self.last != Some(just_after(*before))
+        });
         seconds
     }
 
@@ -149,6 +163,11 @@ impl Identifications {
     pub(super) const fn offset_seconds(&self) -> i64 {
         self.offset >> 32
     }
+}
+
+/// The first moment later than this.
+const fn just_after(time: NtpTime) -> NtpTime {
+    NtpTime(time.0.wrapping_add(1))
 }
 
 /// The request's bytes. `foreign_agent` is the association with it, if there

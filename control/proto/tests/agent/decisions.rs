@@ -489,8 +489,8 @@ fn names_networks(is_router: bool) -> Decision {
 #[test]
 fn every_cause_is_reached_by_a_real_message() {
     let mut reached: BTreeMap<Cause, u32> = BTreeMap::new();
-    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES).chain(named_visitors::CASES)
-    {
+    let named = crate::sessions::CASES.iter().chain(named_visitors::CASES);
+    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES).chain(named) {
         let decision = run();
         assert_eq!(decision.ruling.cause, *cause, "{decision:?}");
         assert_eq!(decision.tenant, TENANT, "{cause:?}");

@@ -543,8 +543,70 @@ fn what_was_stored_comes_back_after_a_restart_unless_it_may_not() {
         let now = world.now();
         assert_eq!(world.agent.restore_session(TENANT, HOME_AGENT, &session, now), taken);
     }
+    assert_eq!(state(&world, pooled(101)), Some(SessionState::Sticky));
     assert_eq!(Ask::new(b"two").address(&mut world), pooled(103));
     assert_eq!(Ask::new(b"one").address(&mut world), pooled(101));
 }
+
+/// Who gets an address has nothing to do with who had it before.
+#[test]
+fn nothing_is_remembered_of_whoever_had_the_address_before() {
+    let mut world = world(101);
+    // A clock that is ahead leaves a mark in the future.
+    world.step = 5;
+    let first = Ask::new(b"one").address(&mut world);
+    Ask::new(b"one").at(first).releases().reply(&mut world);
+    world.step = 0;
+    world.agent.handle_config(
+        config(|config| {
+            with_pool(config, 101);
+            config.sessions.hold_down = Duration::ZERO;
+        }),
+        world.now(),
+    );
+    world.drain();
+    world.pass(31_000);
+    world.step = -27;
+    let two = Ask::new(b"two").of(OTHER_NAI);
+    assert_eq!(two.address(&mut world), first);
+    assert_eq!(two.address(&mut world), first);
+}
+
+fn asks(change: fn(&mut Ask<'_>), configure: fn(&mut HomeAgentConfig)) -> Decision {
+    let mut world = World::home(|config| {
+        with_pool(config, 101);
+        configure(config);
+    });
+    let mut ask = Ask::new(b"one");
+    Ask::new(b"first").send(&mut world);
+    change(&mut ask);
+    ask.decision(&mut world)
+}
+
+fn nothing(_: &mut HomeAgentConfig) {}
+
+/// What is decided of sessions, each by a real message.
+pub(crate) const CASES: &[(Cause, fn() -> Decision)] = &[
+    (Cause::UnknownNai, || asks(|ask| ask.nai = b"x@y", nothing)),
+    (Cause::PoolExhausted, || asks(|_| {}, nothing)),
+    (Cause::AddressNotTheirs, || asks(|ask| ask.home_address = NODE, nothing)),
+    (Cause::AddressHeld, || asks(|ask| ask.home_address = pooled(101), nothing)),
+    (Cause::TooManySessions, || asks(|_| {}, |config| config.sessions.max_sessions_per_nai = 1)),
+    (Cause::BadName, || {
+        let mut world = world(110);
+        let mut writer = MessageWriter::request(&request(world.timestamp()));
+        for _ in 0..2 {
+            writer.extension(&Extension::NetworkAccessIdentifier(NAI)).unwrap();
+        }
+        writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
+        decided(&world.relay(FOREIGN, &writer.finish()))
+    }),
+    (Cause::SubNaiUnproven, || {
+        let mut world = world(110);
+        let mut writer = MessageWriter::relay(&Ask::new(b"").message(&mut world));
+        writer.extension(&Extension::SubNai(b"forged")).unwrap();
+        decided(&world.relay(FOREIGN, &writer.finish()))
+    }),
+];
 
 mod model;

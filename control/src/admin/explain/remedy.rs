@@ -44,6 +44,14 @@ impl<'a> Agent<'a> {
         }
     }
 
+    fn max_sessions(&self) -> Option<u32> {
+        if let Agent::Home(_, config) = self {
+            Some(config.sessions.max_sessions_per_nai)
+        } else {
+            None
+        }
+    }
+
     fn max_simultaneous(&self) -> u8 {
         if let Agent::Home(_, config) = self { config.max_simultaneous } else { 0 }
     }
@@ -92,6 +100,13 @@ pub fn remedy(
         Cause::LinkNotServed => format!("Add the port that it came in on to ports of {section}, {APPLY}."),
 
         Cause::UnknownNode => format!("If the node is yours, share a key with it: add a [[home_agent.security_association]] with mobile_node = \"{node}\" to \"{name}\", or a line for it in the file that its subscribers names, {APPLY}. If it is not, nothing is to be done: strangers get no answer."),
+        Cause::UnknownNai => format!("If the node is yours, share a key with it: add a [[home_agent.security_association]] with nai = \"…\" to \"{name}\", or a line for it in the file that its subscribers names, {APPLY}. `tshark -i IF -Y mip` shows the NAI that it sends. If it is not, nothing is to be done: strangers get no answer."),
+        Cause::BadName => "Let the node name one NAI of 1 to 253 bytes and one session of 1 to 247: `tshark -i IF -Y mip` shows the extensions 131 and 134 of the request.".into(),
+        Cause::SubNaiUnproven => format!("Share a key with the foreign agent: add a [[home_agent.security_association]] with foreign_agent = \"{source}\" to \"{name}\" and one with home_agent = \"{home_agent}\" there; or let the node name its sessions itself (insert_sessions = \"off\" at the foreign agent)."),
+        Cause::TooManySessions => format!("See which sessions it has (`homeport show sessions --nai NAI`) and whether they should have been given back. Raise max_sessions_per_nai of {section}{}, {APPLY}. Sessions that were given back or lost count for a while too.", agent.max_sessions().map_or(String::new(), |most| format!(" (now {most})"))),
+        Cause::PoolExhausted => format!("See who has the addresses (`homeport show pools`, `homeport show sessions`). Add ranges to a [[home_agent.pool]] of \"{name}\" for the node's realm, {APPLY}; or shorten session_sticky, if most are sticky."),
+        Cause::AddressNotTheirs => format!("The node should ask for an address (home address 0.0.0.0), or name one of a pool for its realm. To give it this one always, add a [[home_agent.reservation]] with its nai, session and home_address to \"{name}\", {APPLY}."),
+        Cause::AddressHeld => "See whose it is: `homeport show sessions`. The node should ask for another one (home address 0.0.0.0); it may have kept this one longer than it was kept for it.".into(),
         Cause::UnknownSpi => format!("The node signs with {used}; \"{name}\" knows it by {}. Set the node to that, or add a [[home_agent.security_association]] with mobile_node = \"{node}\" and the node's SPI, {APPLY}.", spis(associations)),
         Cause::WrongKey => {
             let (spi, algorithm) = judged.map_or_else(|| (used, ""), |(spi, algorithm)| (format!("SPI {spi}"), algorithm));
@@ -245,6 +260,7 @@ mod tests {
                 identification: Identification(1),
             },
             extensions: SeenExtensions::default(),
+            session: None,
             ruling: Ruling { cause, standing: Standing::Authentic, ..Ruling::default() },
         }
     }

@@ -2,6 +2,7 @@
 //! real agents.
 
 mod challenges;
+mod clocks;
 mod discovery;
 mod noise;
 mod redirect;

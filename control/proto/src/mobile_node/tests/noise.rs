@@ -108,10 +108,14 @@ fn apply(world: &mut World, input: &Input) {
         Input::Stop => world.input(|node, now| node.handle_stop(now)),
         Input::AddSession { name, wanted } => {
             let wanted = wanted.map(|host| Ipv4Addr::new(10, 1, 0, host));
-            world.input(|node, now| drop(node.add_session(&[*name], wanted, now)));
+            world.input(|node, now| {
+                let _ = node.add_session(&[*name], wanted, now);
+            });
         }
         Input::RemoveSession(name) => {
-            world.input(|node, now| drop(node.remove_session(&[*name], now)));
+            world.input(|node, now| {
+                let _ = node.remove_session(&[*name], now);
+            });
         }
         Input::SessionReply { .. } if world.node.config().nai.is_none() => {}
         Input::SessionReply { back, code, host, lifetime } => {

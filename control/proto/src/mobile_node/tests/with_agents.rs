@@ -44,6 +44,8 @@ struct Lab {
     /// Where the home agent sees a node that is on the link with DHCP; `None`:
     /// where it is.
     nat: Option<(Ipv4Addr, u16)>,
+    /// How far the agents' wall clocks are behind the node's.
+    behind: Duration,
     handled: usize,
 }
 
@@ -166,7 +168,9 @@ impl Lab {
         let agents = [home, foreign_process(FIRST), foreign_process(SECOND)]
             .map(|config| Agent::new(config, [9; 32], now));
         let (binding, tunnels) = (vec![], vec![]);
-        let mut lab = Lab { world, network: None, agents, binding, tunnels, nat: None, handled: 0 };
+        let behind = Duration::ZERO;
+        let mut lab =
+            Lab { world, network: None, agents, binding, tunnels, nat: None, behind, handled: 0 };
         // A home agent takes no timestamp from before its start.
         lab.pass(1_000);
         lab
@@ -181,6 +185,13 @@ impl Lab {
         self.settle();
     }
 
+    /// Now, by the agents' clocks.
+    fn now(&self) -> Now {
+        let now = self.world.now();
+        let behind = NtpTime::from_unix(self.behind).0 - NtpTime::from_unix(Duration::ZERO).0;
+        Now { ntp: NtpTime(now.ntp.0 - behind), ..now }
+    }
+
     /// Lets time pass, each timer of the node and of the agents at its time.
     fn pass(&mut self, milliseconds: u64) {
         let end = self.world.now + milliseconds;
@@ -189,7 +200,7 @@ impl Lab {
             let next = agents.chain(self.world.node.poll_timeout()).min();
             let next = next.map_or(end, |at| at.0.div_ceil(1_000_000)).min(end);
             self.world.pass(next.saturating_sub(self.world.now));
-            let now = self.world.now();
+            let now = self.now();
             for agent in &mut self.agents {
                 agent.handle_timeout(now);
             }
@@ -222,7 +233,7 @@ impl Lab {
     }
 
     fn node_did(&mut self, action: &MobileNodeAction) {
-        let now = self.world.now();
+        let now = self.now();
         match (action, self.network) {
             (MobileNodeAction::SendSolicitation { icmp }, Some(Network::Of(at))) => {
                 let nobody = Ipv4Addr::UNSPECIFIED;
@@ -287,7 +298,7 @@ impl Lab {
             plain,
             icmp: &icmp,
         };
-        let now = self.world.now();
+        let now = self.now();
         self.agents[0].handle_keepalive(&echo, now);
     }
 
@@ -340,7 +351,7 @@ impl Lab {
                     .iter()
                     .position(|address| *address == destination);
                 let Some(owner) = owner else { return };
-                let now = self.world.now();
+                let now = self.now();
                 let datagram = Datagram {
                     tenant: TENANT,
                     port: CORE,
@@ -430,12 +441,33 @@ fn a_node_with_a_wrong_clock_registers_with_one_denial() {
     lab.world.node.identifications.learn_clock(
         crate::message::Identification(lab.world.now().ntp.0 + (600 << 32)),
         lab.world.now().ntp,
+        Duration::from_secs(7),
     );
     lab.move_to(Network::Of(1));
     lab.is(Phase::Registered, &[care_of(FIRST)]);
     let denials = lab.world.events().into_iter();
     assert_eq!(denials.filter(|e| matches!(e, MobileNodeEvent::Denied { .. })).count(), 1);
     assert_eq!(lab.world.node.clock_offset(), 0);
+}
+
+/// B-02: a clock that runs away is set at a renewal, and the binding outlives it: what
+/// was accepted last is nearly as far ahead of the home agent's clock as what is denied.
+#[test]
+fn a_clock_that_leaves_the_window_costs_no_binding() {
+    let node = MobileNodeConfig { lifetime: Lifetime(6), ..config() };
+    let mut lab = Lab::with(ReplayProtection::default(), node, |_| ());
+    lab.behind = Duration::from_millis(6_900);
+    lab.move_to(Network::Of(1));
+    lab.is(Phase::Registered, &[care_of(FIRST)]);
+    lab.behind = Duration::from_millis(7_100);
+    lab.world.forget();
+    lab.handled = 0;
+    lab.pass(60_000);
+    lab.is(Phase::Registered, &[care_of(FIRST)]);
+    let events = lab.world.events();
+    let denied = events.iter().filter(|event| matches!(event, MobileNodeEvent::Denied { .. }));
+    assert_eq!(denied.count(), 1, "{events:#?}");
+    assert!(!events.iter().any(|event| matches!(event, MobileNodeEvent::Expired { .. })));
 }
 
 /// B-01: the program ends away from home.
@@ -457,7 +489,7 @@ fn a_foreign_agent_that_restarts_is_registered_with_again() {
     let mut lab = Lab::new(ReplayProtection::default(), ReverseTunnel::Direct);
     lab.move_to(Network::Of(1));
     lab.pass(3_500);
-    lab.agents[1] = Agent::new(foreign_process(FIRST), [8; 32], lab.world.now());
+    lab.agents[1] = Agent::new(foreign_process(FIRST), [8; 32], lab.now());
     assert_eq!(lab.agents[1].visitors().count(), 0);
     lab.pass(2_000);
     lab.is(Phase::Registered, &[care_of(FIRST)]);
