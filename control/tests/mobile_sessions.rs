@@ -232,6 +232,9 @@ fn answer(bytes: &[u8], book: &mut Book) -> Option<(Vec<u8>, Ipv4Addr)> {
     Some((writer.finish(), reply.home_address))
 }
 
+/// The LAN in the config of a mobile node.
+const LAN: &str = "[mobile_node.lan]\ninterface = \"lan0\"\nsub_nai = \"host-name\"";
+
 /// A mobile node, the box at the other end of its cable, and a device on its LAN.
 struct Net {
     node: Namespace,
@@ -242,7 +245,7 @@ struct Net {
 }
 
 impl Net {
-    fn new(name: &str, flags: AgentFlags) -> Self {
+    fn new(name: &str, flags: AgentFlags, lan: &str) -> Self {
         let [node, other, device] =
             ["mn", "gw", "dev"].map(|end| Namespace::new(&format!("{name}-{end}")));
         // Different indexes, or Linux may tell of the carrier a second late.
@@ -265,8 +268,7 @@ impl Net {
                  [mobile_node]\ninterface = \"eth0\"\nhome_address = \"{HOME}\"\n\
                  home_prefix = \"10.1.0.0/24\"\nhome_agent = \"{HOME_AGENT}\"\n\
                  lifetime = \"60s\"\nnai = \"phone@train.example\"\n\
-                 [mobile_node.lan]\ninterface = \"lan0\"\nsub_nai = \"host-name\"\n\
-                 [[mobile_node.security_association]]\nhome_agent = \"{HOME_AGENT}\"\n\
+                 {lan}\n[[mobile_node.security_association]]\nhome_agent = \"{HOME_AGENT}\"\n\
                  spi = 256\nkey_file = \"mn.key\"\n",
                 folder.path("mn.sock").display()
             ),
@@ -290,8 +292,9 @@ impl Net {
         Net { node, other, device, folder, agent }
     }
 
-    fn abroad(name: &str) -> Self {
-        Net::new(name, AgentFlags::FOREIGN_AGENT.with(AgentFlags::REVERSE_TUNNEL))
+    /// On the link of a foreign agent.
+    fn abroad(name: &str, lan: &str) -> Self {
+        Net::new(name, AgentFlags::FOREIGN_AGENT.with(AgentFlags::REVERSE_TUNNEL), lan)
     }
 
     fn start(&self) -> Daemon {
@@ -400,7 +403,7 @@ fn a_device_with_a_stock_dhcp_client_gets_an_address_and_packets_both_ways() {
     if unavailable("a_device_with_a_stock_dhcp_client") {
         return;
     }
-    let net = Net::abroad("udhcpc");
+    let net = Net::abroad("udhcpc", LAN);
     let before = net.host();
     let mut mn = net.start();
     let client = net.dhcp_client("");
@@ -437,6 +440,10 @@ fn a_device_with_a_stock_dhcp_client_gets_an_address_and_packets_both_ways() {
     let confirmed = counter(&mn, "dhcp_confirmed");
     client.signal(Signal::USR1);
     wait_for("a renewal", LIMIT, || (counter(&mn, "dhcp_confirmed") > confirmed).then_some(()));
+    // A link that is gone for a moment takes the routes with it, and no session.
+    net.node.ip("link set lan0 down");
+    net.node.ip("link set lan0 up");
+    wait_for("a packet through", LIMIT, || pings(&net.device, CORRESPONDENT).then_some(()));
     // It gives the address back.
     client.signal(Signal::USR2);
     net.agent.wait_for_release(b"camera");
@@ -453,7 +460,7 @@ fn each_reply_to_a_session_is_handled_once_and_none_is_forwarded() {
     if unavailable("each_reply_to_a_session") {
         return;
     }
-    let net = Net::abroad("replies");
+    let net = Net::abroad("replies", LAN);
     let mn = net.start();
     net.agent.set(Answer::DenyByBroadcast);
     let client = net.dhcp_client("");
@@ -485,7 +492,7 @@ fn after_a_kill_the_next_program_gives_a_device_its_address_again() {
     if unavailable("after_a_kill_the_next_program") {
         return;
     }
-    let net = Net::abroad("again");
+    let net = Net::abroad("again", LAN);
     let before = net.host();
     let mut mn = net.start();
     let client = net.dhcp_client("");
@@ -495,8 +502,10 @@ fn after_a_kill_the_next_program_gives_a_device_its_address_again() {
     let mut mn = net.start();
     assert_eq!(session(&mn, "camera"), None);
     // Nothing of the killed one is left to lead packets astray.
-    let routes = String::from_utf8(net.node.output("ip", "route show table 99").stdout).unwrap();
-    assert!(!routes.contains("lan0"), "{routes}");
+    for words in ["route show table 99", "neigh show nud permanent dev lan0"] {
+        let left = String::from_utf8(net.node.output("ip", words).stdout).unwrap();
+        assert!(!left.contains(address.trim_end_matches("/24")), "{left}");
+    }
     client.signal(Signal::USR1);
     wait_for("the session", LIMIT, || {
         let view = session(&mn, "camera")?;
@@ -518,7 +527,7 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     if unavailable("without_an_agent_packets_of_sessions") {
         return;
     }
-    let net = Net::new("tunnel", AgentFlags::default());
+    let net = Net::new("tunnel", AgentFlags::default(), LAN);
     let leases = net.folder.path("leases");
     let dnsmasq = net
         .other
@@ -603,12 +612,12 @@ fn at_home_others_reach_a_device_and_a_local_session_by_arp() {
     if unavailable("at_home_others_reach_a_device") {
         return;
     }
-    let net = Net::new("home", AgentFlags::HOME_AGENT);
+    let net = Net::new("home", AgentFlags::HOME_AGENT, &format!("{LAN}\nprobe = \"1s\""));
     net.other.ip(&format!("addr del {GATEWAY}/24 dev visited"));
     net.other.ip(&format!("addr add {HOME_ROUTER}/24 dev visited"));
     let mn = net.start();
     assert_eq!(mn.get("mobile-node")["state"], "home");
-    let _client = net.dhcp_client("");
+    let client = net.dhcp_client("");
     wait_for("an address", LIMIT, || net.address_of_device());
     let address = net.agent.given(b"camera").unwrap();
     assert_eq!(session(&mn, "camera").unwrap()["state"], "home");
@@ -617,6 +626,14 @@ fn at_home_others_reach_a_device_and_a_local_session_by_arp() {
     assert!(net.said(&["session", "add", "local"]).status.success());
     let local = net.agent.given(b"local").unwrap();
     wait_for("an answer", LIMIT, || pings(&net.other, local).then_some(()));
+    // One that goes without a word is missed.
+    drop(client);
+    net.device.ip("addr flush dev eth0");
+    wait_for("the end", LIMIT, || session(&mn, "camera").is_none().then_some(()));
+    assert_eq!(counter(&mn, "lan_devices_gone"), 1);
+    net.agent.wait_for_release(b"camera");
+    assert!(!pings(&net.other, address));
+    assert!(pings(&net.other, local));
 }
 
 // Shows S1-01, S1-02.
@@ -625,8 +642,9 @@ fn a_command_runs_in_a_namespace_of_its_own_with_a_sessions_address() {
     if unavailable("a_command_runs_in_a_namespace") {
         return;
     }
-    let net = Net::abroad("run");
-    let mn = net.start();
+    let net = Net::abroad("run", "");
+    let before = net.host();
+    let mut mn = net.start();
     let look = "ip -4 -o addr show dev eth0; ip route; ping -c1 -W2 192.0.2.2 >/dev/null || exit 9; exit 7";
     let output = net.said(&["run", "--session", "app", "--", "sh", "-c", look]);
     let (text, error) =
@@ -666,6 +684,8 @@ fn a_command_runs_in_a_namespace_of_its_own_with_a_sessions_address() {
             (!left).then_some(())
         });
     }
+    mn.stop();
+    assert_eq!(net.host(), before);
 }
 
 #[test]
@@ -673,7 +693,7 @@ fn a_command_waits_for_its_address_and_says_so() {
     if unavailable("a_command_waits_for_its_address") {
         return;
     }
-    let net = Net::abroad("wait");
+    let net = Net::abroad("wait", "");
     let _mn = net.start();
     net.agent.set(Answer::Silence);
     let mut words = net.homeport_mn(&["run", "--session", "app", "--", "true"]);
@@ -695,7 +715,7 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
     if unavailable("a_local_session_is_an_address") {
         return;
     }
-    let net = Net::abroad("local");
+    let net = Net::abroad("local", "");
     let mn = net.start();
     let output = net.said(&["session", "add", "two\nlines"]);
     let address = net.agent.given(b"two\nlines").unwrap();

@@ -185,12 +185,15 @@ fn who_hears_only_broadcasts_is_answered_by_broadcast() {
 #[test]
 fn a_session_is_named_by_client_identifier_host_name_or_hardware_address() {
     let named = [id("\u{1f}x"), DhcpOption::Hostname("phone".into())];
+    // Some send the zero at the end of a text of C.
+    let ended = [DhcpOption::Hostname("phone\0".into())];
     let of_mac = [DhcpOption::ClientIdentifier([&[1], &mac(1).0[..]].concat())];
-    let cases: [(SubNaiRule, &[DhcpOption], &[u8]); 8] = [
+    let cases: [(SubNaiRule, &[DhcpOption], &[u8]); 9] = [
         (SubNaiRule::ClientId, &named, b"\0\x1fx"),
         (SubNaiRule::ClientId, &named[1..], b"02:00:00:00:00:01"),
         (SubNaiRule::ClientId, &of_mac, b"02:00:00:00:00:01"),
         (SubNaiRule::HostName, &named, b"phone"),
+        (SubNaiRule::HostName, &ended, b"phone"),
         (SubNaiRule::HostName, &named[..1], b"\0\x1fx"),
         (SubNaiRule::HostName, &[], b"02:00:00:00:00:01"),
         (SubNaiRule::Mac, &named, b"02:00:00:00:00:01"),

@@ -516,13 +516,14 @@ impl Program {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
             }
-            MobileNodeAction::UseHomeAddress(_) => {}
             MobileNodeAction::UseSession { sub_nai, home_address } => {
                 self.use_session(&sub_nai, home_address);
             }
             MobileNodeAction::LoseSession { sub_nai, home_address } => {
                 self.lose_session(&sub_nai, home_address);
             }
+            // Without one the config is refused.
+            MobileNodeAction::UseHomeAddress(_) => {}
             MobileNodeAction::AnnounceSession(address) => {
                 let session = self.station(address);
                 self.send_frame(Some(frame::gratuitous_arp(session)));

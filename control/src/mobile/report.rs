@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use homeport_proto::event::DiscardReason;
 use homeport_proto::message::{MessageString, TextOrigin};
-use homeport_proto::mobile_node::{Attachment, MobileNode, MobileNodeEvent, Phase};
+use homeport_proto::mobile_node::{
+    Attachment, MAX_SESSIONS, MobileNode, MobileNodeEvent, Phase, Session,
+};
 use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, ReverseTunnel};
 
@@ -232,7 +234,10 @@ impl Report {
     }
 
     fn status(&self, config: &Config, node: &MobileNode, now: Instant) -> Status {
-        let registered = u64::from(node.phase() == Phase::Registered);
+        let own = (node.phase() == Phase::Registered).then_some(Phase::Registered);
+        let all = own.into_iter().chain(node.sessions().map(Session::phase));
+        let registered = all.filter(|phase| *phase == Phase::Registered).count();
+        let most = if config.node.nai.is_some() { 1 + MAX_SESSIONS } else { 1 };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -253,8 +258,8 @@ impl Report {
                 role: Role::MobileNode,
                 tenant: 0,
                 address: config.node.home_address,
-                registrations: registered,
-                limit: 1,
+                registrations: u64::try_from(registered).unwrap_or(u64::MAX),
+                limit: u64::try_from(most).unwrap_or(u64::MAX),
             }],
             totals: Totals::default(),
         }

@@ -48,8 +48,9 @@ pub const FAILED: u8 = 125;
 /// How long nothing is said while there is no address.
 const SILENCE: Duration = Duration::from_secs(2);
 
-/// How often the mobile node is asked for the address.
+/// How often the mobile node is asked for the address; less often after [`SILENCE`].
 const PAUSE: Duration = Duration::from_millis(20);
+const LONG_PAUSE: Duration = Duration::from_millis(200);
 
 /// How often it is looked at while the command runs.
 const LOOK: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
@@ -164,7 +165,8 @@ impl Running {
             if let Some(status) = self.child.try_wait()? {
                 bail!("what was to become the command ended ({status})");
             }
-            std::thread::sleep(PAUSE);
+            let long = start.elapsed() > SILENCE;
+            std::thread::sleep(if long { LONG_PAUSE } else { PAUSE });
         }
     }
 
