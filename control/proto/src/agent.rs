@@ -304,7 +304,8 @@ impl Agent {
         let (tenant, home_address) = (datagram.tenant, request.home_address);
         let of = |address| Some(((tenant, address), self.home_agents.get(&(tenant, address))?));
         let (agent, found) = of(datagram.destination).or_else(|| of(request.home_agent))?;
-        Some(Foreseen { agent, home_address, places: found.foresee(home_address) })
+        let (home_address, places) = found.foresee(home_address, datagram.payload);
+        Some(Foreseen { agent, home_address, places })
     }
 
     /// Brings it into the processor's cache, and changes nothing.

@@ -23,8 +23,8 @@ use crate::Lifetime;
 use crate::agent::Datagram;
 pub use crate::home_agent::placement::PlacementStep;
 use crate::message::{
-    AuthenticationKind, Extension, Identification, Received, RegistrationReply,
-    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags, SessionName,
+    AuthenticationKind, Extension, Identification, NameDefect, Named, Received, RegistrationReply,
+    RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags,
 };
 use crate::security::nais::shown;
 use crate::security::{Algorithm, MobilitySecurityAssociation, Spi};
@@ -208,8 +208,8 @@ impl SessionLabel {
     const LEN: usize = 22;
 
     /// That of a message; `None`: it names no session.
-    pub fn of<T>(received: &Received<'_, T>) -> Option<Self> {
-        let sub_nai = SessionName::of(received).ok()??.name.sub_nai;
+    pub fn of(naming: &Result<Option<Named<'_>>, NameDefect>) -> Option<Self> {
+        let sub_nai = naming.ok()??.name.sub_nai;
         let len = u8::try_from(sub_nai.len()).ok().filter(|len| *len > 0)?;
         let mut label = SessionLabel { len, bytes: [0; SessionLabel::LEN] };
         label.bytes.iter_mut().zip(sub_nai).for_each(|(to, from)| *to = *from);

@@ -214,9 +214,24 @@ impl HomeAgent {
         Some(result)
     }
 
-    /// Where the association and the record of a node are likely to be.
-    pub(crate) fn foresee(&self, home_address: Ipv4Addr) -> [Option<u32>; 2] {
-        [self.config.security.guess(home_address), self.nodes.guess(home_address)]
+    /// The home address that a request is likely to be about, and where the association
+    /// and the record of its node are likely to be.
+    pub(crate) fn foresee(
+        &self,
+        home_address: Ipv4Addr,
+        request: &[u8],
+    ) -> (Ipv4Addr, [Option<u32>; 2]) {
+        let security = &self.config.security;
+        if security.nai_count() > 0
+            && let Some(name) = SessionName::glimpse(request)
+            && let Some(subscriber) = security.guess_subscriber(name.nai)
+        {
+            let association = security.guess(subscriber.stand_in());
+            let known = self.sessions.guess(subscriber, name.sub_nai);
+            let address = known.unwrap_or(subscriber.stand_in());
+            return (address, [association, self.nodes.guess(address)]);
+        }
+        (home_address, [security.guess(home_address), self.nodes.guess(home_address)])
     }
 
     /// Brings what is known of a node into the processor's cache.
@@ -244,19 +259,20 @@ impl HomeAgent {
         received: &Received<'b, RegistrationRequest>,
         context: &mut Context<'_>,
     ) {
+        let naming = SessionName::of(received);
         let owner = self.owner(received);
         let mut about = RegistrationRequest { home_address: owner.key, ..received.body };
         if owner.key.is_unspecified() {
             about.home_address = received.body.home_address;
         }
-        if let Err(cause) = self.answer(datagram, received, owner, &mut about, context) {
+        if let Err(cause) = self.answer(datagram, received, (owner, naming), &mut about, context) {
             context.refuse(datagram, cause);
             if self.config.security.knows_mobile_node(owner.key) {
                 context.ruling.standing = context.ruling.standing.max(Standing::Claimed);
             }
         }
         let seen = SeenExtensions::of(received);
-        let session = SessionLabel::of(received);
+        let session = SessionLabel::of(&naming);
         let decision = Decision { session, ..Decision::open(datagram, about, seen) };
         context.tell(Judge::HomeAgent(self.config.address), decision);
     }
@@ -267,7 +283,7 @@ impl HomeAgent {
         &mut self,
         datagram: &Datagram<'b>,
         received: &Received<'b, RegistrationRequest>,
-        owner: Owner,
+        (owner, naming): (Owner, Naming<'b>),
         about: &mut RegistrationRequest,
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
@@ -279,7 +295,6 @@ impl HomeAgent {
         let foreign_home = self.foreign_home(datagram, received, context)?;
         let (association, flaw) = self.authenticate(received, owner.key, context)?;
         context.ruling.by(&association);
-        let naming = SessionName::of(received);
         let mut request = received.body;
         let session = self.locate(owner, &naming, &foreign_home, &mut request);
         *about = request;

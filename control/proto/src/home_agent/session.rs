@@ -172,6 +172,13 @@ impl SessionList {
         self.by_name.find(name_hash(subscriber, sub_nai), is_it).copied()
     }
 
+    /// The address of the session that the index has for a name, or of one that looks like
+    /// it there.
+    pub(super) fn guess(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<Ipv4Addr> {
+        let number = self.by_name.find(name_hash(subscriber, sub_nai), |_| true)?;
+        self.get(*number).map(|session| session.address)
+    }
+
     /// The session that an address belongs to.
     pub(super) fn at(&self, address: Ipv4Addr) -> Option<u32> {
         let is_it = |number: &u32| self.get(*number).is_some_and(|one| one.address == address);

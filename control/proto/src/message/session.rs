@@ -109,6 +109,24 @@ impl<'a> SessionName<'a> {
         })
     }
 
+    /// What a request's first extensions name, if they are NAI and sub-NAI by themselves,
+    /// as most are: without reading the rest, and so perhaps not what [`of`](Self::of) says.
+    pub fn glimpse(request: &'a [u8]) -> Option<Self> {
+        let rest = request.get(super::RegistrationRequest::LEN..)?;
+        let ([131, len], rest) = rest.split_first_chunk::<2>()? else { return None };
+        let (nai, rest) = rest.split_at_checked(usize::from(*len))?;
+        let sub_nai = match rest.split_first_chunk::<10>() {
+            Some(([134, len, _, _, vendor @ .., high, low], value))
+                if u32::from_be_bytes(*vendor) == SESSION_VENDOR
+                    && u16::from_be_bytes([*high, *low]) == SUB_NAI =>
+            {
+                value.get(..usize::from(*len).checked_sub(8)?)?
+            }
+            _ => &[],
+        };
+        Some(SessionName { nai, sub_nai })
+    }
+
     /// The session named by a message; `None`: it has no NAI and names none.
     ///
     /// NAI and combined extension count only in front of the mobile-home authentication,

@@ -129,6 +129,12 @@ impl SecurityAssociations {
         self.mobile_nodes.index.find(hash(home_address), |_| true).copied()
     }
 
+    /// The subscriber that the index has for a NAI, or for one that looks like it there: no
+    /// NAI is looked at.
+    pub(crate) fn guess_subscriber(&self, nai: &[u8]) -> Option<Subscriber> {
+        self.nais.guess(nai)
+    }
+
     /// Brings an association into the processor's cache.
     pub(crate) fn prepare(&self, place: u32) {
         black_box(self.mobile_nodes.entry(place).map(|entry| entry.spi));

@@ -135,6 +135,12 @@ impl Nais {
         self.find_canonical(&canonical(nai))
     }
 
+    /// The number that the index has for a NAI, or for one that looks like it there.
+    pub(super) fn guess(&self, nai: &[u8]) -> Option<Subscriber> {
+        let place = self.index.find(hash(&canonical(nai)), |_| true)?;
+        Subscriber::of(*place as usize)
+    }
+
     fn find_canonical(&self, nai: &[u8]) -> Option<Subscriber> {
         let is_it = |place: &u32| bytes_of(&self.bytes, &self.entries, *place as usize) == nai;
         self.index.find(hash(nai), is_it).and_then(|place| Subscriber::of(*place as usize))
