@@ -4,7 +4,8 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `GET /v1/{status,ports,bindings,visitors,pools,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `GET /v1/sessions?nai=NAI&tenant=N`, both optional | the view |
 //! | `GET /v1/explain/{home address}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
@@ -41,10 +42,12 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use super::api::{AdminSender, Answer, Identity, Query, Refusal, RefusalKind, Status, VERSION};
+use super::api::{
+    AdminSender, Answer, Identity, Query, Refusal, RefusalKind, SessionsArgs, Status, VERSION,
+};
 use super::explain::ExplainArgs;
 use super::listener::Bounded;
-use super::metrics;
+use super::{metrics, names};
 use crate::config::{Config, diff};
 use homeport_proto::TenantId;
 
@@ -243,11 +246,12 @@ impl Caller {
 
 fn api_router(sender: AdminSender) -> Router {
     let mut router = Router::new();
-    let views: [(&str, Query); 13] = [
+    let views: [(&str, Query); 14] = [
         ("status", Query::Status),
         ("ports", Query::Ports),
         ("bindings", Query::Bindings),
         ("visitors", Query::Visitors),
+        ("pools", Query::Pools),
         ("tunnels", Query::Tunnels),
         ("routes", Query::Routes),
         ("neighbors", Query::Neighbors),
@@ -268,6 +272,7 @@ fn api_router(sender: AdminSender) -> Router {
     router
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
+        .route(&format!("/{VERSION}/sessions"), get(show_sessions))
         .route(&format!("/{VERSION}/explain/{{home_address}}"), get(explain))
         .route(&format!("/{VERSION}/visitors/{{home_address}}"), delete(clear_visitor))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
@@ -326,6 +331,43 @@ async fn clear_visitor(
         Err(refusal) => Err(refusal),
     };
     respond(outcome)
+}
+
+/// What sessions may be narrowed to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    nai: Option<String>,
+    tenant: Option<u32>,
+}
+
+async fn show_sessions(
+    State(sender): State<AdminSender>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    chosen: Result<UrlQuery<Chosen>, QueryRejection>,
+) -> Response {
+    let query = || -> Result<Query, Refusal> {
+        let UrlQuery(Chosen { nai, tenant }) = chosen.map_err(|_| {
+            bad_request("The parameters are not understood.", "Write ?nai=NAI&tenant=0.")
+        })?;
+        let nai = nai.as_deref().map(nai_of).transpose()?;
+        Ok(Query::Sessions(SessionsArgs { nai, tenant }))
+    };
+    let outcome = match query() {
+        Ok(query) => ask(&sender, caller, query).await,
+        Err(refusal) => Err(refusal),
+    };
+    respond(outcome)
+}
+
+/// A NAI as it is shown.
+fn nai_of(text: &str) -> Result<Vec<u8>, Refusal> {
+    names::read(text).ok_or_else(|| {
+        bad_request(
+            "The backslash in this NAI begins no escape.",
+            "Write the NAI as `homeport show sessions` does: a backslash is \\\\.",
+        )
+    })
 }
 
 /// What an explanation may be narrowed to.

@@ -153,7 +153,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Show(show) => {
-            let answer = cli.ask(&cli.client()?, |client| client.get(show.what.path()))?;
+            let answer = cli.ask(&cli.client()?, |client| client.get(&show.what.path()))?;
             let shown = show.what.render(&answer, show.all);
             cli.put(&answer, shown.map_err(|error| not_understood(&error))?)
         }
