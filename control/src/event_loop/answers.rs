@@ -20,6 +20,7 @@ use homeport_proto::message::RequestFlags;
 use homeport_proto::visitor::{PendingRegistration, Visitor};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
+pub(super) use self::sessions::{session_view, unknown_nai};
 use super::EventLoop;
 use crate::admin::api::ReverseTunnel as ReverseTunnelView;
 use crate::admin::api::{
