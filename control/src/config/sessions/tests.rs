@@ -328,7 +328,7 @@ fn an_address_is_held_down_for_twice_the_longest_tolerance_of_a_nai() {
     let sessions = RIGHT.replacen("spi = 300\n", "spi = 300\ntolerance = \"40s\"\n", 1);
     let errors = Room::new().parse(&with(&sessions)).unwrap_err();
     let [problem] = &errors.problems[..] else { panic!("{errors}") };
-    assert!(problem.message.starts_with("session_hold_down cannot be 60s: "), "{problem}");
+    assert!(problem.message.starts_with("session_hold_down cannot be 1m: "), "{problem}");
     assert_eq!(problem.help, "write a time from \"80s\" to \"720h\"");
     let text = with(&sessions).replace(HOME, &format!("{HOME}\nsession_hold_down = \"80s\""));
     assert!(Room::new().parse(&text).is_ok());
