@@ -148,6 +148,14 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     ask(&real, (PHONE, b"stolen"), away, false, &association(300, b"another key, not"));
     assert_eq!(causes(&real, PHONE, 3)[0], "wrong-key");
 
+    // What strangers ask for is told too, if nowhere else.
+    ask(&real, ("nobody@x", b"laptop"), away, false, &key(PHONE));
+    until("a stranger", || {
+        let output = real.homeport(&["--json", "explain", "0.0.0.0"]);
+        let story: ExplanationView = serde_json::from_slice(&output.stdout).unwrap();
+        story.registrations.into_iter().find(|one| one.cause == "unknown-nai")
+    });
+
     // One leaves, one gives its address back.
     ask(&real, (PHONE, b"camera"), (0, node(101), ELSEWHERE), false, &key(PHONE));
     let camera = session(&real, "camera", SessionStateView::Sticky);

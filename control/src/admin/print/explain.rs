@@ -39,7 +39,7 @@ pub fn explanation(view: &ExplanationView) -> String {
     }
     for registration in &view.registrations {
         out.push('\n');
-        one(&mut out, registration);
+        one(&mut out, registration, of_nai);
     }
     out
 }
@@ -101,7 +101,7 @@ fn standing(session: &SessionView) -> String {
     let left = session.until_seconds.map_or_else(|| "a while".into(), age);
     match (session.state, session.care_of_address) {
         (SessionStateView::Bound, Some(care_of)) => format!(
-            "bound to {care_of}, for {}. The address stays its own then for as long as session_sticky says.",
+            "bound to {care_of}, for {}. Then the address is kept as session_sticky says.",
             match session.remaining_seconds {
                 Some(seconds) => format!("{} more", age(seconds)),
                 None => "ever".into(),
@@ -259,7 +259,7 @@ fn nothing(out: &mut String, view: &ExplanationView) {
     }
 }
 
-fn one(out: &mut String, view: &RegistrationView) {
+fn one(out: &mut String, view: &RegistrationView, of_nai: bool) {
     let _ = write!(out, "{}, {} ago", clock(view.at_unix_seconds), age(view.age_seconds));
     if let Some(agent) = &view.agent {
         let _ = write!(out, ", at \"{}\"", clean(agent));
@@ -298,7 +298,9 @@ fn one(out: &mut String, view: &RegistrationView) {
     }
     field(out, "  asked", &asked(view));
     if let Some(session) = &view.session {
-        field(out, "  session", &format!("\"{}\"", clean(session)));
+        // Other sessions of the NAI may have asked for the same.
+        let last = if of_nai && view.times > 1 { ", the last of them" } else { "" };
+        field(out, "  session", &format!("\"{}\"{last}", clean(session)));
     }
     if let (Some(step), Some(sentence)) = (&view.step, &view.step_sentence) {
         field(out, "  step", &format!("{}: {}", clean(step), clean(sentence)));
