@@ -126,6 +126,8 @@ impl NodeHost {
             encapsulation: homeport_proto::config::PreferredEncapsulation::IpInIp,
             dynamic_home_agent: None,
             nat_traversal: false,
+            nai: None,
+            session_carriage: homeport_proto::message::SessionCarriage::default(),
             security,
         };
         let mut seed = [7; 32];
@@ -224,7 +226,7 @@ impl NodeHost {
             IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => {
                 let mut bytes = packet.bytes().to_vec();
                 let (home, ends) = (self.identity.home_address, self.tunnel());
-                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, home, ends) {
+                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, |to| to == home, ends) {
                     self.receive_packet(inner, mac, now);
                 }
             }

@@ -8,7 +8,7 @@ use core::time::Duration;
 use homeport_wire::{PortId, TenantId};
 
 use crate::Lifetime;
-use crate::message::DynamicHomeAgentFraming;
+use crate::message::{DynamicHomeAgentFraming, SessionCarriage};
 use crate::security::SecurityAssociations;
 use homeport_wire::text;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -304,6 +304,16 @@ pub enum ChallengePolicy {
     Required,
 }
 
+/// Whether a foreign agent makes sessions of nodes that name none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SessionInsertion {
+    /// It does not.
+    #[default]
+    None,
+    /// A node with a NAI and without sub-NAI has its link-layer address as sub-NAI.
+    Mac,
+}
+
 /// What a mobile node asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PreferredEncapsulation {
@@ -434,10 +444,22 @@ pub struct ForeignAgentConfig {
     pub max_lifetime: Lifetime,
     /// How many visitors it holds; beyond it, 66 and the B flag.
     pub max_visitors: usize,
-    /// How many requests may be pending for one node; beyond it, 66.
+    /// How many requests may be pending for one node, or one session that has no home
+    /// address yet; beyond it, 66.
     pub max_pending_per_node: usize,
     /// How many may be pending in all; beyond it, 66.
     pub max_pending: usize,
+    /// How many visitors may have one NAI, their sessions among them; beyond it, 66. Zero
+    /// is no limit.
+    #[serde(default)]
+    pub max_sessions_per_nai: usize,
+    /// How many requests with one NAI a station may send in a minute, and at once; beyond
+    /// it, 66. Zero is no limit.
+    #[serde(default)]
+    pub requests_per_minute_per_nai: u32,
+    /// Whether it makes sessions of nodes that name none.
+    #[serde(default)]
+    pub session_insertion: SessionInsertion,
     /// When a pending request is given up with 78 (RFC 5944 §3.7.2.2: 7 s).
     pub pending_timeout: Duration,
     /// Whether reverse tunnels are offered; else 74.
@@ -537,7 +559,8 @@ pub struct AgentConfig {
 /// How a mobile node wants its packets carried, and what it knows.
 #[derive(Clone, Debug)]
 pub struct MobileNodeConfig {
-    /// Its home address.
+    /// Its home address; the unspecified address, with a NAI: the first home agent that
+    /// accepts it gives it one.
     pub home_address: Ipv4Addr,
     /// The prefix of its home network, to know home by.
     pub home_prefix: Prefix,
@@ -558,6 +581,10 @@ pub struct MobileNodeConfig {
     pub encapsulation: PreferredEncapsulation,
     /// Whether it asks for a UDP tunnel should a NAT be in the way (RFC 3519).
     pub nat_traversal: bool,
+    /// Its NAI, 1 to 253 bytes (RFC 2794); without one it has no sessions.
+    pub nai: Option<Vec<u8>>,
+    /// How its requests carry the names of sessions.
+    pub session_carriage: SessionCarriage,
     /// Its home agent by (home agent address, SPI), foreign agents by (address,
     /// SPI).
     pub security: SecurityAssociations,

@@ -3,10 +3,11 @@
 //! A request from a visited link is judged, remembered as pending and relayed
 //! from the care-of address, unchanged up to the mobile-home authentication. The
 //! home agent's reply is matched to it by home address, home agent and the low half
-//! of the identification, and relayed to the station that asked. A visitor appears,
-//! or moves to another station, only with an accepting reply.
+//! of the identification, by its name while there is no home address ([`names`]), and
+//! relayed to the station that asked. A visitor appears, or moves to another station,
+//! only with an accepting reply.
 //!
-//! Codes given: 65 to 82 without 73, 88, 90, 104 to 106 and 194; 73 with RFC 2002 only (it was
+//! Codes given: 65 to 82 without 73, 88, 90, 97 to 99, 104 to 106 and 194; 73 with RFC 2002 only (it was
 //! header compression). Code 64 ("reason unspecified") is given for nothing.
 //!
 //! Decisions where the text leaves a choice:
@@ -32,12 +33,15 @@
 
 pub(crate) mod challenge;
 mod judge;
+mod names;
 mod revocation;
 mod tunnel;
 mod visiting;
 
 use self::challenge::Challenges;
+use self::names::Names;
 use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
@@ -56,12 +60,13 @@ use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, MessageString, MessageWriter, Received,
-    RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags, SessionName,
 };
 use crate::revocation::{Notice, RevocationList};
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{
-    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
+    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, VisitorName,
+    pending_range,
 };
 use crate::{Action, Payload, ReverseTunnel, Transmit};
 
@@ -78,6 +83,7 @@ pub struct ForeignAgent {
     pending: PendingList,
     denials: Spacing<(Ipv4Addr, MacAddress)>,
     challenges: Challenges,
+    names: Names,
     revocations: RevocationList,
     /// Who is to be told that its registration is gone.
     notices: Vec<Notice>,
@@ -91,6 +97,7 @@ impl ForeignAgent {
             pending: BTreeMap::new(),
             denials: Spacing::new(FOREIGN_DENIAL_SPACING),
             challenges: Challenges::default(),
+            names: Names::default(),
             revocations: RevocationList::default(),
             notices: Vec::new(),
         }
@@ -159,7 +166,10 @@ impl ForeignAgent {
             home_agent: self.home_agent_of(received),
         };
         context.ruling.standing = self.standing(&station);
-        let judged = self.judge(datagram, &station, received, context).and_then(|answer| {
+        let name = self.name_of(&station, received);
+        let judged = self.judge(datagram, &station, received, name.as_ref(), context);
+        let judged = judged.and_then(|answer| {
+            self.count_request(&station, name.as_ref(), context.now.monotonic)?;
             if let Some(answer) = answer {
                 self.spend(&station, answer, context)?;
             }
@@ -169,7 +179,7 @@ impl ForeignAgent {
             Ok(challenge) => {
                 context.ruling.cause = Cause::Relayed;
                 context.ruling.answer = Answer::Relayed;
-                self.relay_request(&station, received, challenge, context);
+                self.relay_request(&station, received, name, challenge, context);
             }
             Err(cause) => {
                 context.ruling.detail = match received.defect() {
@@ -224,6 +234,7 @@ impl ForeignAgent {
         &mut self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
+        name: Option<Arc<VisitorName>>,
         challenge: Option<challenge::Issued>,
         context: &mut Context<'_>,
     ) {
@@ -232,7 +243,9 @@ impl ForeignAgent {
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
         let is_ours = request.care_of_address == self.config.care_of_address;
         let registers = is_ours && !request.lifetime.is_zero();
-        let mut own = self.own_extensions(request);
+        let inserted = names::inserted(self, station, received);
+        let mut own: Vec<Extension<'_>> = self.own_extensions(request);
+        own.extend(inserted.as_ref().map(|mac| Extension::SubNai(mac)));
         let revocation = registers.then(|| self.revocation_support(station, context)).flatten();
         own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
@@ -256,7 +269,11 @@ impl ForeignAgent {
             station: *station,
             encapsulating_delivery: asks_encapsulating_delivery(received),
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
-            network_access_identifier: nai_of(received).map(<[u8]>::to_vec),
+            inserted: inserted.is_some(),
+            releases_all: SessionName::of(received).is_ok_and(|named| {
+                named.is_some_and(|named| named.releases && named.name.sub_nai.is_empty())
+            }),
+            name,
             challenge,
             revocation,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
@@ -356,15 +373,15 @@ impl ForeignAgent {
     }
 
     /// The pending request that a reply answers: of its home address, else of a
-    /// node without one and with the same NAI (RFC 5944 §3.7.3.1). It is the home
-    /// agent's that was asked: both its source and what it says of itself.
+    /// node without one and with the same name (RFC 5944 §3.7.3.1, RFC 2794 §3). It is the
+    /// home agent's that was asked: both its source and what it says of itself, if it says
+    /// anything.
     fn find_pending(
         &self,
         source: Ipv4Addr,
         received: &Received<'_, RegistrationReply>,
     ) -> Result<PendingKey, Cause> {
         let reply = &received.body;
-        let nai = received.extensions().iter().find_map(nai);
         #[cfg(feature = "planted-bugs")]
         if crate::planted::is(crate::planted::Bug::ReplyToOtherPending) {
             let all = pending_range(reply.home_address, MacAddress([0; 6]), MacAddress::BROADCAST);
@@ -375,11 +392,16 @@ impl ForeignAgent {
         for home_address in [reply.home_address, Ipv4Addr::UNSPECIFIED] {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
                 let asked = pending.station.home_agent;
-                match (&pending.network_access_identifier, nai) {
-                    (Some(asked), Some(answered)) if asked != answered => {}
-                    _ if source == asked && reply.home_agent == asked => return Ok(*key),
-                    _ => cause = Cause::ReplyOfAnother,
+                // Of what RFC 2794 wants to be in a reply, the node is told.
+                let missing = pending.name.is_some() && reply.home_agent.is_unspecified();
+                let says = reply.home_agent == asked || missing;
+                if !Self::answers_name(pending, received) {
+                    continue;
                 }
+                if source == asked && says {
+                    return Ok(*key);
+                }
+                cause = Cause::ReplyOfAnother;
             }
         }
         Err(cause)
@@ -393,7 +415,7 @@ impl ForeignAgent {
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let security = &self.config.security;
-        let home_agent = received.body.home_agent;
+        let home_agent = pending.station.home_agent;
         let mut extensions = received.authentications(AuthenticationKind::ForeignHome);
         if security.first_agent(home_agent).is_some() {
             let deregisters =
@@ -417,7 +439,7 @@ impl ForeignAgent {
         if received.defect().is_some() || authorized_len(received).is_none() {
             return Err(Cause::ReplyMalformed);
         }
-        Ok(())
+        Self::validate_reply(pending, received)
     }
 
     /// Brings the visitor list in line with an accepting reply (RFC 5944
@@ -442,6 +464,9 @@ impl ForeignAgent {
                 || asked.care_of_address == asked.home_address;
             if concerns_us {
                 self.remove_visitor(key, context);
+                if let Some(name) = pending.name.as_ref().filter(|_| pending.releases_all) {
+                    self.remove_all_of(station, name, context);
+                }
             }
             return Ok(());
         }
@@ -463,7 +488,13 @@ impl ForeignAgent {
         if let Some(replaced) = replaced.map(|(key, _)| *key) {
             self.remove_visitor(replaced, context);
         }
+        if let Some(name) = &pending.name {
+            self.remove_earlier(key, station, name, context);
+        }
         let is_new = !self.visitors.contains_key(&key);
+        if is_new && pending.name.as_ref().is_some_and(|name| !self.has_room_for(name)) {
+            return Err(Cause::SessionsOfNaiFull);
+        }
         if is_new && self.visitors.len() >= self.config.max_visitors {
             return Err(Cause::VisitorsFull);
         }
@@ -491,6 +522,7 @@ impl ForeignAgent {
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
         let visitor = Visitor {
+            name: pending.name.clone(),
             state,
             lifetime,
             identification: asked.identification,
@@ -499,7 +531,13 @@ impl ForeignAgent {
             keepalive,
             revocation: self.agreed(pending, received),
         };
-        self.visitors.insert(key, visitor);
+        let before = self.visitors.insert(key, visitor);
+        if let Some(name) = before.and_then(|before| before.name) {
+            self.names.remove(&name, key);
+        }
+        if let Some(name) = &pending.name {
+            self.names.insert(name, key);
+        }
         let next = keepalive.map(|interval| now + interval);
         context.timers.set(Token::Keepalive(self.key(), key), next);
         context.timers.set(Token::Visitor(self.key(), key), expires);
@@ -712,15 +750,4 @@ fn asks_encapsulating_delivery(received: &Received<'_, RegistrationRequest>) -> 
         .extensions()
         .iter()
         .any(|one| one.offset >= authorized && one.extension == Extension::EncapsulatingDelivery)
-}
-
-fn nai_of<'a>(received: &Received<'a, RegistrationRequest>) -> Option<&'a [u8]> {
-    received.extensions().iter().find_map(nai)
-}
-
-const fn nai<'a>(located: &Located<'a>) -> Option<&'a [u8]> {
-    match located.extension {
-        Extension::NetworkAccessIdentifier(nai) => Some(nai),
-        _ => None,
-    }
 }

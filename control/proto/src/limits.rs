@@ -15,6 +15,9 @@
 //! | visitors | `ForeignAgentConfig::max_visitors` | 66, flag B | `denied` by code |
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |
 //! | pending requests of a node | `ForeignAgentConfig::max_pending_per_node` | 66 | `denied` by code |
+//! | visitors of a NAI | `ForeignAgentConfig::max_sessions_per_nai` | 66 | `denied` by code |
+//! | requests of a station with a NAI | `ForeignAgentConfig::requests_per_minute_per_nai` | 66 | `denied` by code |
+//! | stations and NAIs whose requests are counted | [`SPACED_NODES`] | 66 | `denied` by code |
 //! | challenges of a link | `ForeignAgentConfig::challenge_window` | 104 | `denied` by code |
 //! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `denied` by code |
 //! | revocations of an agent that wait | [`MAX_PENDING_REVOCATIONS`] | sent once | |
@@ -184,9 +187,70 @@ impl<K: Ord + Copy> Spacing<K> {
     }
 }
 
+/// A budget for each key that was heard of in the last minute, for a bounded number of
+/// keys; beyond that number, none.
+#[derive(Debug)]
+pub(crate) struct MinuteBudgets<K> {
+    buckets: BTreeMap<K, TokenBucket>,
+    order: VecDeque<(Instant, K)>,
+}
+
+impl<K: Ord + Clone> MinuteBudgets<K> {
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    pub(crate) const fn new() -> Self {
+        MinuteBudgets { buckets: BTreeMap::new(), order: VecDeque::new() }
+    }
+
+    /// Whether one more of `key` is within what it may have in a minute.
+    pub(crate) fn take(&mut self, key: K, per_minute: u32, now: Instant) -> bool {
+        // A bucket of seconds, by a clock on which a minute is one.
+        let minutes = Instant(now.0 / Self::MINUTE.as_secs());
+        while let Some((since, _)) = self.order.front()
+            && now.saturating_since(*since) >= Self::MINUTE
+            && let Some((_, oldest)) = self.order.pop_front()
+        {
+            match self.buckets.get(&oldest).is_some_and(|one| one.is_full(per_minute, minutes)) {
+                true => drop(self.buckets.remove(&oldest)),
+                false => self.order.push_back((now, oldest)),
+            }
+        }
+        if let Some(bucket) = self.buckets.get_mut(&key) {
+            return bucket.take(per_minute, minutes);
+        }
+        if self.buckets.len() >= SPACED_NODES {
+            return false;
+        }
+        let mut bucket = TokenBucket::full(per_minute, minutes);
+        let taken = bucket.take(per_minute, minutes);
+        self.buckets.insert(key.clone(), bucket);
+        self.order.push_back((now, key));
+        taken
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_minutes_budget_is_per_key_refilled_evenly_and_bounded() {
+        let mut budgets = MinuteBudgets::new();
+        let taken = |budgets: &mut MinuteBudgets<usize>, key, millis| {
+            (0..100).filter(|_| budgets.take(key, 6, at(millis))).count()
+        };
+        assert_eq!(taken(&mut budgets, 1, 0), 6);
+        assert_eq!(taken(&mut budgets, 2, 0), 6);
+        assert_eq!(taken(&mut budgets, 1, 9_900), 0);
+        assert_eq!(taken(&mut budgets, 1, 10_001), 1);
+        assert_eq!(taken(&mut budgets, 1, 30_001), 2);
+        // Whoever still has not all is remembered, and the others make room.
+        assert_eq!(taken(&mut budgets, 1, 60_001), 3);
+        let keys = (10..10_000).filter(|key| budgets.take(*key, 6, at(60_002))).count();
+        assert_eq!(keys, SPACED_NODES - 1);
+        assert_eq!(taken(&mut budgets, 1, 60_003), 0);
+        assert_eq!(taken(&mut budgets, 20_000, 120_100), 6);
+    }
 
     fn at(millis: u64) -> Instant {
         Instant(millis * 1_000_000)

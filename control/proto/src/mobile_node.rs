@@ -37,10 +37,15 @@
 //! Through a NAT the tunnel is kept alive and watched (`keepalive`); a mapping
 //! that is lost makes the node register anew.
 //!
+//! # Sessions
+//!
+//! A node with a NAI (RFC 2794) registers for others too, each with a home address of
+//! its own: `session`. They go where the node goes.
+//!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, the discovery of home agents by broadcast, network
-//! access identifiers.
+//! encapsulation in UDP, the discovery of home agents by broadcast. A node without home
+//! address gets one away from home only: at home there is none that a reply could go to.
 
 mod action;
 mod agent_list;
@@ -53,6 +58,7 @@ mod pace;
 mod redirect;
 mod request;
 mod send;
+mod session;
 #[cfg(test)]
 mod tests;
 
@@ -83,7 +89,9 @@ use negotiate::Wishes;
 use pace::{Pace, Search};
 use redirect::Choice;
 pub use redirect::MAX_REDIRECTIONS;
-use request::{Identifications, Pending, Target};
+use request::{Identifications, Memory, Pending, Target};
+pub use session::{MAX_KNOWN, MAX_NEW, MAX_SESSIONS, RELEASE_ATTEMPTS, Session, SessionError};
+use session::{Sessions, Whose};
 
 /// How long the agent of the registration has to answer when one of another
 /// prefix was heard.
@@ -140,6 +148,7 @@ pub struct MobileNode {
     dhcp: bool,
     co_located: Option<(CoLocated, Instant)>,
     identifications: Identifications,
+    memory: Memory,
     choice: Choice,
     registration_pace: Pace,
     pending: Option<Pending>,
@@ -158,6 +167,7 @@ pub struct MobileNode {
     trust_until: Option<Instant>,
     announcements: Option<(Instant, usize)>,
     stopping: Option<Instant>,
+    sessions: Sessions,
     actions: VecDeque<MobileNodeAction>,
 }
 
@@ -179,6 +189,7 @@ impl MobileNode {
             dhcp: false,
             co_located: None,
             identifications: Identifications::default(),
+            memory: Memory::default(),
             choice: Choice::default(),
             registration_pace: Pace::default(),
             pending: None,
@@ -190,6 +201,7 @@ impl MobileNode {
             trust_until: None,
             announcements: None,
             stopping: None,
+            sessions: Sessions::default(),
             actions: VecDeque::new(),
         }
     }
@@ -303,23 +315,14 @@ impl MobileNode {
             }
             Err(_) => return self.discard(source, DiscardReason::Malformed),
         };
-        let Some(pending) = self.pending.take() else {
-            return self.discard(source, DiscardReason::NotPending);
+        let whose = match self.whose(&reply, (source, source_port)) {
+            Ok(whose) => whose,
+            Err(reason) => return self.discard(source, reason),
         };
-        let foreign_agent = self.foreign_association(&pending);
-        let from = (source, source_port);
-        if let Err(reason) = request::verify(&self.config, &pending, foreign_agent, &reply, from) {
-            self.pending = Some(pending);
-            return self.discard(source, reason);
-        }
-        if reply.mobile_home_authentication().is_some() {
-            self.identifications.learn_nonce(reply.body.identification);
-        }
-        self.learn_challenge(&pending, &reply);
-        if reply.body.code.is_accepted() {
-            self.accepted(&pending, &reply, now);
-        } else {
-            self.denied(pending, &reply, now);
+        match whose {
+            Whose::Node => self.answered(&reply, now),
+            Whose::Session(name) => self.session_answered(&name, &reply, now),
+            Whose::Farewell => self.farewell_answered(&reply, now),
         }
         if let Some(text) = MessageString::of(&reply) {
             self.actions.push_back(MobileNodeAction::ShowText(Box::new(text)));
@@ -370,6 +373,7 @@ impl MobileNode {
         self.agent_deadline = self.agent_deadline.filter(|deadline| *deadline > at);
         self.expire(at);
         self.retransmit(now);
+        self.session_timeouts(now);
         self.keep_alive(now);
         self.renew(now);
         self.announce(at);
@@ -393,17 +397,18 @@ impl MobileNode {
         self.agent_deadline = None;
         self.announcements = None;
         self.suspicion = None;
-        let away = self
-            .registration
-            .filter(|registration| self.link_up && !matches!(registration.target, Target::Home(_)));
-        match away {
-            Some(Registration { target, care_of_address, .. }) => {
-                let asked = self.ask(target);
-                self.pending = Some(Pending::new(target, care_of_address, Lifetime::ZERO, asked));
-                self.send(now);
-            }
-            None => self.finish_stop(),
+        self.pending = None;
+        let registration = self.registration.filter(|_| self.link_up);
+        self.stop_sessions(registration.as_ref(), now);
+        let away =
+            registration.filter(|registration| !matches!(registration.target, Target::Home(_)));
+        if let Some(Registration { target, care_of_address, .. }) = away {
+            let (whom, asked) = (self.identity(), self.ask(target));
+            let pending = Pending::new(whom, target, care_of_address, Lifetime::ZERO, asked);
+            self.pending = Some(pending);
+            self.send(now);
         }
+        self.finish_stop_if_answered();
     }
 
     /// What to do next; `None` when all is done.
@@ -416,7 +421,8 @@ impl MobileNode {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pending = self.pending.as_ref().map(|pending| pending.retransmit_at);
         if self.stopping.is_some() {
-            return [self.stopping, pending].into_iter().flatten().min();
+            let times = [self.stopping, pending, self.sessions.poll_farewell()];
+            return times.into_iter().flatten().min();
         }
         let announcement = self
             .announcements
@@ -434,6 +440,7 @@ impl MobileNode {
             self.agent_deadline,
             self.keepalive.and_then(|keepalive| keepalive.poll_timeout()),
             announcement,
+            self.sessions.poll_timeout(),
             self.current_agent().and_then(|address| self.agents.probe_at(address)),
         ]
         .into_iter()
@@ -441,7 +448,7 @@ impl MobileNode {
         .min()
     }
 
-    /// What it was told about itself.
+    /// What it was told about itself, by its home agent too.
     pub const fn config(&self) -> &MobileNodeConfig {
         &self.config
     }

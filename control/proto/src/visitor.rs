@@ -2,7 +2,7 @@
 //! §3.7.1, from which the forwarding state is derived.
 
 use alloc::collections::BTreeMap;
-use alloc::vec::Vec;
+use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 use core::ops::RangeInclusive;
 use core::time::Duration;
@@ -14,9 +14,20 @@ use crate::message::{Identification, RegistrationRequest, RevocationSupport};
 use crate::revocation::Agreement;
 use crate::{Instant, Lifetime};
 
+/// Whom a NAI names (RFC 2794).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct VisitorName {
+    /// The NAI.
+    pub nai: Arc<[u8]>,
+    /// Which session of it, bytes of any kind; empty: the node itself.
+    pub sub_nai: Arc<[u8]>,
+}
+
 /// A node that is registered through this foreign agent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Visitor {
+    /// Its name, if it gave one.
+    pub name: Option<Arc<VisitorName>>,
     /// The forwarding state, the node's addresses in it.
     pub state: VisitorState,
     /// The lifetime granted: the home agent's, or ours where that is less.
@@ -65,8 +76,12 @@ pub struct PendingRegistration {
     pub asked_udp_tunnel: bool,
     /// Whether the encapsulating delivery style was asked for (RFC 3024 §3.3).
     pub encapsulating_delivery: bool,
-    /// The node's NAI, if it gave one (RFC 2794 §3).
-    pub network_access_identifier: Option<Vec<u8>>,
+    /// Who it is for, if it has a NAI (RFC 2794 §3).
+    pub name: Option<Arc<VisitorName>>,
+    /// Whether the sub-NAI in that was put in here.
+    pub(crate) inserted: bool,
+    /// Whether all sessions of the NAI are given back.
+    pub(crate) releases_all: bool,
     /// The challenge of ours that it answers (RFC 4721 §3.3).
     pub(crate) challenge: Option<Issued>,
     /// What was said of revocations, if anything was.

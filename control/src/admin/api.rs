@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::explain::{ExplainArgs, ExplanationView};
+use super::sessions::{self, AddSession, RemoveSession};
 use super::trace::{TraceAnswer, TraceQuery};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
@@ -64,7 +65,8 @@ pub enum Query {
     Bindings,
     /// [`Answer::Visitors`].
     Visitors,
-    /// [`Answer::Sessions`], or [`Refusal::not_found`] for a NAI that nobody here knows.
+    /// [`Answer::Sessions`], or [`Refusal::not_found`] for a NAI that nobody here knows; of
+    /// a mobile node, [`Answer::OwnSessions`].
     Sessions(SessionsArgs),
     /// [`Answer::Pools`].
     Pools,
@@ -85,6 +87,10 @@ pub enum Query {
     SecurityAssociations,
     /// A mobile node's own view: [`Answer::MobileNode`].
     MobileNode,
+    /// Begin a session of a mobile node: [`Answer::Session`].
+    AddSession(AddSession),
+    /// End a session of a mobile node: [`Answer::Session`], as it was.
+    RemoveSession(RemoveSession),
     /// The story of a node: [`Answer::Explanation`].
     Explain(ExplainArgs),
     /// The config in force: [`Answer::Config`].
@@ -205,6 +211,13 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
+    /// To [`Query::Sessions`], of a mobile node, ordered by name.
+    OwnSessions {
+        /// The sessions.
+        sessions: Vec<sessions::SessionView>,
+    },
+    /// To [`Query::AddSession`] and [`Query::RemoveSession`].
+    Session(Box<sessions::SessionView>),
     /// To [`Query::Explain`]; nothing in it is another tenant's.
     Explanation(Box<ExplanationView>),
     /// To [`Query::ConfigShow`].
@@ -249,6 +262,8 @@ impl Answer {
             | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
+            | Answer::OwnSessions { .. }
+            | Answer::Session(_)
             | Answer::Explanation(_)
             | Answer::Config(_)
             | Answer::ConfigApplied(_)

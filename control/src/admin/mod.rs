@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod names;
 pub mod print;
 pub mod server;
+pub mod sessions;
 pub mod show;
 pub mod sockets;
 pub mod table;

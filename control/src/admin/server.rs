@@ -5,7 +5,7 @@
 //! | request | answer |
 //! |---|---|
 //! | `GET /v1/{status,ports,bindings,visitors,pools,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
-//! | `GET /v1/sessions?nai=NAI&tenant=N`, both optional | the view |
+//! | `/v1/sessions…` | see [`sessions`](super::sessions) |
 //! | `GET /v1/explain/{home address or NAI}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
@@ -42,12 +42,10 @@ use serde::{Deserialize, Serialize};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
-use super::api::{
-    AdminSender, Answer, Identity, Query, Refusal, RefusalKind, SessionsArgs, Status, VERSION,
-};
+use super::api::{AdminSender, Answer, Identity, Query, Refusal, RefusalKind, Status, VERSION};
 use super::explain::{Asked, ExplainArgs};
 use super::listener::Bounded;
-use super::{metrics, names};
+use super::metrics;
 use crate::config::{Config, diff};
 use homeport_proto::TenantId;
 
@@ -270,9 +268,9 @@ fn api_router(sender: AdminSender) -> Router {
         router = router.route(&format!("/{VERSION}/{noun}"), get(show));
     }
     router
+        .merge(super::sessions::routes())
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
-        .route(&format!("/{VERSION}/sessions"), get(show_sessions))
         .route(&format!("/{VERSION}/explain/{{node}}"), get(explain))
         .route(&format!("/{VERSION}/visitors/{{home_address}}"), delete(clear_visitor))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
@@ -331,43 +329,6 @@ async fn clear_visitor(
         Err(refusal) => Err(refusal),
     };
     respond(outcome)
-}
-
-/// What sessions may be narrowed to.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Chosen {
-    nai: Option<String>,
-    tenant: Option<u32>,
-}
-
-async fn show_sessions(
-    State(sender): State<AdminSender>,
-    ConnectInfo(caller): ConnectInfo<Caller>,
-    chosen: Result<UrlQuery<Chosen>, QueryRejection>,
-) -> Response {
-    let query = || -> Result<Query, Refusal> {
-        let UrlQuery(Chosen { nai, tenant }) = chosen.map_err(|_| {
-            bad_request("The parameters are not understood.", "Write ?nai=NAI&tenant=0.")
-        })?;
-        let nai = nai.as_deref().map(nai_of).transpose()?;
-        Ok(Query::Sessions(SessionsArgs { nai, tenant }))
-    };
-    let outcome = match query() {
-        Ok(query) => ask(&sender, caller, query).await,
-        Err(refusal) => Err(refusal),
-    };
-    respond(outcome)
-}
-
-/// A NAI as it is shown.
-fn nai_of(text: &str) -> Result<Vec<u8>, Refusal> {
-    names::read(text).ok_or_else(|| {
-        bad_request(
-            "The backslash in this NAI begins no escape.",
-            "Write the NAI as `homeport show sessions` does: a backslash is \\\\.",
-        )
-    })
 }
 
 /// What an explanation may be narrowed to.
@@ -493,7 +454,7 @@ async fn no_such_path() -> Response {
 }
 
 async fn no_such_method() -> Response {
-    let hint = "GET shows, POST is for config/check, config/apply, trace and probe, DELETE for bindings and traces.";
+    let hint = "GET shows, POST is for config/check, config/apply, sessions, trace and probe, DELETE for bindings and traces.";
     let refusal = bad_request("This path knows no such method.", hint);
     (StatusCode::METHOD_NOT_ALLOWED, axum::Json(refusal)).into_response()
 }

@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 
 use clap::Subcommand;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
 use super::names::in_url;
-use super::{api, print};
+use super::{api, print, sessions};
 
 /// What can be shown.
 #[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
@@ -105,7 +105,14 @@ impl Noun {
             Noun::Ports => print::ports(&self.read::<Vec<_>>(answer)?),
             Noun::Bindings => print::bindings(&self.read::<Vec<_>>(answer)?),
             Noun::Visitors => print::visitors(&self.read::<Vec<_>>(answer)?),
-            Noun::Sessions { .. } => print::sessions(&self.read::<api::SessionsView>(answer)?),
+            Noun::Sessions { .. } => match self.read(answer) {
+                Ok(view) => print::sessions(&view),
+                // A mobile node has its own ones.
+                Err(error) => match answer.get("sessions").map(Vec::deserialize) {
+                    Some(Ok(own)) => sessions::print(&own),
+                    _ => return Err(error),
+                },
+            },
             Noun::Pools => print::pools(&self.read::<Vec<_>>(answer)?),
             Noun::Tunnels => print::tunnels(&self.read::<Vec<_>>(answer)?),
             Noun::Routes => print::routes(&self.read::<Vec<_>>(answer)?),

@@ -356,6 +356,12 @@ pub struct VisitorView {
     pub home_address: Ipv4Addr,
     /// Its home agent.
     pub home_agent: Ipv4Addr,
+    /// Its NAI, escaped; `null`: it gave none.
+    #[serde(default)]
+    pub nai: Option<String>,
+    /// Which session of the NAI it is, escaped; empty: the node itself.
+    #[serde(default)]
+    pub session: Option<String>,
     /// The care-of address that it registered.
     pub care_of_address: Ipv4Addr,
     /// Its link-layer address.
@@ -542,6 +548,12 @@ pub struct MobileNodeView {
     /// What an agent said of it in words (RFC 4917).
     #[serde(default)]
     pub last_text: Option<AgentTextView>,
+    /// How many sessions it registers for, beside itself.
+    #[serde(default)]
+    pub sessions: u64,
+    /// How many of them have a home address.
+    #[serde(default)]
+    pub sessions_with_address: u64,
     /// Since it came here.
     pub age_seconds: u64,
 }

@@ -240,6 +240,7 @@ impl Checker<'_> {
         let policy = (*section.tunnel_df, *section.mss_clamp);
         let tunnels = self.tunnels(&section.encapsulations, policy.0, policy.1);
         let udp_tunnel = self.udp_tunnelling(section, &tunnels);
+        let session_insertion = self.insertion(section, &security);
         let config = ForeignAgentConfig {
             tenant: TenantId(*section.tenant),
             care_of_address: *section.care_of_address,
@@ -249,6 +250,9 @@ impl Checker<'_> {
             max_visitors: *section.max_visitors,
             max_pending_per_node: *section.max_pending_per_node,
             max_pending: *section.max_pending,
+            max_sessions_per_nai: *section.max_sessions_per_nai,
+            requests_per_minute_per_nai: *section.requests_per_minute_per_nai,
+            session_insertion,
             pending_timeout: section.pending_timeout.0,
             reverse_tunnel: *section.reverse_tunnel,
             require_reverse_tunnel: *section.require_reverse_tunnel,

@@ -8,7 +8,7 @@ use homeport_dataplane::napt::config::DEFAULT_PORTS;
 use super::napt::{DependenceName, PortRange};
 use super::read::{At, section};
 use super::sessions::{NaiText, RangeText, SessionText};
-use super::signalling::{ChallengeName, FramingName, RedirectName};
+use super::signalling::{ChallengeName, FramingName, InsertionName, RedirectName};
 use super::tunnel::{
     EncapsulationName, NatTraversalName, TunnelDfName, UdpTunnelName, all_encapsulations,
 };
@@ -284,6 +284,12 @@ section! {
         max_pending_per_node: At<usize> = 5,
         /// How many requests may be pending in all.
         max_pending: At<usize> = 1_000,
+        /// How many visitors may have one NAI; 0 is no limit.
+        max_sessions_per_nai: At<usize> = 0,
+        /// How many requests with one NAI a node may send in a minute; 0 is no limit.
+        requests_per_minute_per_nai: At<u32> = 0,
+        /// Whether it makes sessions of nodes that name none.
+        insert_sessions: At<InsertionName> = InsertionName::Off,
         /// When a pending request is given up.
         pending_timeout: At<Span> = Span::from_secs(7),
         /// Whether reverse tunnels are offered.

@@ -1,15 +1,16 @@
 //! What agents and nodes say to each other beside plain registrations, as it is
 //! written in a config file, and the checks of it.
 
-use homeport_proto::config::{ChallengePolicy, HomeAgentAssignment, Redirection};
+use homeport_proto::config::{ChallengePolicy, HomeAgentAssignment, Redirection, SessionInsertion};
 use homeport_proto::message::DynamicHomeAgentFraming;
+use homeport_proto::security::SecurityAssociations;
 use schemars::JsonSchema;
 use serde::Serialize;
 use toml::Spanned;
 use toml::de::DeValue;
 
 use super::check::Checker;
-use super::file::HomeAgentSection;
+use super::file::{ForeignAgentSection, HomeAgentSection};
 use super::problem::Problems;
 use super::read::{FromToml, nearest};
 use super::value::{text, words};
@@ -23,6 +24,16 @@ words! {
         Offered = "offered",
         /// Everybody must answer.
         Required = "required",
+    }
+}
+
+words! {
+    /// Whether a foreign agent makes sessions of nodes that name none.
+    InsertionName {
+        /// It does not.
+        Off = "off",
+        /// A node's link-layer address tells its session.
+        Mac = "mac",
     }
 }
 
@@ -100,6 +111,29 @@ impl Checker<'_> {
                 FramingName::Rfc4433 => DynamicHomeAgentFraming::Rfc4433,
                 FramingName::Short => DynamicHomeAgentFraming::Short,
             },
+        }
+    }
+}
+
+impl Checker<'_> {
+    /// The sessions that a foreign agent makes of nodes that name none.
+    pub(super) fn insertion(
+        &mut self,
+        section: &ForeignAgentSection,
+        security: &SecurityAssociations,
+    ) -> SessionInsertion {
+        match *section.insert_sessions {
+            InsertionName::Off => SessionInsertion::None,
+            InsertionName::Mac => {
+                if security.agents().next().is_none() {
+                    let message = "no home agent would believe it: this foreign agent shares a \
+                                   key with none";
+                    let help = "add a [[foreign_agent.security_association]] with home_agent = \
+                                \"…\", or write \"off\"";
+                    self.problems.add(section.insert_sessions.span(), message, help);
+                }
+                SessionInsertion::Mac
+            }
         }
     }
 }

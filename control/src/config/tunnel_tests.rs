@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use homeport_proto::Lifetime;
 use homeport_proto::config::{
-    EncapsulationSet, MobileNetwork, NatPolicy, NatTraversal, Prefix, Profile, TunnelPolicy,
-    UdpTunnelling,
+    EncapsulationSet, MobileNetwork, NatPolicy, NatTraversal, Prefix, Profile, SessionInsertion,
+    TunnelPolicy, UdpTunnelling,
 };
 
 use crate::config::Config;
@@ -189,4 +189,25 @@ fn a_mobile_network_has_one_router_which_can_register() {
     let errors = room.parse(&GOOD.replace(NETWORK, &format!("{many}{NETWORK}"))).unwrap_err();
     assert_eq!(errors.problems.len(), 1, "{errors}");
     assert_eq!(errors.problems[0].message, "10.1.0.10 has more than 32 networks");
+}
+
+// S1-04, S1-11.
+#[test]
+fn what_visitors_may_do_by_name_is_what_the_foreign_agent_is_told() {
+    let agent = parse("", "", "").foreign_agents.remove(0).config;
+    assert_eq!((agent.max_sessions_per_nai, agent.requests_per_minute_per_nai), (0, 0));
+    assert_eq!(agent.session_insertion, SessionInsertion::None);
+    let shared = "[[foreign_agent.security_association]]\nhome_agent = \"10.0.1.2\"\n\
+                  spi = 300\nkey_file = \"keys/mn1.key\"\n";
+    let named = "max_sessions_per_nai = 7\nrequests_per_minute_per_nai = 90\n\
+                 insert_sessions = \"mac\"\n";
+    let agent = parse("", "", &format!("{named}{shared}")).foreign_agents.remove(0).config;
+    assert_eq!((agent.max_sessions_per_nai, agent.requests_per_minute_per_nai), (7, 90));
+    assert_eq!(agent.session_insertion, SessionInsertion::Mac);
+    let text = format!("{FOREIGN}\ninsert_sessions = \"mac\"");
+    says(
+        &Room::new().only_problem(FOREIGN, &text, "\"mac\""),
+        "no home agent would believe it: this foreign agent shares a key with none",
+        "add a [[foreign_agent.security_association]] with home_agent = \"…\", or write \"off\"",
+    );
 }

@@ -17,7 +17,7 @@ use homeport_proto::binding::MobilityBinding;
 use homeport_proto::config::ForeignAgentConfig;
 use homeport_proto::home_agent::HomeAgent;
 use homeport_proto::message::RequestFlags;
-use homeport_proto::visitor::{PendingRegistration, Visitor};
+use homeport_proto::visitor::{PendingRegistration, Visitor, VisitorName};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
 pub(super) use self::sessions::{session_view, unknown_nai};
@@ -28,6 +28,7 @@ use crate::admin::api::{
     NaptView, NeighborView, Outcome, PortView, Query, Refusal, Role, RouteView, Status, Totals,
     TunnelView, VisitorState, VisitorView, VisitorsCleared, lifetime_seconds,
 };
+use crate::admin::names::shown;
 use crate::journal::Input;
 
 impl EventLoop {
@@ -49,7 +50,7 @@ impl EventLoop {
             Query::SecurityAssociations => Answer::SecurityAssociations {
                 security_associations: self.security_association_views(),
             },
-            Query::MobileNode => {
+            Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
                 return Err(Refusal::not_found(
                     "This process is no mobile node.",
                     "Ask the socket of homeport-mn.",
@@ -233,6 +234,8 @@ impl EventLoop {
             tenant: state.tenant.0,
             home_address: state.home_address,
             home_agent: state.home_agent,
+            nai: nai(visitor.name.as_deref()),
+            session: session(visitor.name.as_deref()),
             care_of_address: state.care_of_address,
             mac: state.mac.to_string(),
             port: self.port_name(state.port),
@@ -259,6 +262,8 @@ impl EventLoop {
             tenant: agent.tenant.0,
             home_address: request.home_address,
             home_agent: request.home_agent,
+            nai: nai(pending.name.as_deref()),
+            session: session(pending.name.as_deref()),
             care_of_address: request.care_of_address,
             mac: station.mac.to_string(),
             port: self.port_name(station.port),
@@ -466,6 +471,14 @@ const fn details(from: homeport_proto::Encapsulation) -> (Option<u16>, Option<u3
         Gre { key } => (None, key),
         IpInIp | Minimal => (None, None),
     }
+}
+
+fn nai(name: Option<&VisitorName>) -> Option<String> {
+    name.map(|name| shown(&name.nai))
+}
+
+fn session(name: Option<&VisitorName>) -> Option<String> {
+    name.map(|name| shown(&name.sub_nai))
 }
 
 fn count(number: usize) -> u64 {

@@ -7,18 +7,65 @@ use std::time::Duration;
 
 use homeport_dataplane::port::interface::NAME_LEN;
 use homeport_proto::Lifetime;
-use homeport_proto::config::MobileNodeConfig;
-use toml::de::DeTable;
+use homeport_proto::config::{MobileNodeConfig, Prefix};
+use homeport_proto::message::SessionCarriage;
+use homeport_proto::message::session::MAX_NAI;
+use homeport_proto::mobile_node::MAX_SESSIONS;
+use schemars::JsonSchema;
+use serde::Serialize;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
 
 use crate::config::ConfigErrors;
 use crate::config::file::SecurityAssociationSection;
 use crate::config::problem::Problems;
-use crate::config::read::{At, section};
+use crate::config::read::{At, FromToml, nearest, section};
 use crate::config::security::{Owner, security_associations};
 use crate::config::signalling::DynamicHomeAgentName;
 use crate::config::value::{
-    LifetimeText, LogFilter, Network, PreferredEncapsulationName, ReverseTunnelName, Span,
+    LifetimeText, LogFilter, Network, PreferredEncapsulationName, ReverseTunnelName, Span, text,
+    words,
 };
+
+/// The most sessions that there can be: those of devices among them.
+const MAX_DEVICES: u16 = MAX_SESSIONS as u16;
+
+/// The shortest lease: half of it is left for a device to renew it.
+const SHORTEST_LEASE: Duration = Duration::from_secs(20);
+
+/// The lengths of prefixes in which devices find a router and each other.
+const LAN_PREFIX_LENS: std::ops::RangeInclusive<u8> = 8..=30;
+
+words! {
+    /// How the node's name and its session's are carried.
+    SessionCarriageName {
+        /// Each in an extension of its own.
+        Separate = "separate",
+        /// Both in one.
+        Combined = "combined",
+    }
+}
+
+impl From<SessionCarriageName> for SessionCarriage {
+    fn from(name: SessionCarriageName) -> SessionCarriage {
+        match name {
+            SessionCarriageName::Separate => SessionCarriage::Separate,
+            SessionCarriageName::Combined => SessionCarriage::Combined,
+        }
+    }
+}
+
+words! {
+    /// What a device's session is named by.
+    SubNaiRule {
+        /// Its DHCP client identifier; without one, its link-layer address.
+        ClientId = "client-id",
+        /// Its host name; without one, as with `client-id`.
+        HostName = "host-name",
+        /// Its link-layer address.
+        Mac = "mac",
+    }
+}
 
 section! {
     /// A whole file.
@@ -69,9 +116,56 @@ section! {
         nat_traversal: At<bool> = true,
         /// Whether TCP is told of the tunnel's MTU.
         mss_clamp: At<bool> = false,
+        /// Its network access identifier, which sessions need.
+        nai: Option<At<String>>,
+        /// How requests carry the names of sessions.
+        session_carriage: At<SessionCarriageName> = SessionCarriageName::Separate,
+        /// The LAN whose devices are sessions.
+        lan: Option<LanSection>,
         /// Whom it shares keys with.
         security_association: Vec<SecurityAssociationSection>,
     }
+}
+
+section! {
+    /// `[mobile_node.lan]`: devices that know nothing of Mobile IP.
+    LanSection as "[mobile_node.lan]" {
+        /// The interface that they are on.
+        interface: At<String>,
+        /// The prefix that they take for their link.
+        prefix: Option<At<Network>>,
+        /// What their sessions are named by.
+        sub_nai: At<SubNaiRule> = SubNaiRule::ClientId,
+        /// How long they have an address before they must renew it.
+        lease: At<Span> = Span::from_secs(120),
+        /// How many there may be.
+        max_devices: At<u16> = 64,
+        /// How often each is asked whether it is there.
+        probe: At<Span> = Span::from_secs(30),
+        /// The name servers that they are told.
+        name_servers: Vec<At<Ipv4Addr>>,
+    }
+}
+
+/// What was found right of `[mobile_node.lan]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LanConfig {
+    /// The interface that the devices are on.
+    pub interface: String,
+    /// The prefix that they take for their link.
+    pub prefix: Prefix,
+    /// The router that they are told, which is we: an address in the prefix.
+    pub router: Ipv4Addr,
+    /// What their sessions are named by.
+    pub sub_nai: SubNaiRule,
+    /// How long they have an address before they must renew it.
+    pub lease: Duration,
+    /// How many there may be.
+    pub max_devices: usize,
+    /// How often each is asked whether it is there.
+    pub probe: Duration,
+    /// The name servers that they are told.
+    pub name_servers: Vec<Ipv4Addr>,
 }
 
 /// A config that was found right.
@@ -89,6 +183,8 @@ pub struct Config {
     pub tunnel: String,
     /// Whether TCP is told of the tunnel's MTU by its segment size.
     pub mss_clamp: bool,
+    /// The LAN whose devices are sessions.
+    pub lan: Option<LanConfig>,
     /// What the state machine is told.
     pub node: MobileNodeConfig,
 }
@@ -181,6 +277,14 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             "write a time such as \"10m\"",
         );
     }
+    if let Some(nai) = node.nai.as_ref().filter(|nai| nai.len() > MAX_NAI) {
+        problems.add(
+            nai.span(),
+            format!("a NAI has at most {MAX_NAI} bytes, and this has {}", nai.len()),
+            "write a shorter one, as in \"phone@train.example\"",
+        );
+    }
+    let lan = node.lan.as_ref().map(|lan| check_lan(lan, node, problems));
     let directory = path.parent().unwrap_or(Path::new(""));
     let security = security_associations(
         &node.security_association,
@@ -207,6 +311,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         interface: (*node.interface).clone(),
         tunnel: (*node.tunnel).clone(),
         mss_clamp: *node.mss_clamp,
+        lan,
         node: MobileNodeConfig {
             home_address: home,
             home_prefix: prefix,
@@ -218,9 +323,75 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             agent_wait: node.agent_wait.0,
             encapsulation: (*node.encapsulation).into(),
             nat_traversal: *node.nat_traversal,
+            nai: node.nai.as_ref().map(|nai| nai.as_bytes().to_vec()),
+            session_carriage: (*node.session_carriage).into(),
             security,
         },
     })
+}
+
+fn check_lan(lan: &LanSection, node: &MobileNodeSection, problems: &mut Problems) -> LanConfig {
+    // One that is wrong is not absent.
+    if node.nai.is_none() && problems.is_empty() {
+        problems.add(
+            lan.interface.span(),
+            "devices on a LAN are sessions of a NAI, and [mobile_node] has none",
+            "add nai = \"…\" to [mobile_node], as in \"phone@train.example\"",
+        );
+    }
+    interface_name(&lan.interface, problems);
+    if [&node.interface, &node.tunnel].iter().any(|other| ***other == *lan.interface) {
+        problems.add(
+            lan.interface.span(),
+            "the devices' interface is the one that the node moves with, or the tunnel",
+            "write the interface that the devices are on",
+        );
+    }
+    let prefix = lan.prefix.as_ref().unwrap_or(&node.home_prefix);
+    if !LAN_PREFIX_LENS.contains(&prefix.0.prefix_len()) {
+        problems.add(
+            prefix.span(),
+            format!("in {} devices find no router, or too many neighbours", prefix.0),
+            "add prefix = \"…\" to [mobile_node.lan], with a length of 8 to 30",
+        );
+    }
+    if lan.lease.0 < SHORTEST_LEASE {
+        problems.add(
+            lan.lease.span(),
+            "devices renew at half the lease, and this is too short for that",
+            "write 20s or more",
+        );
+    }
+    if lan.probe.0 < Duration::from_secs(1) {
+        problems.add(
+            lan.probe.span(),
+            "devices would be asked all the time whether they are there",
+            "write 1s or more",
+        );
+    }
+    if *lan.max_devices == 0 || *lan.max_devices > MAX_DEVICES {
+        problems.add(
+            lan.max_devices.span(),
+            format!("there can be 1 to {MAX_DEVICES} devices"),
+            format!("write a number from 1 to {MAX_DEVICES}"),
+        );
+    }
+    let home = *node.home_address;
+    let prefix = prefix.0;
+    LanConfig {
+        interface: (*lan.interface).clone(),
+        prefix,
+        router: if prefix.contains(home) { home } else { first_host(prefix) },
+        sub_nai: *lan.sub_nai,
+        lease: lan.lease.0,
+        max_devices: usize::from(*lan.max_devices),
+        probe: lan.probe.0,
+        name_servers: lan.name_servers.iter().map(|server| **server).collect(),
+    }
+}
+
+fn first_host(prefix: Prefix) -> Ipv4Addr {
+    Ipv4Addr::from_bits(prefix.address().to_bits().saturating_add(1))
 }
 
 fn interface_name(name: &At<String>, problems: &mut Problems) {
@@ -249,6 +420,21 @@ home_prefix = "10.1.0.0/24"
 home_agent = "10.0.1.2"
 lifetime = "60s"
 reverse_tunnel = "encapsulating"
+[[mobile_node.security_association]]
+home_agent = "10.0.1.2"
+spi = 256
+key_file = "mn.key"
+"#;
+
+    const LAN: &str = r#"
+[mobile_node]
+interface = "eth0"
+home_address = "10.1.0.10"
+home_prefix = "10.1.0.0/24"
+home_agent = "10.0.1.2"
+nai = "phone@train.example"
+[mobile_node.lan]
+interface = "lan0"
 [[mobile_node.security_association]]
 home_agent = "10.0.1.2"
 spi = 256
@@ -290,6 +476,8 @@ key_file = "mn.key"
         assert_eq!(config.node.encapsulation, PreferredEncapsulation::IpInIp);
         assert!(config.node.nat_traversal && !config.mss_clamp);
         assert_eq!(config.node.security.agents().count(), 1);
+        assert_eq!(config.node.nai, None);
+        assert_eq!(config.node.session_carriage, SessionCarriage::Separate);
     }
 
     // Shows 5944-1.6-b, 5944-3.6-a.
@@ -341,6 +529,59 @@ key_file = "mn.key"
         let config = parse_beside(&text, 0o600).unwrap();
         assert_eq!(config.node.encapsulation, PreferredEncapsulation::Udp);
         assert!(!config.node.nat_traversal && config.mss_clamp);
+    }
+
+    #[test]
+    fn a_lan_has_defaults_and_a_router_in_its_prefix() {
+        let config = parse_beside(LAN, 0o600).unwrap();
+        assert_eq!(config.node.nai.as_deref(), Some(&b"phone@train.example"[..]));
+        let lan = config.lan.unwrap();
+        let expected = LanConfig {
+            interface: "lan0".into(),
+            prefix: Prefix::new(Ipv4Addr::new(10, 1, 0, 0), 24).unwrap(),
+            router: Ipv4Addr::new(10, 1, 0, 10),
+            sub_nai: SubNaiRule::ClientId,
+            lease: Duration::from_secs(120),
+            max_devices: 64,
+            probe: Duration::from_secs(30),
+            name_servers: vec![],
+        };
+        assert_eq!(lan, expected);
+        let more = "interface = \"lan0\"\nprefix = \"10.7.0.0/16\"\nsub_nai = \"host-name\"\n\
+                    name_servers = [\"192.0.2.53\"]";
+        let lan = parse_beside(&LAN.replacen("interface = \"lan0\"", more, 1), 0o600).unwrap();
+        let lan = lan.lan.unwrap();
+        assert_eq!((lan.router, lan.sub_nai), (Ipv4Addr::new(10, 7, 0, 1), SubNaiRule::HostName));
+        assert_eq!(lan.name_servers, [Ipv4Addr::new(192, 0, 2, 53)]);
+        assert_eq!(parse_beside(RIGHT, 0o600).unwrap().lan, None);
+    }
+
+    #[test]
+    fn each_slip_about_sessions_is_named_with_its_place_and_what_to_write() {
+        let long = format!("\"{}\"", "n".repeat(254));
+        let below = |line: &str| format!("interface = \"lan0\"\n{line}");
+        let slips = [
+            ("\"phone@train.example\"", "\"\"".to_owned(), "7:7:", "write a word"),
+            ("\"phone@train.example\"", long, "7:7:", "shorter"),
+            ("nai = \"phone@train.example\"", String::new(), "9:13:", "add nai"),
+            ("\"lan0\"", "\"eth0\"".to_owned(), "9:13:", "devices are on"),
+            ("\"lan0\"", "\"hp-mn\"".to_owned(), "9:13:", "devices are on"),
+            ("\"lan0\"", "\"l n\"".to_owned(), "9:13:", "15 characters"),
+            ("interface = \"lan0\"", below("prefix = \"10.1.0.0/31\""), "10:10:", "8 to 30"),
+            ("interface = \"lan0\"", below("lease = \"19s\""), "10:9:", "20s"),
+            ("interface = \"lan0\"", below("probe = \"999ms\""), "10:9:", "1s"),
+            ("interface = \"lan0\"", below("max_devices = 0"), "10:15:", "1024"),
+            ("interface = \"lan0\"", below("max_devices = 1025"), "10:15:", "1024"),
+            ("interface = \"lan0\"", below("sub_nai = \"hostname\""), "10:11:", "host-name"),
+            ("interface = \"lan0\"", below("leese = \"2m\""), "10:1:", "`lease`"),
+            ("nai = ", "session_carriage = \"both\"\nnai = ".to_owned(), "7:20:", "combined"),
+        ];
+        for (right, wrong, place, help) in slips {
+            let text = LAN.replacen(right, &wrong, 1);
+            assert_ne!(text, LAN, "{right}");
+            let error = error(&text);
+            assert!(error.starts_with(place) && error.contains(help), "{wrong}: {error}");
+        }
     }
 
     #[test]

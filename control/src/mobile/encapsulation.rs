@@ -133,10 +133,14 @@ impl Front<'_> {
     }
 }
 
-/// The start of the packet that we put into the tunnel, out of the start of the
+/// The start of the packet from an address that `is_ours` that we put into the tunnel, out of the start of the
 /// outer packet, as an ICMP error quotes it. On a UDP socket the kernel has taken
 /// the headers up to UDP off. `None` when it cannot be ours, or is too short.
-pub fn quoted_inner(quote: &[u8], home: Ipv4Addr, ends: TunnelEnds) -> Option<Vec<u8>> {
+pub fn quoted_inner(
+    quote: &[u8],
+    is_ours: impl Fn(Ipv4Addr) -> bool,
+    ends: TunnelEnds,
+) -> Option<Vec<u8>> {
     let inner = match ends.encapsulation {
         Encapsulation::PlainUdp { .. } => quote.to_vec(),
         Encapsulation::Udp { .. } => quote.get(TunnelDataHeader::LEN..)?.to_vec(),
@@ -165,7 +169,7 @@ pub fn quoted_inner(quote: &[u8], home: Ipv4Addr, ends: TunnelEnds) -> Option<Ve
         }
     };
     let (header, _) = Ipv4Header::ref_from_prefix(&inner).ok()?;
-    (header.version() == 4 && header.source() == home).then_some(inner)
+    (header.version() == 4 && is_ours(header.source())).then_some(inner)
 }
 
 /// Why a tunnelled packet was not taken out.
@@ -178,20 +182,20 @@ pub enum Refused {
     /// A header of the encapsulation is cut short, reserved bits are set that may
     /// not be, or a checksum is wrong.
     Malformed,
-    /// What is inside is no packet for the home address.
+    /// What is inside is no packet for an address of ours.
     Inner,
     /// It met congestion and cannot be marked (RFC 6040 §4.2).
     Congestion,
 }
 
 /// The inner packet of a whole packet of a raw socket, if it is from the other
-/// end of the tunnel (RFC 5944 §4.2.1, RFC 2003 §3.2). It lies in `packet`.
+/// end of the tunnel, for an address that `is_ours` (RFC 5944 §4.2.1, RFC 2003 §3.2). It lies in `packet`.
 ///
 /// # Errors
 /// Why it must be dropped.
 pub fn decapsulate(
     packet: &mut [u8],
-    home: Ipv4Addr,
+    is_ours: impl Fn(Ipv4Addr) -> bool,
     ends: Option<TunnelEnds>,
 ) -> Result<&mut [u8], Refused> {
     let ends = ends.ok_or(Refused::Ends)?;
@@ -234,7 +238,7 @@ pub fn decapsulate(
         _ => return Err(Refused::Encapsulation),
     };
     let inner = packet.get_mut(start..end).ok_or(Refused::Malformed)?;
-    finish(inner, home, header.tos)
+    finish(inner, is_ours, header.tos)
 }
 
 /// The inner packet of a UDP datagram of the registration port, if it is from the
@@ -248,7 +252,7 @@ pub fn decapsulate_datagram(
     from: SocketAddrV4,
     to: Ipv4Addr,
     tos: u8,
-    home: Ipv4Addr,
+    is_ours: impl Fn(Ipv4Addr) -> bool,
     ends: Option<TunnelEnds>,
 ) -> Result<&mut [u8], Refused> {
     let ends = ends.ok_or(Refused::Ends)?;
@@ -268,7 +272,7 @@ pub fn decapsulate_datagram(
         }
         _ => 0,
     };
-    finish(data.get_mut(start..).ok_or(Refused::Malformed)?, home, tos)
+    finish(data.get_mut(start..).ok_or(Refused::Malformed)?, is_ours, tos)
 }
 
 /// The header of a minimally encapsulated packet of `len` bytes, from the outer
@@ -289,9 +293,13 @@ fn restored(
 }
 
 /// Looks at what was inside, and carries congestion marks inward.
-fn finish(bytes: &mut [u8], home: Ipv4Addr, outer_tos: u8) -> Result<&mut [u8], Refused> {
+fn finish(
+    bytes: &mut [u8],
+    is_ours: impl Fn(Ipv4Addr) -> bool,
+    outer_tos: u8,
+) -> Result<&mut [u8], Refused> {
     let inner = Ipv4Packet::new_checked(bytes).map_err(|_| Refused::Inner)?;
-    if inner.header().destination() != home {
+    if !is_ours(inner.header().destination()) {
         return Err(Refused::Inner);
     }
     let len = inner.bytes().len();

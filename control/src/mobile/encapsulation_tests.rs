@@ -6,6 +6,11 @@ use homeport_wire::{UdpPacket, checksum};
 use proptest::prelude::*;
 
 const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+
+fn is_home(address: Ipv4Addr) -> bool {
+    address == HOME
+}
+
 const CORRESPONDENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const CARE_OF: Ipv4Addr = Ipv4Addr::new(10, 2, 3, 100);
 const AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
@@ -63,12 +68,12 @@ fn from_agent(inner: &[u8], kind: Encapsulation) -> Vec<u8> {
 fn out_of_tunnel(outer: &mut [u8], ends: Option<TunnelEnds>) -> Result<Vec<u8>, Refused> {
     let (header, _) = Ipv4Header::read_from_prefix(outer).map_err(|_| Refused::Malformed)?;
     if header.protocol() != IpProtocol::UDP {
-        return decapsulate(outer, HOME, ends).map(|inner| inner.to_vec());
+        return decapsulate(outer, is_home, ends).map(|inner| inner.to_vec());
     }
     let (udp, data) = outer[20..].split_at_mut(8);
     let (udp, _) = UdpHeader::read_from_prefix(udp).unwrap();
     let from = SocketAddrV4::new(header.source(), udp.source_port());
-    decapsulate_datagram(data, from, header.destination(), header.tos, HOME, ends)
+    decapsulate_datagram(data, from, header.destination(), header.tos, is_home, ends)
         .map(|inner| inner.to_vec())
 }
 
@@ -278,20 +283,20 @@ fn a_quote_leads_back_to_the_packet_that_was_sent() {
         let outer = into_tunnel(&inner, ends(kind), PORT).unwrap();
         let is_udp = peer_port(kind).is_some();
         let quote = if is_udp { &outer[28..] } else { &outer[..] };
-        assert_eq!(quoted_inner(quote, HOME, ends(kind)).as_ref(), Some(&inner), "{kind:?}");
+        assert_eq!(quoted_inner(quote, is_home, ends(kind)).as_ref(), Some(&inner), "{kind:?}");
         // A router quotes what it likes, but from the front.
         for len in 0..quote.len() {
-            if let Some(start) = quoted_inner(&quote[..len], HOME, ends(kind)) {
+            if let Some(start) = quoted_inner(&quote[..len], is_home, ends(kind)) {
                 assert!(start.len() >= 20 && inner.starts_with(&start), "{kind:?} {len}");
             }
         }
         let other = packet(CORRESPONDENT, HOME, |_| ());
         let other = into_tunnel(&other, ends(kind), PORT).unwrap();
         let quote = if is_udp { &other[28..] } else { &other[..] };
-        assert_eq!(quoted_inner(quote, HOME, ends(kind)), None, "not ours");
+        assert_eq!(quoted_inner(quote, is_home, ends(kind)), None, "not ours");
     }
     let outer = into_tunnel(&inner, ends(Encapsulation::IpInIp), PORT).unwrap();
-    assert_eq!(quoted_inner(&outer, HOME, back(Encapsulation::IpInIp)), None);
+    assert_eq!(quoted_inner(&outer, is_home, back(Encapsulation::IpInIp)), None);
 }
 
 #[test]
@@ -313,7 +318,7 @@ proptest! {
             *to = *from;
         }
         outer.truncate(cut);
-        let quoted = quoted_inner(&outer, HOME, ends(KINDS[tunnel]));
+        let quoted = quoted_inner(&outer, is_home, ends(KINDS[tunnel]));
         if let Some(quoted) = quoted {
             prop_assert!(quoted.len() >= 20);
         }
@@ -321,8 +326,8 @@ proptest! {
         let from = SocketAddrV4::new(AGENT, 434);
         let tunnel = Some(ends(KINDS[tunnel]));
         let results = [
-            decapsulate(&mut outer, HOME, tunnel).map(|inner| inner.to_vec()),
-            decapsulate_datagram(&mut datagram, from, CARE_OF, 0, HOME, tunnel)
+            decapsulate(&mut outer, is_home, tunnel).map(|inner| inner.to_vec()),
+            decapsulate_datagram(&mut datagram, from, CARE_OF, 0, is_home, tunnel)
                 .map(|inner| inner.to_vec()),
         ];
         for inner in results.into_iter().flatten() {

@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use homeport_proto::MacAddress;
 use homeport_wire::{
-    ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader, UdpPacket,
+    ArpOperation, ArpPacket, EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet,
+    UdpHeader, UdpPacket,
 };
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -39,7 +40,27 @@ pub enum Heard<'a> {
         /// The datagram's data.
         payload: &'a [u8],
     },
+    /// Any other UDP datagram.
+    Datagram(Datagram<'a>),
 }
+
+/// A UDP datagram, and whom its frame was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram<'a> {
+    /// Who sent it.
+    pub from: Station,
+    /// From which port.
+    pub from_port: u16,
+    /// Whom it is for.
+    pub to: Station,
+    /// For which port.
+    pub to_port: u16,
+    /// The datagram's data.
+    pub payload: &'a [u8],
+}
+
+/// The port of a DHCP client.
+const DHCP_CLIENT_PORT: u16 = 68;
 
 /// What `frame` brought; `None` when it is neither, or wrong. A transport checksum
 /// that is not computed yet is not looked at.
@@ -57,8 +78,8 @@ pub fn parse(frame: &[u8], unfinished_checksum: bool) -> Option<Heard<'_>> {
     match header.protocol() {
         IpProtocol::ICMP => Some(Heard::Icmp { from, ttl: header.ttl, message: packet.payload() }),
         IpProtocol::UDP => {
+            let (udp, data) = UdpHeader::ref_from_prefix(packet.payload()).ok()?;
             let payload = if unfinished_checksum {
-                let (udp, data) = UdpHeader::ref_from_prefix(packet.payload()).ok()?;
                 data.get(..usize::from(udp.udp_len()).checked_sub(UdpHeader::LEN)?)?
             } else {
                 let source = header.source();
@@ -66,7 +87,12 @@ pub fn parse(frame: &[u8], unfinished_checksum: bool) -> Option<Heard<'_>> {
                     .ok()?
                     .payload()
             };
-            Some(Heard::Dhcp { from, payload })
+            let (from_port, to_port) = (udp.source_port(), udp.destination_port());
+            let to = Station { mac: ethernet.destination, address: header.destination() };
+            Some(match to_port {
+                DHCP_CLIENT_PORT => Heard::Dhcp { from, payload },
+                _ => Heard::Datagram(Datagram { from, from_port, to, to_port, payload }),
+            })
         }
         _ => None,
     }
@@ -94,6 +120,24 @@ pub fn gratuitous_arp(station: Station) -> Vec<u8> {
     let ethernet = EthernetHeader::new(MacAddress::BROADCAST, station.mac, EtherType::ARP);
     let arp = ArpPacket::gratuitous(station.address, station.mac);
     [ethernet.as_bytes(), arp.as_bytes()].concat()
+}
+
+/// An ARP request for `to`, for it alone.
+pub fn arp_request(from: Station, to: Station) -> Vec<u8> {
+    let ethernet = EthernetHeader::new(to.mac, from.mac, EtherType::ARP);
+    let operation = ArpOperation::REQUEST;
+    let (nobody, asked) = (MacAddress::UNSPECIFIED, to.address);
+    let arp = ArpPacket::new(operation, from.mac, from.address, nobody, asked);
+    [ethernet.as_bytes(), arp.as_bytes()].concat()
+}
+
+/// Who speaks in an ARP packet, whatever it says; `None` when it is wrong, or its frame is
+/// somebody else's.
+pub fn arp_sender(frame: &[u8]) -> Option<Station> {
+    let (ethernet, rest) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    let arp = ArpPacket::new_checked(rest).ok()?;
+    let ours = ethernet.ether_type() == EtherType::ARP && ethernet.source == arp.sender_mac;
+    ours.then(|| Station { mac: arp.sender_mac, address: arp.sender_address() })
 }
 
 fn ipv4(
@@ -131,6 +175,31 @@ mod tests {
         let message = [10, 0, 0xf5, 0xff, 0, 0, 0, 0];
         let frame = icmp(US, THEM, 1, &message).unwrap();
         assert_eq!(parse(&frame, false), Some(Heard::Icmp { from: US, ttl: 1, message: &message }));
+    }
+
+    #[test]
+    fn a_datagram_for_another_port_is_heard_with_both_ends() {
+        let frame = udp((THEM, 434), (US, 5000), 64, b"reply").unwrap();
+        let heard =
+            Datagram { from: THEM, from_port: 434, to: US, to_port: 5000, payload: b"reply" };
+        assert_eq!(parse(&frame, false), Some(Heard::Datagram(heard)));
+    }
+
+    #[test]
+    fn who_speaks_in_arp_speaks_for_itself() {
+        let asked = arp_request(US, THEM);
+        assert_eq!(arp_sender(&asked), Some(US));
+        assert_eq!((&asked[..6], &asked[38..42]), (&THEM.mac.0[..], &THEM.address.octets()[..]));
+        assert_eq!(arp_sender(&gratuitous_arp(THEM)), Some(THEM));
+        for len in 0..asked.len() {
+            assert_eq!(arp_sender(&asked[..len]), None, "{len}");
+        }
+        // The frame's source, the kind of frame, and what is in it.
+        for at in [11, 13, 15, 19] {
+            let mut wrong = asked.clone();
+            wrong[at] ^= 1;
+            assert_eq!(arp_sender(&wrong), None, "{at}");
+        }
     }
 
     #[test]

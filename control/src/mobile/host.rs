@@ -8,6 +8,8 @@
 //! **Not done:** neighbours that were there before; settings that somebody else
 //! changes while the program runs are overwritten at the end.
 
+mod sessions;
+
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -29,6 +31,9 @@ use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
+pub use sessions::Place;
+
+use self::sessions::Placed;
 use super::forwarding::{Device, Forwarding, Neighbor, Route, TABLE};
 use crate::kernel::KernelError;
 use crate::kernel::setup::ROUTE_PROTOCOL;
@@ -37,6 +42,9 @@ use crate::kernel::socket::Requests;
 /// Preference of the rule that lets the main table decide, but for its default
 /// route; the next is that of [`TABLE`].
 const RULE_PREFERENCE: u32 = 98;
+
+/// Preference of the rules that keep from being forwarded what is for this program.
+const GUARD_PREFERENCE: u32 = RULE_PREFERENCE - 1;
 
 /// The table of local and broadcast addresses (`RT_TABLE_LOCAL`).
 const LOCAL_TABLE: u8 = 255;
@@ -71,7 +79,10 @@ pub struct Host {
     interface: String,
     /// Index of the interface; `None` while there is none.
     index: Option<u32>,
+    tunnel_name: String,
     tunnel: u32,
+    home: Ipv4Addr,
+    placed: Placed,
     found: Found,
     state_file: PathBuf,
     current: Forwarding,
@@ -94,7 +105,10 @@ impl Host {
             requests: Requests::new()?,
             interface: interface.to_owned(),
             index: index_of(interface),
+            tunnel_name: tunnel.to_owned(),
             tunnel: index_of(tunnel).ok_or_else(|| KernelError::NoInterface(tunnel.to_owned()))?,
+            home,
+            placed: Placed::default(),
             found: Found::default(),
             state_file: state_file.to_owned(),
             current: Forwarding::default(),
@@ -212,10 +226,13 @@ impl Host {
     /// # Errors
     /// The first refusal of the kernel; the rest was tried all the same.
     pub fn restore(mut self) -> Result<(), KernelError> {
-        let mut result = self.disengage();
+        let mut result = self.disengage().and(self.displace_all());
         result = result.and(self.apply(&Forwarding::default())).and(self.clear_interface());
         for (path, value) in &self.found.sysctls {
-            result = result.and(write_sysctl(path, value));
+            // An interface that has gone has taken them with it.
+            if path.exists() {
+                result = result.and(write_sysctl(path, value));
+            }
         }
         for bytes in &self.found.addresses {
             let Some(address) = from_hex::<AddressMessage>(bytes) else {
@@ -261,15 +278,15 @@ impl Host {
                 unless(removed, Errno::SRCH)?;
             }
         }
-        Ok(())
+        self.remove_stale_neighbors()
     }
 
     fn disengage(&mut self) -> Result<(), KernelError> {
         let mut result = Ok(());
-        for rule in rules() {
-            // More than one, when two programs ran; none, at the first start.
+        for preference in GUARD_PREFERENCE..=RULE_PREFERENCE + 1 {
+            // Several, also when two programs ran; none, at the first start.
             loop {
-                let message = RouteNetlinkMessage::DelRule(rule.clone());
+                let message = RouteNetlinkMessage::DelRule(rule(preference));
                 match self.requests.request("removing a rule", message, 0) {
                     Ok(()) => {}
                     Err(error) if error.has_code(Errno::NOENT) => break,
@@ -332,6 +349,7 @@ impl Host {
         for (key, value) in INTERFACE_SYSCTLS {
             write_sysctl(&sysctl(&self.interface, key), value)?;
         }
+        self.prepare_forwarding()?;
         let mac = homeport_dataplane::port::interface::mac(&self.interface).unwrap_or_default();
         let MacAddress([.., x, y]) = mac;
         // The first and the last 256 of 169.254/16 are reserved (RFC 3927 §2.1).
@@ -525,25 +543,31 @@ pub fn index_of(name: &str) -> Option<u32> {
 }
 
 fn rules() -> [RuleMessage; 2] {
-    let rule = |preference: u32, table: u8, more: Option<RuleAttribute>| {
-        let mut rule = RuleMessage::default();
-        rule.header.family = AddressFamily::Inet;
+    let to_table = |preference: u32, table: u8, more: Option<RuleAttribute>| {
+        let mut rule = rule(preference);
         rule.header.table = table;
         rule.header.action = RuleAction::ToTable;
-        rule.attributes.push(RuleAttribute::Priority(preference));
-        rule.attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
         rule.attributes.extend(more);
         rule
     };
     [
         // What the host routes elsewhere by more than a default route stays.
-        rule(
+        to_table(
             RULE_PREFERENCE,
             RouteHeader::RT_TABLE_MAIN,
             Some(RuleAttribute::SuppressPrefixLen(0)),
         ),
-        rule(RULE_PREFERENCE + 1, TABLE, None),
+        to_table(RULE_PREFERENCE + 1, TABLE, None),
     ]
+}
+
+/// Any rule of ours with this preference.
+fn rule(preference: u32) -> RuleMessage {
+    let mut rule = RuleMessage::default();
+    rule.header.family = AddressFamily::Inet;
+    rule.attributes.push(RuleAttribute::Priority(preference));
+    rule.attributes.push(RuleAttribute::Protocol(RouteProtocol::Other(ROUTE_PROTOCOL)));
+    rule
 }
 
 fn address_message(index: u32, (address, prefix_len): (Ipv4Addr, u8)) -> AddressMessage {

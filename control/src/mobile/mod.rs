@@ -10,25 +10,40 @@
 //!   what the path carries.
 //! * [`dhcp`] gets a co-located care-of address; [`dhcp_reply`] reads what a
 //!   server says.
+//! * [`dhcp_server`] makes a session of every device on a LAN that asks for an address;
+//!   [`dhcp_request`] reads what a device says, [`presence`] finds out that it is gone.
 //! * `sockets` are the sockets, `tunnel_sockets` those of the tunnel, `frame` what
 //!   goes through them.
 //!
 //! Applications see one thing: the home address, on the TUN, always there.
 
+pub mod bucket;
 pub mod config;
+mod counters;
+pub mod deadlines;
 pub mod dhcp;
+mod dhcp_answer;
+mod dhcp_format;
 pub mod dhcp_reply;
+pub mod dhcp_request;
+pub mod dhcp_server;
 pub mod encapsulation;
 pub mod forwarding;
 pub mod frame;
 pub mod host;
+pub mod lan;
 pub mod link;
+pub mod namespace;
 pub mod path_mtu;
+pub mod presence;
 pub mod program;
 pub mod report;
+pub mod run;
+pub mod sessions;
 pub mod sockets;
 pub mod tunnel;
 pub mod tunnel_sockets;
+pub mod veth;
 
 pub use config::Config;
-pub use program::run;
+pub use program::run as serve;

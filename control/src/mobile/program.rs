@@ -1,9 +1,14 @@
 //! The event loop of homeport-mn: poll(2) over the kernel's link messages, the
 //! interface, the tunnel and the admin API.
 //!
+//! `sessions` is what the loop does about sessions: their addresses, the devices on the
+//! LAN, and commands.
+//!
 //! Between two waits everything that is known is acted upon, in this order: what
 //! became of the link; what was heard on it; replies; packets in the tunnel;
 //! timers; people's questions. Nothing else waits, and nothing blocks.
+
+mod sessions;
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -28,8 +33,10 @@ use super::dhcp::{self, Output};
 use super::forwarding::Forwarding;
 use super::frame::{self, ALL_ROUTERS, Heard, Station};
 use super::host::{self, Host};
+use super::lan::Lan;
 use super::link::{DEFAULT_MTU, Link, LinkState, LinkWatch};
 use super::report::Report;
+use super::sessions::Sessions;
 use super::tunnel::{Tunnel, TunnelSockets};
 use crate::admin::api::AdminHandle;
 use crate::admin::server::AdminServer;
@@ -64,6 +71,7 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
     let (home, home_agent) = (config.node.home_address, config.node.home_agent);
     let state_file = config.admin_socket.with_extension("found");
     let host = Host::open(&config.interface, &config.tunnel, home, &state_file)?;
+    let lan = config.lan.clone().map(Lan::new).transpose()?;
     let now = clock::now();
     let seed = clock::seed().context("drawing a random seed")?;
     let mut program = Program {
@@ -74,6 +82,8 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
         host,
         watch,
         link: None,
+        lan,
+        sessions: Sessions::default(),
         port: 0,
         mtu: 0,
         attachment: Attachment::None,
@@ -95,6 +105,10 @@ struct Program {
     host: Host,
     watch: LinkWatch,
     link: Option<Link>,
+    /// The LAN whose devices are sessions.
+    lan: Option<Lan>,
+    /// Whose the sessions are.
+    sessions: Sessions,
     /// The UDP port that requests leave from: chosen once, so that replies to
     /// what an earlier link saw find it too.
     port: u16,
@@ -121,6 +135,41 @@ struct Ready {
     packets: bool,
     registration: bool,
     tunnel: bool,
+    lan_link: bool,
+    lan: bool,
+    command: bool,
+}
+
+/// Whose descriptor poll(2) looks at.
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    Signals,
+    Watch,
+    Admin,
+    Tun,
+    Packets,
+    Registration,
+    Tunnel,
+    LanLink,
+    Lan,
+    Command,
+}
+
+impl Ready {
+    const fn note(&mut self, source: Source) {
+        match source {
+            Source::Signals => self.signals = true,
+            Source::Watch => self.watch = true,
+            Source::Admin => self.admin = true,
+            Source::Tun => self.tun = true,
+            Source::Packets => self.packets = true,
+            Source::Registration => self.registration = true,
+            Source::Tunnel => self.tunnel = true,
+            Source::LanLink => self.lan_link = true,
+            Source::Lan => self.lan = true,
+            Source::Command => self.command = true,
+        }
+    }
 }
 
 impl Program {
@@ -132,6 +181,7 @@ impl Program {
         } else {
             tracing::warn!(interface = self.config.interface, "there is no such interface yet");
         }
+        self.open_lan(clock::now().monotonic)?;
         ready();
         Ok(())
     }
@@ -149,11 +199,22 @@ impl Program {
                     self.link_state(state, now);
                 }
             }
+            if ready.lan_link {
+                self.lan_link(now.monotonic)?;
+            }
             if ready.packets {
                 self.hear_frames(now);
             }
             if ready.registration {
                 self.hear_datagrams(now);
+            }
+            if ready.lan
+                && let Some(lan) = &mut self.lan
+            {
+                lan.receive(now.monotonic);
+            }
+            if ready.command {
+                self.end_commands(now);
             }
             // What was heard may have to be acted upon before packets flow again.
             self.act();
@@ -177,37 +238,41 @@ impl Program {
     fn wait(&self) -> Result<Ready> {
         let now = clock::now().monotonic;
         let dhcp = self.link.as_ref().and_then(|link| link.dhcp.poll_timeout());
-        let deadlines = [self.node.poll_timeout(), self.tunnel.poll_timeout(), dhcp];
+        let lan = self.lan.as_ref().and_then(Lan::poll_timeout);
+        let deadlines = [self.node.poll_timeout(), self.tunnel.poll_timeout(), dhcp, lan];
         let deadline = deadlines.into_iter().flatten().min();
         let timeout: Option<Timespec> = deadline.map(|at| clock::wait_until(at, now));
-        let mut fds = vec![
-            PollFd::from_borrowed_fd(self.signals.as_fd(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.watch.readiness(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.admin.readiness(), PollFlags::IN),
-            PollFd::from_borrowed_fd(self.tunnel.tun().as_fd(), PollFlags::IN),
+        let mut sources = vec![
+            (Source::Signals, self.signals.as_fd()),
+            (Source::Watch, self.watch.readiness()),
+            (Source::Admin, self.admin.readiness()),
+            (Source::Tun, self.tunnel.tun().as_fd()),
         ];
         if let (Some(link), Some(sockets)) = (&self.link, self.tunnel.sockets()) {
-            fds.push(PollFd::from_borrowed_fd(link.packets.as_fd(), PollFlags::IN));
-            fds.push(PollFd::from_borrowed_fd(link.registration.as_fd(), PollFlags::IN));
-            let tunnel = sockets.readiness();
-            fds.extend(tunnel.map(|socket| PollFd::from_borrowed_fd(socket, PollFlags::IN)));
+            sources.push((Source::Packets, link.packets.as_fd()));
+            sources.push((Source::Registration, link.registration.as_fd()));
+            sources.extend(sockets.readiness().map(|socket| (Source::Tunnel, socket)));
         }
+        if let Some(lan) = &self.lan {
+            sources.push((Source::LanLink, lan.link_readiness()));
+            sources.extend(lan.readiness().into_iter().flatten().map(|fd| (Source::Lan, fd)));
+        }
+        let commands = self.sessions.commands();
+        sources.extend(commands.map(|(_, command)| (Source::Command, command.process.as_fd())));
+        let fds = sources.iter().map(|(_, fd)| PollFd::from_borrowed_fd(*fd, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = fds.collect();
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) => {}
             Err(Errno::INTR) => return Ok(Ready::default()),
             Err(error) => return Err(io::Error::from(error)).context("waiting"),
         }
-        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
-        let mut next = || ready.next().unwrap_or(false);
-        Ok(Ready {
-            signals: next(),
-            watch: next(),
-            admin: next(),
-            tun: next(),
-            packets: next(),
-            registration: next(),
-            tunnel: next() | next() | next(),
-        })
+        let mut ready = Ready::default();
+        for ((source, _), fd) in sources.iter().zip(&fds) {
+            if !fd.revents().is_empty() {
+                ready.note(*source);
+            }
+        }
+        Ok(ready)
     }
 
     /// Whether to end at once: at the second signal, or when there is nothing to
@@ -280,6 +345,7 @@ impl Program {
                 self.port = port;
                 self.link = Some(link);
                 self.tunnel.set_sockets(Some(sockets), port);
+                self.keep_replies();
             }
             Err(error) => tracing::error!("opening {name}: {error:#}"),
         }
@@ -300,6 +366,16 @@ impl Program {
                 }
                 Some(Heard::Dhcp { from, payload }) => {
                     link.dhcp.handle_message(payload, from, now.monotonic);
+                }
+                // A reply for an address that the host does not have is for a session, or
+                // says which address one gets (RFC 5944 §3.7.2.3); all others come to the
+                // registration port.
+                Some(Heard::Datagram(reply)) => {
+                    let ours = reply.to.mac == link.state.mac && reply.to_port == self.port;
+                    if ours && !self.host.receives(reply.to.address) {
+                        let (source, port) = (reply.from.address, reply.from_port);
+                        self.node.handle_datagram(source, port, reply.payload, now);
+                    }
                 }
                 None => self.report.count("frames_malformed"),
             }
@@ -354,16 +430,23 @@ impl Program {
         if self.tunnel.poll_timeout().is_some_and(|deadline| deadline <= at) {
             self.tunnel.handle_timeout(at);
         }
+        if let Some(lan) = &mut self.lan
+            && lan.poll_timeout().is_some_and(|deadline| deadline <= at)
+        {
+            lan.handle_timeout(at);
+        }
         if self.node.poll_timeout().is_some_and(|deadline| deadline <= at) {
             self.node.handle_timeout(now);
         }
     }
 
     fn answer_people(&mut self) {
-        let now = clock::now().monotonic;
+        let now = clock::now();
         while let Some(call) = self.admin.try_next() {
-            let outcome =
-                self.report.answer(call.query(), &self.config, &self.node, &self.tunnel, now);
+            let outcome = self.answer_about_sessions(call.query(), now).unwrap_or_else(|| {
+                let Program { config, node, tunnel, lan, .. } = &*self;
+                self.report.answer(call.query(), config, node, tunnel, lan.as_ref(), now.monotonic)
+            });
             call.answer(outcome);
         }
     }
@@ -379,6 +462,8 @@ impl Program {
             } else if let Some(output) = self.link.as_mut().and_then(|link| link.dhcp.poll_output())
             {
                 self.do_dhcp(output);
+            } else if let Some(output) = self.lan.as_mut().and_then(Lan::poll_output) {
+                self.do_lan(output);
             } else {
                 return;
             }
@@ -418,6 +503,7 @@ impl Program {
                     self.registering = None;
                 }
                 self.forward();
+                self.answer_for_sessions();
                 self.report.attached(&attachment, clock::now().monotonic);
             }
             MobileNodeAction::UseHomeAgent(address) => {
@@ -429,6 +515,18 @@ impl Program {
             MobileNodeAction::AnnounceHome => {
                 let home = self.station(self.config.node.home_address);
                 self.send_frame(Some(frame::gratuitous_arp(home)));
+            }
+            MobileNodeAction::UseSession { sub_nai, home_address } => {
+                self.use_session(&sub_nai, home_address);
+            }
+            MobileNodeAction::LoseSession { sub_nai, home_address } => {
+                self.lose_session(&sub_nai, home_address);
+            }
+            // Without one the config is refused.
+            MobileNodeAction::UseHomeAddress(_) => {}
+            MobileNodeAction::AnnounceSession(address) => {
+                let session = self.station(address);
+                self.send_frame(Some(frame::gratuitous_arp(session)));
             }
             MobileNodeAction::ShowText(text) => self.report.told(&text),
             MobileNodeAction::Event(event) => {
@@ -498,6 +596,10 @@ impl Program {
         let link_mtu = self.link.as_ref().map_or(DEFAULT_MTU, |link| link.state.mtu);
         let (node, registering) = (&self.config.node, self.registering.as_ref());
         let mut forwarding = Forwarding::new(node, &self.attachment, registering, link_mtu);
+        if matches!(self.attachment, Attachment::Home { .. }) {
+            // As with the home address: so the kernel answers ARP for them.
+            forwarding.addresses.extend(self.host.local_sessions().map(|address| (address, 32)));
+        }
         self.tunnel.set_ends(forwarding.tunnel, link_mtu);
         let mtu = self.tunnel.mtu();
         forwarding.set_tunnel_mtu(mtu);

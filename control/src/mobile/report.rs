@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use homeport_proto::event::DiscardReason;
 use homeport_proto::message::{MessageString, TextOrigin};
-use homeport_proto::mobile_node::{Attachment, MobileNode, MobileNodeEvent, Phase};
+use homeport_proto::mobile_node::{
+    Attachment, MAX_SESSIONS, MobileNode, MobileNodeEvent, Phase, Session,
+};
 use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, ReverseTunnel};
 
 use super::config::Config;
 use super::encapsulation::peer_port;
 use super::forwarding::TunnelEnds;
+use super::lan::Lan;
 use super::tunnel::Tunnel;
 use crate::admin::api::{
     AgentView, Answer, CounterView, DropView, MobileNodeView, Outcome, Plane, Query, Refusal, Role,
@@ -38,7 +41,7 @@ pub struct Report {
 }
 
 /// Names and meanings of what is counted by name.
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 17] = [
     ("links_up", "The link came up."),
     ("solicitations_sent", "Agent solicitations sent."),
     ("agents_heard", "Agents heard for the first time on a link."),
@@ -60,6 +63,13 @@ const COUNTERS: [(&str, &str); 13] = [
         "Times that nothing came through the NAT any more, and the node registered anew.",
     ),
     ("expirations", "Registrations that ended without renewal."),
+    ("sessions_used", "Home addresses that sessions got."),
+    ("sessions_lost", "Sessions that ended, or lost their home address."),
+    (
+        "sessions_refused",
+        "Sessions that could not begin: no NAI, a name twice or too long, too many.",
+    ),
+    ("commands_gone", "Commands whose program ended without ending their session."),
     ("frames_malformed", "Advertisements and DHCP messages whose lengths or checksums are wrong."),
 ];
 
@@ -204,12 +214,13 @@ impl Report {
         config: &Config,
         node: &MobileNode,
         tunnel: &Tunnel,
+        lan: Option<&Lan>,
         now: Instant,
     ) -> Outcome {
         match query {
             Query::Status => Ok(Answer::Status(self.status(config, node, now))),
             Query::MobileNode => Ok(Answer::MobileNode(self.view(config, node, tunnel, now))),
-            Query::Counters => Ok(Answer::Counters { counters: self.counters(tunnel) }),
+            Query::Counters => Ok(Answer::Counters { counters: self.counters(tunnel, lan) }),
             Query::Drops => Ok(Answer::Drops { drops: self.drops() }),
             Query::Tunnels => Ok(Answer::Tunnels { tunnels: tunnels(config, tunnel) }),
             Query::SecurityAssociations => {
@@ -217,13 +228,16 @@ impl Report {
             }
             _ => Err(Refusal::not_found(
                 "A mobile node has none of these.",
-                "Ask it for status, mobile-node, tunnels, counters, drops or security-associations.",
+                "Ask it for status, mobile-node, sessions, tunnels, counters, drops or security-associations.",
             )),
         }
     }
 
     fn status(&self, config: &Config, node: &MobileNode, now: Instant) -> Status {
-        let registered = u64::from(node.phase() == Phase::Registered);
+        let own = (node.phase() == Phase::Registered).then_some(Phase::Registered);
+        let all = own.into_iter().chain(node.sessions().map(Session::phase));
+        let registered = all.filter(|phase| *phase == Phase::Registered).count();
+        let most = if config.node.nai.is_some() { 1 + MAX_SESSIONS } else { 1 };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -244,8 +258,8 @@ impl Report {
                 role: Role::MobileNode,
                 tenant: 0,
                 address: config.node.home_address,
-                registrations: registered,
-                limit: 1,
+                registrations: u64::try_from(registered).unwrap_or(u64::MAX),
+                limit: u64::try_from(most).unwrap_or(u64::MAX),
             }],
             totals: Totals::default(),
         }
@@ -267,6 +281,8 @@ impl Report {
             Attachment::ForeignAgent { address, .. } => Some(*address),
             _ => None,
         };
+        let with_address =
+            node.sessions().filter(|session| session.home_address().is_some()).count();
         MobileNodeView {
             interface: config.interface.clone(),
             state: node.phase().name().to_owned(),
@@ -290,11 +306,13 @@ impl Report {
             remaining_seconds: remaining,
             last_code: self.last_code,
             last_text: self.last_text.clone(),
+            sessions: u64::try_from(node.sessions().count()).unwrap_or(u64::MAX),
+            sessions_with_address: u64::try_from(with_address).unwrap_or(u64::MAX),
             age_seconds: now.saturating_since(self.attached_at).as_secs(),
         }
     }
 
-    fn counters(&self, tunnel: &Tunnel) -> Vec<CounterView> {
+    fn counters(&self, tunnel: &Tunnel, lan: Option<&Lan>) -> Vec<CounterView> {
         let counter = |name: &str, text: &str, value| CounterView {
             name: name.to_owned(),
             text: text.to_owned(),
@@ -308,8 +326,10 @@ impl Report {
             code: Some(*code),
             ..counter("registrations_denied", "Requests denied, by code.", *count)
         });
-        let tunnel = tunnel.counters().all().map(|(name, text, count)| counter(name, text, count));
-        named.chain(denials).chain(tunnel).collect()
+        let lan = lan.into_iter().flat_map(Lan::counters);
+        let rest = tunnel.counters().all().chain(lan);
+        let rest = rest.map(|(name, text, count)| counter(name, text, count));
+        named.chain(denials).chain(rest).collect()
     }
 
     fn drops(&self) -> Vec<DropView> {

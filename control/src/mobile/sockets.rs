@@ -14,12 +14,10 @@ use rustix::net::{AddressFamily, Protocol, SendFlags, SocketFlags, SocketType};
 use zerocopy::FromBytes;
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
 
-/// Agent advertisements (ICMP type 9) and what comes for a DHCP client (UDP port
-/// 68), both not fragmented; the kernel keeps all else, as a download is.
-///
 /// Offsets are from the start of the frame: the Ethernet header has 14 bytes.
-const FILTER: [libc::sock_filter; 12] = {
+mod filter {
     const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
     const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
     const LOAD_BYTE_AT_X: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_IND) as u16;
@@ -28,24 +26,49 @@ const FILTER: [libc::sock_filter; 12] = {
     const IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const IF_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+
     const fn op(code: u16, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
         libc::sock_filter { code, jt, jf, k }
     }
-    [
+
+    /// Agent advertisements (ICMP type 9), what comes for a DHCP client (UDP port 68), and
+    /// registration replies (type 3, from UDP port 434), all not fragmented; the kernel
+    /// keeps all else, as a download is, and one in a UDP tunnel.
+    pub(super) const ROAMING: [libc::sock_filter; 16] = [
         op(LOAD_HALF, 20, 0, 0), // 0: fragment offset
-        op(IF_SET, 0x1fff, 9, 0),
+        op(IF_SET, 0x1fff, 13, 0),
         op(HEADER_LEN_TO_X, 14, 0, 0),
         op(LOAD_BYTE, 23, 0, 0), // 3: protocol
         op(IF_EQUAL, 17, 3, 0),
-        op(IF_EQUAL, 1, 0, 5),
+        op(IF_EQUAL, 1, 0, 9),
         op(LOAD_BYTE_AT_X, 14, 0, 0), // 6: ICMP type
-        op(IF_EQUAL, 9, 2, 3),
+        op(IF_EQUAL, 9, 6, 7),
         op(LOAD_HALF_AT_X, 16, 0, 0), // 8: UDP destination port
-        op(IF_EQUAL, 68, 0, 1),
-        op(RETURN, 0xffff, 0, 0), // 10: take it
-        op(RETURN, 0, 0, 0),      // 11: leave it
-    ]
-};
+        op(IF_EQUAL, 68, 4, 0),
+        op(LOAD_HALF_AT_X, 14, 0, 0), // 10: UDP source port
+        op(IF_EQUAL, 434, 0, 3),
+        op(LOAD_BYTE_AT_X, 22, 0, 0), // 12: message type
+        op(IF_EQUAL, 3, 0, 1),
+        op(RETURN, 0xffff, 0, 0), // 14: take it
+        op(RETURN, 0, 0, 0),      // 15: leave it
+    ];
+
+    /// What comes for a DHCP server (UDP port 67), not fragmented.
+    pub(super) const DHCP_SERVER: [libc::sock_filter; 9] = [
+        op(LOAD_HALF, 20, 0, 0), // 0: fragment offset
+        op(IF_SET, 0x1fff, 6, 0),
+        op(HEADER_LEN_TO_X, 14, 0, 0),
+        op(LOAD_BYTE, 23, 0, 0), // 3: protocol
+        op(IF_EQUAL, 17, 0, 3),
+        op(LOAD_HALF_AT_X, 16, 0, 0), // 5: UDP destination port
+        op(IF_EQUAL, 67, 0, 1),
+        op(RETURN, 0xffff, 0, 0), // 7: take it
+        op(RETURN, 0, 0, 0),      // 8: leave it
+    ];
+
+    /// Everything.
+    pub(super) const ALL: [libc::sock_filter; 1] = [op(RETURN, 0xffff, 0, 0)];
+}
 
 /// A socket for frames on one interface.
 #[derive(Debug)]
@@ -62,11 +85,36 @@ pub struct Received {
 }
 
 impl PacketSocket {
-    /// Listens on the interface with this index to agent advertisements and DHCP.
+    /// Listens on the interface with this index to agent advertisements, what comes for a
+    /// DHCP client, and registration replies.
     ///
     /// # Errors
     /// The kernel's: no such interface, or no right.
     pub fn open(index: u32) -> io::Result<Self> {
+        Self::open_for(index, ETHERTYPE_IPV4, &filter::ROAMING)
+    }
+
+    /// Listens on the interface with this index to what comes for a DHCP server.
+    ///
+    /// # Errors
+    /// The kernel's: no such interface, or no right.
+    pub fn open_dhcp_server(index: u32) -> io::Result<Self> {
+        Self::open_for(index, ETHERTYPE_IPV4, &filter::DHCP_SERVER)
+    }
+
+    /// Listens on the interface with this index to ARP.
+    ///
+    /// # Errors
+    /// The kernel's: no such interface, or no right.
+    pub fn open_arp(index: u32) -> io::Result<Self> {
+        Self::open_for(index, ETHERTYPE_ARP, &filter::ALL)
+    }
+
+    fn open_for<const N: usize>(
+        index: u32,
+        ether_type: u16,
+        filter: &[libc::sock_filter; N],
+    ) -> io::Result<Self> {
         // Protocol 0 receives nothing until the socket is filtered and bound.
         let socket = rustix::net::socket_with(
             AddressFamily::PACKET,
@@ -74,14 +122,14 @@ impl PacketSocket {
             SocketFlags::CLOEXEC | SocketFlags::NONBLOCK,
             None,
         )?;
-        let mut filter = FILTER;
-        let program = libc::sock_fprog { len: FILTER.len() as u16, filter: filter.as_mut_ptr() };
+        let mut filter = *filter;
+        let program = libc::sock_fprog { len: N as u16, filter: filter.as_mut_ptr() };
         set_option(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         set_option(&socket, libc::SOL_PACKET, libc::PACKET_AUXDATA, &1i32)?;
         // SAFETY: sockaddr_ll is plain old data, for which all zeroes is a value.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = ETHERTYPE_IPV4.to_be();
+        address.sll_protocol = ether_type.to_be();
         address.sll_ifindex = index.cast_signed();
         let len = mem::size_of_val(&address) as libc::socklen_t;
         // SAFETY: the descriptor is open, and `address` is a sockaddr_ll of `len`

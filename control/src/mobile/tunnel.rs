@@ -9,12 +9,14 @@
 //!
 //! A packet that does not fit is cut before it is encapsulated (RFC 3519 §4.8), or
 //! its sender is told; a narrower path is learnt from ICMP and forgotten after ten
-//! minutes or a move. The home agent's echo requests to the home address are
-//! answered here, through the tunnel: the kernel would answer past it.
+//! minutes or a move. The home agent's echo requests to the home address, and to those of
+//! sessions, are answered here, through the tunnel: they ask about the path, and the kernel
+//! would answer past it.
 //!
 //! **Not done:** ICMP errors from inside the tunnel other than Fragmentation
 //! Needed are not relayed to applications (RFC 2003 §4).
 
+use std::collections::HashSet;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
@@ -33,6 +35,7 @@ use homeport_wire::icmpv4::{
 use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
 use zerocopy::{FromBytes, IntoBytes};
 
+use super::counters::counters;
 use super::encapsulation::{self, ROOM, Refused};
 use super::forwarding::{TunnelEnds, untunnelled_mtu};
 use super::path_mtu::{PathMtu, fragmentation_needed};
@@ -50,42 +53,29 @@ const INNER_TTL: u8 = 64;
 /// Buffers for fragments: the packet and its pieces.
 const FRAGMENTS: usize = POOL_BURST + 1;
 
-/// Defines the counters, their names and the text for people in one table.
-macro_rules! counters {
-    ($($field:ident = $text:literal,)*) => {
-        /// What the tunnel did, in packets since the start.
-        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-        pub struct Counters { $(#[doc = $text] pub $field: u64,)* }
-
-        impl Counters {
-            /// Each counter: name, text, count.
-            pub fn all(&self) -> impl Iterator<Item = (&'static str, &'static str, u64)> {
-                [$((stringify!($field), $text, self.$field),)*].into_iter()
-            }
-        }
-    };
-}
-
 counters! {
-    tunnel_sent = "Packets put into the tunnel.",
-    tunnel_received = "Packets taken out of the tunnel.",
-    tunnel_none = "Packets of applications dropped because the node is nowhere.",
-    tunnel_foreign_source = "Packets of applications dropped because their source is not the home address.",
-    tunnel_too_big = "Packets of applications that have DF and do not fit the tunnel; their senders were told.",
-    tunnel_cut = "Packets cut into fragments before they were put into the tunnel.",
-    tunnel_uncut = "Packets dropped because they do not fit the tunnel and cannot be cut.",
-    tunnel_mss_clamped = "TCP connections told of the tunnel's MTU by their segment size.",
-    tunnel_send_failed = "Packets that the kernel would not send.",
-    tunnel_bad_outer = "Tunnelled packets dropped because they are not between the tunnel's ends, UDP ports included.",
-    tunnel_bad_encapsulation = "Tunnelled packets dropped because their encapsulation, next header or key is not the tunnel's.",
-    tunnel_malformed = "Tunnelled packets dropped because a header of the encapsulation is wrong.",
-    tunnel_bad_inner = "Tunnelled packets dropped because what is inside is no packet for the home address.",
-    tunnel_congestion = "Tunnelled packets dropped because they met congestion and could not be marked (RFC 6040 4.2).",
-    tunnel_keepalives_sent = "Keepalives sent through the tunnel (RFC 3519 4.9).",
-    tunnel_keepalives_answered = "Keepalives that the home agent answered.",
-    tunnel_echoes_answered = "Echo requests of the home agent answered through the tunnel.",
-    tunnel_mtu_learnt = "Times that the path to the other end was found to be narrower.",
-    tunnel_icmp_ignored = "ICMP errors about the tunnel that tell no MTU, no news, or are about none of its packets.",
+    /// What the tunnel did, in packets since the start.
+    Counters {
+        tunnel_sent = "Packets put into the tunnel.",
+        tunnel_received = "Packets taken out of the tunnel.",
+        tunnel_none = "Packets of applications dropped because the node is nowhere.",
+        tunnel_foreign_source = "Packets of applications dropped because their source is neither the home address nor a session's.",
+        tunnel_too_big = "Packets of applications that have DF and do not fit the tunnel; their senders were told.",
+        tunnel_cut = "Packets cut into fragments before they were put into the tunnel.",
+        tunnel_uncut = "Packets dropped because they do not fit the tunnel and cannot be cut.",
+        tunnel_mss_clamped = "TCP connections told of the tunnel's MTU by their segment size.",
+        tunnel_send_failed = "Packets that the kernel would not send.",
+        tunnel_bad_outer = "Tunnelled packets dropped because they are not between the tunnel's ends, UDP ports included.",
+        tunnel_bad_encapsulation = "Tunnelled packets dropped because their encapsulation, next header or key is not the tunnel's.",
+        tunnel_malformed = "Tunnelled packets dropped because a header of the encapsulation is wrong.",
+        tunnel_bad_inner = "Tunnelled packets dropped because what is inside is no packet for the home address or a session's.",
+        tunnel_congestion = "Tunnelled packets dropped because they met congestion and could not be marked (RFC 6040 4.2).",
+        tunnel_keepalives_sent = "Keepalives sent through the tunnel (RFC 3519 4.9).",
+        tunnel_keepalives_answered = "Keepalives that the home agent answered.",
+        tunnel_echoes_answered = "Echo requests of the home agent answered through the tunnel.",
+        tunnel_mtu_learnt = "Times that the path to the other end was found to be narrower.",
+        tunnel_icmp_ignored = "ICMP errors about the tunnel that tell no MTU, no news, or are about none of its packets.",
+    }
 }
 
 /// The sockets of the tunnel on one interface.
@@ -129,6 +119,8 @@ pub struct Activity {
 pub struct Tunnel {
     tun: Tun,
     home: Ipv4Addr,
+    /// The home addresses of sessions.
+    sessions: HashSet<Ipv4Addr>,
     home_agent: Ipv4Addr,
     clamp_mss: bool,
     sockets: Option<TunnelSockets>,
@@ -155,6 +147,7 @@ impl Tunnel {
         Tunnel {
             tun,
             home,
+            sessions: HashSet::default(),
             home_agent,
             clamp_mss,
             sockets: None,
@@ -168,6 +161,16 @@ impl Tunnel {
             pool: PacketPool::with_large(FRAGMENTS, 1),
             buffer: vec![0; BUFFER].into_boxed_slice(),
         }
+    }
+
+    /// Carries packets of a session's home address too.
+    pub fn add_session(&mut self, home_address: Ipv4Addr) {
+        self.sessions.insert(home_address);
+    }
+
+    /// Carries them no longer.
+    pub fn remove_session(&mut self, home_address: Ipv4Addr) {
+        self.sessions.remove(&home_address);
     }
 
     /// Uses these sockets, and this UDP port; `None` while there is no interface.
@@ -258,7 +261,7 @@ impl Tunnel {
     /// tunnel.
     pub fn send_keepalive(&mut self, icmp: &[u8]) {
         self.counters.tunnel_keepalives_sent += 1;
-        self.send_icmp(icmp);
+        self.send_icmp(self.home, icmp);
     }
 
     /// Takes waiting packets out of the tunnel. `node` knows the answers to its
@@ -274,7 +277,8 @@ impl Tunnel {
                     // An error is about a packet that was sent before.
                     let Ok(Some(len)) = socket.receive(buffer) else { break };
                     let packet = buffer.get_mut(..len).unwrap_or_default();
-                    let inner = encapsulation::decapsulate(packet, tunnel.home, tunnel.ends);
+                    let is_ours = |address| tunnel.is_ours(address);
+                    let inner = encapsulation::decapsulate(packet, is_ours, tunnel.ends);
                     tunnel.take_out(inner, node);
                 }
             }
@@ -284,7 +288,8 @@ impl Tunnel {
     /// Takes a datagram of the registration port out of the tunnel.
     pub fn receive_datagram(&mut self, data: &mut [u8], datagram: &Datagram, node: &MobileNode) {
         let Datagram { from, to, tos, .. } = *datagram;
-        let inner = encapsulation::decapsulate_datagram(data, from, to, tos, self.home, self.ends);
+        let is_ours = |address| self.is_ours(address);
+        let inner = encapsulation::decapsulate_datagram(data, from, to, tos, is_ours, self.ends);
         self.take_out(inner, node);
     }
 
@@ -297,7 +302,7 @@ impl Tunnel {
         let about = self
             .ends
             .filter(|ends| error.destination == ends.remote)
-            .and_then(|ends| encapsulation::quoted_inner(quote, self.home, ends));
+            .and_then(|ends| encapsulation::quoted_inner(quote, |it| self.is_ours(it), ends));
         let (Some(inner), (DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED)) = (about, kind) else {
             self.counters.tunnel_icmp_ignored += 1;
             return;
@@ -322,6 +327,11 @@ impl Tunnel {
         result
     }
 
+    /// Whether packets of this address go through the tunnel.
+    fn is_ours(&self, address: Ipv4Addr) -> bool {
+        address == self.home || self.sessions.contains(&address)
+    }
+
     fn receiver(&self, index: usize) -> Option<&TunnelSocket> {
         self.sockets.as_ref()?.receivers.get(index)
     }
@@ -336,7 +346,7 @@ impl Tunnel {
         let Some(inner) = packet.get_mut(ROOM..) else { return };
         // The other end would refuse it (RFC 3024 §4.3.2).
         let facts = match parse::ipv4(inner) {
-            Ok(facts) if facts.source == self.home => facts,
+            Ok(facts) if self.is_ours(facts.source) => facts,
             _ => {
                 self.counters.tunnel_foreign_source += 1;
                 return;
@@ -426,14 +436,14 @@ impl Tunnel {
         };
         self.activity.received = true;
         self.counters.tunnel_received += 1;
-        if let Some(icmp) = icmp_of(inner, self.home_agent) {
-            if node.is_keepalive_answer(icmp) {
+        if let Some((to, icmp)) = icmp_of(inner, self.home_agent) {
+            if to == self.home && node.is_keepalive_answer(icmp) {
                 self.counters.tunnel_keepalives_answered += 1;
                 return;
             }
             if let Some(reply) = echo_reply(icmp) {
                 self.counters.tunnel_echoes_answered += 1;
-                return self.send_icmp(&reply);
+                return self.send_icmp(to, &reply);
             }
         }
         if self.clamp_mss
@@ -447,23 +457,23 @@ impl Tunnel {
         }
     }
 
-    /// Sends an ICMP message from the home address to the home agent through the
+    /// Sends an ICMP message from an address of ours to the home agent through the
     /// tunnel.
-    fn send_icmp(&mut self, icmp: &[u8]) {
+    fn send_icmp(&mut self, from: Ipv4Addr, icmp: &[u8]) {
         let Ok(len) = u16::try_from(Ipv4Header::LEN + icmp.len()) else { return };
-        let (from, to) = (self.home, self.home_agent);
+        let to = self.home_agent;
         let header = Ipv4Header::new(from, to, IpProtocol::ICMP, INNER_TTL, len);
         self.put_in(&mut [&[0; ROOM], header.as_bytes(), icmp].concat());
     }
 }
 
-/// The ICMP message of a whole packet from `source`.
-fn icmp_of(packet: &[u8], source: Ipv4Addr) -> Option<&[u8]> {
+/// The ICMP message of a whole packet from `source`, and whom it is for.
+fn icmp_of(packet: &[u8], source: Ipv4Addr) -> Option<(Ipv4Addr, &[u8])> {
     let packet = Ipv4Packet::new_checked(packet).ok()?;
     let header = packet.header();
     let ours =
         header.source() == source && header.protocol() == IpProtocol::ICMP && !header.is_fragment();
-    ours.then_some(packet.payload())
+    ours.then_some((header.destination(), packet.payload()))
 }
 
 /// The answer to an echo request (RFC 792).

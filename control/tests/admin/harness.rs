@@ -348,7 +348,7 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
                 tolerance_seconds: Some(7),
             }],
         },
-        Query::MobileNode => {
+        Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
             return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
         }
         Query::Explain(_) => {
@@ -522,6 +522,8 @@ pub(crate) fn visitor() -> VisitorView {
         tenant: 0,
         home_address: NODE,
         home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        nai: Some("phone@train.example".into()),
+        session: Some("laptop".into()),
         care_of_address: Ipv4Addr::new(10, 0, 2, 2),
         mac: "02:00:00:00:00:10".into(),
         port: "visited".into(),

@@ -422,6 +422,8 @@ fn node_config() -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(HOME_AGENT, association(256, ReplayProtection::default()));
     MobileNodeConfig {
+        nai: None,
+        session_carriage: homeport_proto::message::SessionCarriage::Separate,
         home_address: node(0),
         home_prefix: Prefix::new(node(0), 24).unwrap_or(Prefix::ALL),
         home_agent: HOME_AGENT,

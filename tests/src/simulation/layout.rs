@@ -165,6 +165,8 @@ pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(home_agent_address(node.home_agent), node_association(node));
     MobileNodeConfig {
+        nai: None,
+        session_carriage: homeport_proto::message::SessionCarriage::Separate,
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),
@@ -340,6 +342,9 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
         max_lifetime: Lifetime(300),
         max_visitors: MAX_VISITORS,
         max_pending_per_node,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: homeport_proto::config::SessionInsertion::default(),
         max_pending,
         pending_timeout: Duration::from_secs(7),
         reverse_tunnel: true,

@@ -129,7 +129,9 @@ causes! {
     AnswerersFull = "answerers-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "no room for challenges", "The foreign agent remembers the challenges of as many nodes as it may.";
     VisitorReservedFlags = "visitor-reserved-flags", Some(Code::FA_POORLY_FORMED_REQUEST), None, "reserved flag set", "The request has a flag set that must be zero.";
     HeaderCompression = "header-compression", Some(Code::FA_HEADER_COMPRESSION_UNAVAILABLE), None, "no compression", "The node asked for header compression, which there is not.";
-    NoHomeAddress = "no-home-address", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no home address", "The request has neither a possible home address nor a network access identifier.";
+    NoHomeAddress = "no-home-address", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no home address", "The home address that the request names is no host's.";
+    MissingNai = "missing-nai", Some(Code::MISSING_NAI), None, "send your NAI", "The request has neither a home address nor a network access identifier.";
+    VisitorBadName = "visitor-bad-name", Some(Code::FA_POORLY_FORMED_REQUEST), None, "bad session name", "The network access identifier of the request, or the name of its session, is empty, too long, or there twice.";
     VisitorUnsignedForHome = "visitor-unsigned-for-home", Some(Code::FA_POORLY_FORMED_REQUEST), None, "not signed", "The request is not signed for the home agent.";
     VisitorBrokenExtensions = "visitor-broken-extensions", Some(Code::FA_POORLY_FORMED_REQUEST), None, "poorly formed", "The extensions of the request cannot be read.";
     DeliveryWithoutReverseTunnel = "delivery-without-reverse-tunnel", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no T with delivery", "The node asked for encapsulating delivery without a reverse tunnel.";
@@ -148,6 +150,9 @@ causes! {
     PendingFull = "pending-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "too many pending", "As many requests wait for home agents' answers as may.";
     PendingOfNodeFull = "pending-of-node-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "too many pending", "As many requests of this one node wait for an answer as may.";
 
+    SessionsOfNaiFull = "sessions-of-nai-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "too many sessions", "The network access identifier has as many visitors as one may have.";
+    NaiRateLimited = "nai-rate-limited", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "too many requests", "The node has sent as many requests with its network access identifier as it may in a minute.";
+
     // Foreign agent: a reply, or none.
     HomeAgentDenied = "home-agent-denied", None, None, "home agent denied", "The home agent denied the request, and the foreign agent relayed its answer.";
     HomeAgentSilent = "home-agent-silent", Some(Code::REGISTRATION_TIMEOUT), None, "home agent is silent", "The home agent did not answer in time.";
@@ -157,6 +162,9 @@ causes! {
     HomeAgentUnreachable = "home-agent-unreachable", Some(Code::HOME_AGENT_UNREACHABLE), None, "home unreachable", "A router on the way said that the home agent cannot be reached.";
     ReplyWrongKey = "reply-wrong-key", Some(Code::FA_HOME_AGENT_FAILED_AUTHENTICATION), Some(Discard::BadForeignHomeAuthenticator), "home agent's key", "The home agent's reply is not signed with the key that the foreign agent shares with it.";
     ReplyMalformed = "reply-malformed", Some(Code::FA_POORLY_FORMED_REPLY), Some(Discard::Malformed), "bad reply", "The home agent's reply cannot be read, or is not signed for the node.";
+    ReplyWithoutNai = "reply-without-nai", Some(Code::MISSING_NAI), None, "no NAI in reply", "The home agent gave a home address and did not say to whose network access identifier.";
+    ReplyWithoutHomeAgent = "reply-without-home-agent", Some(Code::MISSING_HOME_AGENT), None, "no home agent in reply", "The home agent's reply does not name it.";
+    ReplyWithoutHomeAddress = "reply-without-home-address", Some(Code::MISSING_HOME_ADDRESS), None, "no address in reply", "The home agent accepted the request and gave no home address.";
     NotPending = "not-pending", None, Some(Discard::NotPending), "not asked for", "A reply came that answers no request that is pending.";
     ReplyOfAnother = "reply-of-another", None, Some(Discard::WrongHomeAgent), "not asked for", "The reply did not come from the home agent that was asked.";
 

@@ -1,7 +1,7 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
 use super::challenge::Answer;
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len, nai_of};
+use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::decision::{Cause, Standing};
@@ -10,7 +10,8 @@ use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, Received, RegistrationRequest, RequestFlags,
 };
-use crate::visitor::{Station, pending_range};
+use crate::visitor::{Station, VisitorName, pending_range};
+use alloc::sync::Arc;
 
 impl ForeignAgent {
     /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first; gives
@@ -20,6 +21,7 @@ impl ForeignAgent {
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
+        name: Option<&Arc<VisitorName>>,
         context: &mut Context<'_>,
     ) -> Result<Option<Answer>, Cause> {
         let request = &station.request;
@@ -37,7 +39,7 @@ impl ForeignAgent {
             return Err(Cause::StationUnknown);
         }
         self.authenticate(received, context)?;
-        if self.is_pending(station, received) {
+        if self.is_pending(station, name) {
             return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
@@ -69,23 +71,20 @@ impl ForeignAgent {
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(Cause::AddressTaken);
         }
-        self.validate_capacity(station)?;
+        self.validate_sessions(station, name)?;
+        self.validate_capacity(station, name)?;
         Ok(answer)
     }
 
     /// Whether the request is pending already. From another station, the same home
-    /// address, home agent and low half would steal the reply of the one that asked.
-    pub(super) fn is_pending(
-        &self,
-        station: &Station,
-        received: &Received<'_, RegistrationRequest>,
-    ) -> bool {
+    /// address, name, home agent and low half would steal the reply of the one that asked;
+    /// from the same, with another name, there is one place for both.
+    fn is_pending(&self, station: &Station, name: Option<&Arc<VisitorName>>) -> bool {
         let low = station.request.identification.low();
         self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
-                || pending.station.mac != station.mac
-                    && key.3 == station.home_agent
-                    && pending.network_access_identifier.as_deref() == nai_of(received)
+                || key.3 == station.home_agent
+                    && (pending.station.mac != station.mac) == (pending.name.as_ref() == name)
         })
     }
 
@@ -133,20 +132,18 @@ impl ForeignAgent {
             }
             Profile::Rfc2002 => request.flags.contains(RequestFlags::RESERVED_X),
         };
-        // A node without home address is told by its NAI (RFC 2794 §2).
-        let nameless = request.home_address.is_unspecified() && nai_of(received).is_none();
         let bad_home = !request.home_address.is_unspecified() && !is_host(request.home_address);
         let unauthorized = authorized_len(received).is_none();
         if reserved {
             Err(Cause::VisitorReservedFlags)
-        } else if nameless || bad_home {
+        } else if bad_home {
             Err(Cause::NoHomeAddress)
         } else if received.defect().is_some() {
             Err(Cause::VisitorBrokenExtensions)
         } else if unauthorized {
             Err(Cause::VisitorUnsignedForHome)
         } else {
-            Ok(())
+            Self::validate_name(received)
         }
     }
 
@@ -178,9 +175,17 @@ impl ForeignAgent {
         Ok(())
     }
 
-    pub(super) fn validate_capacity(&self, station: &Station) -> Result<(), Cause> {
+    fn validate_capacity(
+        &self,
+        station: &Station,
+        name: Option<&Arc<VisitorName>>,
+    ) -> Result<(), Cause> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
+        // Several sessions of one station may be without address.
+        let of_node = self.pending.range(node).filter(|(_, pending)| {
+            !request.home_address.is_unspecified() || pending.name.as_ref() == name
+        });
         let is_visitor = self.visitor(request.home_address, station.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors
             && !is_visitor
@@ -189,7 +194,7 @@ impl ForeignAgent {
             Err(Cause::VisitorsFull)
         } else if self.pending.len() >= self.config.max_pending {
             Err(Cause::PendingFull)
-        } else if self.pending.range(node).count() >= self.config.max_pending_per_node {
+        } else if of_node.count() >= self.config.max_pending_per_node {
             Err(Cause::PendingOfNodeFull)
         } else {
             Ok(())

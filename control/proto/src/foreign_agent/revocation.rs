@@ -97,7 +97,7 @@ impl ForeignAgent {
     /// Removes a visitor at an operator's word, and revokes its registration; whether
     /// there was one.
     pub(crate) fn clear(&mut self, key: VisitorKey, context: &mut Context<'_>) -> bool {
-        let Some(visitor) = self.visitors.get(&key).copied() else { return false };
+        let Some(visitor) = self.visitors.get(&key).cloned() else { return false };
         self.remove_visitor(key, context);
         self.revoke(&visitor, context);
         true
@@ -142,7 +142,7 @@ impl ForeignAgent {
             return Err(Cause::RevocationElsewhere);
         }
         let key = (message.home_address, message.home_agent);
-        let inform = match self.visitors.get(&key).copied() {
+        let inform = match self.visitors.get(&key).cloned() {
             Some(visitor) => {
                 let agreement = visitor.revocation.ok_or(Cause::RevocationNotAgreed)?;
                 if !is_after(message.identifier, agreement.theirs) {

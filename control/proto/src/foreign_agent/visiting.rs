@@ -107,13 +107,16 @@ impl ForeignAgent {
         visitor: VisitorKey,
         context: &mut Context<'_>,
     ) -> bool {
-        let removed = self.visitors.remove(&visitor).is_some();
-        if removed {
+        let removed = self.visitors.remove(&visitor);
+        if let Some(removed) = &removed {
+            if let Some(name) = &removed.name {
+                self.names.remove(name, visitor);
+            }
             context.timers.stop(Token::Visitor(self.key(), visitor));
             context.timers.stop(Token::Keepalive(self.key(), visitor));
             let (tenant, (home_address, home_agent)) = (self.config.tenant, visitor);
             context.push(Action::RemoveVisitor { tenant, home_address, home_agent });
         }
-        removed
+        removed.is_some()
     }
 }

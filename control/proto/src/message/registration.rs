@@ -206,7 +206,7 @@ impl RegistrationReply {
     }
 }
 
-/// What became of a request (RFC 5944 §3.4, RFC 3024 §3.4, RFC 3519 §3.5, RFC
+/// What became of a request (RFC 5944 §3.4, RFC 2794 §5, RFC 3024 §3.4, RFC 3519 §3.5, RFC
 /// 4433 §7, RFC 4721 §10, RFC 5177 §11).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReplyCode(pub u8);
@@ -251,6 +251,10 @@ codes! {
     HOME_AGENT_PORT_UNREACHABLE = 82, "Denied by the foreign agent: home agent port unreachable.";
     HOME_AGENT_UNREACHABLE = 88, "Denied by the foreign agent: home agent unreachable.";
     NONZERO_HOME_AGENT_REQUIRED = 90, "Denied by the foreign agent: a home agent address is required.";
+    NONZERO_HOME_ADDRESS_REQUIRED = 96, "Denied by the foreign agent: a home address is required.";
+    MISSING_NAI = 97, "Denied by the foreign agent: missing network access identifier.";
+    MISSING_HOME_AGENT = 98, "Denied by the foreign agent: missing home agent address.";
+    MISSING_HOME_ADDRESS = 99, "Denied by the foreign agent: missing home address.";
     UNKNOWN_CHALLENGE = 104, "Denied by the foreign agent: unknown challenge.";
     MISSING_CHALLENGE = 105, "Denied by the foreign agent: missing challenge.";
     STALE_CHALLENGE = 106, "Denied by the foreign agent: stale challenge.";

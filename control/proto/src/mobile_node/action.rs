@@ -1,6 +1,7 @@
 //! What a mobile node asks for and tells.
 
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -224,6 +225,9 @@ pub enum MobileNodeAction {
     /// The home agent is this one from now on (RFC 4433): requests to it and the tunnel's
     /// other end.
     UseHomeAgent(Ipv4Addr),
+    /// The node's own home address is this from now on: it had none, and the home agent has
+    /// given it one (RFC 2794).
+    UseHomeAddress(Ipv4Addr),
     /// Send a registration request.
     SendRegistration(SendRegistration),
     /// Ask for a co-located address, and keep it.
@@ -241,6 +245,24 @@ pub enum MobileNodeAction {
     /// Tell the home link that the home address is here: one gratuitous ARP
     /// (RFC 5944 §4.6).
     AnnounceHome,
+    /// The session has this home address from now on.
+    UseSession {
+        /// Which.
+        sub_nai: Arc<[u8]>,
+        /// Its home address.
+        home_address: Ipv4Addr,
+    },
+    /// The session has no home address any more: it was removed, or the home agent will
+    /// not let it have the one that it had.
+    LoseSession {
+        /// Which.
+        sub_nai: Arc<[u8]>,
+        /// What it had, unused from now on; `None`: it had none yet.
+        home_address: Option<Ipv4Addr>,
+    },
+    /// Tell the home link that this home address of a session is here: one gratuitous
+    /// ARP.
+    AnnounceSession(Ipv4Addr),
     /// Show the node's user what an agent says of the last reply's code (RFC 4917).
     ShowText(Box<MessageString>),
     /// Tell the operator.

@@ -8,8 +8,8 @@ use rand_core::RngCore;
 use super::keepalive::Keepalive;
 use super::negotiate::Granted;
 use super::pace::jitter;
-use super::request::{Pending, Target};
-use super::{Attachment, MobileNode, MobileNodeEvent, Registration};
+use super::request::{Identity, Pending, Target};
+use super::{Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, Registration, is_host};
 use crate::message::{Received, RegistrationReply, ReplyCode};
 use crate::security::ReplayProtection;
 use crate::{Encapsulation, Instant, Lifetime, Now, ReverseTunnel};
@@ -50,9 +50,16 @@ impl MobileNode {
         allowed.then_some(Target::CoLocated(co_located.address))
     }
 
+    /// Brings what is registered in line with what is known, then the sessions in line
+    /// with that.
+    pub(super) fn settle(&mut self, now: Now) {
+        self.settle_node(now);
+        self.settle_sessions(now);
+    }
+
     /// Starts the registration that [`Self::choose`] asks for, unless it is
     /// under way or in force.
-    pub(super) fn settle(&mut self, now: Now) {
+    fn settle_node(&mut self, now: Now) {
         if !self.link_up || self.stopping.is_some() {
             return;
         }
@@ -93,9 +100,14 @@ impl MobileNode {
         if let Target::Home(gateway) = target {
             self.arrive_home(gateway, at);
         }
-        let asked = self.ask(target);
-        self.pending = Some(Pending::new(target, care_of_address, lifetime, asked));
+        let (whom, asked) = (self.identity(), self.ask(target));
+        self.pending = Some(Pending::new(whom, target, care_of_address, lifetime, asked));
         self.send(now);
+    }
+
+    /// Whom the node's own requests are for.
+    pub(super) const fn identity(&self) -> Identity {
+        Identity::node(self.config.home_address)
     }
 
     /// The care-of address and the lifetime to ask for.
@@ -133,15 +145,25 @@ impl MobileNode {
         if self.attach(attachment) {
             self.announcements = Some((now, 0));
             self.announce(now);
+            self.announce_sessions(now);
         }
     }
 
-    pub(super) fn accepted(
-        &mut self,
-        pending: &Pending,
-        reply: &Received<'_, RegistrationReply>,
-        now: Now,
-    ) {
+    /// A reply to the node's own request, which has been verified.
+    pub(super) fn answered(&mut self, reply: &Received<'_, RegistrationReply>, now: Now) {
+        let Some(pending) = self.pending.take() else { return };
+        if reply.mobile_home_authentication().is_some() {
+            self.memory.learn_nonce(reply.body.identification);
+        }
+        self.learn_challenge(&pending, reply);
+        if reply.body.code.is_accepted() {
+            self.accepted(&pending, reply, now);
+        } else {
+            self.denied(pending, reply, now);
+        }
+    }
+
+    fn accepted(&mut self, pending: &Pending, reply: &Received<'_, RegistrationReply>, now: Now) {
         let at = now.monotonic;
         let after = at.saturating_since(pending.sent_at);
         self.denials = 0;
@@ -149,10 +171,15 @@ impl MobileNode {
         if !pending.lifetime.is_zero() {
             self.assigned();
         }
+        let home_address = reply.body.home_address;
+        if self.config.home_address.is_unspecified() && is_host(home_address) {
+            self.config.home_address = home_address;
+            self.actions.push_back(MobileNodeAction::UseHomeAddress(home_address));
+        }
         if pending.lifetime.is_zero() {
             self.event(MobileNodeEvent::Deregistered { after });
             if self.stopping.is_some() {
-                return self.finish_stop();
+                return self.finish_stop_if_answered();
             }
             self.registration = Some(Registration {
                 target: pending.target,
@@ -171,10 +198,7 @@ impl MobileNode {
         // sending of the request (§3.6.2.2).
         let lifetime = reply.body.lifetime.min(pending.lifetime);
         let expires_at = lifetime.duration().map(|lifetime| pending.sent_at + lifetime);
-        let renew_at = lifetime.duration().map(|lifetime| {
-            // At two fifths and a little: before half, not all nodes at once.
-            pending.sent_at + lifetime * 2 / 5 + jitter(lifetime / 2, &mut self.rng)
-        });
+        let renew_at = self.renewal(lifetime, pending.sent_at);
         self.registration = Some(Registration {
             target: pending.target,
             care_of_address: pending.care_of_address,
@@ -196,6 +220,13 @@ impl MobileNode {
             lifetime,
             after,
         });
+    }
+
+    /// When to renew what lasts `lifetime` from `sent_at` on: at two fifths and a little,
+    /// before half, not all nodes at once.
+    pub(super) fn renewal(&mut self, lifetime: Lifetime, sent_at: Instant) -> Option<Instant> {
+        let lifetime = lifetime.duration()?;
+        Some(sent_at + lifetime * 2 / 5 + jitter(lifetime / 2, &mut self.rng))
     }
 
     /// Keeps the tunnel alive from now on, if it has to be.
@@ -240,12 +271,7 @@ impl MobileNode {
         }
     }
 
-    pub(super) fn denied(
-        &mut self,
-        mut pending: Pending,
-        reply: &Received<'_, RegistrationReply>,
-        now: Now,
-    ) {
+    fn denied(&mut self, mut pending: Pending, reply: &Received<'_, RegistrationReply>, now: Now) {
         let code = reply.body.code;
         self.event(MobileNodeEvent::Denied { code });
         // What is sent elsewhere is no correction: it has a bound of its own.
@@ -256,11 +282,54 @@ impl MobileNode {
             self.pending = Some(pending);
             return self.send(now);
         }
+        let corrects = self.correct(&mut pending, reply, now);
+        self.memory.denied(&pending, code);
+        if corrects {
+            self.pending = Some(pending);
+            return self.send(now);
+        }
+        if self.stopping.is_some() {
+            return self.finish_stop_if_answered();
+        }
+        let at = now.monotonic;
+        match pending.target {
+            Target::ForeignAgent(address) if code.is_from_foreign_agent() => {
+                self.agents.refuse(address, at);
+                if self.registration.is_some_and(|old| old.target == pending.target) {
+                    self.drop_registration();
+                    self.set_dhcp(true);
+                }
+            }
+            _ => {
+                self.not_before = Some(at + self.denial_wait(self.denials));
+            }
+        }
+        self.denials = self.denials.saturating_add(1);
+    }
+
+    /// How long to wait after a denial that `before` others came before.
+    pub(super) fn denial_wait(&mut self, before: u32) -> Duration {
+        let wait = (MIN_DENIAL_WAIT * (1 << before.min(5))).min(MAX_DENIAL_WAIT);
+        wait + jitter(wait, &mut self.rng)
+    }
+
+    /// Changes a request so that the reason of its denial is met, and it can be sent
+    /// again at once; `false` when it cannot, or has been often enough.
+    pub(super) fn correct(
+        &mut self,
+        pending: &mut Pending,
+        reply: &Received<'_, RegistrationReply>,
+        now: Now,
+    ) -> bool {
+        let code = reply.body.code;
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
-                if let ReplayProtection::Timestamps { tolerance } = self.style() {
+                if let ReplayProtection::Timestamps { tolerance } = self.style()
+                    && self.identifications.recall(pending)
+                {
                     let theirs = reply.body.identification;
                     let offset = self.identifications.learn_clock(theirs, now.ntp, tolerance);
+                    pending.before = self.identifications.last();
                     self.event(MobileNodeEvent::ClockSet { offset });
                 }
                 true
@@ -276,7 +345,7 @@ impl MobileNode {
                 shorter
             }
             _ => {
-                let gives_way = self.give_way(&mut pending, reply);
+                let gives_way = self.give_way(pending, reply);
                 if gives_way {
                     self.event(MobileNodeEvent::GaveWay { code });
                 }
@@ -285,30 +354,11 @@ impl MobileNode {
         };
         // At the end, one more attempt is enough.
         let most = if self.stopping.is_some() { 1 } else { MAX_CORRECTIONS };
-        if correctable && pending.corrections < most {
+        let corrects = correctable && pending.corrections < most;
+        if corrects {
             pending.correct();
-            self.pending = Some(pending);
-            return self.send(now);
         }
-        if self.stopping.is_some() {
-            return self.finish_stop();
-        }
-        let at = now.monotonic;
-        match pending.target {
-            Target::ForeignAgent(address) if code.is_from_foreign_agent() => {
-                self.agents.refuse(address, at);
-                if self.registration.is_some_and(|old| old.target == pending.target) {
-                    self.drop_registration();
-                    self.set_dhcp(true);
-                }
-            }
-            _ => {
-                let wait = (MIN_DENIAL_WAIT * (1 << self.denials.min(5))).min(MAX_DENIAL_WAIT);
-                let wait = wait + jitter(wait, &mut self.rng);
-                self.not_before = Some(at + wait);
-            }
-        }
-        self.denials = self.denials.saturating_add(1);
+        corrects
     }
 
     pub(super) fn style(&self) -> ReplayProtection {

@@ -80,6 +80,7 @@ impl MobileNode {
                 if let Some(registration) = &mut self.registration {
                     registration.renew_at = Some(now.monotonic);
                 }
+                self.renew_sessions(now);
             }
         }
     }
@@ -236,11 +237,20 @@ impl MobileNode {
             if self.pending.is_none() {
                 self.begin(registration.target, now);
             }
+            self.renew_sessions(now);
+        }
+    }
+
+    /// Ends a stop whose requests have all been answered.
+    pub(super) fn finish_stop_if_answered(&mut self) {
+        if self.pending.is_none() && !self.sessions.awaits_farewell() {
+            self.finish_stop();
         }
     }
 
     pub(super) fn finish_stop(&mut self) {
         self.pending = None;
+        self.sessions.stop();
         self.stopping = None;
         self.link_up = false;
         self.agent_deadline = None;

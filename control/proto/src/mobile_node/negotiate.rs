@@ -28,9 +28,9 @@ impl Wishes {
     }
 
     /// Gives up what `code` denied of what was asked for; `false` when there is
-    /// nothing to give up, so that a new request would be as the old one.
+    /// nothing to give up, so that a new request would be as the old one. What another
+    /// request's denial has given up already, this one's gives up too.
     fn concede(&mut self, code: ReplyCode, asked: &Asked) -> bool {
-        let before = *self;
         let has_flags = asked.flags != RequestFlags::default();
         match code {
             ReplyCode::FA_ENCAPSULATION_UNAVAILABLE | ReplyCode::HA_ENCAPSULATION_UNAVAILABLE
@@ -56,9 +56,9 @@ impl Wishes {
             ReplyCode::HA_PROHIBITED if asked.udp.is_some_and(|udp| udp.forced) => {
                 self.encapsulation = PreferredEncapsulation::IpInIp;
             }
-            _ => {}
+            _ => return false,
         }
-        *self != before
+        true
     }
 }
 

@@ -9,14 +9,13 @@
 //! another: after its wait everything begins anew with the home agent of the config. So
 //! it does when one that we were sent to does not answer.
 //!
-//! **Not done:** network access identifiers, without which a home agent may not know us;
-//! the older form of requests that foreign agents without RFC 4433 need (§10): such an
-//! agent denies, or is silent, and another attachment is tried.
+//! **Not done:** the older form of requests that foreign agents without RFC 4433 need
+//! (§10): such an agent denies, or is silent, and another attachment is tried.
 
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::request::{Identifications, Pending};
+use super::request::{Identifications, Memory, Pending};
 use super::{MobileNode, MobileNodeAction, MobileNodeEvent};
 use crate::message::{
     DynamicHomeAgent, DynamicHomeAgentKind, Extension, Received, RegistrationReply,
@@ -105,6 +104,8 @@ impl MobileNode {
         self.config.home_agent = address;
         // Another home agent, another clock, other nonces.
         self.identifications = Identifications::default();
+        self.memory = Memory::default();
+        self.forget_memories();
         self.actions.push_back(MobileNodeAction::UseHomeAgent(address));
     }
 }

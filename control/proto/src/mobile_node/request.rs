@@ -1,6 +1,7 @@
 //! One registration: making its requests, and telling whether a reply is its
 //! answer (RFC 5944 §3.6).
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
@@ -14,7 +15,8 @@ use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
-    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags,
+    MessageWriter, Received, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    SessionCarriage, SessionName,
 };
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
@@ -30,15 +32,44 @@ pub(super) enum Target {
     CoLocated(Ipv4Addr),
 }
 
+/// Whom a registration is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Identity {
+    /// The Home Address field: unspecified asks for one.
+    pub(super) home_address: Ipv4Addr,
+    /// Which session of the node's NAI; `None`: the node itself.
+    pub(super) sub_nai: Option<Arc<[u8]>>,
+    /// Whether the address is given back; without a sub-NAI, those of all sessions.
+    pub(super) releases: bool,
+}
+
+impl Identity {
+    /// The node itself.
+    pub(super) const fn node(home_address: Ipv4Addr) -> Self {
+        Identity { home_address, sub_nai: None, releases: false }
+    }
+
+    /// Its name, if the node has a NAI.
+    fn name<'a>(&'a self, config: &'a MobileNodeConfig) -> Option<SessionName<'a>> {
+        let sub_nai = self.sub_nai.as_deref().unwrap_or_default();
+        config.nai.as_deref().map(|nai| SessionName { nai, sub_nai })
+    }
+}
+
 /// A request that awaits its reply.
 #[derive(Clone, Debug)]
 pub(super) struct Pending {
+    pub(super) identity: Identity,
     pub(super) target: Target,
     pub(super) care_of_address: Ipv4Addr,
     /// The lifetime asked for; zero deregisters.
     pub(super) lifetime: Lifetime,
     pub(super) asked: Asked,
     pub(super) identification: Identification,
+    /// Which setting of the clock that was made by.
+    clock: u32,
+    /// The identification of whom it is for before that.
+    pub(super) before: Option<NtpTime>,
     /// When the request that the reply must answer was sent.
     pub(super) sent_at: Instant,
     pub(super) retransmit_at: Instant,
@@ -51,6 +82,35 @@ pub(super) struct Pending {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What is remembered of whom requests are for: the node itself, or a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    /// The high half of the next identification, with nonces.
+    nonce: u32,
+    /// The last identification, with timestamps.
+    last: Option<NtpTime>,
+}
+
+impl Memory {
+    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
+    pub(super) fn learn_nonce(&mut self, reply: Identification) {
+        self.nonce = reply.high();
+    }
+
+    /// A request was denied: with code 133 the home agent remembers nothing of it
+    /// (RFC 5944 §5.7).
+    pub(super) fn denied(&mut self, pending: &Pending, code: ReplyCode) {
+        if code == ReplyCode::IDENTIFICATION_MISMATCH {
+            self.last = pending.before;
+        }
+    }
+
+    /// A request was sent.
+    pub(super) fn sent(&mut self, pending: &Pending) {
+        self.last = Some(NtpTime(pending.identification.0));
+    }
+}
+
 /// What makes the identification of requests (RFC 5944 §5.7).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Identifications {
@@ -58,22 +118,23 @@ pub(super) struct Identifications {
     /// that is what a denial tells.
     offset: i64,
     last: Option<NtpTime>,
-    /// The one before the last: when the last is denied, none later was accepted.
+    /// The one before the last of whoever is denied: none later of its was accepted.
     before: Option<NtpTime>,
-    /// What the home agent's next high half must be, with nonces.
-    nonce: u32,
+    /// How often the clock was set.
+    settings: u32,
 }
 
 impl Identifications {
-    /// A new one.
-    pub(super) fn next(
+    /// A new one. `nonce` is what the home agent's next high half must be, with nonces.
+    fn next(
         &mut self,
         style: ReplayProtection,
+        nonce: u32,
         now: NtpTime,
         rng: &mut ChaCha8Rng,
     ) -> Identification {
         match style {
-            ReplayProtection::Nonces => Identification::from_halves(self.nonce, rng.next_u32()),
+            ReplayProtection::Nonces => Identification::from_halves(nonce, rng.next_u32()),
             ReplayProtection::Timestamps { .. } => {
                 let time = NtpTime(now.0.wrapping_add_signed(self.offset));
                 // Each must be greater than those before it, even when the clock
@@ -86,15 +147,21 @@ impl Identifications {
                     }
                     _ => time,
                 };
-                self.before = self.last.replace(next);
+                self.last = Some(next);
                 Identification(next.0)
             }
         }
     }
 
-    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
-    pub(super) fn learn_nonce(&mut self, reply: Identification) {
-        self.nonce = reply.high();
+    /// Goes back to when a request was made that is denied; `false`: the clock was set
+    /// since, and the denial says nothing of how it is now.
+    pub(super) fn recall(&mut self, pending: &Pending) -> bool {
+        let is_now = pending.clock == self.settings;
+        if is_now {
+            self.before = pending.before;
+            self.last = Some(NtpTime(pending.identification.0));
+        }
+        is_now
     }
 
     /// Sets the clock by a denial with code 133 that verified: its high half
@@ -106,6 +173,7 @@ impl Identifications {
         now: NtpTime,
         tolerance: Duration,
     ) -> i64 {
+        self.settings = self.settings.wrapping_add(1);
         let own = Identification(now.0).high();
         let mut seconds = i64::from(reply.high().wrapping_sub(own).cast_signed());
         // The reply tells whole seconds. When ours are the same already, we are
@@ -125,6 +193,11 @@ impl Identifications {
             is_near && self.last != Some(just_after(*before))
         });
         seconds
+    }
+
+    /// After what the next goes on.
+    pub(super) const fn last(&self) -> Option<NtpTime> {
+        self.last
     }
 
     /// The home agent's clock less ours, in seconds.
@@ -160,11 +233,12 @@ pub(super) fn emit(
     let mut writer = MessageWriter::request(&RegistrationRequest {
         flags: flags.with(pending.asked.flags),
         lifetime: pending.lifetime,
-        home_address: config.home_address,
+        home_address: pending.identity.home_address,
         home_agent: pending.home_agent(config),
         care_of_address: pending.care_of_address,
         identification: pending.identification,
     });
+    write_name(&mut writer, config, &pending.identity);
     // Both are the home agent's, so its authentication covers them (RFC 3519
     // §4.4). They always fit: a challenge is as long as it came.
     if let Some(udp) = udp {
@@ -196,6 +270,51 @@ pub(super) fn emit(
     writer.finish()
 }
 
+/// Who it is for stands in front of the mobile-home authentication (RFC 2794 §3). The
+/// lengths were seen to when the session began, and a NAI that does not fit is none.
+fn write_name(writer: &mut MessageWriter, config: &MobileNodeConfig, identity: &Identity) {
+    let Some(SessionName { nai, sub_nai }) = identity.name(config) else { return };
+    if sub_nai.is_empty() {
+        let _ = writer.extension(&Extension::NetworkAccessIdentifier(nai));
+    } else if config.session_carriage == SessionCarriage::Combined {
+        let _ = writer.extension(&Extension::CombinedSession { nai, sub_nai });
+    } else {
+        let _ = writer.extension(&Extension::NetworkAccessIdentifier(nai));
+        let _ = writer.extension(&Extension::SubNai(sub_nai));
+    }
+    if identity.releases {
+        let _ = writer.extension(&Extension::SessionRelease);
+    }
+}
+
+/// Whether `reply` is about whom `pending` is for, by name and home address.
+fn is_about(
+    config: &MobileNodeConfig,
+    pending: &Pending,
+    reply: &Received<'_, RegistrationReply>,
+) -> bool {
+    let identity = &pending.identity;
+    let address = reply.body.home_address;
+    let same_address = address == identity.home_address;
+    let Some(name) = identity.name(config) else { return same_address };
+    let session = identity.sub_nai.is_some();
+    let accepts = reply.body.code.is_accepted();
+    let gives =
+        accepts && !identity.releases && (session || identity.home_address.is_unspecified());
+    match SessionName::of(reply) {
+        // What the home agent says of a session is its address from then on.
+        Ok(Some(named)) if named.name == name && gives => {
+            super::is_host(address) && (!session || address != config.home_address)
+                || pending.lifetime.is_zero() && address.is_unspecified()
+        }
+        Ok(Some(named)) => named.name == name && same_address,
+        // A foreign agent's denial need not say whom it is for; nor, when the node has
+        // an address to be known by, a home agent that knows nothing of NAIs.
+        Ok(None) => same_address && !gives && !(session && accepts),
+        Err(_) => false,
+    }
+}
+
 /// Whether `reply` answers `pending`, and is authentic (RFC 5944 §3.6.2.1).
 ///
 /// # Errors
@@ -214,8 +333,8 @@ pub(super) fn verify(
     }
     let body = &reply.body;
     if source_port != MOBILE_IP_PORT
-        || body.home_address != config.home_address
         || body.identification.low() != pending.identification.low()
+        || !is_about(config, pending, reply)
     {
         return Err(DiscardReason::NotPending);
     }
@@ -277,17 +396,21 @@ impl Pending {
 
     /// A registration that is not sent yet.
     pub(super) fn new(
+        identity: Identity,
         target: Target,
         care_of_address: Ipv4Addr,
         lifetime: Lifetime,
         asked: Asked,
     ) -> Self {
         Pending {
+            identity,
             target,
             care_of_address,
             lifetime,
             asked,
             identification: Identification::default(),
+            clock: 0,
+            before: None,
             sent_at: Instant::default(),
             retransmit_at: Instant::default(),
             interval: Self::MIN_INTERVAL,
@@ -305,6 +428,7 @@ impl Pending {
         config: &MobileNodeConfig,
         foreign_agent: Option<&MobilitySecurityAssociation>,
         identifications: &mut Identifications,
+        memory: Memory,
         now: Now,
         rng: &mut ChaCha8Rng,
     ) {
@@ -313,7 +437,9 @@ impl Pending {
             .first_agent(config.home_agent)
             .map_or_else(ReplayProtection::default, |association| association.replay);
         if self.bytes.is_empty() || style != ReplayProtection::Nonces {
-            self.identification = identifications.next(style, now.ntp, rng);
+            self.identification = identifications.next(style, memory.nonce, now.ntp, rng);
+            self.before = memory.last;
+            self.clock = identifications.settings;
             self.bytes = emit(config, self, foreign_agent);
         }
         self.sent_at = now.monotonic;

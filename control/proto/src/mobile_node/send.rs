@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 
-use super::request::{Pending, Target};
+use super::request::{Memory, Pending, Target};
 use super::{
     Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath, SendRegistration,
 };
@@ -14,7 +14,22 @@ use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 impl MobileNode {
     pub(super) fn send(&mut self, now: Now) {
         let Some(mut pending) = self.pending.take() else { return };
-        let Some(path) = self.path(&pending) else { return };
+        if !self.transmit(&mut pending, self.memory, now) {
+            return;
+        }
+        self.memory.sent(&pending);
+        self.event(MobileNodeEvent::Requested {
+            care_of_address: pending.care_of_address,
+            lifetime: pending.lifetime,
+            attempt: pending.attempts,
+        });
+        self.pending = Some(pending);
+    }
+
+    /// Sends a request, the node's own or a session's; `false`: there is no way to whom
+    /// it goes through. `memory` is that of whom it is for.
+    pub(super) fn transmit(&mut self, pending: &mut Pending, memory: Memory, now: Now) -> bool {
+        let Some(path) = self.path(pending) else { return false };
         let association = match pending.target {
             Target::ForeignAgent(agent) => self.association_with(agent, pending.care_of_address),
             Target::Home(_) | Target::CoLocated(_) => None,
@@ -23,12 +38,13 @@ impl MobileNode {
         // What is sent once more with nonces is sent as it was.
         if pending.bytes.is_empty() || self.style() != ReplayProtection::Nonces {
             pending.open = self.is_open() && !matches!(pending.target, Target::Home(_));
-            pending.asked.foreign_challenge = self.foreign_challenge(&pending);
+            pending.asked.foreign_challenge = self.foreign_challenge(pending);
         }
         pending.prepare(
             &self.config,
             association.as_deref(),
             &mut self.identifications,
+            memory,
             now,
             &mut self.rng,
         );
@@ -41,11 +57,6 @@ impl MobileNode {
             Target::ForeignAgent(address) => (home, address, 255),
             Target::CoLocated(address) => (address, self.config.home_agent, 64),
         };
-        self.event(MobileNodeEvent::Requested {
-            care_of_address: pending.care_of_address,
-            lifetime: pending.lifetime,
-            attempt: pending.attempts,
-        });
         self.actions.push_back(MobileNodeAction::SendRegistration(SendRegistration {
             path,
             source,
@@ -53,7 +64,7 @@ impl MobileNode {
             ttl,
             bytes: pending.bytes.clone(),
         }));
-        self.pending = Some(pending);
+        true
     }
 
     pub(super) fn path(&self, pending: &Pending) -> Option<RegistrationPath> {

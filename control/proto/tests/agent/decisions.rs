@@ -19,6 +19,7 @@ use homeport_wire::IpProtocol;
 
 use crate::decisions_of_agents;
 use crate::foreign_agent::icmp_error;
+use crate::named_visitors;
 use crate::support::*;
 use crate::tunnels::{NAT, PRIVATE, UDP, co_located, from, signed};
 
@@ -354,7 +355,7 @@ const CASES: &[Case] = &[
             |asked| asked.flags = RequestFlags::RESERVED_R,
         )
     }),
-    (Cause::NoHomeAddress, || foreign(|_| {}, |asked| asked.home_address = Ipv4Addr::UNSPECIFIED)),
+    (Cause::NoHomeAddress, || foreign(|_| {}, |asked| asked.home_address = Ipv4Addr::BROADCAST)),
     (Cause::VisitorUnsignedForHome, || build_foreign(|_| {}, |asked| asked.emit().to_vec())),
     (Cause::VisitorBrokenExtensions, || {
         build_foreign(|_| {}, |asked| [sign(asked), vec![131, 9]].concat())
@@ -488,8 +489,8 @@ fn names_networks(is_router: bool) -> Decision {
 #[test]
 fn every_cause_is_reached_by_a_real_message() {
     let mut reached: BTreeMap<Cause, u32> = BTreeMap::new();
-    for (cause, run) in CASES.iter().chain(decisions_of_agents::CASES).chain(crate::sessions::CASES)
-    {
+    let others = decisions_of_agents::CASES.iter().chain(named_visitors::CASES);
+    for (cause, run) in CASES.iter().chain(others).chain(crate::sessions::CASES) {
         let decision = run();
         assert_eq!(decision.ruling.cause, *cause, "{decision:?}");
         assert_eq!(decision.tenant, TENANT, "{cause:?}");

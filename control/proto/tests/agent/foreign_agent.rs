@@ -177,7 +177,7 @@ fn every_denial_of_a_request_has_its_code() {
         ("infinity", 69, |_| {}, |r| r.lifetime = Lifetime::INFINITE),
         ("reserved r", 70, |_| {}, |r| r.flags = RequestFlags::RESERVED_R),
         ("reserved x", 70, |_| {}, |r| r.flags = RequestFlags::RESERVED_X),
-        ("no home address, no NAI", 70, |_| {}, |r| r.home_address = Ipv4Addr::UNSPECIFIED),
+        ("no home address, no NAI", 97, |_| {}, |r| r.home_address = Ipv4Addr::UNSPECIFIED),
         ("group home address", 70, |_| {}, |r| r.home_address = Ipv4Addr::new(224, 0, 0, 1)),
         ("minimal", 72, ip_in_ip, |r| r.flags = RequestFlags::MINIMAL),
         ("GRE", 72, ip_in_ip, |r| r.flags = RequestFlags::GRE),

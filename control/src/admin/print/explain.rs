@@ -1,6 +1,7 @@
 //! `homeport explain`: a node's story for somebody who has to mend it now.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::{age, clean, lifetime};
 use crate::admin::api::{Encapsulation, SessionStateView, SessionView, VisitorState};
@@ -24,7 +25,7 @@ pub fn explanation(view: &ExplanationView) -> String {
     }
     let of_nai = view.home_address.is_none();
     match (view.registrations.is_empty(), of_nai) {
-        (true, true) if !view.sessions.is_empty() => {
+        (true, true) if !view.is_silent() => {
             out.push_str("\nNo request of it is remembered that was of none of these sessions.\n");
             return out;
         }
@@ -54,7 +55,7 @@ fn node(view: &ExplanationView) -> String {
 fn now(out: &mut String, view: &ExplanationView) {
     let node = node(view);
     if view.home_address.is_none() {
-        sessions(out, &node, &view.sessions);
+        sessions(out, &node, view);
         return;
     }
     for session in &view.sessions {
@@ -77,23 +78,32 @@ fn now(out: &mut String, view: &ExplanationView) {
 }
 
 /// What a NAI has.
-fn sessions(out: &mut String, nai: &str, sessions: &[SessionView]) {
-    match sessions.len() {
-        0 => {
-            let _ = writeln!(out, "{nai} has no session here now.");
-            return;
-        }
-        1 => _ = writeln!(out, "{nai} has one session:"),
-        many => _ = writeln!(out, "{nai} has {many} sessions:"),
+fn sessions(out: &mut String, nai: &str, view: &ExplanationView) {
+    let quoted = |name: &str| match clean(name).as_str() {
+        "" => "the node itself".to_owned(),
+        name => format!("\"{name}\""),
+    };
+    match (view.sessions.len(), view.visitors.len()) {
+        (0, 0) => _ = writeln!(out, "{nai} has no session here now."),
+        (0, _) => _ = writeln!(out, "{nai} is here as a visitor:"),
+        (1, _) => _ = writeln!(out, "{nai} has one session:"),
+        (many, _) => _ = writeln!(out, "{nai} has {many} sessions:"),
     }
-    for session in sessions {
-        let name = match clean(&session.session).as_str() {
-            "" => "the node itself".to_owned(),
-            name => format!("\"{name}\""),
-        };
+    for session in &view.sessions {
+        let name = quoted(&session.session);
         let _ = writeln!(out, "  {name} has {}: {}", session.home_address, standing(session));
     }
-    out.push_str("Each one's own story: `homeport explain HOME_ADDRESS`.\n");
+    for visiting in &view.visitors {
+        let name = quoted(visiting.visitor.session.as_deref().unwrap_or_default());
+        let address = match visiting.visitor.home_address {
+            Ipv4Addr::UNSPECIFIED => "without an address yet".to_owned(),
+            address => address.to_string(),
+        };
+        let _ = writeln!(out, "  {name} ({address}) {}", visit(visiting));
+    }
+    if !view.sessions.is_empty() || !view.visitors.is_empty() {
+        out.push_str("Each one's own story: `homeport explain HOME_ADDRESS`.\n");
+    }
 }
 
 /// How a session stands, and when its address is anybody's again.
@@ -395,8 +405,6 @@ fn clock(unix_seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::admin::explain::{AnswerView, SwallowedView};
     use crate::admin::table::is_obeyed;

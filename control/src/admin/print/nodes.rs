@@ -7,6 +7,14 @@ use crate::admin::api::{
 };
 use crate::admin::table::Table;
 
+/// The columns of nodes that are known by NAI: there only where there are any.
+const NAMES: [&str; 2] = ["NAI", "SESSION"];
+
+/// What stands in them.
+fn names(nai: Option<&String>, session: Option<&String>) -> [String; 2] {
+    [or_dash(nai), or_dash(session.filter(|session| !session.is_empty()))]
+}
+
 /// `show bindings`.
 pub fn bindings(bindings: &[BindingView]) -> String {
     let mut headings = vec![
@@ -24,7 +32,7 @@ pub fn bindings(bindings: &[BindingView]) -> String {
     ];
     let is_named = bindings.iter().any(|binding| binding.nai.is_some());
     if is_named {
-        headings.extend(["NAI", "SESSION"]);
+        headings.extend(NAMES);
     }
     let mut table = Table::new(&headings);
     for binding in bindings {
@@ -42,8 +50,7 @@ pub fn bindings(bindings: &[BindingView]) -> String {
                 lifetime(care_of.remaining_seconds),
                 age(binding.age_seconds),
             ];
-            let session = binding.session.as_ref().filter(|session| !session.is_empty());
-            let names = [or_dash(binding.nai.as_ref()), or_dash(session)];
+            let names = names(binding.nai.as_ref(), binding.session.as_ref());
             table.row(row.into_iter().chain(names.into_iter().filter(|_| is_named)));
         }
     }
@@ -81,7 +88,7 @@ pub fn bindings(bindings: &[BindingView]) -> String {
 
 /// `show visitors`.
 pub fn visitors(visitors: &[VisitorView]) -> String {
-    let mut table = Table::new(&[
+    let mut headings = vec![
         "HOME-ADDRESS",
         "HOME-AGENT",
         "CARE-OF-ADDRESS",
@@ -94,9 +101,14 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
         "#LIFETIME",
         "#LEFT",
         "#AGE",
-    ]);
+    ];
+    let is_named = visitors.iter().any(|visitor| visitor.nai.is_some());
+    if is_named {
+        headings.extend(NAMES);
+    }
+    let mut table = Table::new(&headings);
     for visitor in visitors {
-        table.row([
+        let row = [
             visitor.home_address.to_string(),
             visitor.home_agent.to_string(),
             visitor.care_of_address.to_string(),
@@ -113,7 +125,9 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
             lifetime(visitor.lifetime_seconds),
             lifetime(visitor.remaining_seconds),
             age(visitor.age_seconds),
-        ]);
+        ];
+        let names = names(visitor.nai.as_ref(), visitor.session.as_ref());
+        table.row(row.into_iter().chain(names.into_iter().filter(|_| is_named)));
     }
     let mut out = table.render("No visitors.");
     let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "TUNNEL", "#KEEPALIVE"]);
@@ -210,6 +224,10 @@ pub fn mobile_node(node: &MobileNodeView) -> String {
     }
     if let Some(seconds) = node.keepalive_seconds {
         out.push_str(&format!("keepalive       after {} of silence\n", age(seconds)));
+    }
+    if node.sessions > 0 {
+        let (all, with) = (node.sessions, node.sessions_with_address);
+        out.push_str(&format!("sessions        {all}, {with} with a home address\n"));
     }
     if node.state == "registered" {
         let left = lifetime(node.remaining_seconds);

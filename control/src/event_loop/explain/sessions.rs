@@ -5,13 +5,17 @@ use std::net::Ipv4Addr;
 
 use homeport_proto::decision::Judge;
 use homeport_proto::home_agent::{HomeAgent, SessionView as Session};
+use homeport_proto::security::nais::canonical;
+use homeport_proto::visitor::VisitorName;
 use homeport_proto::{Instant, Now, TenantId};
 
 use super::super::EventLoop;
 use super::super::answers::{session_view, unknown_nai};
 use super::{Agent, known, only_one, tenants};
 use crate::admin::api::{Answer, MAX_SESSION_ROWS, Outcome, SessionView};
-use crate::admin::explain::{ExplainArgs, ExplanationView, KnownView, RegistrationView};
+use crate::admin::explain::{
+    ExplainArgs, ExplanationView, KnownView, RegistrationView, VisitingView,
+};
 use crate::admin::names::shown;
 use crate::config::Config;
 use crate::history::Told;
@@ -27,11 +31,14 @@ impl EventLoop {
     ) -> Outcome {
         let knows = |agent: &Agent<'_>| agent.security().and_then(|all| all.subscriber(nai));
         let mut known_in = tenants(agents, asked);
+        let mut visitors = self.visiting_named(agents, nai, now);
         known_in.retain(|tenant| {
             agents.iter().any(|agent| agent.tenant() == *tenant && knows(agent).is_some())
+                || visitors.iter().any(|one| one.visitor.tenant == tenant.0)
         });
         let name = shown(nai);
         let tenant = only_one(&known_in, &name)?.ok_or_else(|| unknown_nai(nai))?;
+        visitors.retain(|one| one.visitor.tenant == tenant.0);
         let (mut known_to, mut told): (Vec<KnownView>, Vec<Told>) = Default::default();
         let mut sessions: Vec<SessionView> = Vec::new();
         for asked in agents.iter().filter(|agent| agent.tenant() == tenant) {
@@ -53,7 +60,7 @@ impl EventLoop {
         told.sort_by_key(|one| std::cmp::Reverse(one.last));
         let registrations: Vec<RegistrationView> =
             told.iter().map(|one| self.registration(one, &known_to, Some(&name), now)).collect();
-        let is_silent = registrations.is_empty() && sessions.is_empty();
+        let is_silent = registrations.is_empty() && sessions.is_empty() && visitors.is_empty();
         Ok(Answer::Explanation(Box::new(ExplanationView {
             home_address: None,
             nai: Some(name),
@@ -61,12 +68,36 @@ impl EventLoop {
             known_to,
             sessions,
             bindings: Vec::new(),
-            visitors: Vec::new(),
+            visitors,
             registrations,
             swallowed: if is_silent { self.swallowed(tenant) } else { Vec::new() },
             uptime_seconds: now.monotonic.saturating_since(self.started).as_secs(),
             remembers: self.config.daemon.remembered_nodes > 0,
         })))
+    }
+
+    /// The visitors that go by a NAI, at the foreign agents.
+    fn visiting_named(&self, agents: &[Agent<'_>], nai: &[u8], now: Now) -> Vec<VisitingView> {
+        let nai = canonical(nai);
+        let is_it =
+            |name: Option<&VisitorName>| name.is_some_and(|name| canonical(&name.nai) == nai);
+        let mut views = Vec::new();
+        for agent in self.core.agent.foreign_agents() {
+            let config = agent.config();
+            let judge = Judge::ForeignAgent(config.care_of_address);
+            let asked =
+                agents.iter().find(|asked| asked.is(judge) && asked.tenant() == config.tenant);
+            let Some(asked) = asked else { continue };
+            let visitors = agent.visitors().filter(|one| is_it(one.name.as_deref()));
+            let visitors = visitors.map(|visitor| self.visitor_view(visitor, now.monotonic));
+            let pending = agent.pending().filter(|one| is_it(one.name.as_deref()));
+            let pending = pending.map(|pending| self.pending_view(config, pending));
+            let agent = asked.name();
+            let view = |visitor| VisitingView { agent: agent.to_owned(), visitor };
+            views.extend(visitors.chain(pending).map(view));
+        }
+        views.sort_by_key(|view| view.visitor.home_address);
+        views
     }
 
     /// The session that has a home address, with its home agent and that one's name.

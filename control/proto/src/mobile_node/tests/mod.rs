@@ -7,6 +7,7 @@ mod discovery;
 mod noise;
 mod redirect;
 mod registration;
+mod sessions;
 mod tunnels;
 mod with_agents;
 
@@ -69,6 +70,8 @@ fn config() -> MobileNodeConfig {
         encapsulation: crate::config::PreferredEncapsulation::IpInIp,
         dynamic_home_agent: None,
         nat_traversal: false,
+        nai: None,
+        session_carriage: crate::message::SessionCarriage::default(),
         security,
     }
 }

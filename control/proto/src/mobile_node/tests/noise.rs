@@ -6,14 +6,37 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Input {
     Link(bool),
-    Advertisement { host: u8, flags: u16, sequence: u16, lifetime: u16, prefix_len: u8 },
+    Advertisement {
+        host: u8,
+        flags: u16,
+        sequence: u16,
+        lifetime: u16,
+        prefix_len: u8,
+    },
     NoiseAdvertisement(Vec<u8>),
     CoLocated(u8),
     CoLocatedLost,
-    Reply { code: u8, lifetime: u16, authentic: bool, flip: u32 },
+    Reply {
+        code: u8,
+        lifetime: u16,
+        authentic: bool,
+        flip: u32,
+    },
     NoiseDatagram(Vec<u8>),
     Pass(u64),
     Stop,
+    AddSession {
+        name: u8,
+        wanted: Option<u8>,
+    },
+    RemoveSession(u8),
+    /// A reply to one of the last requests, with its name.
+    SessionReply {
+        back: usize,
+        code: u8,
+        host: u8,
+        lifetime: u16,
+    },
 }
 
 fn input() -> impl Strategy<Value = Input> {
@@ -34,6 +57,13 @@ fn input() -> impl Strategy<Value = Input> {
         1 => noise().prop_map(Input::NoiseDatagram),
         6 => (0u64..20_000).prop_map(Input::Pass),
         1 => Just(Input::Stop),
+        4 => (0u8..8, proptest::option::of(95u8..105)).prop_map(|(name, wanted)| {
+            Input::AddSession { name, wanted }
+        }),
+        2 => (0u8..8).prop_map(Input::RemoveSession),
+        12 => (0usize..8, prop_oneof![4 => Just(0), 1 => Just(133), 2 => any::<u8>()], 0u8..16, 0u16..200).prop_map(
+            |(back, code, host, lifetime)| Input::SessionReply { back, code, host, lifetime }
+        ),
     ]
 }
 
@@ -76,6 +106,31 @@ fn apply(world: &mut World, input: &Input) {
         }
         Input::Pass(milliseconds) => world.pass(*milliseconds),
         Input::Stop => world.input(|node, now| node.handle_stop(now)),
+        Input::AddSession { name, wanted } => {
+            let wanted = wanted.map(|host| Ipv4Addr::new(10, 1, 0, host));
+            world.input(|node, now| {
+                let _ = node.add_session(&[*name], wanted, now);
+            });
+        }
+        Input::RemoveSession(name) => {
+            world.input(|node, now| {
+                node.remove_session(&[*name], now);
+            });
+        }
+        Input::SessionReply { .. } if world.node.config().nai.is_none() => {}
+        Input::SessionReply { back, code, host, lifetime } => {
+            let sent = world.requests();
+            if let Some(sent) = sent.len().checked_sub(1 + back).and_then(|at| sent.get(at)) {
+                let address = match host {
+                    0 => Ipv4Addr::UNSPECIFIED,
+                    1 => sent.body.home_address,
+                    host => Ipv4Addr::new(10, 1, 0, *host),
+                };
+                let bytes = super::sessions::reply_for(sent, ReplyCode(*code), address, *lifetime);
+                let from = sent.send.destination;
+                world.input(|node, now| node.handle_datagram(from, 434, &bytes, now));
+            }
+        }
     }
 }
 
@@ -117,6 +172,41 @@ proptest! {
             let harmless = matches!(attachment, Attachment::None | Attachment::Home { .. });
             prop_assert!(harmless, "{:?}", attachment);
         }
+    }
+
+    /// Whatever happens, the table of sessions is right, and what the host was told of
+    /// addresses is what the sessions have.
+    #[test]
+    fn sessions_and_what_the_host_is_told_of_them_agree(
+        inputs in proptest::collection::vec(input(), 1..80),
+        nonces in any::<bool>(),
+    ) {
+        let mut config = super::sessions::named();
+        if nonces {
+            let with_nonces = association(256, ReplayProtection::Nonces);
+            config.security = SecurityAssociations::default();
+            config.security.insert_agent(HOME_AGENT, with_nonces);
+        }
+        let mut world = World::new(config);
+        for input in &inputs {
+            apply(&mut world, input);
+            world.node.sessions.check();
+        }
+        let mut told = alloc::collections::BTreeMap::new();
+        for (_, action) in &world.log {
+            match action {
+                MobileNodeAction::UseSession { sub_nai, home_address } => {
+                    prop_assert_eq!(told.insert(sub_nai.clone(), *home_address), None);
+                }
+                MobileNodeAction::LoseSession { sub_nai, home_address } => {
+                    prop_assert_eq!(told.remove(sub_nai), *home_address);
+                }
+                _ => {}
+            }
+        }
+        let has = world.node.sessions.all().filter_map(|one| Some((one.sub_nai(), one.home_address()?)));
+        let told = told.iter().map(|(name, address)| (&name[..], *address));
+        prop_assert!(has.eq(told));
     }
 
     /// Randomness comes from the seed only.

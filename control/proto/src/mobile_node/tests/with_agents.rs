@@ -1,6 +1,8 @@
 //! The mobile node against the real agents, in one process on one clock: the whole
 //! tour, as bytes. B-01, B-02, B-03.
 
+mod sessions;
+
 use super::*;
 use crate::Encapsulation;
 use crate::action::CareOf;
@@ -111,6 +113,9 @@ fn foreign_process(address: Ipv4Addr) -> AgentConfig {
         max_lifetime: Lifetime(300),
         max_visitors: 10,
         max_pending_per_node: 5,
+        max_sessions_per_nai: 0,
+        requests_per_minute_per_nai: 0,
+        session_insertion: crate::config::SessionInsertion::default(),
         max_pending: 10,
         pending_timeout: Duration::from_secs(7),
         reverse_tunnel: true,

@@ -1,0 +1,230 @@
+//! Who visits by name (RFC 2794): a node that sends its NAI, or one of several sessions
+//! that it registers for, told apart by their sub-NAIs.
+//!
+//! Of each NAI it is known who visits, so that one user can be kept from taking all
+//! places; only who was accepted counts, so that nobody can use up another's share. What
+//! somebody may ask in a minute is counted for a NAI and a station together, for the same
+//! reason.
+//!
+//! A node that knows nothing of sessions can be made one: its link-layer address is put
+//! behind what it has signed, as the sub-NAI. Nobody would believe that of a foreign agent
+//! that does not sign it, so it is only done where that happens: towards home agents that
+//! an association is shared with, and in registrations alone, as deregistrations are not
+//! signed (RFC 5944 §3.5.4).
+//!
+//! Decisions where the text leaves a choice:
+//! * A request with neither home address nor NAI gets MISSING_NAI (97) too, not only a
+//!   reply without it.
+//! * A reply without NAI is denied only when it gives a home address: where the node has
+//!   one, the home agent may know nothing of NAIs.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use super::ForeignAgent;
+use crate::Instant;
+use crate::agent::Context;
+use crate::config::SessionInsertion;
+use crate::decision::Cause;
+use crate::limits::MinuteBudgets;
+use crate::message::{Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName};
+use crate::visitor::{PendingRegistration, Station, VisitorKey, VisitorName};
+use homeport_wire::MacAddress;
+
+/// Who visits by which NAI, and what was asked lately.
+#[derive(Debug)]
+pub(super) struct Names {
+    visitors: BTreeMap<Arc<[u8]>, BTreeSet<VisitorKey>>,
+    asked: MinuteBudgets<(Arc<[u8]>, MacAddress)>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Names { visitors: BTreeMap::new(), asked: MinuteBudgets::new() }
+    }
+}
+
+impl Names {
+    pub(super) fn insert(&mut self, name: &VisitorName, visitor: VisitorKey) {
+        self.visitors.entry(Arc::clone(&name.nai)).or_default().insert(visitor);
+    }
+
+    pub(super) fn remove(&mut self, name: &VisitorName, visitor: VisitorKey) {
+        if let Some(visitors) = self.visitors.get_mut(&name.nai) {
+            visitors.remove(&visitor);
+            if visitors.is_empty() {
+                self.visitors.remove(&name.nai);
+            }
+        }
+    }
+
+    /// The visitors of a NAI, by home address.
+    fn of(&self, nai: &[u8]) -> impl ExactSizeIterator<Item = &VisitorKey> {
+        const NONE: &BTreeSet<VisitorKey> = &BTreeSet::new();
+        self.visitors.get(nai).unwrap_or(NONE).iter()
+    }
+}
+
+/// The station's link-layer address in a registration that goes on with it as sub-NAI.
+pub(super) fn inserted(
+    agent: &ForeignAgent,
+    station: &Station,
+    received: &Received<'_, RegistrationRequest>,
+) -> Option<[u8; 6]> {
+    let request = &station.request;
+    let named = SessionName::of(received).ok()??;
+    let inserts = agent.config.session_insertion == SessionInsertion::Mac
+        && named.name.sub_nai.is_empty()
+        && !request.lifetime.is_zero()
+        && !request.flags.contains(RequestFlags::CO_LOCATED)
+        && agent.config.security.first_agent(station.home_agent).is_some();
+    inserts.then_some(station.mac.0)
+}
+
+impl ForeignAgent {
+    /// Who asks, if it says so: as the home agent is told.
+    pub(super) fn name_of(
+        &self,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Option<Arc<VisitorName>> {
+        let named = SessionName::of(received).ok()??;
+        let inserted = inserted(self, station, received);
+        let sub_nai = inserted.as_ref().map_or(named.name.sub_nai, |mac| mac);
+        Some(Arc::new(VisitorName { nai: named.name.nai.into(), sub_nai: sub_nai.into() }))
+    }
+
+    /// What is wrong with how a request names its node: 70, or 97 when it is by neither
+    /// address nor NAI.
+    pub(super) fn validate_name(received: &Received<'_, RegistrationRequest>) -> Result<(), Cause> {
+        match SessionName::of(received) {
+            Err(_) => Err(Cause::VisitorBadName),
+            Ok(None) if received.body.home_address.is_unspecified() => Err(Cause::MissingNai),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Whether a request's name has room for another visitor; it has, where it is one.
+    pub(super) fn validate_sessions(
+        &self,
+        station: &Station,
+        name: Option<&Arc<VisitorName>>,
+    ) -> Result<(), Cause> {
+        let request = &station.request;
+        let Some(name) = name.filter(|_| !request.lifetime.is_zero()) else { return Ok(()) };
+        if request.flags.contains(RequestFlags::CO_LOCATED) {
+            return Ok(());
+        }
+        let key = (request.home_address, station.home_agent);
+        let known = self.names.of(&name.nai).any(|visitor| {
+            *visitor == key
+                || self.visitors.get(visitor).is_some_and(|one| one.name.as_ref() == Some(name))
+        });
+        if known || self.has_room_for(name) { Ok(()) } else { Err(Cause::SessionsOfNaiFull) }
+    }
+
+    /// Whether the NAI may have one more visitor.
+    pub(super) fn has_room_for(&self, name: &VisitorName) -> bool {
+        let most = self.config.max_sessions_per_nai;
+        most == 0 || self.names.of(&name.nai).len() < most
+    }
+
+    /// Counts a request that passes every check.
+    ///
+    /// # Errors
+    /// [`Cause::NaiRateLimited`]: its station has asked for the NAI often enough.
+    pub(super) fn count_request(
+        &mut self,
+        station: &Station,
+        name: Option<&Arc<VisitorName>>,
+        now: Instant,
+    ) -> Result<(), Cause> {
+        let most = self.config.requests_per_minute_per_nai;
+        let Some(name) = name.filter(|_| most != 0) else { return Ok(()) };
+        match self.names.asked.take((Arc::clone(&name.nai), station.mac), most, now) {
+            true => Ok(()),
+            false => Err(Cause::NaiRateLimited),
+        }
+    }
+
+    /// Whether a reply names whom a pending request names, as far as it names anybody.
+    pub(super) fn answers_name(
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+    ) -> bool {
+        match (&pending.name, SessionName::of(received)) {
+            (Some(asked), Ok(Some(answered))) => {
+                let SessionName { nai, sub_nai } = answered.name;
+                // What we have put in, only we need.
+                let left_out = pending.inserted && sub_nai.is_empty();
+                *asked.nai == *nai && (*asked.sub_nai == *sub_nai || left_out)
+            }
+            _ => true,
+        }
+    }
+
+    /// RFC 2794 §3: what must be in a reply that gives a registration.
+    pub(super) fn validate_reply(
+        pending: &PendingRegistration,
+        received: &Received<'_, RegistrationReply>,
+    ) -> Result<(), Cause> {
+        let (asked, reply) = (&pending.station.request, &received.body);
+        let Ok(named) = SessionName::of(received) else { return Err(Cause::ReplyMalformed) };
+        if reply.home_agent.is_unspecified() {
+            return Err(Cause::ReplyWithoutHomeAgent);
+        }
+        let registers = !asked.lifetime.is_zero() && !reply.lifetime.is_zero();
+        if !reply.code.is_accepted() || !registers {
+            return Ok(());
+        }
+        if reply.home_address.is_unspecified() {
+            return Err(Cause::ReplyWithoutHomeAddress);
+        }
+        if asked.home_address.is_unspecified() && named.is_none() {
+            return Err(Cause::ReplyWithoutNai);
+        }
+        Ok(())
+    }
+
+    /// All sessions of a NAI are given back: those that this station has here go.
+    pub(super) fn remove_all_of(
+        &mut self,
+        station: &Station,
+        name: &VisitorName,
+        context: &mut Context<'_>,
+    ) {
+        let here =
+            self.names.of(&name.nai).filter(|(_, home_agent)| *home_agent == station.home_agent);
+        let here: Vec<VisitorKey> = here.filter(|key| self.is_at(key, station)).copied().collect();
+        for visitor in here {
+            self.remove_visitor(visitor, context);
+        }
+    }
+
+    /// A session was given another address than it had: what it had goes.
+    pub(super) fn remove_earlier(
+        &mut self,
+        key: VisitorKey,
+        station: &Station,
+        name: &VisitorName,
+        context: &mut Context<'_>,
+    ) {
+        let is_it = |earlier: &&VisitorKey| {
+            let visitor = self.visitors.get(*earlier);
+            **earlier != key
+                && self.is_at(earlier, station)
+                && visitor.is_some_and(|one| one.name.as_deref() == Some(name))
+        };
+        let earlier = self.names.of(&name.nai).find(is_it).copied();
+        if let Some(earlier) = earlier {
+            self.remove_visitor(earlier, context);
+        }
+    }
+
+    fn is_at(&self, visitor: &VisitorKey, station: &Station) -> bool {
+        self.visitors.get(visitor).is_some_and(|visitor| {
+            (visitor.state.mac, visitor.state.port) == (station.mac, station.port)
+        })
+    }
+}

@@ -1,0 +1,213 @@
+//! Sessions against the real agents: the whole tour. S1-01 to S1-16.
+
+use super::*;
+use crate::config::{AddressPool, AddressRange, SessionPolicy};
+use alloc::collections::BTreeMap;
+
+const NAI: &[u8] = b"phone@train.example";
+const NAMES: [&[u8]; 3] = [b"camera", b"\x00\xff", b"tablet"];
+
+fn pooled(host: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, host)
+}
+
+/// A node with a NAI, and agents that know it by that. The foreign agents share no key
+/// with it, as they could not with sessions that have no address yet.
+fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
+    let own = Some(node.home_address).filter(|own| !own.is_unspecified());
+    let mut security = SecurityAssociations::default();
+    security.insert_agent(HOME_AGENT, association(256, replay));
+    let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, ..node };
+    let mut lab = Lab::with(replay, node.clone(), |config| {
+        config.security = SecurityAssociations::default();
+        let nai =
+            config.security.insert_nai(NAI, own, association(256, replay), Lifetime::INFINITE);
+        nai.unwrap();
+        config.max_bindings = 2_000;
+        config.sessions = SessionPolicy {
+            pools: vec![AddressPool {
+                name: "train".into(),
+                realm: None,
+                ranges: vec![AddressRange { first: pooled(100), last: pooled(200) }],
+                exclusions: Vec::new(),
+            }],
+            ..SessionPolicy::default()
+        };
+    });
+    let now = lab.world.now();
+    lab.world.node = MobileNode::new(node, [7; 32]);
+    for (at, address) in [(1, FIRST), (2, SECOND)] {
+        let mut process = foreign_process(address);
+        let agent = &mut process.foreign_agents[0];
+        agent.security = SecurityAssociations::default();
+        agent.require_mobile_foreign_authentication = false;
+        agent.challenge = crate::config::ChallengePolicy::Off;
+        lab.agents[at] = Agent::new(process, [9; 32], now);
+    }
+    lab
+}
+
+fn with_sessions(mut lab: Lab) -> Lab {
+    for name in NAMES {
+        lab.world.input(|node, now| node.add_session(name, None, now).unwrap());
+    }
+    lab.settle();
+    lab
+}
+
+impl Lab {
+    /// The address of each session, of which each has one.
+    fn addresses(&self) -> BTreeMap<Vec<u8>, Ipv4Addr> {
+        let sessions = self.world.node.sessions();
+        sessions.map(|one| (one.sub_nai().to_vec(), one.home_address().unwrap())).collect()
+    }
+
+    /// The care-of address of each home address, as the home agent has it.
+    fn bound(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let bindings = self.agents[0].bindings();
+        let bound = bindings.map(|one| (one.home_address, one.registrations[0].care_of.registered));
+        bound.collect()
+    }
+
+    fn all_are(&self, phase: Phase) {
+        let phases: Vec<_> = self.world.node.sessions().map(Session::phase).collect();
+        assert_eq!((self.world.node.phase(), phases), (phase, vec![phase; 3]));
+    }
+}
+
+// S1-03, S1-14, S1-16.
+#[test]
+fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
+    for replay in [ReplayProtection::default(), ReplayProtection::Nonces] {
+        let mut lab = with_sessions(lab(replay, config()));
+        lab.move_to(Network::Of(1));
+        lab.all_are(Phase::Registered);
+        let addresses = lab.addresses();
+        assert_eq!(addresses.len(), 3);
+        assert!(addresses.values().all(|one| (pooled(100)..=pooled(200)).contains(one)));
+        let at = |care_of: Ipv4Addr| {
+            let own = core::iter::once(HOME);
+            own.chain(addresses.values().copied()).map(|one| (one, care_of)).collect()
+        };
+        assert_eq!(lab.bound(), at(care_of(FIRST)));
+        assert_eq!(lab.agents[1].visitors().count(), 4);
+        lab.pass(3_000);
+        lab.move_to(Network::Of(2));
+        lab.all_are(Phase::Registered);
+        assert_eq!((lab.addresses(), lab.bound()), (addresses.clone(), at(care_of(SECOND))));
+        lab.pass(3_000);
+        lab.move_to(Network::Dhcp);
+        lab.pass(30);
+        lab.all_are(Phase::Registered);
+        assert_eq!((lab.addresses(), lab.bound()), (addresses.clone(), at(CO_LOCATED.address)));
+        lab.pass(3_000);
+        lab.move_to(Network::Of(0));
+        lab.all_are(Phase::AtHome);
+        assert_eq!((lab.addresses(), lab.bound()), (addresses.clone(), BTreeMap::new()));
+        lab.pass(3_000);
+        lab.move_to(Network::Of(1));
+        assert_eq!((lab.addresses(), lab.bound()), (addresses.clone(), at(care_of(FIRST))));
+        assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+        let denied = |one: &Session| one.last_denial().is_some();
+        assert!(replay == ReplayProtection::Nonces || !lab.world.node.sessions().any(denied));
+    }
+}
+
+#[test]
+fn sessions_stay_registered_as_long_as_the_node_does() {
+    for network in [Network::Of(1), Network::Of(0), Network::Dhcp] {
+        let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
+        lab.move_to(network);
+        lab.pass(100);
+        let addresses = lab.addresses();
+        let (used, bound) = (lab.world.log.len(), lab.bound());
+        lab.pass(400_000);
+        assert_eq!((lab.addresses(), lab.bound()), (addresses, bound));
+        let changes = lab.world.log[used..].iter().filter(|(_, action)| {
+            matches!(
+                action,
+                MobileNodeAction::UseSession { .. } | MobileNodeAction::LoseSession { .. }
+            )
+        });
+        assert_eq!(changes.count(), 0);
+        let phase = if network == Network::Of(0) { Phase::AtHome } else { Phase::Registered };
+        lab.all_are(phase);
+    }
+}
+
+// S1-17.
+#[test]
+fn a_node_without_home_address_is_given_one_beside_its_sessions() {
+    let home_address = Ipv4Addr::UNSPECIFIED;
+    let node = MobileNodeConfig { home_address, ..config() };
+    let mut lab = with_sessions(lab(ReplayProtection::default(), node));
+    lab.move_to(Network::Of(1));
+    lab.all_are(Phase::Registered);
+    let own = lab.world.node.config().home_address;
+    assert!((pooled(100)..=pooled(200)).contains(&own));
+    let mut addresses: Vec<_> = lab.addresses().into_values().chain([own]).collect();
+    addresses.sort();
+    assert_eq!(addresses, lab.bound().into_keys().collect::<Vec<_>>());
+    lab.pass(3_000);
+    lab.move_to(Network::Of(2));
+    lab.all_are(Phase::Registered);
+    assert_eq!(lab.world.node.config().home_address, own);
+}
+
+// Shows 5944-3.6.2.3-c.
+#[test]
+fn a_wrong_clock_costs_sessions_one_denial() {
+    let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
+    lab.world.node.identifications.learn_clock(
+        crate::message::Identification(lab.world.now().ntp.0 + (600 << 32)),
+        lab.world.now().ntp,
+        Duration::from_secs(7),
+    );
+    lab.move_to(Network::Of(1));
+    lab.all_are(Phase::Registered);
+    assert_eq!(lab.world.requests().len(), 8, "each of the four was sent twice");
+    assert!(lab.world.node.clock_offset().abs() <= 1);
+}
+
+// S1-14.
+#[test]
+fn what_is_removed_is_the_home_agents_again_and_so_is_everything_after_a_stop() {
+    let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
+    lab.move_to(Network::Of(1));
+    let address = lab.addresses()[NAMES[0]];
+    lab.world.input(|node, now| assert!(node.remove_session(NAMES[0], now)));
+    lab.settle();
+    assert!(!lab.bound().contains_key(&address));
+    assert_eq!(lab.agents[1].visitors().count(), 3);
+    lab.pass(1_000);
+    lab.world.input(MobileNode::handle_stop);
+    lab.settle();
+    assert!(lab.world.did(&MobileNodeAction::Stopped));
+    assert_eq!(lab.bound(), BTreeMap::new());
+    assert_eq!(lab.agents[1].visitors().count(), 0);
+    let live = lab.agents[0].home_agents().next().unwrap();
+    assert!(live.sessions(None).iter().all(|one| !one.state.is_live()));
+}
+
+// S1-16.
+#[test]
+fn behind_a_nat_sessions_are_registered_by_the_nodes_tunnel() {
+    let node = MobileNodeConfig { nat_traversal: true, ..config() };
+    for traversal in [NatTraversal::Rfc3519, NatTraversal::Challenge] {
+        let mut lab = with_sessions(lab(ReplayProtection::default(), node.clone()));
+        let mut process = home_process(ReplayProtection::default());
+        let mut agent = lab.agents[0].home_agents().next().unwrap().config().clone();
+        agent.nat.traversal = traversal;
+        agent.nat.path_validation = false;
+        process.home_agents[0] = agent;
+        let now = lab.world.now();
+        lab.agents[0] = Agent::new(process, [9; 32], now);
+        lab.pass(1_000);
+        lab.nat = Some((Ipv4Addr::new(10, 0, 9, 9), 61_000));
+        lab.move_to(Network::Dhcp);
+        lab.pass(100);
+        lab.all_are(Phase::Registered);
+        assert!(lab.world.node.registration().unwrap().nat);
+        assert_eq!(lab.bound().len(), 4);
+    }
+}

@@ -1,0 +1,755 @@
+//! Sessions of `homeport-mn` as people have them: devices with a stock DHCP client on a
+//! LAN, commands, and further addresses; the agent is hand-made, its bytes and frames are
+//! real. (S1-01, S1-02, S1-13, S1-14, S1-16)
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod daemon;
+mod namespace;
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, UdpSocket};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use daemon::{Daemon, Folder, HOMEPORT_MN};
+use homeport_control::mobile::frame::{self, Station};
+use homeport_control::mobile::host::index_of;
+use homeport_control::mobile::sockets::PacketSocket;
+use homeport_control::mobile::tunnel_sockets::TunnelSocket;
+use homeport_dataplane::port::interface;
+use homeport_proto::message::advertisement::AgentFlags;
+use homeport_proto::message::session::SessionName;
+use homeport_proto::message::{
+    AgentAdvertisement, AuthenticationKind, Extension, Message, MessageWriter, MobilityAgent,
+    RegistrationReply, ReplyCode,
+};
+use homeport_proto::security::{
+    Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
+};
+use homeport_proto::{Lifetime, MacAddress};
+use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
+use namespace::{Namespace, join, unavailable, wait_for};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use zerocopy::IntoBytes;
+
+const LIMIT: Duration = Duration::from_secs(15);
+const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
+const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 2, 3, 1);
+const HOME_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+const CARE_OF: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+const CORRESPONDENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// What the agent answers a session that asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Answer {
+    /// What it asks for, or the next address.
+    Accept,
+    /// Nothing.
+    Silence,
+    /// A denial of the foreign agent, which has no address of it to send it to.
+    DenyByBroadcast,
+}
+
+/// What the agent knows.
+#[derive(Debug)]
+struct Book {
+    answer: Answer,
+    given: BTreeMap<Vec<u8>, Ipv4Addr>,
+    released: Vec<Vec<u8>>,
+    denied: u64,
+}
+
+/// A foreign agent, the home agent behind it and a correspondent in one box.
+struct Agent {
+    book: Arc<Mutex<Book>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Agent {
+    /// Advertises itself as it is told to, and answers.
+    fn start(namespace: &Namespace, flags: AgentFlags, node: MacAddress) -> Self {
+        let book = Book {
+            answer: Answer::Accept,
+            given: BTreeMap::new(),
+            released: Vec::new(),
+            denied: 0,
+        };
+        let book = Arc::new(Mutex::new(book));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (socket, frames, mac) = namespace.inside(|| {
+            let socket = UdpSocket::bind(("0.0.0.0", 434)).unwrap();
+            let frames = PacketSocket::open(index_of("visited").unwrap()).unwrap();
+            (socket, frames, interface::mac("visited").unwrap())
+        });
+        socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let (its_book, its_stop) = (Arc::clone(&book), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            // On the home link it is the home agent's own address that replies come from.
+            let (link, speaker) = match flags.contains(AgentFlags::HOME_AGENT) {
+                true => (HOME_ROUTER, HOME_AGENT),
+                false => (GATEWAY, GATEWAY),
+            };
+            let (us, speaker) = (Station { mac, address: link }, Station { mac, address: speaker });
+            let mut sequence = 0;
+            while !its_stop.load(Ordering::Relaxed) {
+                if sequence % 10 == 0 && flags != AgentFlags::default() {
+                    frames.send(&advertisement(us, flags, sequence / 10)).unwrap();
+                }
+                sequence += 1;
+                for _ in 0..64 {
+                    let mut bytes = [0; 1024];
+                    let Ok((len, from)) = socket.recv_from(&mut bytes) else { break };
+                    let answered = answer(&bytes[..len], &mut its_book.lock().unwrap());
+                    let Some((reply, to)) = answered else { continue };
+                    if flags == AgentFlags::default() {
+                        socket.send_to(&reply, from).unwrap();
+                        continue;
+                    }
+                    // RFC 5944 §3.7.2.3: to the home address, at the node's link-layer
+                    // address; or to everybody there.
+                    let to = Station { mac: node, address: to };
+                    let sent = frame::udp((speaker, 434), (to, from.port()), 64, &reply).unwrap();
+                    frames.send(&sent).unwrap();
+                }
+            }
+        });
+        Agent { book, stop, thread: Some(thread) }
+    }
+
+    fn set(&self, answer: Answer) {
+        self.book.lock().unwrap().answer = answer;
+    }
+
+    fn given(&self, name: &[u8]) -> Option<Ipv4Addr> {
+        self.book.lock().unwrap().given.get(name).copied()
+    }
+
+    fn wait_for_release(&self, name: &[u8]) {
+        wait_for("the release", LIMIT, || {
+            let released = &self.book.lock().unwrap().released;
+            released.iter().any(|one| one == name).then_some(())
+        });
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ = self.thread.take().unwrap().join();
+    }
+}
+
+fn advertisement(us: Station, flags: AgentFlags, sequence: u16) -> Vec<u8> {
+    let care_of = flags.contains(AgentFlags::FOREIGN_AGENT).then_some(CARE_OF);
+    let advertisement = AgentAdvertisement {
+        code: 0,
+        lifetime: 30,
+        routers: vec![(us.address, 0)],
+        mobility: Some(MobilityAgent {
+            sequence,
+            registration_lifetime: Lifetime(60),
+            flags,
+            care_of_addresses: care_of.into_iter().collect(),
+        }),
+        prefix_lengths: vec![24],
+        challenge: None,
+    };
+    let group = Ipv4Addr::new(224, 0, 0, 1);
+    let to = Station { mac: MacAddress::of_multicast(group), address: group };
+    frame::icmp(us, to, 1, &advertisement.emit()).unwrap()
+}
+
+fn association() -> MobilitySecurityAssociation {
+    MobilitySecurityAssociation {
+        spi: Spi(256),
+        algorithm: Algorithm::HmacMd5,
+        key: Key::new((0..16).collect()),
+        replay: ReplayProtection::default(),
+    }
+}
+
+/// The reply to a request, if any, and the address that it is for.
+fn answer(bytes: &[u8], book: &mut Book) -> Option<(Vec<u8>, Ipv4Addr)> {
+    let Message::Request(request) = Message::parse(bytes).unwrap() else { panic!() };
+    let authentication = request.mobile_home_authentication().unwrap();
+    assert!(request.verify(authentication, &association()));
+    let named = SessionName::of(&request).unwrap();
+    let session = named.filter(|named| !named.name.sub_nai.is_empty());
+    let body = request.body;
+    let mut reply = RegistrationReply {
+        code: ReplyCode::ACCEPTED,
+        lifetime: body.lifetime,
+        home_address: body.home_address,
+        home_agent: body.home_agent,
+        identification: body.identification,
+    };
+    if let Some(named) = session {
+        let name = named.name.sub_nai.to_vec();
+        if named.releases {
+            book.given.remove(&name);
+            book.released.push(name);
+        } else {
+            match book.answer {
+                Answer::Accept => {
+                    let next = u8::try_from(20 + book.given.len() + book.released.len()).unwrap();
+                    let known = book.given.get(&name).copied();
+                    let asked = Some(body.home_address).filter(|one| !one.is_unspecified());
+                    let address = known.or(asked).unwrap_or(Ipv4Addr::new(10, 1, 0, next));
+                    book.given.insert(name, address);
+                    reply.home_address = address;
+                }
+                Answer::Silence => return None,
+                Answer::DenyByBroadcast => {
+                    book.denied += 1;
+                    reply.code = ReplyCode(66);
+                    let writer = MessageWriter::reply(&reply);
+                    return Some((writer.finish(), Ipv4Addr::BROADCAST));
+                }
+            }
+        }
+    }
+    let mut writer = MessageWriter::reply(&reply);
+    if let Some(named) = named {
+        writer.extension(&Extension::NetworkAccessIdentifier(named.name.nai)).unwrap();
+        if session.is_some() {
+            writer.extension(&Extension::SubNai(named.name.sub_nai)).unwrap();
+        }
+    }
+    writer.authenticate(AuthenticationKind::MobileHome, &association());
+    Some((writer.finish(), reply.home_address))
+}
+
+/// The LAN in the config of a mobile node.
+const LAN: &str = "[mobile_node.lan]\ninterface = \"lan0\"\nsub_nai = \"host-name\"";
+
+/// A mobile node, the box at the other end of its cable, and a device on its LAN.
+struct Net {
+    node: Namespace,
+    other: Namespace,
+    device: Namespace,
+    folder: Folder,
+    agent: Agent,
+}
+
+impl Net {
+    fn new(name: &str, flags: AgentFlags, lan: &str) -> Self {
+        let [node, other, device] =
+            ["mn", "gw", "dev"].map(|end| Namespace::new(&format!("{name}-{end}")));
+        // Different indexes, or Linux may tell of the carrier a second late.
+        other.ip("link add unused type bridge");
+        join((&node, "eth0"), (&other, "visited"));
+        join((&node, "lan0"), (&device, "eth0"));
+        other.ip(&format!("addr add {GATEWAY}/24 dev visited"));
+        for address in [HOME_AGENT, CARE_OF, CORRESPONDENT] {
+            other.ip(&format!("addr add {address}/32 dev lo"));
+        }
+        let loose =
+            "for f in all default visited; do echo 0 >/proc/sys/net/ipv4/conf/$f/rp_filter; done";
+        assert!(other.command("sh").args(["-c", loose]).status().unwrap().success());
+        let folder = Folder::new(name);
+        folder.write_key("mn.key", "000102030405060708090a0b0c0d0e0f");
+        folder.write(
+            "mn.toml",
+            &format!(
+                "[daemon]\nadmin_socket = \"{}\"\nlog = \"debug\"\n\
+                 [mobile_node]\ninterface = \"eth0\"\nhome_address = \"{HOME}\"\n\
+                 home_prefix = \"10.1.0.0/24\"\nhome_agent = \"{HOME_AGENT}\"\n\
+                 lifetime = \"60s\"\nnai = \"phone@train.example\"\n\
+                 {lan}\n[[mobile_node.security_association]]\nhome_agent = \"{HOME_AGENT}\"\n\
+                 spi = 256\nkey_file = \"mn.key\"\n",
+                folder.path("mn.sock").display()
+            ),
+        );
+        let mac = node.inside(|| interface::mac("eth0").unwrap());
+        // The agent knows its visitors' link-layer address, and asks nobody.
+        let visiting = flags.contains(AgentFlags::FOREIGN_AGENT);
+        if visiting {
+            for address in
+                [HOME].into_iter().chain((20..30).map(|one| Ipv4Addr::new(10, 1, 0, one)))
+            {
+                other.ip(&format!("route add {address}/32 dev visited"));
+                let neighbor =
+                    format!("neigh replace {address} lladdr {mac} dev visited nud permanent");
+                other.ip(&neighbor);
+            }
+        } else {
+            other.ip("route add 10.1.0.0/24 dev visited");
+        }
+        let agent = Agent::start(&other, flags, mac);
+        Net { node, other, device, folder, agent }
+    }
+
+    /// On the link of a foreign agent.
+    fn abroad(name: &str, lan: &str) -> Self {
+        Net::new(name, AgentFlags::FOREIGN_AGENT.with(AgentFlags::REVERSE_TUNNEL), lan)
+    }
+
+    fn start(&self) -> Daemon {
+        let mn = Daemon::start_program(HOMEPORT_MN, &self.node, &self.folder, "mn");
+        wait_for("the registration", LIMIT, || {
+            let state = mn.get("mobile-node")["state"].clone();
+            ["registered", "home"].iter().any(|known| state == *known).then_some(())
+        });
+        mn
+    }
+
+    /// A stock DHCP client of the device.
+    fn dhcp_client(&self, more: &str) -> Client {
+        let script = "#!/bin/sh\ncase $1 in\n\
+             deconfig) ip addr flush dev eth0; ip link set eth0 up;;\n\
+             bound|renew) ip addr flush dev eth0; ip addr add $ip/$mask dev eth0\n\
+             ip route replace default via $router;;\nesac\n";
+        let path = self.folder.path("udhcpc.sh");
+        std::fs::write(&path, script).unwrap();
+        let mut executable = std::fs::metadata(&path).unwrap().permissions();
+        std::os::unix::fs::PermissionsExt::set_mode(&mut executable, 0o755);
+        std::fs::set_permissions(&path, executable).unwrap();
+        let child = self
+            .device
+            .command("busybox")
+            .args("udhcpc -f -i eth0 -t 20 -T 1 -A 1 -R -x hostname:camera -s".split(' '))
+            .arg(path)
+            .args(more.split_whitespace())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        Client(child)
+    }
+
+    fn address_of_device(&self) -> Option<String> {
+        let output = self.device.output("ip", "-4 -o addr show dev eth0");
+        let text = String::from_utf8(output.stdout).unwrap();
+        let mut words = text.split_whitespace();
+        words.find(|word| *word == "inet")?;
+        words.next().map(str::to_owned)
+    }
+
+    /// `homeport-mn` as people run it beside the mobile node.
+    fn homeport_mn(&self, words: &[&str]) -> Command {
+        let mut command = self.node.command(HOMEPORT_MN);
+        command.arg("--config").arg(self.folder.path("mn.toml")).args(words);
+        command
+    }
+
+    fn said(&self, words: &[&str]) -> Output {
+        self.homeport_mn(words).output().unwrap()
+    }
+
+    /// What the node's kernel holds that is not the tunnel's.
+    fn host(&self) -> String {
+        let look = "ip -4 -o addr | grep -v hp-mn | sed 's/ *valid_lft.*//'; \
+             ip route show table all; ip rule; ip neigh show nud permanent; ip neigh show proxy; \
+             cd /proc/sys/net/ipv4; \
+             for f in conf/all conf/eth0 conf/lan0; do for k in forwarding rp_filter proxy_arp \
+             send_redirects arp_ignore; do echo $f/$k $(cat $f/$k); done; done; \
+             cat neigh/eth0/proxy_delay neigh/lan0/proxy_delay";
+        let output = self.node.command("sh").args(["-c", look]).output().unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .filter(|line| !line.contains("fe80") && !line.contains("ff00"))
+            .fold(String::new(), |text, line| text + line.trim_end() + "\n")
+    }
+}
+
+/// A program that ends with the test.
+struct Client(Child);
+
+impl Client {
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.0), signal).unwrap();
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn pings(from: &Namespace, to: Ipv4Addr) -> bool {
+    from.output("ping", &format!("-c1 -W2 {to}")).status.success()
+}
+
+fn session(mn: &Daemon, name: &str) -> Option<Value> {
+    let all = mn.get("sessions");
+    all["sessions"].as_array().unwrap().iter().find(|one| one["name"] == name).cloned()
+}
+
+fn counter(mn: &Daemon, name: &str) -> u64 {
+    let all = mn.get("counters");
+    let all = all["counters"].as_array().unwrap();
+    all.iter().find(|one| one["name"] == name).unwrap()["value"].as_u64().unwrap()
+}
+
+// Shows S1-01, S1-02, S1-13, S1-14.
+#[test]
+fn a_device_with_a_stock_dhcp_client_gets_an_address_and_packets_both_ways() {
+    if unavailable("a_device_with_a_stock_dhcp_client") {
+        return;
+    }
+    let net = Net::abroad("udhcpc", LAN);
+    let before = net.host();
+    let mut mn = net.start();
+    let client = net.dhcp_client("");
+    wait_for("an address", LIMIT, || net.address_of_device());
+    let address = net.agent.given(b"camera").unwrap();
+    assert_eq!(net.address_of_device().unwrap(), format!("{address}/24"));
+    let view = session(&mn, "camera").unwrap();
+    assert_eq!(view["kind"], "device");
+    assert_eq!(view["state"], "registered");
+    assert_eq!(view["home_address"], address.to_string());
+    assert_eq!(view["interface"], "lan0");
+    assert!(view["lease_seconds"].as_u64().unwrap() > 100);
+    assert!(pings(&net.device, CORRESPONDENT));
+    // Its home prefix is on its link, as far as it knows: others of it are not there.
+    net.other.ip("addr add 10.1.0.77/32 dev lo");
+    assert!(pings(&net.device, Ipv4Addr::new(10, 1, 0, 77)));
+    assert!(pings(&net.device, HOME));
+    assert!(pings(&net.other, address));
+    // What it sends with another's address goes nowhere, also when the LAN's interface has
+    // an address and so a looser kernel would let it through.
+    net.node.ip("addr add 172.16.9.1/24 dev lan0");
+    net.device.ip("addr add 10.1.0.98/32 dev eth0");
+    let heard = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::ICMP).unwrap());
+    net.device.output("ping", &format!("-c1 -W1 -I 10.1.0.98 {CORRESPONDENT}"));
+    assert!(pings(&net.device, CORRESPONDENT));
+    let mut bytes = [0; 256];
+    let mut sources = Vec::new();
+    while let Some(len) = heard.receive(&mut bytes).unwrap() {
+        sources.push(Ipv4Packet::new_checked(&bytes[..len]).unwrap().header().source());
+    }
+    assert!(!sources.is_empty() && sources.iter().all(|one| *one == address), "{sources:?}");
+    net.node.ip("addr del 172.16.9.1/24 dev lan0");
+    // It renews at its server, which no rule or port keeps from hearing it.
+    let confirmed = counter(&mn, "dhcp_confirmed");
+    client.signal(Signal::USR1);
+    wait_for("a renewal", LIMIT, || (counter(&mn, "dhcp_confirmed") > confirmed).then_some(()));
+    // A link that is gone for a moment takes the routes with it, and no session.
+    net.node.ip("link set lan0 down");
+    net.node.ip("link set lan0 up");
+    wait_for("a packet through", LIMIT, || pings(&net.device, CORRESPONDENT).then_some(()));
+    // It gives the address back.
+    client.signal(Signal::USR2);
+    net.agent.wait_for_release(b"camera");
+    assert_eq!(session(&mn, "camera"), None);
+    assert_eq!(counter(&mn, "dhcp_released"), 1);
+    drop(client);
+    mn.stop();
+    assert_eq!(net.host(), before);
+}
+
+/// Replies come for addresses that the host does not have, or for everybody.
+#[test]
+fn each_reply_to_a_session_is_handled_once_and_none_is_forwarded() {
+    if unavailable("each_reply_to_a_session") {
+        return;
+    }
+    let net = Net::abroad("replies", LAN);
+    let mn = net.start();
+    net.agent.set(Answer::DenyByBroadcast);
+    let client = net.dhcp_client("");
+    let denied = wait_for("a denial", LIMIT, || {
+        session(&mn, "camera").filter(|view| view["last_code"] == 66)
+    });
+    assert_eq!(denied["home_address"], Value::Null);
+    let forwarded = net.device.inside(|| PacketSocket::open(index_of("eth0").unwrap()).unwrap());
+    net.agent.set(Answer::Accept);
+    wait_for("an address", LIMIT, || net.address_of_device());
+    assert_eq!(session(&mn, "camera").unwrap()["last_code"], Value::Null);
+    // Renewed at the agent, the route to the device is there.
+    client.signal(Signal::USR2);
+    net.agent.wait_for_release(b"camera");
+    let mut bytes = [0; 2048];
+    while let Some(received) = forwarded.receive(&mut bytes).unwrap() {
+        let heard = frame::parse(&bytes[..received.len], true);
+        assert!(matches!(heard, Some(frame::Heard::Dhcp { .. })), "{heard:?}");
+    }
+    let drops = mn.get("drops");
+    let drops = drops["drops"].as_array().unwrap();
+    let twice = drops.iter().find(|one| one["reason"] == "not-pending").unwrap();
+    assert_eq!(twice["count"], 0, "{twice}");
+}
+
+// Shows S1-14.
+#[test]
+fn after_a_kill_the_next_program_gives_a_device_its_address_again() {
+    if unavailable("after_a_kill_the_next_program") {
+        return;
+    }
+    let net = Net::abroad("again", LAN);
+    let before = net.host();
+    let mut mn = net.start();
+    let client = net.dhcp_client("");
+    let address = wait_for("an address", LIMIT, || net.address_of_device());
+    mn.kill();
+    assert_ne!(net.host(), before);
+    let mut mn = net.start();
+    assert_eq!(session(&mn, "camera"), None);
+    // Nothing of the killed one is left to lead packets astray.
+    for words in ["route show table 99", "neigh show nud permanent dev lan0"] {
+        let left = String::from_utf8(net.node.output("ip", words).stdout).unwrap();
+        assert!(!left.contains(address.trim_end_matches("/24")), "{left}");
+    }
+    client.signal(Signal::USR1);
+    wait_for("the session", LIMIT, || {
+        let view = session(&mn, "camera")?;
+        address.starts_with(view["home_address"].as_str()?).then_some(())
+    });
+    wait_for("a packet through", LIMIT, || pings(&net.device, CORRESPONDENT).then_some(()));
+    assert_eq!(net.address_of_device().unwrap(), address);
+    assert_eq!(counter(&mn, "dhcp_refused"), 0);
+    drop(client);
+    mn.stop();
+    assert_eq!(net.host(), before);
+}
+
+/// What comes out of the tunnel for a stranger goes nowhere, and the home agent's
+/// questions about the path are answered for a device, be it there or not.
+// Shows S1-13, S1-16.
+#[test]
+fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel() {
+    if unavailable("without_an_agent_packets_of_sessions") {
+        return;
+    }
+    let net = Net::new("tunnel", AgentFlags::default(), LAN);
+    let leases = net.folder.path("leases");
+    let dnsmasq = net
+        .other
+        .command("dnsmasq")
+        .args("--keep-in-foreground --conf-file=/dev/null --port=0 --interface=visited".split(' '))
+        .args("--bind-interfaces --no-ping --dhcp-authoritative --user=root --pid-file=".split(' '))
+        .arg("--dhcp-range=10.2.3.100,10.2.3.200,255.255.255.0,2m")
+        .arg(format!("--dhcp-option=option:router,{GATEWAY}"))
+        .arg(format!("--dhcp-leasefile={}", leases.display()))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _dnsmasq = Client(dnsmasq);
+    wait_for("dnsmasq", LIMIT, || leases.exists().then_some(()));
+    let mn = net.start();
+    let care_of: Ipv4Addr =
+        mn.get("mobile-node")["care_of_address"].as_str().unwrap().parse().unwrap();
+    let client = net.dhcp_client("");
+    wait_for("an address", LIMIT, || net.address_of_device());
+    let address = net.agent.given(b"camera").unwrap();
+    let tunnel = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
+    let mut ping = net.device.command("ping");
+    let mut ping = ping.args(["-c1", "-W5", &CORRESPONDENT.to_string()]).spawn().unwrap();
+    let (from, to, icmp) = inner(&tunnel, care_of);
+    assert_eq!((from, to, icmp[0]), (address, CORRESPONDENT, 8));
+    send_inner(&tunnel, care_of, (CORRESPONDENT, address), &of_type(0, &icmp));
+    assert!(ping.wait().unwrap().success());
+
+    let bad = counter(&mn, "tunnel_bad_inner");
+    send_inner(&tunnel, care_of, (CORRESPONDENT, Ipv4Addr::new(10, 1, 0, 99)), &of_type(8, &icmp));
+    wait_for("a refusal", LIMIT, || (counter(&mn, "tunnel_bad_inner") > bad).then_some(()));
+    net.device.ip("link set eth0 down");
+    send_inner(&tunnel, care_of, (HOME_AGENT, address), &of_type(8, &icmp));
+    let (from, to, answer) = inner(&tunnel, care_of);
+    assert_eq!((from, to, answer[0]), (address, HOME_AGENT, 0));
+    // Nobody is there any more: the LAN has lost its link.
+    wait_for("the end", LIMIT, || session(&mn, "camera").is_none().then_some(()));
+    net.agent.wait_for_release(b"camera");
+    assert!(counter(&mn, "lan_link_losses") > 0);
+    drop(client);
+}
+
+/// The next ICMP message out of the tunnel, with its ends.
+fn inner(tunnel: &TunnelSocket, care_of: Ipv4Addr) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
+    wait_for("a tunnelled packet", LIMIT, || {
+        let mut bytes = [0; 2048];
+        let len = tunnel.receive(&mut bytes).unwrap()?;
+        let outer = Ipv4Packet::new_checked(&bytes[..len]).unwrap();
+        assert_eq!((outer.header().source(), outer.header().destination()), (care_of, HOME_AGENT));
+        let inner = Ipv4Packet::new_checked(outer.payload()).unwrap();
+        let header = inner.header();
+        let icmp = header.protocol() == IpProtocol::ICMP;
+        icmp.then(|| (header.source(), header.destination(), inner.payload().to_vec()))
+    })
+}
+
+/// The same echo with another type.
+fn of_type(kind: u8, icmp: &[u8]) -> Vec<u8> {
+    let mut icmp = icmp.to_vec();
+    icmp[0] = kind;
+    icmp[2..4].copy_from_slice(&[0, 0]);
+    let sum = homeport_wire::checksum::checksum(&icmp);
+    icmp[2..4].copy_from_slice(&sum.to_be_bytes());
+    icmp
+}
+
+fn send_inner(
+    tunnel: &TunnelSocket,
+    care_of: Ipv4Addr,
+    (from, to): (Ipv4Addr, Ipv4Addr),
+    icmp: &[u8],
+) {
+    let len = (20 + icmp.len()) as u16;
+    let inner = Ipv4Header::new(from, to, IpProtocol::ICMP, 64, len);
+    let outer = Ipv4Header::new(HOME_AGENT, care_of, IpProtocol::IP_IN_IP, 64, len + 20);
+    tunnel.send(&[outer.as_bytes(), inner.as_bytes(), icmp].concat(), care_of).unwrap();
+}
+
+#[test]
+fn at_home_others_reach_a_device_and_a_local_session_by_arp() {
+    if unavailable("at_home_others_reach_a_device") {
+        return;
+    }
+    let net = Net::new("home", AgentFlags::HOME_AGENT, &format!("{LAN}\nprobe = \"1s\""));
+    net.other.ip(&format!("addr del {GATEWAY}/24 dev visited"));
+    net.other.ip(&format!("addr add {HOME_ROUTER}/24 dev visited"));
+    let mn = net.start();
+    assert_eq!(mn.get("mobile-node")["state"], "home");
+    let client = net.dhcp_client("");
+    wait_for("an address", LIMIT, || net.address_of_device());
+    let address = net.agent.given(b"camera").unwrap();
+    assert_eq!(session(&mn, "camera").unwrap()["state"], "home");
+    assert!(pings(&net.other, address));
+    assert!(pings(&net.device, HOME_ROUTER));
+    assert!(net.said(&["session", "add", "local"]).status.success());
+    let local = net.agent.given(b"local").unwrap();
+    wait_for("an answer", LIMIT, || pings(&net.other, local).then_some(()));
+    // One that goes without a word is missed.
+    drop(client);
+    net.device.ip("addr flush dev eth0");
+    wait_for("the end", LIMIT, || session(&mn, "camera").is_none().then_some(()));
+    assert_eq!(counter(&mn, "lan_devices_gone"), 1);
+    net.agent.wait_for_release(b"camera");
+    assert!(!pings(&net.other, address));
+    assert!(pings(&net.other, local));
+}
+
+// Shows S1-01, S1-02.
+#[test]
+fn a_command_runs_in_a_namespace_of_its_own_with_a_sessions_address() {
+    if unavailable("a_command_runs_in_a_namespace") {
+        return;
+    }
+    let net = Net::abroad("run", "");
+    let before = net.host();
+    let mut mn = net.start();
+    let look = "ip -4 -o addr show dev eth0; ip route; ping -c1 -W2 192.0.2.2 >/dev/null || exit 9; exit 7";
+    let output = net.said(&["run", "--session", "app", "--", "sh", "-c", look]);
+    let (text, error) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(7), "{text}{error}");
+    assert!(text.contains("inet 10.1.0.20/32"), "{text}");
+    assert!(text.contains(&format!("default via {HOME}")), "{text}");
+    net.agent.wait_for_release(b"app");
+    assert_eq!(session(&mn, "app"), None);
+
+    // What cannot be run says so as shells do, and leaves no session.
+    let output = net.said(&["run", "--session", "app", "--", "/no/such/program"]);
+    assert_eq!(output.status.code(), Some(127));
+    let output = net.said(&["run", "--session", "app", "--", "sh", "-c", "kill -TERM $$"]);
+    assert_eq!(output.status.code(), Some(128 + 15));
+    assert_eq!(session(&mn, "app"), None);
+
+    // The session ends with the process that runs the command, however that ends.
+    for signal in [Signal::TERM, Signal::KILL] {
+        let mut words = net.homeport_mn(&["run", "--session", "app", "--", "sleep", "1000"]);
+        let mut child = words.stdin(Stdio::null()).spawn().unwrap();
+        wait_for("the session", LIMIT, || {
+            session(&mn, "app").filter(|view| !view["home_address"].is_null())
+        });
+        // Twice the same name is refused, in words.
+        let twice = net.said(&["run", "--session", "app", "--", "true"]);
+        assert_eq!(twice.status.code(), Some(125));
+        let error = String::from_utf8_lossy(&twice.stderr).into_owned();
+        assert!(error.contains("there is a session with this name"), "{error}");
+        kill_process(Pid::from_child(&child), signal).unwrap();
+        child.wait().unwrap();
+        wait_for("the end", LIMIT, || session(&mn, "app").is_none().then_some(()));
+        wait_for("the interface to go", LIMIT, || {
+            let links = net.node.output("ip", "-o link").stdout;
+            let links = String::from_utf8(links).unwrap();
+            let left = links.lines().any(|line| line.contains(": hp-") && line.contains('@'));
+            (!left).then_some(())
+        });
+    }
+    mn.stop();
+    assert_eq!(net.host(), before);
+}
+
+#[test]
+fn a_command_waits_for_its_address_and_says_so() {
+    if unavailable("a_command_waits_for_its_address") {
+        return;
+    }
+    let net = Net::abroad("wait", "");
+    let _mn = net.start();
+    net.agent.set(Answer::Silence);
+    let mut words = net.homeport_mn(&["run", "--session", "app", "--", "true"]);
+    let mut child = words.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut error = child.stderr.take().unwrap();
+    let mut said = String::new();
+    while !said.contains("waiting for an address for app: registering") {
+        let mut bytes = [0; 256];
+        let len = error.read(&mut bytes).unwrap();
+        assert!(len > 0, "{said}");
+        said.push_str(&String::from_utf8_lossy(&bytes[..len]));
+    }
+    net.agent.set(Answer::Accept);
+    assert!(child.wait().unwrap().success());
+}
+
+#[test]
+fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
+    if unavailable("a_local_session_is_an_address") {
+        return;
+    }
+    let net = Net::abroad("local", "");
+    let mn = net.start();
+    let output = net.said(&["session", "add", "two\nlines"]);
+    let address = net.agent.given(b"two\nlines").unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{address}\n"));
+    let ping = net.node.output("ping", &format!("-c1 -W2 -I {address} {CORRESPONDENT}"));
+    assert!(ping.status.success());
+    assert!(pings(&net.other, address));
+    let list = String::from_utf8(net.said(&["session", "list"]).stdout).unwrap();
+    let words: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().collect();
+    let expected =
+        ["two\\x0alines", "local", &address.to_string(), "registered", "10.0.2.2", "hp-mn"];
+    assert_eq!(words[..6], expected, "{list}");
+    let json = net.said(&["session", "list", "--json"]).stdout;
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["sessions"][0]["name"], "two\\x0alines");
+    assert_eq!(mn.get("mobile-node")["sessions_with_address"], 1);
+    let none = net.said(&["session", "remove", "three"]);
+    assert!(String::from_utf8_lossy(&none.stderr).contains("There is no session \"three\""));
+    assert_eq!(none.status.code(), Some(1));
+    let long = "x".repeat(248);
+    let refused = net.said(&["session", "add", &long]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("247 bytes"));
+    assert!(net.said(&["session", "remove", "two\\x0alines"]).status.success());
+    net.agent.wait_for_release(b"two\nlines");
+    assert!(!pings(&net.other, address));
+    // What is no JSON of ours is refused.
+    let mut stream = UnixStream::connect(net.folder.path("mn.sock")).unwrap();
+    let body = "{\"name\": 7}";
+    let head = format!(
+        "POST /v1/sessions HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+}
