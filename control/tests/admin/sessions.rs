@@ -273,6 +273,44 @@ fn explained(real: &Real) {
     session(real, "laptop", SessionStateView::Bound);
 }
 
+/// On a foreign agent's box, before the home agent has answered. (S1-10)
+#[test]
+fn a_visitor_is_found_by_its_nai_before_it_has_an_address() {
+    let room = Room::new();
+    room.config(|text| {
+        let (ports, _) = text.split_once("[[home_agent]]").unwrap();
+        format!(
+            "{ports}[[foreign_agent]]\nname = \"fa\"\ncare_of_address = \"{AGENT}\"\n\
+             ports = [\"core\"]\n"
+        )
+    });
+    let real = Real::start(room, None);
+    let request = RegistrationRequest {
+        flags: RequestFlags::default(),
+        lifetime: Lifetime(300),
+        home_address: ANY,
+        home_agent: Ipv4Addr::new(10, 9, 0, 1),
+        care_of_address: AGENT,
+        identification: Identification(clock::now().ntp.0),
+    };
+    let names = [Extension::NetworkAccessIdentifier(PHONE.as_bytes()), Extension::SubNai(EVIL)];
+    real.send_request(Ipv4Addr::new(10, 0, 1, 77), &request, &names, &key(PHONE));
+    until("a visitor", || {
+        let output = real.homeport(&["explain", PHONE]);
+        Some(()).filter(|()| code(&output) == 0)
+    });
+    let text = shown(&real, &["explain", PHONE]);
+    for words in [
+        "phone@train.example is here as a visitor:",
+        &format!("\"{EVIL_SHOWN}\" (without an address yet) has asked \"fa\" on port \"core\""),
+    ] {
+        assert!(text.contains(words), "{words} in {text}");
+    }
+    let text = out(&real.homeport(&["show", "visitors"]));
+    assert!(text.lines().next().unwrap().contains("NAI                  SESSION"), "{text}");
+    assert!(text.contains(&format!("{PHONE}  {EVIL_SHOWN}")), "{text}");
+}
+
 fn series(real: &Real) -> BTreeSet<String> {
     let mut stream = TcpStream::connect(real.metrics()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
