@@ -14,6 +14,7 @@ import agents
 import captures
 from agents import CORRESPONDENT, Choices
 from lab import LabError, run, wait_until
+from measure import Flow
 from topologies import SESSIONS
 from tour import MOST_OUTAGE_MS, PROBE_PORT, Download, Itinerary, Probes, Tour, roam
 
@@ -26,6 +27,24 @@ DEVICES = ("laptop1", "laptop2")
 def itinerary(choices: Choices) -> Itinerary:
     """The moves of `roam`."""
     return replace(roam(choices), topology=SESSIONS, title="Three downloads behind one mobile node while it moves")
+
+
+class Until:
+    """Probes of a session that ends with its download: what comes later is nobody's."""
+
+    def __init__(self, flow: Flow, download: Download):
+        self.flow, self.download = flow, download
+
+    def _end(self, end: int) -> int:
+        return min(end, self.download.done_at or end)
+
+    def lost(self, start: int, end: int) -> int:
+        """As `Flow.lost`."""
+        return self.flow.lost(start, max(start, self._end(end)))
+
+    def longest_gap(self, start: int, end: int) -> int:
+        """As `Flow.longest_gap`."""
+        return self.flow.longest_gap(start, max(start, self._end(end)))
 
 
 class Together:
@@ -65,12 +84,17 @@ class Together:
     @property
     def flows(self) -> list:
         """Of all sessions, both ways."""
-        return [flow for one in self.probes for flow in one.flows]
+        return [flow for probes, download in zip(self.probes, self.downloads) for flow in flows_of(probes, download)]
 
     def stop(self) -> None:
         """Ends the probes."""
         for one in self.probes:
             one.stop()
+
+
+def flows_of(probes: Probes, download: Download) -> list[Until]:
+    """A session's flows, both ways, while it lasts."""
+    return [Until(flow, download) for flow in probes.flows]
 
 
 class Sessions(Tour):
@@ -177,8 +201,8 @@ class Sessions(Tour):
         """What a tour has, and of each session what the moves cost it."""
         report = super().perform()
         report["sessions"] = []
-        for name, (address, _, probes) in self.sessions.items():
-            costs = [move.cost(probes.flows, move.end) for move in self.moves]
+        for name, (address, download, probes) in self.sessions.items():
+            costs = [move.cost(flows_of(probes, download), move.end) for move in self.moves]
             worst = round(max((outage for outage, _ in costs), default=0.0), 1)
             report["sessions"].append({
                 "session": name, "sub_nai": self.names.get(address, name), "address": address,
