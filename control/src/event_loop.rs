@@ -25,7 +25,9 @@ mod held;
 mod routes;
 pub mod trace;
 
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -33,7 +35,7 @@ use std::time::Duration;
 
 use homeport_dataplane::launch::Control;
 use homeport_proto::draws::Draws;
-use homeport_proto::{Instant, Now};
+use homeport_proto::{Instant, Now, TenantId};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -129,6 +131,9 @@ pub struct EventLoop {
     config: Arc<Config>,
     generation: u64,
     started: Instant,
+    /// Since when the NAIs of a home agent have the numbers that they have, if another
+    /// config had other ones.
+    numbered_since: BTreeMap<(TenantId, Ipv4Addr), Instant>,
     counts: Counts,
 }
 
@@ -180,6 +185,7 @@ impl EventLoop {
             signals,
             generation: 1,
             started: now.monotonic,
+            numbered_since: BTreeMap::new(),
             counts: Counts::default(),
             config,
         };
@@ -345,6 +351,7 @@ impl EventLoop {
         // Addresses first: what a new agent sends, its answers find.
         self.core.installer.configure(&agents);
         self.core.input(Input::Config(agents), now);
+        self.note_numbers(&new, now.monotonic);
         self.config = new;
         self.generation += 1;
         tracing::info!(

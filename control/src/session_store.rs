@@ -262,7 +262,7 @@ mod tests {
         drop(store);
         for _ in 0..2 {
             let (_, lines) = SessionStore::open(&folder).unwrap();
-            assert_eq!(lines, [lasting.clone()]);
+            assert_eq!(lines, std::slice::from_ref(&lasting));
         }
         use std::os::unix::fs::PermissionsExt;
         let mode = |name: &str| folder.join(name).metadata().unwrap().permissions().mode() & 0o777;

@@ -8,7 +8,8 @@
 //! not left to each answerer: a query that the caller may not ask never reaches
 //! the loop, and an answer is cut to what the caller may see.
 //!
-//! **Not done:** lists are answered whole; there is no paging.
+//! **Not done:** lists are answered whole; there is no paging. Only of sessions no more
+//! than [`MAX_SESSION_ROWS`] are.
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::explain::{ExplainArgs, ExplanationView};
-use super::sessions::{AddSession, RemoveSession, SessionView};
+use super::sessions::{self, AddSession, RemoveSession};
 use super::trace::{TraceAnswer, TraceQuery};
 pub use super::view::*;
 pub use crate::config::{Config, ConfigDiff, Problem};
@@ -64,6 +65,11 @@ pub enum Query {
     Bindings,
     /// [`Answer::Visitors`].
     Visitors,
+    /// [`Answer::Sessions`], or [`Refusal::not_found`] for a NAI that nobody here knows; of
+    /// a mobile node, [`Answer::OwnSessions`].
+    Sessions(SessionsArgs),
+    /// [`Answer::Pools`].
+    Pools,
     /// [`Answer::Tunnels`].
     Tunnels,
     /// [`Answer::Routes`].
@@ -81,8 +87,6 @@ pub enum Query {
     SecurityAssociations,
     /// A mobile node's own view: [`Answer::MobileNode`].
     MobileNode,
-    /// A mobile node's sessions: [`Answer::Sessions`].
-    Sessions,
     /// Begin a session of a mobile node: [`Answer::Session`].
     AddSession(AddSession),
     /// End a session of a mobile node: [`Answer::Session`], as it was.
@@ -125,6 +129,7 @@ impl Query {
                 Identity::Tenant(_),
                 Query::Bindings
                 | Query::Visitors
+                | Query::Pools
                 | Query::Tunnels
                 | Query::Counters
                 | Query::SecurityAssociations,
@@ -134,6 +139,7 @@ impl Query {
                 Query::ClearBinding { tenant, .. } | Query::ClearVisitor { tenant, .. },
             ) => own == *tenant,
             (Identity::Tenant(own), Query::Explain(asked)) => asked.tenant == Some(own.0),
+            (Identity::Tenant(own), Query::Sessions(asked)) => asked.tenant == Some(own.0),
             (Identity::Tenant(_), _) => false,
         }
     }
@@ -160,6 +166,13 @@ pub enum Answer {
     Visitors {
         /// The visitors.
         visitors: Vec<VisitorView>,
+    },
+    /// To [`Query::Sessions`].
+    Sessions(SessionsView),
+    /// To [`Query::Pools`], ordered by tenant and home agent, and as in the config.
+    Pools {
+        /// The pools.
+        pools: Vec<PoolView>,
     },
     /// To [`Query::Tunnels`], ordered by tenant and addresses.
     Tunnels {
@@ -198,13 +211,13 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
-    /// To [`Query::Sessions`], ordered by name.
-    Sessions {
+    /// To [`Query::Sessions`], of a mobile node, ordered by name.
+    OwnSessions {
         /// The sessions.
-        sessions: Vec<SessionView>,
+        sessions: Vec<sessions::SessionView>,
     },
     /// To [`Query::AddSession`] and [`Query::RemoveSession`].
-    Session(Box<SessionView>),
+    Session(Box<sessions::SessionView>),
     /// To [`Query::Explain`]; nothing in it is another tenant's.
     Explanation(Box<ExplanationView>),
     /// To [`Query::ConfigShow`].
@@ -230,6 +243,8 @@ impl Answer {
         match &mut self {
             Answer::Bindings { bindings } => bindings.retain(|row| identity.may_see(row.tenant)),
             Answer::Visitors { visitors } => visitors.retain(|row| identity.may_see(row.tenant)),
+            Answer::Sessions(view) => view.sessions.retain(|row| identity.may_see(row.tenant)),
+            Answer::Pools { pools } => pools.retain(|row| identity.may_see(row.tenant)),
             Answer::Tunnels { tunnels } => tunnels.retain(|row| identity.may_see(row.tenant)),
             Answer::SecurityAssociations { security_associations } => {
                 security_associations.retain(|row| identity.may_see(row.tenant));
@@ -247,7 +262,7 @@ impl Answer {
             | Answer::Napt { .. }
             | Answer::Drops { .. }
             | Answer::MobileNode(_)
-            | Answer::Sessions { .. }
+            | Answer::OwnSessions { .. }
             | Answer::Session(_)
             | Answer::Explanation(_)
             | Answer::Config(_)
@@ -518,10 +533,45 @@ mod tests {
             .try_next()
             .unwrap()
             .answer(Ok(Answer::Tunnels { tunnels: vec![tunnel(6), tunnel(7), tunnel(8)] }));
+        let pools = sender.submit(Query::Pools, identity).unwrap();
+        let own = SessionsArgs { nai: None, tenant: Some(7) };
+        let sessions = sender.submit(Query::Sessions(own), identity).unwrap();
         let counter = |tenant| CounterView { tenant, ..CounterView::default() };
         handle.try_next().unwrap().answer(Ok(Answer::Counters {
             counters: vec![counter(None), counter(Some(7)), counter(Some(8))],
         }));
+        let all = [6, 7, 8];
+        let pool = |tenant| PoolView {
+            tenant,
+            agent: "ha".into(),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            name: "all".into(),
+            realm: None,
+            size: 1,
+            bound: 0,
+            home: 0,
+            sticky: 0,
+            held_down: 0,
+            free: 1,
+            use_percent: 0,
+            exhausted_of_tenant: 0,
+        };
+        handle.try_next().unwrap().answer(Ok(Answer::Pools { pools: all.map(pool).into() }));
+        let named = homeport_proto::home_agent::SessionView {
+            nai: b"a@b",
+            sub_nai: b"",
+            home_address: Ipv4Addr::new(10, 1, 0, 10),
+            state: homeport_proto::home_agent::SessionState::Sticky,
+            until: None,
+        };
+        let session =
+            |tenant| SessionView::new((tenant, "ha", Ipv4Addr::new(10, 0, 1, 2)), &named, Some(1));
+        let view = SessionsView { sessions: all.map(session).into(), more: 0 };
+        handle.try_next().unwrap().answer(Ok(Answer::Sessions(view)));
+        let Ok(Answer::Pools { pools }) = pools.wait_blocking() else { panic!() };
+        assert_eq!(pools, [pool(7)]);
+        let Ok(Answer::Sessions(view)) = sessions.wait_blocking() else { panic!() };
+        assert_eq!(view.sessions, [session(7)]);
         let Ok(Answer::Tunnels { tunnels }) = tunnels.wait_blocking() else { panic!() };
         assert_eq!(tunnels, [tunnel(7)]);
         let Ok(Answer::Counters { counters }) = counters.wait_blocking() else { panic!() };
@@ -542,12 +592,18 @@ mod tests {
             Query::Drops,
             Query::ConfigShow,
             Query::ClearBinding { tenant: TenantId(8), home_address },
+            // How many more there are would be all tenants'.
+            Query::Sessions(SessionsArgs::default()),
+            Query::Sessions(SessionsArgs { nai: None, tenant: Some(8) }),
         ] {
             let refusal = sender.submit(query, identity).unwrap_err();
             assert_eq!(refusal.kind, RefusalKind::Forbidden);
         }
         assert!(handle.try_next().is_none());
         let own = Query::ClearBinding { tenant: TenantId(7), home_address };
+        sender.submit(own, identity).unwrap();
+        assert!(handle.try_next().is_some());
+        let own = Query::Sessions(SessionsArgs { nai: None, tenant: Some(7) });
         sender.submit(own, identity).unwrap();
         assert!(handle.try_next().is_some());
     }

@@ -1,4 +1,4 @@
-//! `homeport explain HOME-ADDRESS`: the story of one node, as the API tells it.
+//! `homeport explain HOME-ADDRESS|NAI`: the story of one node, as the API tells it.
 //!
 //! The daemon makes the sentences, so that programs and people read the same: what
 //! became of each registration, by which rule, and what may be done about it
@@ -12,56 +12,75 @@ use std::net::Ipv4Addr;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::view::{CareOfView, Role, VisitorView};
+use super::names::{in_url, read};
+use super::view::{CareOfView, Role, SessionView, VisitorView};
+
+/// Who is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// Whoever has this home address.
+    HomeAddress(Ipv4Addr),
+    /// Whoever is known by this NAI.
+    Nai(Vec<u8>),
+}
+
+impl Asked {
+    /// As it is written: an IPv4 address, or else a NAI as it is shown. `None`: it is
+    /// neither.
+    pub fn of(text: &str) -> Option<Self> {
+        match text.parse() {
+            Ok(home_address) => Some(Asked::HomeAddress(home_address)),
+            Err(_) => read(text).filter(|nai| !nai.is_empty()).map(Asked::Nai),
+        }
+    }
+}
 
 /// Which node is asked about.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExplainArgs {
-    /// The node's home address.
-    pub home_address: Ipv4Addr,
+    /// The node.
+    pub node: Asked,
     /// The tenant, where several have a node of this address.
     pub tenant: Option<u32>,
     /// The home agent or foreign agent to ask, by its name in the config.
     pub home_agent: Option<String>,
 }
 
-impl ExplainArgs {
-    /// The path of the API that answers it.
-    pub fn path(&self) -> String {
-        let mut path = format!("/v1/explain/{}", self.home_address);
-        let mut separator = '?';
-        if let Some(tenant) = self.tenant {
-            let _ = write!(path, "{separator}tenant={tenant}");
-            separator = '&';
-        }
-        if let Some(name) = &self.home_agent {
-            let _ = write!(path, "{separator}agent=");
-            for byte in name.bytes() {
-                if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-') {
-                    path.push(char::from(byte));
-                } else {
-                    let _ = write!(path, "%{byte:02X}");
-                }
-            }
-        }
-        path
+/// The path of the API that tells the story of a node, written as it was asked for.
+pub fn path(node: &str, tenant: Option<u32>, home_agent: Option<&str>) -> String {
+    let mut path = format!("/v1/explain/{}", in_url(node));
+    let mut separator = '?';
+    if let Some(tenant) = tenant {
+        let _ = write!(path, "{separator}tenant={tenant}");
+        separator = '&';
     }
+    if let Some(name) = home_agent {
+        let _ = write!(path, "{separator}agent={}", in_url(name));
+    }
+    path
 }
 
 /// The story of a node: what is so now, and its last registrations.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ExplanationView {
-    /// The node.
-    pub home_address: Ipv4Addr,
+    /// The home address that was asked about; `null`: a NAI was.
+    pub home_address: Option<Ipv4Addr>,
+    /// The NAI that was asked about, or that has the home address; escaped.
+    #[serde(default)]
+    pub nai: Option<String>,
     /// Whose it is.
     pub tenant: u32,
     /// The agents here that share a key with it.
     pub known_to: Vec<KnownView>,
+    /// The session that has the home address; of a NAI, all its sessions.
+    #[serde(default)]
+    pub sessions: Vec<SessionView>,
     /// Where it is registered, now: one for each care-of address.
     pub bindings: Vec<BoundView>,
     /// Where it visits, or wants to, now.
     pub visitors: Vec<VisitingView>,
     /// Its last registrations, the newest first; those that came alike in a row are one.
+    /// Of a NAI, those that were not of a session that has an address.
     pub registrations: Vec<RegistrationView>,
     /// What could have swallowed its messages: filled in when there are none.
     pub swallowed: Vec<SwallowedView>,
@@ -74,7 +93,10 @@ pub struct ExplanationView {
 impl ExplanationView {
     /// Whether nothing has been heard of the node at all.
     pub fn is_silent(&self) -> bool {
-        self.bindings.is_empty() && self.visitors.is_empty() && self.registrations.is_empty()
+        self.bindings.is_empty()
+            && self.visitors.is_empty()
+            && self.sessions.is_empty()
+            && self.registrations.is_empty()
     }
 }
 
@@ -169,6 +191,16 @@ pub struct RegistrationView {
     pub lifetime_asked_seconds: Option<u64>,
     /// What else was asked for, by flags.
     pub wishes: Vec<String>,
+    /// Which session of its NAI the request named, escaped and cut to 22 bytes.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// Where the session's home address came from: `known`, `reserved`, `assigned`,
+    /// `named`.
+    #[serde(default)]
+    pub step: Option<String>,
+    /// The same in a sentence.
+    #[serde(default)]
+    pub step_sentence: Option<String>,
     /// The extensions seen.
     pub extensions: Vec<String>,
     /// The Identification field.
@@ -219,16 +251,19 @@ mod tests {
 
     #[test]
     fn a_name_cannot_write_another_path() {
-        let mut args = ExplainArgs {
-            home_address: Ipv4Addr::new(10, 1, 0, 10),
-            tenant: None,
-            home_agent: None,
-        };
-        assert_eq!(args.path(), "/v1/explain/10.1.0.10");
-        args.home_agent = Some("a b&c=\r\n%".into());
-        assert_eq!(args.path(), "/v1/explain/10.1.0.10?agent=a%20b%26c%3D%0D%0A%25");
-        args.tenant = Some(7);
-        args.home_agent = Some("ha-1".into());
-        assert_eq!(args.path(), "/v1/explain/10.1.0.10?tenant=7&agent=ha-1");
+        assert_eq!(path("10.1.0.10", None, None), "/v1/explain/10.1.0.10");
+        let evil = path("10.1.0.10", None, Some("a b&c=\r\n%"));
+        assert_eq!(evil, "/v1/explain/10.1.0.10?agent=a%20b%26c%3D%0D%0A%25");
+        let evil = path("../a?b\\n@x", Some(7), Some("ha-1"));
+        assert_eq!(evil, "/v1/explain/..%2Fa%3Fb%5Cn%40x?tenant=7&agent=ha-1");
+    }
+
+    #[test]
+    fn what_is_no_address_is_a_nai() {
+        let address = Ipv4Addr::new(10, 1, 0, 10);
+        assert_eq!(Asked::of("10.1.0.10"), Some(Asked::HomeAddress(address)));
+        assert_eq!(Asked::of("10.1.0.256"), Some(Asked::Nai(b"10.1.0.256".to_vec())));
+        assert_eq!(Asked::of("a\\xff@x"), Some(Asked::Nai(b"a\xff@x".to_vec())));
+        assert_eq!((Asked::of(""), Asked::of("a\\")), (None, None));
     }
 }

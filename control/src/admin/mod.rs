@@ -13,6 +13,7 @@ pub mod client;
 pub mod explain;
 mod listener;
 pub mod metrics;
+pub mod names;
 pub mod print;
 pub mod server;
 pub mod sessions;

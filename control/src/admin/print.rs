@@ -6,6 +6,7 @@
 
 mod explain;
 mod nodes;
+mod sessions;
 mod trace;
 
 use std::fmt::Write;
@@ -16,6 +17,7 @@ pub use self::explain::explanation;
 pub use self::nodes::{
     bindings, cleared, mobile_node, security_associations, tunnels, visitors, visitors_cleared,
 };
+pub use self::sessions::{pools, sessions};
 pub use self::trace::{explained, lost, walk};
 use super::api::{
     AgentView, CounterView, DropView, NaptView, NeighborView, Plane, PortView, RouteView, Status,

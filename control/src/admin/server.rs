@@ -4,9 +4,9 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/{status,ports,bindings,visitors,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
+//! | `GET /v1/{status,ports,bindings,visitors,pools,tunnels,routes,neighbors,napt,drops,counters,security-associations,mobile-node,config}` | the view |
 //! | `/v1/sessions…` | see [`sessions`](super::sessions) |
-//! | `GET /v1/explain/{home address}?tenant=N&agent=NAME`, both optional | the story of a node |
+//! | `GET /v1/explain/{home address or NAI}?tenant=N&agent=NAME`, both optional | the story of a node |
 //! | `POST /v1/config/check` with `{"text", "path"}` | what would change |
 //! | `POST /v1/config/apply` with `{"text", "path"}` | what changed |
 //! | `DELETE /v1/bindings/{home address}?tenant=N`, `DELETE /v1/visitors/…` | what was cleared |
@@ -43,7 +43,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::watch;
 
 use super::api::{AdminSender, Answer, Identity, Query, Refusal, RefusalKind, Status, VERSION};
-use super::explain::ExplainArgs;
+use super::explain::{Asked, ExplainArgs};
 use super::listener::Bounded;
 use super::metrics;
 use crate::config::{Config, diff};
@@ -244,11 +244,12 @@ impl Caller {
 
 fn api_router(sender: AdminSender) -> Router {
     let mut router = Router::new();
-    let views: [(&str, Query); 13] = [
+    let views: [(&str, Query); 14] = [
         ("status", Query::Status),
         ("ports", Query::Ports),
         ("bindings", Query::Bindings),
         ("visitors", Query::Visitors),
+        ("pools", Query::Pools),
         ("tunnels", Query::Tunnels),
         ("routes", Query::Routes),
         ("neighbors", Query::Neighbors),
@@ -270,7 +271,7 @@ fn api_router(sender: AdminSender) -> Router {
         .merge(super::sessions::routes())
         .merge(super::trace::routes())
         .route(&format!("/{VERSION}/bindings/{{home_address}}"), delete(clear_binding))
-        .route(&format!("/{VERSION}/explain/{{home_address}}"), get(explain))
+        .route(&format!("/{VERSION}/explain/{{node}}"), get(explain))
         .route(&format!("/{VERSION}/visitors/{{home_address}}"), delete(clear_visitor))
         .route(&format!("/{VERSION}/config/check"), post(check_config))
         .route(&format!("/{VERSION}/config/apply"), post(apply_config))
@@ -341,18 +342,18 @@ struct Narrowed {
 async fn explain(
     State(sender): State<AdminSender>,
     ConnectInfo(caller): ConnectInfo<Caller>,
-    UrlPath(home_address): UrlPath<String>,
+    UrlPath(node): UrlPath<String>,
     narrowed: Result<UrlQuery<Narrowed>, QueryRejection>,
 ) -> Response {
     let query = || -> Result<Query, Refusal> {
-        let home_address = home_address.parse().map_err(|_| {
-            let hint = "Write the home address as in /v1/explain/10.1.0.10.";
-            bad_request("This is no IPv4 address.", hint)
+        let node = Asked::of(&node).ok_or_else(|| {
+            let hint = "Write it as in /v1/explain/10.1.0.10, or the NAI as `homeport show sessions` does.";
+            bad_request("This is neither an IPv4 address nor a NAI.", hint)
         })?;
         let UrlQuery(Narrowed { tenant, agent }) = narrowed.map_err(|_| {
             bad_request("The parameters are not understood.", "Write ?tenant=0&agent=NAME.")
         })?;
-        Ok(Query::Explain(ExplainArgs { home_address, tenant, home_agent: agent }))
+        Ok(Query::Explain(ExplainArgs { node, tenant, home_agent: agent }))
     };
     let outcome = match query() {
         Ok(query) => ask(&sender, caller, query).await,

@@ -1,8 +1,9 @@
-//! Sessions of a mobile node over the API: how they are shown, begun and ended.
+//! Sessions over the API: those of home agents, how they are chosen; those of a mobile
+//! node, how they are shown, begun and ended.
 //!
 //! | request | answer |
 //! |---|---|
-//! | `GET /v1/sessions` | all of them |
+//! | `GET /v1/sessions?nai=NAI&tenant=N`, both optional | [`SessionsView`](super::api::SessionsView), of a mobile node a list of [`SessionView`] |
 //! | `POST /v1/sessions` with [`AddSession`] | the new one, or [`Refusal::conflict`] |
 //! | `POST /v1/sessions/remove` with [`RemoveSession`] | the one that was |
 
@@ -10,14 +11,16 @@ use std::net::Ipv4Addr;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{ConnectInfo, Query as UrlQuery, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use super::api::{AdminSender, Query, Refusal, VERSION};
+use super::api::{AdminSender, Query, Refusal, SessionsArgs, VERSION};
+use super::names;
 use super::server::{Caller, ask, bad_request, respond};
 use super::table::{Table, age};
 
@@ -111,11 +114,41 @@ pub(super) fn routes() -> Router<AdminSender> {
         .route(&format!("/{VERSION}/sessions/remove"), post(remove))
 }
 
+/// What sessions may be narrowed to.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Chosen {
+    nai: Option<String>,
+    tenant: Option<u32>,
+}
+
 async fn show(
     State(sender): State<AdminSender>,
     ConnectInfo(caller): ConnectInfo<Caller>,
+    chosen: Result<UrlQuery<Chosen>, QueryRejection>,
 ) -> Response {
-    respond(ask(&sender, caller, Query::Sessions).await)
+    let query = || -> Result<Query, Refusal> {
+        let UrlQuery(Chosen { nai, tenant }) = chosen.map_err(|_| {
+            bad_request("The parameters are not understood.", "Write ?nai=NAI&tenant=0.")
+        })?;
+        let nai = nai.as_deref().map(nai_of).transpose()?;
+        Ok(Query::Sessions(SessionsArgs { nai, tenant }))
+    };
+    let outcome = match query() {
+        Ok(query) => ask(&sender, caller, query).await,
+        Err(refusal) => Err(refusal),
+    };
+    respond(outcome)
+}
+
+/// A NAI as it is shown.
+fn nai_of(text: &str) -> Result<Vec<u8>, Refusal> {
+    names::read(text).ok_or_else(|| {
+        bad_request(
+            "The backslash in this NAI begins no escape.",
+            "Write the NAI as `homeport show sessions` does: a backslash is \\\\.",
+        )
+    })
 }
 
 async fn add(

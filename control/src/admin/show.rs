@@ -1,13 +1,16 @@
 //! The nouns of the CLI: where each is asked for, and how its answer is shown.
 
+use std::borrow::Cow;
+
 use clap::Subcommand;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize, DeserializeOwned};
 use serde_json::Value;
 
-use super::{api, print};
+use super::names::in_url;
+use super::{api, print, sessions};
 
 /// What can be shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+#[derive(Clone, Debug, PartialEq, Eq, Subcommand)]
 pub enum Noun {
     /// The process at a glance: agents, totals, whether every packet is accounted for
     Status,
@@ -17,6 +20,17 @@ pub enum Noun {
     Bindings,
     /// Visitors of the foreign agents
     Visitors,
+    /// Sessions of the nodes that are known by NAI, and their addresses
+    Sessions {
+        /// Only those of this NAI, written as it is shown
+        #[arg(long)]
+        nai: Option<String>,
+        /// Only those of this tenant
+        #[arg(long)]
+        tenant: Option<u32>,
+    },
+    /// Pools that sessions get their addresses from, and how full they are
+    Pools,
     /// Tunnels, and how many nodes each carries
     Tunnels,
     /// Routes that the dataplane forwards by
@@ -37,8 +51,16 @@ pub enum Noun {
 
 impl Noun {
     /// The path of the API that answers it.
-    pub const fn path(self) -> &'static str {
-        match self {
+    pub fn path(&self) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
+            Noun::Sessions { nai, tenant } => {
+                let nai = nai.as_ref().map(|nai| format!("nai={}", in_url(nai)));
+                let tenant = tenant.map(|tenant| format!("tenant={tenant}"));
+                let wanted: Vec<String> = [nai, tenant].into_iter().flatten().collect();
+                let mark = if wanted.is_empty() { "" } else { "?" };
+                return format!("/v1/sessions{mark}{}", wanted.join("&")).into();
+            }
+            Noun::Pools => "/v1/pools",
             Noun::Status => "/v1/status",
             Noun::Ports => "/v1/ports",
             Noun::Bindings => "/v1/bindings",
@@ -51,13 +73,14 @@ impl Noun {
             Noun::Counters => "/v1/counters",
             Noun::SecurityAssociations => "/v1/security-associations",
             Noun::MobileNode => "/v1/mobile-node",
-        }
+        })
     }
 
     /// The key of the list in the answer; `None` when the answer is the thing.
-    pub const fn key(self) -> Option<&'static str> {
+    pub const fn key(&self) -> Option<&'static str> {
         match self {
-            Noun::Status | Noun::MobileNode => None,
+            Noun::Status | Noun::Sessions { .. } | Noun::MobileNode => None,
+            Noun::Pools => Some("pools"),
             Noun::Ports => Some("ports"),
             Noun::Bindings => Some("bindings"),
             Noun::Visitors => Some("visitors"),
@@ -76,12 +99,21 @@ impl Noun {
     /// # Errors
     /// When the answer is not what this noun is answered with: the daemon speaks
     /// another version.
-    pub fn render(self, answer: &Value, all: bool) -> Result<String, serde_json::Error> {
+    pub fn render(&self, answer: &Value, all: bool) -> Result<String, serde_json::Error> {
         Ok(match self {
             Noun::Status => print::status(&self.read::<api::Status>(answer)?),
             Noun::Ports => print::ports(&self.read::<Vec<_>>(answer)?),
             Noun::Bindings => print::bindings(&self.read::<Vec<_>>(answer)?),
             Noun::Visitors => print::visitors(&self.read::<Vec<_>>(answer)?),
+            Noun::Sessions { .. } => match self.read(answer) {
+                Ok(view) => print::sessions(&view),
+                // A mobile node has its own ones.
+                Err(error) => match answer.get("sessions").map(Vec::deserialize) {
+                    Some(Ok(own)) => sessions::print(&own),
+                    _ => return Err(error),
+                },
+            },
+            Noun::Pools => print::pools(&self.read::<Vec<_>>(answer)?),
             Noun::Tunnels => print::tunnels(&self.read::<Vec<_>>(answer)?),
             Noun::Routes => print::routes(&self.read::<Vec<_>>(answer)?),
             Noun::Neighbors => print::neighbors(&self.read::<Vec<_>>(answer)?),
@@ -99,7 +131,7 @@ impl Noun {
     ///
     /// # Errors
     /// When they are not there.
-    pub fn read<T: DeserializeOwned>(self, answer: &Value) -> Result<T, serde_json::Error> {
+    pub fn read<T: DeserializeOwned>(&self, answer: &Value) -> Result<T, serde_json::Error> {
         let value = self.key().map_or(answer, |key| answer.get(key).unwrap_or(&Value::Null));
         T::deserialize(value)
     }

@@ -37,7 +37,7 @@ pub struct Sample {
 impl Sample {
     fn take(client: &Client) -> Result<Sample, ClientError> {
         fn ask<T: DeserializeOwned>(client: &Client, noun: Noun) -> Result<T, ClientError> {
-            let answer = client.get(noun.path())?;
+            let answer = client.get(&noun.path())?;
             noun.read(&answer).map_err(|error| ClientError::NotUnderstood(error.to_string()))
         }
         // A mobile node has no ports and no bindings: that list is empty.

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use homeport_control::admin::api::{Cleared, Refusal, VisitorsCleared};
 use homeport_control::admin::client::{Client, ClientError};
-use homeport_control::admin::explain::{ExplainArgs, ExplanationView};
+use homeport_control::admin::explain::{self, ExplanationView};
 use homeport_control::admin::show::Noun;
 use homeport_control::admin::top::{self, TopError};
 use homeport_control::admin::trace::command::{self as trace, Trace, TraceFailure};
@@ -80,9 +80,9 @@ struct Show {
 
 #[derive(Args)]
 struct Explain {
-    /// The home address of a node
-    #[arg(required_unless_present = "packet")]
-    home_address: Option<Ipv4Addr>,
+    /// The home address of a node or session, or the NAI of a node
+    #[arg(required_unless_present = "packet", value_name = "HOME_ADDRESS|NAI")]
+    node: Option<String>,
     /// The tenant, where several have a node of this address
     #[arg(long, conflicts_with = "packet")]
     tenant: Option<u32>,
@@ -91,7 +91,7 @@ struct Explain {
     home_agent: Option<String>,
     /// A packet: src=, dst=, proto=, and if wanted sport=, dport=, port= (that it comes in
     /// by), tenant=, len= and ttl=, with spaces between
-    #[arg(long, value_name = "WORDS", conflicts_with = "home_address")]
+    #[arg(long, value_name = "WORDS", conflicts_with = "node")]
     packet: Option<String>,
 }
 
@@ -153,7 +153,7 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Show(show) => {
-            let answer = cli.ask(&cli.client()?, |client| client.get(show.what.path()))?;
+            let answer = cli.ask(&cli.client()?, |client| client.get(&show.what.path()))?;
             let shown = show.what.render(&answer, show.all);
             cli.put(&answer, shown.map_err(|error| not_understood(&error))?)
         }
@@ -182,12 +182,11 @@ fn run(cli: &Cli) -> Result<(), Failure> {
             let text = print::explained(&answer.walks);
             cli.put(&serde_json::to_value(&answer).unwrap_or_default(), text)
         }
-        Command::Explain(Explain { home_address, tenant, home_agent, .. }) => {
-            // Without a packet there is an address.
-            let home_address = home_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
-            let home_agent = home_agent.clone();
-            let asked = ExplainArgs { home_address, tenant: *tenant, home_agent };
-            let answer = cli.ask(&cli.client()?, |client| client.get(&asked.path()))?;
+        Command::Explain(Explain { node, tenant, home_agent, .. }) => {
+            // Without a packet there is a node.
+            let node = node.as_deref().unwrap_or_default();
+            let path = explain::path(node, *tenant, home_agent.as_deref());
+            let answer = cli.ask(&cli.client()?, |client| client.get(&path))?;
             let story: ExplanationView =
                 serde_json::from_value(answer.clone()).map_err(|error| not_understood(&error))?;
             cli.put(&answer, print::explanation(&story))?;

@@ -152,8 +152,9 @@ impl Checker<'_> {
         }
         self.within(&section.remembered_nodes, 0..=MAX_REMEMBERED_NODES, "remembered_nodes");
         if let Some(folder) = section.state_dir.as_ref().filter(|folder| !folder.is_absolute()) {
-            let help = "write it as in \"/var/lib/homeport\"";
-            self.problems.add(folder.span(), "the folder's path does not begin with /", help);
+            let help = "write it from the root on, as in \"/var/lib/homeport\"";
+            let message = format!("state_dir: \"{}\" does not begin with /", folder.display());
+            self.problems.add(folder.span(), message, help);
         }
         Some(Daemon {
             admin_socket: PathBuf::clone(socket),

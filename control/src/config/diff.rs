@@ -176,8 +176,11 @@ fn identity(section: &Value) -> String {
         _ => None,
     };
     if let Some(spi) = text("spi") {
-        let peer = ["mobile_node", "foreign_agent", "home_agent"].into_iter().find_map(text);
+        let peer = ["nai", "mobile_node", "foreign_agent", "home_agent"].into_iter().find_map(text);
         return format!("{} {spi}", peer.unwrap_or_default());
     }
-    ["name", "destination", "prefix", "port"].into_iter().find_map(text).unwrap_or_default()
+    ["name", "destination", "prefix", "home_address", "port"]
+        .into_iter()
+        .find_map(text)
+        .unwrap_or_default()
 }

@@ -52,8 +52,10 @@ pub fn security_associations(
     let mut seen = BTreeSet::new();
     for section in sections {
         let nai = nai(section, owner, problems);
-        let peer = match (&nai, &section.mobile_node) {
-            (Some(_), None) => None,
+        let addresses = [&section.mobile_node, &section.foreign_agent, &section.home_agent];
+        let has_address = addresses.into_iter().any(Option::is_some);
+        let peer = match &section.nai {
+            Some(_) if !has_address => None,
             _ => peer(section, owner, problems),
         };
         let replay = replay(section, problems);
@@ -123,11 +125,11 @@ fn nai<'a>(
     let nai = section.nai.as_ref()?;
     let others = [section.foreign_agent.as_ref(), section.home_agent.as_ref()];
     let message = if !matches!(owner, Owner::HomeAgent { .. }) {
-        "only a home agent knows nodes by their NAI"
+        "nai: only a home agent knows nodes by their NAI"
     } else if others.into_iter().any(|other| other.is_some()) {
-        "this association has two peers: an agent has no NAI"
+        "nai: this association has two peers, and an agent has no NAI"
     } else {
-        return Some(nai);
+        return nai.is_nai(problems).then_some(&**nai);
     };
     problems.add(nai.span(), message, "write nai, or nai and mobile_node, at a [[home_agent]]");
     None

@@ -94,13 +94,20 @@ impl fmt::Display for NaiText {
 
 impl FromToml for NaiText {
     fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Self> {
-        let written = text(value, "phone@train.example", problems)?;
-        if (1..=MAX_NAI).contains(&written.len()) {
-            return Some(NaiText(written.into()));
+        text(value, "phone@train.example", problems).map(|written| NaiText(written.into()))
+    }
+}
+
+impl At<NaiText> {
+    /// Whether it has a NAI's length; notes it if it has not.
+    pub fn is_nai(&self, problems: &mut Problems) -> bool {
+        let len = self.0.len();
+        let is_nai = (1..=MAX_NAI).contains(&len);
+        if !is_nai {
+            let message = format!("nai: a NAI has 1 to {MAX_NAI} bytes, and this has {len}");
+            problems.add(self.span(), message, "write it as in \"phone@train.example\"");
         }
-        let message = format!("a NAI has 1 to {MAX_NAI} bytes, and this has {}", written.len());
-        problems.add(value.span(), message, "write it as in \"phone@train.example\"");
-        None
+        is_nai
     }
 }
 
@@ -122,9 +129,11 @@ impl FromToml for SessionText {
         if written.len() <= MAX_SUB_NAI {
             return Some(SessionText(written.into()));
         }
-        let message =
-            format!("a session's name has at most {MAX_SUB_NAI} bytes, and this {}", written.len());
-        problems.add(value.span(), message, "the extension that carries it has no room for more");
+        let len = written.len();
+        let message = format!(
+            "session: a session's name has at most {MAX_SUB_NAI} bytes, and this has {len}"
+        );
+        problems.add(value.span(), message, "write a shorter one: a message has no room for more");
         None
     }
 }
@@ -142,25 +151,23 @@ impl Checker<'_> {
         self.distinct(section.pool.iter().map(|pool| (&*pool.name.0, pool.name.span())), |name| {
             (format!("two pools have the name \"{name}\""), "give each its own".into())
         });
-        let mut pools: Vec<AddressPool> = Vec::new();
+        let mut seen: Vec<(RangeText, &str)> = Vec::new();
         for pool in &section.pool {
-            let checked = self.pool(pool, networks);
             for range in &pool.ranges {
-                let overlaps = |other: &AddressRange| {
-                    other.first <= range.0.last && range.0.first <= other.last
+                let overlaps = |(other, _): &&(RangeText, &str)| {
+                    other.0.first <= range.0.last && range.0.first <= other.0.last
                 };
-                let own = checked.ranges.iter().filter(|one| overlaps(one)).count() > 1;
-                let other = pools.iter().find(|one| one.ranges.iter().any(overlaps));
-                if own || other.is_some() {
-                    let of = other.map_or(&checked.name, |one| &one.name);
+                if let Some((other, of)) = seen.iter().find(overlaps) {
                     let message =
-                        format!("{} overlaps another range, of the pool \"{of}\"", **range);
+                        format!("ranges: {} overlaps {other} of the pool \"{of}\"", **range);
                     let help = "let each address be in one range only";
                     self.problems.add(range.span(), message, help);
                 }
+                seen.push((**range, &pool.name.0));
             }
-            pools.push(checked);
         }
+        let pools: Vec<AddressPool> =
+            section.pool.iter().map(|pool| self.pool(pool, networks)).collect();
         let reservations = self.reservations(section, networks, security);
         if security.nai_count() > 0 && pools.is_empty() && reservations.is_empty() {
             let own = |one| security.own_home_address(one).is_some();
@@ -168,7 +175,7 @@ impl Checker<'_> {
                 self.problems.add(
                     section.name.span(),
                     "there are nodes that are known by NAI, and no addresses for them",
-                    "add [[home_agent.pool]] with name and ranges, as in [\"10.1.0.100-10.1.0.199\"]",
+                    "add a [[home_agent.pool]] with name = \"all\" and ranges = [\"10.1.0.100-10.1.0.199\"]",
                 );
             }
         }
@@ -199,24 +206,30 @@ impl Checker<'_> {
         let most = security.subscribers().filter_map(tolerance).max();
         let least = most.unwrap_or(Duration::from_secs(7)) * 2;
         for (span, name) in [(hold_down, "session_hold_down"), (sticky, "session_sticky")] {
-            if span.0 < least || span.0 > MAX_STICKY {
-                let seconds = least.as_secs();
-                self.problems.add(
-                    span.span(),
-                    format!(
-                        "{name} is {}: within twice the tolerance of the clocks a request could be replayed, and nobody waits a month",
-                        **span
-                    ),
-                    format!("write \"{seconds}s\" to \"30d\""),
-                );
-            }
+            let message = if span.0 < least {
+                "within twice the tolerance of the clocks an old request could take the address back"
+            } else if span.0 > MAX_STICKY {
+                "the addresses of those who never come again would hardly become free"
+            } else {
+                continue;
+            };
+            self.problems.add(
+                span.span(),
+                format!("{name} cannot be {}: {message}", **span),
+                format!(
+                    "write a time from \"{}s\" to \"{}h\"",
+                    least.as_secs(),
+                    MAX_STICKY.as_secs() / 3_600
+                ),
+            );
         }
     }
 
     fn pool(&mut self, section: &PoolSection, networks: &[HomeNetwork]) -> AddressPool {
-        if section.ranges.is_empty() {
+        if section.ranges.is_empty() && self.complete {
             let help = "write ranges = [\"10.1.0.100-10.1.0.199\"]";
-            self.problems.add(section.name.span(), "the pool has no addresses", help);
+            let message = format!("the pool \"{}\" has no ranges", section.name.0);
+            self.problems.add(section.name.span(), message, help);
         }
         for range in section.ranges.iter() {
             let AddressRange { first, last } = range.0;
@@ -226,13 +239,13 @@ impl Checker<'_> {
             if !served && self.complete {
                 self.problems.add(
                     range.span(),
-                    format!("{} lies in no home network of this home agent", **range),
+                    format!("ranges: {} lies in no home network of this home agent", **range),
                     "write addresses of one home network, or add [[home_agent.home_network]]",
                 );
             }
             if range.0.count() > MAX_POOL {
-                let message = format!("{} are more than {MAX_POOL} addresses", **range);
-                self.problems.add(range.span(), message, "write fewer");
+                let message = format!("ranges: {} are more than {MAX_POOL} addresses", **range);
+                self.problems.add(range.span(), message, "write a shorter range");
             }
         }
         AddressPool {
@@ -251,13 +264,18 @@ impl Checker<'_> {
     ) -> Vec<Reservation> {
         let addresses = section.reservation.iter().map(|one| &one.home_address);
         self.distinct(addresses.map(|at| (**at, at.span())), |address| {
-            (format!("{address} is set aside twice"), "give each session its own".into())
+            let message = format!("home_address: {address} is set aside twice");
+            (message, "give each session its own".into())
         });
         let names = section.reservation.iter();
-        let names = names.map(|one| ((&one.nai.0, &one.session.0), one.nai.span()));
+        let names = names.map(|one| ((nai_text(&one.nai), &*one.session.0), one.nai.span()));
         self.distinct(names, |(nai, session)| {
-            let message = format!("\"{session}\" of {nai} has two addresses set aside");
-            (message, "write one".into())
+            let message = format!(
+                "the session \"{}\" of {} has two addresses set aside",
+                session.escape_debug(),
+                nai.escape_debug()
+            );
+            (message, "write one [[home_agent.reservation]] for it".into())
         });
         let mut reservations = Vec::new();
         for one in &section.reservation {
@@ -265,22 +283,26 @@ impl Checker<'_> {
             if !networks.iter().any(|network| network.prefix.contains(address)) && self.complete {
                 self.problems.add(
                     one.home_address.span(),
-                    format!("{address} is in no home network of this home agent"),
-                    "write an address that it serves",
+                    format!("home_address: {address} is in no home network of this home agent"),
+                    "write an address that it serves, or add a [[home_agent.home_network]]",
                 );
             }
             if security.knows_mobile_node(address) {
                 self.problems.add(
                     one.home_address.span(),
-                    format!("{address} is the home address of a node with its own association"),
+                    format!("home_address: {address} is that of a node with its own security_association"),
                     "set another one aside",
                 );
             }
-            if security.subscriber(one.nai.0.as_bytes()).is_none() && self.complete {
+            let nai = one.nai.0.escape_debug();
+            if one.nai.is_nai(self.problems)
+                && security.subscriber(one.nai.0.as_bytes()).is_none()
+                && self.complete
+            {
                 self.problems.add(
                     one.nai.span(),
-                    format!("no key is shared with {}", one.nai.0.escape_debug()),
-                    format!("add a security_association with nai = \"{}\"", one.nai.0),
+                    format!("nai: no key is shared with {nai}"),
+                    format!("add a [[home_agent.security_association]] with nai = \"{nai}\", or a line of the subscriber file"),
                 );
             }
             reservations.push(Reservation {
@@ -292,3 +314,11 @@ impl Checker<'_> {
         reservations
     }
 }
+
+/// A NAI as it is compared.
+fn nai_text(nai: &NaiText) -> String {
+    String::from_utf8_lossy(&canonical(nai.0.as_bytes())).into_owned()
+}
+
+#[cfg(test)]
+mod tests;

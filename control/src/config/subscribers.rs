@@ -9,11 +9,17 @@
 //! written, the realm in lower case, cut to the bytes of the algorithm's
 //! authenticator. Whoever gets hold of a node's key learns nothing of another's.
 //!
+//! A node whose line has `-` for its home address has none of its own: it is known by its
+//! NAI alone, and its sessions get their addresses from pools. In a realm with
+//! `sessions=yes` the nodes with a home address are known by their NAIs too; the address
+//! is then set aside for the node itself.
+//!
 //! The file is read as a stream, and nothing of it is kept but the associations.
 //!
 //! **Not done:** keys of several generations for one realm; a node under two SPIs of
-//! one realm takes two realm lines.
+//! one realm takes two realm lines. NAIs that are no text.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -21,8 +27,11 @@ use std::time::Duration;
 
 use homeport_proto::Lifetime;
 use homeport_proto::config::HomeNetwork;
+use homeport_proto::message::session::MAX_NAI;
+use homeport_proto::security::nais::MAX_NAIS;
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
+    Subscriber,
 };
 use zeroize::{Zeroize, Zeroizing};
 
@@ -39,8 +48,6 @@ const MAX_KEY: usize = 64;
 const MAX_REALMS: usize = 4_096;
 /// Associations that room is made for beforehand, however long the file is.
 const MAX_RESERVED: usize = 1 << 24;
-/// The longest network access identifier (RFC 4282 §2.2).
-const MAX_NAI: usize = 253;
 
 /// What is wrong with a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +76,8 @@ struct Realm {
     algorithm: Algorithm,
     replay: ReplayProtection,
     max_lifetime: Lifetime,
+    /// Whether nodes with a home address are known by NAI too.
+    sessions: bool,
     key: MobilitySecurityAssociation,
 }
 
@@ -87,7 +96,9 @@ struct Reading<'a> {
     security: &'a mut SecurityAssociations,
     realm: Option<Realm>,
     realms: usize,
-    /// Home address, SPI and line of each node: to find who is there twice.
+    nodes: usize,
+    /// Home address, or what stands in for it, SPI and line of each node: to find who is
+    /// there twice.
     seen: Vec<(Ipv4Addr, u32, u32)>,
     errors: Vec<LineError>,
     count: usize,
@@ -118,6 +129,7 @@ pub fn read(
         security,
         realm: None,
         realms: 0,
+        nodes: 0,
         seen: Vec::new(),
         errors: Vec::new(),
         count: 0,
@@ -163,9 +175,9 @@ pub fn read(
         }
     }
     reading.find_twice();
-    let Reading { mut errors, count, seen, .. } = reading;
+    let Reading { mut errors, count, nodes, .. } = reading;
     if count == 0 {
-        return Ok(seen.len());
+        return Ok(nodes);
     }
     errors.sort_by_key(|error| error.line);
     Err(SubscriberError::Lines(errors, count))
@@ -206,6 +218,7 @@ impl Reading<'_> {
         }
         let (mut spi, mut algorithm, mut key) = (None, Algorithm::default(), None);
         let (mut nonces, mut tolerance, mut max_lifetime) = (false, None, Lifetime::INFINITE);
+        let mut sessions = false;
         for word in words {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             match name {
@@ -216,6 +229,7 @@ impl Reading<'_> {
                     key = Some(read.map_err(|error| Wrong(error.message, error.help))?);
                 }
                 "replay" => nonces = parse_replay(value)?,
+                "sessions" => sessions = parse_sessions(value)?,
                 "tolerance" => {
                     let seconds = parse_seconds("tolerance", value, 3)?;
                     tolerance = Some(Duration::from_secs(u64::from(seconds)));
@@ -226,7 +240,7 @@ impl Reading<'_> {
                 other => {
                     return wrong(
                         format!("realm: there is no parameter \"{}\"", shown(other)),
-                        "write spi, algorithm, key_file, replay, tolerance or max_lifetime",
+                        "write spi, algorithm, key_file, replay, tolerance, max_lifetime or sessions",
                     );
                 }
             }
@@ -258,17 +272,43 @@ impl Reading<'_> {
             replay,
         };
         let name = name.to_ascii_lowercase();
-        self.realm = Some(Realm { name, spi, algorithm, replay, max_lifetime, key });
+        self.realm = Some(Realm { name, spi, algorithm, replay, max_lifetime, sessions, key });
         Ok(())
     }
 
     fn node(&mut self, text: &str, line: u32) -> Result<(), Wrong> {
         let mut fields = text.split(',').map(str::trim);
-        let address = fields.next().unwrap_or_default();
-        let Ok(home_address) = address.parse::<Ipv4Addr>() else {
+        let home_address = match fields.next().unwrap_or_default() {
+            "-" => None,
+            address => Some(self.home_address(address)?),
+        };
+        let second = fields.next().unwrap_or_default();
+        if second.contains('@') {
+            if fields.next().is_some() {
+                return wrong(
+                    "nai: there are fields behind it",
+                    "write home_address,user@realm; the rest stands in the line @realm",
+                );
+            }
+            return self.of_realm(second, home_address, line);
+        }
+        let Some(home_address) = home_address else {
             return wrong(
-                format!("home_address: \"{}\" is no IPv4 address", shown(address)),
-                "write one as in 10.1.0.10",
+                "home_address: a node that has none is known by its NAI, and this one has none",
+                "write -,user@realm below a line @realm, or a home address",
+            );
+        };
+        let association = explicit(second, &mut fields)?;
+        self.by_address(home_address, association, Lifetime::INFINITE, line)?;
+        self.nodes += 1;
+        Ok(())
+    }
+
+    fn home_address(&self, text: &str) -> Result<Ipv4Addr, Wrong> {
+        let Ok(home_address) = text.parse::<Ipv4Addr>() else {
+            return wrong(
+                format!("home_address: \"{}\" is no IPv4 address", shown(text)),
+                "write one as in 10.1.0.10, or - for a node that is known by its NAI alone",
             );
         };
         if !self.networks.is_empty()
@@ -283,32 +323,69 @@ impl Reading<'_> {
                 ),
             );
         }
-        let second = fields.next().unwrap_or_default();
-        let (association, max_lifetime) = if second.contains('@') {
-            if fields.next().is_some() {
-                return wrong(
-                    "nai: there are fields behind it",
-                    "write home_address,user@realm; the rest stands in the line @realm",
-                );
-            }
-            self.of_realm(second)?
-        } else {
-            (explicit(second, &mut fields)?, Lifetime::INFINITE)
-        };
+        Ok(home_address)
+    }
+
+    /// Adds a node that is known by its home address.
+    fn by_address(
+        &mut self,
+        home_address: Ipv4Addr,
+        association: MobilitySecurityAssociation,
+        max_lifetime: Lifetime,
+        line: u32,
+    ) -> Result<(), Wrong> {
         let spi = association.spi;
         if self.before.mobile_node(home_address, spi).is_some() {
-            return wrong(
-                format!("{home_address} has an association with SPI {spi} in the config file too"),
-                "remove one of the two",
-            );
+            return there_too(&home_address.to_string(), spi);
         }
         self.seen.push((home_address, spi.0, line));
         self.security.insert_limited_mobile_node(home_address, association, max_lifetime);
         Ok(())
     }
 
+    /// Adds a node that is known by its NAI.
+    fn by_nai(
+        &mut self,
+        nai: &str,
+        home_address: Option<Ipv4Addr>,
+        association: MobilitySecurityAssociation,
+        max_lifetime: Lifetime,
+        line: u32,
+    ) -> Result<(), Wrong> {
+        let spi = association.spi;
+        let before = self.before.subscriber(nai.as_bytes());
+        if before.is_some_and(|one| self.before.mobile_node(one.stand_in(), spi).is_some()) {
+            return there_too(nai, spi);
+        }
+        let known = self.security.subscriber(nai.as_bytes());
+        let own = known.and_then(|known| self.security.own_home_address(known));
+        if let (Some(own), Some(home_address)) = (own, home_address)
+            && own != home_address
+        {
+            return wrong(
+                format!("home_address: {nai} has the home address {own} already"),
+                "write the same on each of its lines: a node itself has one home address",
+            );
+        }
+        let added =
+            self.security.insert_nai(nai.as_bytes(), home_address, association, max_lifetime);
+        let Some(subscriber) = added else {
+            return wrong(
+                format!("nai: there are more than {MAX_NAIS} NAIs"),
+                "give them to several home agents",
+            );
+        };
+        self.seen.push((subscriber.stand_in(), spi.0, line));
+        Ok(())
+    }
+
     /// A node of the realm above.
-    fn of_realm(&self, nai: &str) -> Result<(MobilitySecurityAssociation, Lifetime), Wrong> {
+    fn of_realm(
+        &mut self,
+        nai: &str,
+        home_address: Option<Ipv4Addr>,
+        line: u32,
+    ) -> Result<(), Wrong> {
         let Some(realm) = &self.realm else {
             return wrong(
                 format!("nai: no realm is described above \"{}\"", shown(nai)),
@@ -326,25 +403,45 @@ impl Reading<'_> {
         let derived = realm.key.authenticator(nai.as_bytes());
         let len = realm.algorithm.authenticator_len();
         let key = derived.as_bytes().get(..len).unwrap_or_default().to_vec();
-        let Realm { spi, algorithm, replay, max_lifetime, .. } = *realm;
+        let Realm { spi, algorithm, replay, max_lifetime, sessions, .. } = *realm;
         let association =
             MobilitySecurityAssociation { spi, algorithm, key: Key::new(key), replay };
-        Ok((association, max_lifetime))
+        if sessions || home_address.is_none() {
+            self.by_nai(&nai, home_address, association.clone(), max_lifetime, line)?;
+        }
+        if let Some(home_address) = home_address {
+            self.by_address(home_address, association, max_lifetime, line)?;
+        }
+        self.nodes += 1;
+        Ok(())
     }
 
     /// Who is there twice, each with both lines.
     fn find_twice(&mut self) {
         let mut seen = std::mem::take(&mut self.seen);
         seen.sort_unstable();
+        let mut told = BTreeSet::new();
         for (first, second) in seen.iter().zip(seen.iter().skip(1)) {
             let ((address, spi, line), (other, other_spi, again)) = (*first, *second);
-            if (address, spi) == (other, other_spi) {
-                let message = format!("{address} with SPI {spi} stands in line {line} already");
+            // A line that is there twice has its NAI and its address twice.
+            if (address, spi) == (other, other_spi) && told.insert(again) {
+                let who = match Subscriber::in_place_of(address) {
+                    Some(one) => shown(&String::from_utf8_lossy(self.security.nai(one))),
+                    None => address.to_string(),
+                };
+                let message = format!("{who} with SPI {spi} stands in line {line} already");
                 self.note(again, Wrong(message, "remove one of the two lines".into()));
             }
         }
         self.seen = seen;
     }
+}
+
+fn there_too<T>(who: &str, spi: Spi) -> Result<T, Wrong> {
+    wrong(
+        format!("{who} has an association with SPI {spi} in the config file too"),
+        "remove one of the two",
+    )
 }
 
 /// A node with a key of its own, behind its home address.
@@ -402,6 +499,17 @@ fn parse_replay(text: &str) -> Result<bool, Wrong> {
         other => wrong(
             format!("replay: \"{}\" is not known", shown(other)),
             "write timestamps or nonces",
+        ),
+    }
+}
+
+fn parse_sessions(text: &str) -> Result<bool, Wrong> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        other => wrong(
+            format!("realm: sessions: \"{}\" is not known", shown(other)),
+            "write sessions=yes or sessions=no",
         ),
     }
 }

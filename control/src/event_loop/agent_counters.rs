@@ -1,11 +1,36 @@
 //! The counters of the agents, with their names and sentences.
 
+use homeport_proto::TenantId;
 use homeport_proto::counters::Counters;
 
-/// An agent's counters with their names and sentences.
-pub(super) const fn agent_counter_table(
+use crate::admin::api::CounterView;
+
+/// The counters of a tenant's agents, as they are shown.
+pub(super) fn agent_counters(
+    tenant: TenantId,
     counters: &Counters,
-) -> [(&'static str, u64, &'static str); 24] {
+) -> impl Iterator<Item = CounterView> {
+    let denied = counters.denied().map(move |(code, value)| CounterView {
+        name: "registrations_denied".into(),
+        tenant: Some(tenant.0),
+        code: Some(code.0),
+        value,
+        text: "Denials of our own agents, sent or held back, by code.".into(),
+        ..CounterView::default()
+    });
+    let named = agent_counter_table(counters);
+    let named = named.into_iter().map(move |(name, value, text)| CounterView {
+        name: name.into(),
+        tenant: Some(tenant.0),
+        value,
+        text: text.into(),
+        ..CounterView::default()
+    });
+    named.chain(denied)
+}
+
+/// An agent's counters with their names and sentences.
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 29] {
     [
         (
             "messages_received",
@@ -49,6 +74,27 @@ pub(super) const fn agent_counter_table(
         ),
         ("bindings_expired", counters.bindings_expired, "Bindings that ended without renewal."),
         ("visitors_expired", counters.visitors_expired, "Visitors that ended without renewal."),
+        (
+            "sessions_begun",
+            counters.sessions_begun,
+            "Sessions of NAIs that a home agent gave an address.",
+        ),
+        ("sessions_released", counters.sessions_released, "Sessions that gave their address back."),
+        (
+            "sessions_ended",
+            counters.sessions_ended,
+            "Sessions whose address has become free for others.",
+        ),
+        (
+            "sessions_over_limit",
+            counters.sessions_over_limit,
+            "Sessions denied because their NAI has as many as it may (max_sessions_per_nai).",
+        ),
+        (
+            "pools_exhausted",
+            counters.pools_exhausted,
+            "Sessions denied because no pool of their realm has a free address.",
+        ),
         ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
         (
             "foreign_challenges_answered",

@@ -1,6 +1,10 @@
 //! What the admin API is told. Reading only: RX cores notice nothing, and keys
 //! stay where they are.
 
+mod associations;
+mod counters;
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
@@ -9,28 +13,23 @@ use homeport_dataplane::stats::{Counter, PortStats};
 use homeport_dataplane::table::binding::TunnelFlags;
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
-use homeport_dataplane::verdict::{DropReason, PuntReason};
 use homeport_proto::binding::MobilityBinding;
 use homeport_proto::config::ForeignAgentConfig;
 use homeport_proto::home_agent::HomeAgent;
 use homeport_proto::message::RequestFlags;
-use homeport_proto::security::{
-    MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
-};
 use homeport_proto::visitor::{PendingRegistration, Visitor, VisitorName};
 use homeport_proto::{Instant, Now, PortId, TenantId};
 
+pub(super) use self::sessions::{session_view, unknown_nai};
 use super::EventLoop;
-use super::agent_counters::agent_counter_table;
 use crate::admin::api::ReverseTunnel as ReverseTunnelView;
 use crate::admin::api::{
-    AgentView, Answer, BindingView, CareOfView, Cleared, CoreView, CounterView, DropView,
-    Encapsulation, NaptBlockView, NaptView, NeighborView, Outcome, Plane, PortView, Query, Refusal,
-    Role, RouteView, SecurityAssociationView, Status, Totals, TunnelView, VisitorState,
-    VisitorView, VisitorsCleared, lifetime_seconds,
+    AgentView, Answer, BindingView, CareOfView, Cleared, CoreView, Encapsulation, NaptBlockView,
+    NaptView, NeighborView, Outcome, PortView, Query, Refusal, Role, RouteView, Status, Totals,
+    TunnelView, VisitorState, VisitorView, VisitorsCleared, lifetime_seconds,
 };
+use crate::admin::names::shown;
 use crate::journal::Input;
-use crate::punted::BadPunt;
 
 impl EventLoop {
     pub(super) fn answer(&mut self, query: Query, now: Now) -> Outcome {
@@ -40,6 +39,8 @@ impl EventLoop {
             Query::Ports => Answer::Ports { ports: self.port_views() },
             Query::Bindings => Answer::Bindings { bindings: self.binding_views(now_monotonic) },
             Query::Visitors => Answer::Visitors { visitors: self.visitor_views(now_monotonic) },
+            Query::Sessions(asked) => Answer::Sessions(self.session_views(&asked, now_monotonic)?),
+            Query::Pools => Answer::Pools { pools: self.pool_views() },
             Query::Tunnels => Answer::Tunnels { tunnels: self.tunnel_views() },
             Query::Routes => Answer::Routes { routes: self.route_views() },
             Query::Neighbors => Answer::Neighbors { neighbors: self.neighbor_views() },
@@ -49,10 +50,7 @@ impl EventLoop {
             Query::SecurityAssociations => Answer::SecurityAssociations {
                 security_associations: self.security_association_views(),
             },
-            Query::MobileNode
-            | Query::Sessions
-            | Query::AddSession(_)
-            | Query::RemoveSession(_) => {
+            Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
                 return Err(Refusal::not_found(
                     "This process is no mobile node.",
                     "Ask the socket of homeport-mn.",
@@ -202,6 +200,8 @@ impl EventLoop {
                 remaining_seconds: lifetime_seconds(registration.remaining(now)),
             }
         });
+        let (nai, session) =
+            self.names_of(binding.tenant, binding.home_agent, binding.home_address).unzip();
         BindingView {
             tenant: binding.tenant.0,
             home_address: binding.home_address,
@@ -209,6 +209,8 @@ impl EventLoop {
             care_of_addresses: care_of_addresses.collect(),
             home_link: binding.home_link.map(|port| self.port_name(port)),
             mobile_networks: binding.mobile_networks.iter().map(ToString::to_string).collect(),
+            nai,
+            session,
             age_seconds: now.saturating_since(binding.since).as_secs(),
         }
     }
@@ -233,7 +235,7 @@ impl EventLoop {
             home_address: state.home_address,
             home_agent: state.home_agent,
             nai: nai(visitor.name.as_deref()),
-            sub_nai: sub_nai(visitor.name.as_deref()),
+            session: session(visitor.name.as_deref()),
             care_of_address: state.care_of_address,
             mac: state.mac.to_string(),
             port: self.port_name(state.port),
@@ -261,7 +263,7 @@ impl EventLoop {
             home_address: request.home_address,
             home_agent: request.home_agent,
             nai: nai(pending.name.as_deref()),
-            sub_nai: sub_nai(pending.name.as_deref()),
+            session: session(pending.name.as_deref()),
             care_of_address: request.care_of_address,
             mac: station.mac.to_string(),
             port: self.port_name(station.port),
@@ -330,28 +332,6 @@ impl EventLoop {
         }
         self.core.input(Input::ClearVisitor { tenant, home_address }, now);
         Ok(VisitorsCleared { tenant: tenant.0, home_address, visitors: count(visitors) })
-    }
-
-    fn agent_counters(&self) -> impl Iterator<Item = CounterView> {
-        self.core.agent.counters().flat_map(|(tenant, counters)| {
-            let denied = counters.denied().map(move |(code, value)| CounterView {
-                name: "registrations_denied".into(),
-                tenant: Some(tenant.0),
-                code: Some(code.0),
-                value,
-                text: "Denials of our own agents, sent or held back, by code.".into(),
-                ..CounterView::default()
-            });
-            let named = agent_counter_table(counters);
-            let named = named.into_iter().map(move |(name, value, text)| CounterView {
-                name: name.into(),
-                tenant: Some(tenant.0),
-                value,
-                text: text.into(),
-                ..CounterView::default()
-            });
-            named.chain(denied)
-        })
     }
 
     fn tunnel_views(&self) -> Vec<TunnelView> {
@@ -476,157 +456,10 @@ impl EventLoop {
         self.core.napts.iter().enumerate().map(view).collect()
     }
 
-    fn drop_views(&self) -> Vec<DropView> {
-        let packets = self.core.ports.iter().flat_map(|port| {
-            DropReason::ALL.iter().map(|reason| DropView {
-                plane: Plane::Dataplane,
-                port: Some(port.name.clone()),
-                tenant: None,
-                reason: reason.counter().into(),
-                text: reason.text().into(),
-                count: port.sum(|stats| stats.dropped(*reason).get()),
-            })
-        });
-        let punts = BadPunt::ALL.iter().map(|reason| DropView {
-            plane: Plane::Control,
-            port: None,
-            tenant: None,
-            reason: reason.counter().into(),
-            text: reason.text().into(),
-            count: self.core.counts.bad_punts.get(reason).copied().unwrap_or(0),
-        });
-        let messages = self.core.agent.counters().flat_map(|(tenant, counters)| {
-            counters.discarded().map(move |(reason, count)| DropView {
-                plane: Plane::Control,
-                port: None,
-                tenant: Some(tenant.0),
-                reason: reason.counter().into(),
-                text: reason.text().into(),
-                count,
-            })
-        });
-        packets.chain(punts).chain(messages).collect()
-    }
-
-    fn counter_views(&self) -> Vec<CounterView> {
-        let mut counters = self.core.events.counters();
-        let mut add = |name: &str, value: u64, text: &str| {
-            let (name, text) = (name.into(), text.into());
-            counters.push(CounterView { name, value, text, ..CounterView::default() });
-        };
-        let (counts, core) = (&self.counts, &self.core.counts);
-        add("kernel_resyncs", self.mirror.resyncs(), "Full dumps of the kernel's routes.");
-        add("kernel_errors", counts.kernel_errors, "Requests that the kernel refused.");
-        add(
-            "resolve_suppressed",
-            self.resolver.suppressed(),
-            "Next hops not asked for, because too many are.",
-        );
-        add(
-            "resolve_without_twin",
-            counts.no_twin,
-            "Next hops not asked for, because their port has no kernel twin.",
-        );
-        add(
-            "injects_refused",
-            core.injects_refused,
-            "Agents' packets lost because the dataplane was behind.",
-        );
-        add("inject_errors", core.inject_errors, "Agents' packets that could not be made.");
-        if let Some(recorder) = &self.core.recorder {
-            let journal = recorder.counts();
-            add("journal_written", journal.written(), "Inputs that were written to the journal.");
-            let lost = "Inputs that the journal lost because the disk was too slow or too full.";
-            add("journal_lost", journal.lost(), lost);
-        }
-        for (table, value) in self.core.installer.full_counts() {
-            counters.push(CounterView {
-                name: "table_full".into(),
-                reason: Some(table.replace(' ', "-")),
-                value,
-                text: "Entries that found no room in a table at once.".into(),
-                ..CounterView::default()
-            });
-        }
-        for (reason, value) in &core.not_served {
-            counters.push(CounterView {
-                name: "punts_not_served".into(),
-                reason: Some(reason.counter().into()),
-                value: *value,
-                text: "Punted packets that no agent here is interested in.".into(),
-                ..CounterView::default()
-            });
-        }
-        for (reason, value) in &core.too_old {
-            counters.push(CounterView {
-                name: "punts_too_old".into(),
-                reason: Some(reason.counter().into()),
-                value: *value,
-                text: "Punted packets shed because they had waited longer than a second.".into(),
-                ..CounterView::default()
-            });
-        }
-        for port in self.core.ports.iter() {
-            counters.extend(PuntReason::ALL.iter().map(|reason| CounterView {
-                name: "punted".into(),
-                port: Some(port.name.clone()),
-                reason: Some(reason.counter().into()),
-                value: port.sum(|stats| stats.punted(*reason).get()),
-                text: reason.text().into(),
-                ..CounterView::default()
-            }));
-        }
-        counters.extend(self.agent_counters());
-        counters.extend(self.core.history.counters());
-        counters
-    }
-
-    fn security_association_views(&self) -> Vec<SecurityAssociationView> {
-        let mut views = Vec::new();
-        for agent in &self.config.home_agents {
-            let (tenant, security) = (agent.config.tenant, &agent.config.security);
-            add_associations(&mut views, &agent.name, tenant, security, Role::ForeignAgent);
-        }
-        for agent in &self.config.foreign_agents {
-            let (tenant, security) = (agent.config.tenant, &agent.config.security);
-            add_associations(&mut views, &agent.name, tenant, security, Role::HomeAgent);
-        }
-        views
-    }
-
     pub(super) fn port_name(&self, port: PortId) -> String {
         let port_of = self.config.port(port);
         port_of.map_or_else(|| port.to_string(), |port| port.name.clone())
     }
-}
-
-/// The associations of one agent; those that are not with mobile nodes are with
-/// agents of this role.
-fn add_associations(
-    views: &mut Vec<SecurityAssociationView>,
-    agent: &str,
-    tenant: TenantId,
-    security: &SecurityAssociations,
-    agents: Role,
-) {
-    let view = |role: Role, peer: Ipv4Addr, association: &MobilitySecurityAssociation| {
-        let (replay, tolerance_seconds) = match association.replay {
-            ReplayProtection::Timestamps { tolerance } => ("timestamps", Some(tolerance.as_secs())),
-            ReplayProtection::Nonces => ("nonces", None),
-        };
-        SecurityAssociationView {
-            tenant: tenant.0,
-            agent: agent.to_owned(),
-            peer_role: role,
-            peer,
-            spi: association.spi.0,
-            algorithm: association.algorithm.name().into(),
-            replay: replay.into(),
-            tolerance_seconds,
-        }
-    };
-    views.extend(security.mobile_nodes().map(|(peer, one)| view(Role::MobileNode, peer, &one)));
-    views.extend(security.agents().map(|(peer, one)| view(agents, peer, one)));
 }
 
 /// The other end's port of a UDP tunnel, zero while it is not known, and the key of
@@ -641,12 +474,11 @@ const fn details(from: homeport_proto::Encapsulation) -> (Option<u16>, Option<u3
 }
 
 fn nai(name: Option<&VisitorName>) -> Option<String> {
-    name.map(|name| name.nai.escape_ascii().to_string())
+    name.map(|name| shown(&name.nai))
 }
 
-fn sub_nai(name: Option<&VisitorName>) -> Option<String> {
-    let sub_nai = name.map(|name| &name.sub_nai).filter(|sub_nai| !sub_nai.is_empty());
-    sub_nai.map(|sub_nai| sub_nai.escape_ascii().to_string())
+fn session(name: Option<&VisitorName>) -> Option<String> {
+    name.map(|name| shown(&name.sub_nai))
 }
 
 fn count(number: usize) -> u64 {

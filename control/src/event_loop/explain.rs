@@ -1,5 +1,7 @@
-//! The story of a node, put together out of the bindings, the visitors, the config and
-//! what is remembered. It reads a few records, however many nodes there are.
+//! The story of a node, put together out of the bindings, the visitors, the sessions, the
+//! config and what is remembered. It reads a few records, however many nodes there are.
+
+mod sessions;
 
 use std::net::Ipv4Addr;
 
@@ -8,15 +10,18 @@ use homeport_proto::decision::{Answer as Said, Cause, Decision, Judge};
 use homeport_proto::event::DiscardReason;
 use homeport_proto::message::{AuthenticationKind, RequestFlags};
 use homeport_proto::security::{
-    MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
+    MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Subscriber,
 };
 use homeport_proto::{Now, TenantId};
 
 use super::EventLoop;
-use crate::admin::api::{Answer, Outcome, Refusal, RefusalKind, Role, lifetime_seconds};
+use super::answers::session_view;
+use crate::admin::api::{
+    Answer, Outcome, Refusal, RefusalKind, Role, SessionView, lifetime_seconds,
+};
 use crate::admin::explain::remedy::{Agent, remedy, warning};
 use crate::admin::explain::{
-    AnswerView, AssociationView, BoundView, ExplainArgs, ExplanationView, KnownView,
+    AnswerView, Asked, AssociationView, BoundView, ExplainArgs, ExplanationView, KnownView,
     RegistrationView, SwallowedView, VisitingView,
 };
 use crate::history::Told;
@@ -48,24 +53,23 @@ impl EventLoop {
     /// Tells the story of a node.
     pub(super) fn explain(&self, asked: &ExplainArgs, now: Now) -> Outcome {
         let agents = self.agents_asked(asked)?;
-        let known: Vec<TenantId> = tenants(&agents, asked)
-            .into_iter()
-            .filter(|tenant| self.knows(&agents, *tenant, asked.home_address, now))
-            .collect();
-        let tenant = match known.as_slice() {
-            [] => agents.first().map_or(TenantId(0), Agent::tenant),
-            [only] => *only,
-            several => {
-                let numbers: Vec<String> = several.iter().map(ToString::to_string).collect();
-                return Err(Refusal::new(
-                    RefusalKind::BadRequest,
-                    format!("Several tenants have a node {}.", asked.home_address),
-                    format!("Choose one with --tenant: {}.", numbers.join(", ")),
-                ));
-            }
+        let home_address = match &asked.node {
+            Asked::Nai(nai) => return self.explain_nai(nai, asked, &agents, now),
+            Asked::HomeAddress(home_address) => *home_address,
         };
+        if Subscriber::in_place_of(home_address).is_some() {
+            return Err(Refusal::not_found(
+                format!("{home_address} is no host's address."),
+                "Ask for a node's home address or its NAI: see `homeport show sessions`.",
+            ));
+        }
+        let mut known = tenants(&agents, asked);
+        known.retain(|tenant| self.knows(&agents, *tenant, home_address, now));
+        let tenant = only_one(&known, &home_address.to_string())?;
+        let tenant = tenant.or_else(|| agents.first().map(Agent::tenant)).unwrap_or(TenantId(0));
         let tenant = asked.tenant.map_or(tenant, TenantId);
-        Ok(Answer::Explanation(Box::new(self.explanation(asked, &agents, tenant, now))))
+        let story = self.explanation(home_address, asked, &agents, tenant, now);
+        Ok(Answer::Explanation(Box::new(story)))
     }
 
     /// The agents that the question is about.
@@ -99,36 +103,51 @@ impl EventLoop {
             .any(|agent| agent.security().is_some_and(|all| all.knows_mobile_node(home_address)))
             || !self.bound(agents, tenant, home_address, now).is_empty()
             || !self.visiting(agents, tenant, home_address, now).is_empty()
+            || self.session_of(agents, tenant, home_address).is_some()
             || !self.core.history.of(tenant, home_address).is_empty()
     }
 
     fn explanation(
         &self,
+        home_address: Ipv4Addr,
         asked: &ExplainArgs,
         agents: &[Agent<'_>],
         tenant: TenantId,
         now: Now,
     ) -> ExplanationView {
-        let home_address = asked.home_address;
+        let session = self.session_of(agents, tenant, home_address);
+        // A session's key is its NAI's.
+        let key_of = |agent: &Agent<'_>| {
+            let session = session.as_ref().filter(|(name, ..)| *name == agent.name());
+            let subscriber = session.and_then(|(.., one)| agent.security()?.subscriber(one.nai));
+            subscriber.map_or(home_address, Subscriber::stand_in)
+        };
         let known_to: Vec<KnownView> = agents
             .iter()
             .filter(|agent| agent.tenant() == tenant)
-            .filter_map(|agent| known(agent, home_address))
+            .filter_map(|agent| known(agent, key_of(agent)))
             .collect();
+        let sessions: Vec<SessionView> = session
+            .iter()
+            .map(|(name, agent, one)| session_view(name, agent, one, now.monotonic))
+            .collect();
+        let nai = sessions.first().map(|session| session.nai.clone());
         let mut told = self.core.history.of(tenant, home_address);
         if asked.home_agent.is_some() {
             told.retain(|one| agents.iter().any(|agent| agent.is(one.decision.judge)));
         }
         drop_answered(&mut told);
         let registrations: Vec<RegistrationView> =
-            told.iter().map(|one| self.registration(one, &known_to, now)).collect();
+            told.iter().map(|one| self.registration(one, &known_to, nai.as_deref(), now)).collect();
         let swallowed = match registrations.is_empty() {
             true => self.swallowed(tenant),
             false => Vec::new(),
         };
         ExplanationView {
-            home_address,
+            home_address: Some(home_address),
+            nai,
             tenant: tenant.0,
+            sessions,
             bindings: self.bound(agents, tenant, home_address, now),
             visitors: self.visiting(agents, tenant, home_address, now),
             known_to,
@@ -210,7 +229,13 @@ impl EventLoop {
             .unwrap_or(Agent::None)
     }
 
-    fn registration(&self, told: &Told, known_to: &[KnownView], now: Now) -> RegistrationView {
+    fn registration(
+        &self,
+        told: &Told,
+        known_to: &[KnownView],
+        nai: Option<&str>,
+        now: Now,
+    ) -> RegistrationView {
         let decision = &told.decision;
         let (request, ruling) = (&decision.request, &decision.ruling);
         let agent = self.judge(decision.tenant, decision.judge);
@@ -218,6 +243,11 @@ impl EventLoop {
         let associations = known_to.iter().find(|known| Some(known.agent.as_str()) == name);
         let associations = associations.map_or(&[][..], |known| &known.associations);
         let age = now.monotonic.saturating_since(told.last).as_secs();
+        // Nobody knows its address yet: the message had zero there.
+        let care_of_address = match Subscriber::in_place_of(request.care_of_address) {
+            Some(_) => Ipv4Addr::UNSPECIFIED,
+            None => request.care_of_address,
+        };
         let wishes = WISHES.iter().filter(|(flag, _)| request.flags.contains(*flag));
         let is_direct = decision.is_co_located() && decision.source == request.care_of_address;
         let through = decision.source != request.home_address && !is_direct;
@@ -245,9 +275,12 @@ impl EventLoop {
             co_located: decision.is_co_located(),
             nat: decision.is_through_nat(),
             home_agent: request.home_agent,
-            care_of_address: request.care_of_address,
+            care_of_address,
             lifetime_asked_seconds: lifetime_seconds(request.lifetime),
             wishes: wishes.map(|(_, text)| (*text).to_owned()).collect(),
+            session: decision.session.map(|session| session.to_string()),
+            step: ruling.step.map(|step| step.counter().into()),
+            step_sentence: ruling.step.map(|step| step.text().into()),
             extensions: decision.extensions.names().map(ToOwned::to_owned).collect(),
             identification: request.identification.0,
             spi_used: spi(AuthenticationKind::MobileHome),
@@ -261,7 +294,7 @@ impl EventLoop {
             clock_offset_seconds: ruling.clock_offset,
             answer: answer(decision),
             warning: warning(decision, &agent),
-            remedy: remedy(decision, &agent, associations),
+            remedy: remedy(decision, &agent, associations, nai),
         }
     }
 
@@ -299,6 +332,22 @@ fn tenants(agents: &[Agent<'_>], asked: &ExplainArgs) -> Vec<TenantId> {
     tenants.dedup();
     tenants.retain(|tenant| asked.tenant.is_none_or(|wanted| wanted == tenant.0));
     tenants
+}
+
+/// The only one of the tenants that have a node; `None`: none has.
+fn only_one(tenants: &[TenantId], node: &str) -> Result<Option<TenantId>, Refusal> {
+    match tenants {
+        [] => Ok(None),
+        [only] => Ok(Some(*only)),
+        several => {
+            let numbers: Vec<String> = several.iter().map(ToString::to_string).collect();
+            Err(Refusal::new(
+                RefusalKind::BadRequest,
+                format!("Several tenants have a node {node}."),
+                format!("Choose one with --tenant: {}.", numbers.join(", ")),
+            ))
+        }
+    }
 }
 
 /// Takes away what says that a request was relayed, when its answer is there.

@@ -262,6 +262,8 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
         Query::Ports => Answer::Ports { ports: vec![port()] },
         Query::Bindings => Answer::Bindings { bindings: vec![binding()] },
         Query::Visitors => Answer::Visitors { visitors: vec![visitor()] },
+        Query::Sessions(_) => Answer::Sessions(SessionsView { sessions: vec![session()], more: 3 }),
+        Query::Pools => Answer::Pools { pools: vec![pool()] },
         Query::Tunnels => Answer::Tunnels {
             tunnels: vec![TunnelView {
                 tenant: 0,
@@ -338,14 +340,15 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
                 tenant: 0,
                 agent: "ha".into(),
                 peer_role: Role::MobileNode,
-                peer: NODE,
+                peer: Some(NODE),
+                nai: Some("phone@train.example".into()),
                 spi: 256,
                 algorithm: "hmac-md5".into(),
                 replay: "timestamps".into(),
                 tolerance_seconds: Some(7),
             }],
         },
-        Query::MobileNode | Query::Sessions | Query::AddSession(_) | Query::RemoveSession(_) => {
+        Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
             return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
         }
         Query::Explain(_) => {
@@ -472,7 +475,45 @@ pub(crate) fn binding() -> BindingView {
         }],
         home_link: Some("home".into()),
         mobile_networks: vec!["10.9.0.0/24".into()],
+        nai: Some("phone@train.example".into()),
+        session: Some("laptop".into()),
         age_seconds: 100,
+    }
+}
+
+pub(crate) fn session() -> SessionView {
+    SessionView {
+        tenant: 0,
+        agent: "ha".into(),
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        nai: "phone@train.example".into(),
+        nai_hex: None,
+        session: "a\\xff".into(),
+        session_hex: Some("61ff".into()),
+        home_address: NODE,
+        state: SessionStateView::Bound,
+        care_of_address: Some(Ipv4Addr::new(10, 0, 2, 2)),
+        encapsulation: Some(Encapsulation::IpInIp),
+        remaining_seconds: Some(500),
+        until_seconds: None,
+    }
+}
+
+pub(crate) fn pool() -> PoolView {
+    PoolView {
+        tenant: 0,
+        agent: "ha".into(),
+        home_agent: Ipv4Addr::new(10, 0, 1, 2),
+        name: "train".into(),
+        realm: Some("train.example".into()),
+        size: 100,
+        bound: 1,
+        home: 2,
+        sticky: 3,
+        held_down: 4,
+        free: 90,
+        use_percent: 10,
+        exhausted_of_tenant: 5,
     }
 }
 
@@ -481,8 +522,8 @@ pub(crate) fn visitor() -> VisitorView {
         tenant: 0,
         home_address: NODE,
         home_agent: Ipv4Addr::new(10, 0, 1, 2),
-        nai: None,
-        sub_nai: None,
+        nai: Some("phone@train.example".into()),
+        session: Some("laptop".into()),
         care_of_address: Ipv4Addr::new(10, 0, 2, 2),
         mac: "02:00:00:00:00:10".into(),
         port: "visited".into(),

@@ -13,6 +13,8 @@ mod command;
 mod config;
 mod explain;
 mod harness;
+mod real;
 mod server;
+mod sessions;
 mod show;
 mod trace;

@@ -8,11 +8,13 @@ use serde_json::Value;
 
 use crate::harness::*;
 
-const NOUNS: [&str; 11] = [
+const NOUNS: [&str; 13] = [
     "status",
     "ports",
     "bindings",
     "visitors",
+    "sessions",
+    "pools",
     "tunnels",
     "routes",
     "neighbors",

@@ -4,6 +4,7 @@
 use homeport_proto::config::{ForeignAgentConfig, HomeAgentConfig, NatTraversal};
 use homeport_proto::decision::{Cause, Decision};
 use homeport_proto::message::AuthenticationKind;
+use homeport_proto::security::Subscriber;
 
 use super::AssociationView;
 
@@ -71,14 +72,23 @@ fn spis(associations: &[AssociationView]) -> String {
 }
 
 /// What may be done about a decision of `agent`, which shares `associations` with the
-/// node; nothing, where nothing need be done.
+/// node, which is known there by its NAI (as it is shown) if it has one; nothing, where
+/// nothing need be done.
 pub fn remedy(
     decision: &Decision,
     agent: &Agent<'_>,
     associations: &[AssociationView],
+    nai: Option<&str>,
 ) -> Option<String> {
     let request = &decision.request;
-    let node = request.home_address;
+    let node = match (Subscriber::in_place_of(request.home_address), nai) {
+        (None, _) => request.home_address.to_string(),
+        (Some(_), nai) => nai.unwrap_or("the node").to_owned(),
+    };
+    let peer = match nai {
+        Some(nai) => format!("nai = \"{nai}\""),
+        None => format!("mobile_node = \"{node}\""),
+    };
     let (name, section) = (agent.name(), agent.section());
     let used = decision.extensions.spi(AuthenticationKind::MobileHome);
     let used = used.map_or_else(|| "an SPI".into(), |spi| format!("SPI {spi}"));
@@ -103,14 +113,14 @@ pub fn remedy(
         Cause::UnknownNai => format!("If the node is yours, share a key with it: add a [[home_agent.security_association]] with nai = \"…\" to \"{name}\", or a line for it in the file that its subscribers names, {APPLY}. `tshark -i IF -Y mip` shows the NAI that it sends. If it is not, nothing is to be done: strangers get no answer."),
         Cause::BadName => "Let the node name one NAI of 1 to 253 bytes and one session of 1 to 247: `tshark -i IF -Y mip` shows the extensions 131 and 134 of the request.".into(),
         Cause::SubNaiUnproven => format!("Share a key with the foreign agent: add a [[home_agent.security_association]] with foreign_agent = \"{source}\" to \"{name}\" and one with home_agent = \"{home_agent}\" there; or let the node name its sessions itself (insert_sessions = \"off\" at the foreign agent)."),
-        Cause::TooManySessions => format!("See which sessions it has (`homeport show sessions --nai NAI`) and whether they should have been given back. Raise max_sessions_per_nai of {section}{}, {APPLY}. Sessions that were given back or lost count for a while too.", agent.max_sessions().map_or(String::new(), |most| format!(" (now {most})"))),
+        Cause::TooManySessions => format!("See which sessions it has (`homeport show sessions{}`) and whether they should have been given back. Raise max_sessions_per_nai of {section}{}, {APPLY}. Sessions that were given back or lost count for a while too.", nai.map_or(String::new(), |nai| format!(" --nai '{nai}'")), agent.max_sessions().map_or(String::new(), |most| format!(" (now {most})"))),
         Cause::PoolExhausted => format!("See who has the addresses (`homeport show pools`, `homeport show sessions`). Add ranges to a [[home_agent.pool]] of \"{name}\" for the node's realm, {APPLY}; or shorten session_sticky, if most are sticky."),
         Cause::AddressNotTheirs => format!("The node should ask for an address (home address 0.0.0.0), or name one of a pool for its realm. To give it this one always, add a [[home_agent.reservation]] with its nai, session and home_address to \"{name}\", {APPLY}."),
         Cause::AddressHeld => "See whose it is: `homeport show sessions`. The node should ask for another one (home address 0.0.0.0); it may have kept this one longer than it was kept for it.".into(),
-        Cause::UnknownSpi => format!("The node signs with {used}; \"{name}\" knows it by {}. Set the node to that, or add a [[home_agent.security_association]] with mobile_node = \"{node}\" and the node's SPI, {APPLY}.", spis(associations)),
+        Cause::UnknownSpi => format!("The node signs with {used}; \"{name}\" knows it by {}. Set the node to that, or add a [[home_agent.security_association]] with {peer} and the node's SPI, {APPLY}.", spis(associations)),
         Cause::WrongKey => {
             let (spi, algorithm) = judged.map_or_else(|| (used, ""), |(spi, algorithm)| (format!("SPI {spi}"), algorithm));
-            format!("Compare the key of {spi} on both sides, byte for byte: the key_file of the association of \"{name}\" with {node} (or its line among the subscribers), and the node's own. The algorithm must be the same too: here it is {algorithm}. Did anybody change the key on one side only?")
+            format!("Compare the key of {spi} on both sides, byte for byte: the key_file of the association of \"{name}\" with {} (or its line among the subscribers), and the node's own. The algorithm must be the same too: here it is {algorithm}. Did anybody change the key on one side only?", nai.unwrap_or(&node))
         }
         Cause::TwoSignatures => "Let the node sign once, or write profile = \"rfc5944\".".into(),
         Cause::Unsigned | Cause::UnsignedDenied | Cause::VisitorUnsignedForHome => format!("Give the node the key that it shares with its home agent: \"{name}\" wants every request signed with it."),
@@ -269,7 +279,7 @@ mod tests {
     fn every_refusal_has_a_remedy_that_names_no_placeholder() {
         let mut remedies = BTreeSet::new();
         for cause in Cause::ALL {
-            let remedy = remedy(&decision(*cause), &Agent::None, &[]);
+            let remedy = remedy(&decision(*cause), &Agent::None, &[], None);
             let wanted = !cause.is_favourable() && *cause != Cause::Discovery
                 || matches!(cause, Cause::Relayed | Cause::Revoked | Cause::RevokedBefore);
             assert_eq!(remedy.is_some(), wanted, "{cause:?}");
@@ -279,6 +289,23 @@ mod tests {
             remedies.insert(remedy);
         }
         assert!(remedies.len() > 60, "{}", remedies.len());
+    }
+
+    /// A node that is known by NAI has no address in an association, and what stands in
+    /// for one is nobody's business.
+    #[test]
+    fn remedies_for_nais_name_the_nai_and_never_what_stands_in_for_it() {
+        for cause in Cause::ALL {
+            for nai in [Some("phone@train.example"), None] {
+                let mut decision = decision(*cause);
+                decision.request.home_address = Ipv4Addr::new(0, 0, 0, 9);
+                let remedy = remedy(&decision, &Agent::None, &[], nai).unwrap_or_default();
+                assert!(!remedy.contains("0.0.0.9"), "{cause:?}: {remedy}");
+            }
+        }
+        let remedy = |nai| remedy(&decision(Cause::UnknownSpi), &Agent::None, &[], nai).unwrap();
+        assert!(remedy(None).contains("mobile_node = \"10.1.0.10\""));
+        assert!(remedy(Some("phone@x")).contains("nai = \"phone@x\""));
     }
 
     /// A config key that a remedy names is one that the reader knows.
@@ -317,12 +344,14 @@ mod tests {
             "require_reverse_tunnel",
             "reverse_tunnel",
             "revocation",
+            "session_sticky",
             "subscribers",
             "tolerance",
             "udp_tunnel",
         ] {
-            let named =
-                Cause::ALL.iter().filter_map(|cause| remedy(&decision(*cause), &Agent::None, &[]));
+            let named = Cause::ALL
+                .iter()
+                .filter_map(|cause| remedy(&decision(*cause), &Agent::None, &[], None));
             assert!(named.into_iter().any(|remedy| remedy.contains(key)), "{key} is in no remedy");
             assert!(schema.contains(&format!("\"{key}\"")), "{key} is no key");
         }

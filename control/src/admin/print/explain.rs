@@ -1,9 +1,10 @@
 //! `homeport explain`: a node's story for somebody who has to mend it now.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
 
 use super::{age, clean, lifetime};
-use crate::admin::api::{Encapsulation, VisitorState};
+use crate::admin::api::{Encapsulation, SessionStateView, SessionView, VisitorState};
 use crate::admin::explain::{
     AssociationView, BoundView, ExplanationView, KnownView, RegistrationView, VisitingView,
 };
@@ -22,21 +23,49 @@ pub fn explanation(view: &ExplanationView) -> String {
     if view.known_to.is_empty() {
         let _ = writeln!(out, "No agent here shares a key with it.");
     }
-    if view.registrations.is_empty() {
-        nothing(&mut out, view);
-        return out;
+    let of_nai = view.home_address.is_none();
+    match (view.registrations.is_empty(), of_nai) {
+        (true, true) if !view.is_silent() => {
+            out.push_str("\nNo request of it is remembered that was of none of these sessions.\n");
+            return out;
+        }
+        (true, _) => {
+            nothing(&mut out, view);
+            return out;
+        }
+        (false, true) => {
+            out.push_str("\nIts last requests that were of no session yet, the newest first:\n");
+        }
+        (false, false) => out.push_str("\nIts last registrations, the newest first:\n"),
     }
-    out.push_str("\nIts last registrations, the newest first:\n");
     for registration in &view.registrations {
         out.push('\n');
-        one(&mut out, registration);
+        one(&mut out, registration, of_nai);
     }
     out
 }
 
+/// What it was asked for by.
+fn node(view: &ExplanationView) -> String {
+    let nai = || view.nai.as_deref().map_or_else(|| "the node".into(), clean);
+    view.home_address.map_or_else(nai, |home_address| home_address.to_string())
+}
+
 /// Where it is now.
 fn now(out: &mut String, view: &ExplanationView) {
-    let node = view.home_address;
+    let node = node(view);
+    if view.home_address.is_none() {
+        sessions(out, &node, view);
+        return;
+    }
+    for session in &view.sessions {
+        let (nai, name) = (clean(&session.nai), clean(&session.session));
+        let who = match name.as_str() {
+            "" => format!("is {nai} itself, without a session"),
+            name => format!("is the session \"{name}\" of {nai}"),
+        };
+        let _ = writeln!(out, "{node} {who}: {}", standing(session));
+    }
     for bound in &view.bindings {
         let _ = writeln!(out, "{node} is registered: {}", place(bound));
     }
@@ -45,6 +74,59 @@ fn now(out: &mut String, view: &ExplanationView) {
     }
     if view.bindings.is_empty() && view.visitors.is_empty() {
         let _ = writeln!(out, "{node} is not registered here now.");
+    }
+}
+
+/// What a NAI has.
+fn sessions(out: &mut String, nai: &str, view: &ExplanationView) {
+    let quoted = |name: &str| match clean(name).as_str() {
+        "" => "the node itself".to_owned(),
+        name => format!("\"{name}\""),
+    };
+    match (view.sessions.len(), view.visitors.len()) {
+        (0, 0) => _ = writeln!(out, "{nai} has no session here now."),
+        (0, _) => _ = writeln!(out, "{nai} is here as a visitor:"),
+        (1, _) => _ = writeln!(out, "{nai} has one session:"),
+        (many, _) => _ = writeln!(out, "{nai} has {many} sessions:"),
+    }
+    for session in &view.sessions {
+        let name = quoted(&session.session);
+        let _ = writeln!(out, "  {name} has {}: {}", session.home_address, standing(session));
+    }
+    for visiting in &view.visitors {
+        let name = quoted(visiting.visitor.session.as_deref().unwrap_or_default());
+        let address = match visiting.visitor.home_address {
+            Ipv4Addr::UNSPECIFIED => "without an address yet".to_owned(),
+            address => address.to_string(),
+        };
+        let _ = writeln!(out, "  {name} ({address}) {}", visit(visiting));
+    }
+    if !view.sessions.is_empty() || !view.visitors.is_empty() {
+        out.push_str("Each one's own story: `homeport explain HOME_ADDRESS`.\n");
+    }
+}
+
+/// How a session stands, and when its address is anybody's again.
+fn standing(session: &SessionView) -> String {
+    let left = session.until_seconds.map_or_else(|| "a while".into(), age);
+    match (session.state, session.care_of_address) {
+        (SessionStateView::Bound, Some(care_of)) => format!(
+            "bound to {care_of}, for {}. Then the address is kept as session_sticky says.",
+            match session.remaining_seconds {
+                Some(seconds) => format!("{} more", age(seconds)),
+                None => "ever".into(),
+            }
+        ),
+        (SessionStateView::Bound, None) => "bound.".into(),
+        (SessionStateView::Home, _) => {
+            format!("at home. The address is free in {left} unless it is heard of again.")
+        }
+        (SessionStateView::Sticky, _) => {
+            format!("its binding has ended. The address is kept for it, and free in {left}.")
+        }
+        (SessionStateView::HeldDown, _) => format!(
+            "it gave the address back, or was never accepted. The address is free in {left}."
+        ),
     }
 }
 
@@ -134,7 +216,7 @@ fn association(association: &AssociationView) -> String {
 
 /// Nothing has come: what that means, and where to look.
 fn nothing(out: &mut String, view: &ExplanationView) {
-    let node = view.home_address;
+    let node = node(view);
     if !view.remembers {
         out.push_str(
             "\nNothing is remembered here: write remembered_nodes in [daemon], and restart.\n",
@@ -187,7 +269,7 @@ fn nothing(out: &mut String, view: &ExplanationView) {
     }
 }
 
-fn one(out: &mut String, view: &RegistrationView) {
+fn one(out: &mut String, view: &RegistrationView, of_nai: bool) {
     let _ = write!(out, "{}, {} ago", clock(view.at_unix_seconds), age(view.age_seconds));
     if let Some(agent) = &view.agent {
         let _ = write!(out, ", at \"{}\"", clean(agent));
@@ -225,6 +307,14 @@ fn one(out: &mut String, view: &RegistrationView) {
         field(out, "  NAT", &text);
     }
     field(out, "  asked", &asked(view));
+    if let Some(session) = &view.session {
+        // Other sessions of the NAI may have asked for the same.
+        let last = if of_nai && view.times > 1 { ", the last of them" } else { "" };
+        field(out, "  session", &format!("\"{}\"{last}", clean(session)));
+    }
+    if let (Some(step), Some(sentence)) = (&view.step, &view.step_sentence) {
+        field(out, "  step", &format!("{}: {}", clean(step), clean(sentence)));
+    }
     let signed = signed(view);
     if !signed.is_empty() {
         field(out, "  signed", &signed);
@@ -253,6 +343,7 @@ fn one(out: &mut String, view: &RegistrationView) {
 
 fn asked(view: &RegistrationView) -> String {
     let mut text = match view.lifetime_asked_seconds {
+        Some(0) if view.care_of_address.is_unspecified() => "to be at home".to_owned(),
         Some(0) => format!("to end the registration at {}", view.care_of_address),
         seconds => format!("to be reached at {}, for {}", view.care_of_address, lifetime(seconds)),
     };
@@ -314,8 +405,6 @@ fn clock(unix_seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::admin::explain::{AnswerView, SwallowedView};
     use crate::admin::table::is_obeyed;
@@ -366,6 +455,9 @@ mod tests {
             care_of_address: Ipv4Addr::LOCALHOST,
             lifetime_asked_seconds: None,
             wishes: vec![evil()],
+            session: Some(evil()),
+            step: Some(evil()),
+            step_sentence: Some(evil()),
             extensions: vec![evil()],
             identification: 1,
             spi_used: Some(256),
@@ -387,10 +479,27 @@ mod tests {
             address: Ipv4Addr::LOCALHOST,
             associations: vec![association],
         };
-        let mut view = ExplanationView {
+        let session = SessionView {
+            tenant: 0,
+            agent: evil(),
+            home_agent: Ipv4Addr::LOCALHOST,
+            nai: evil(),
+            nai_hex: None,
+            session: evil(),
+            session_hex: None,
             home_address: Ipv4Addr::LOCALHOST,
+            state: SessionStateView::Sticky,
+            care_of_address: None,
+            encapsulation: None,
+            remaining_seconds: None,
+            until_seconds: Some(61),
+        };
+        let mut view = ExplanationView {
+            home_address: Some(Ipv4Addr::LOCALHOST),
+            nai: Some(evil()),
             tenant: 0,
             known_to: vec![known],
+            sessions: vec![session],
             bindings: Vec::new(),
             visitors: Vec::new(),
             registrations: vec![registration],
@@ -403,6 +512,13 @@ mod tests {
             assert!(!shown.chars().any(|c| c != '\n' && is_obeyed(c)), "{shown:?}");
             assert!(shown.contains("a\\u{1b}[2J\\r\\nb\\u{202e}"), "{shown}");
             view.registrations.clear();
+        }
+        view.home_address = None;
+        for _ in 0..2 {
+            let shown = explanation(&view);
+            assert!(!shown.chars().any(|c| c != '\n' && is_obeyed(c)), "{shown:?}");
+            assert!(shown.contains("a\\u{1b}[2J\\r\\nb\\u{202e}"), "{shown}");
+            view.sessions.clear();
         }
     }
 

@@ -7,9 +7,17 @@ use crate::admin::api::{
 };
 use crate::admin::table::Table;
 
+/// The columns of nodes that are known by NAI: there only where there are any.
+const NAMES: [&str; 2] = ["NAI", "SESSION"];
+
+/// What stands in them.
+fn names(nai: Option<&String>, session: Option<&String>) -> [String; 2] {
+    [or_dash(nai), or_dash(session.filter(|session| !session.is_empty()))]
+}
+
 /// `show bindings`.
 pub fn bindings(bindings: &[BindingView]) -> String {
-    let mut table = Table::new(&[
+    let mut headings = vec![
         "HOME-ADDRESS",
         "CARE-OF-ADDRESS",
         "HOME-AGENT",
@@ -21,10 +29,15 @@ pub fn bindings(bindings: &[BindingView]) -> String {
         "#LIFETIME",
         "#LEFT",
         "#AGE",
-    ]);
+    ];
+    let is_named = bindings.iter().any(|binding| binding.nai.is_some());
+    if is_named {
+        headings.extend(NAMES);
+    }
+    let mut table = Table::new(&headings);
     for binding in bindings {
         for care_of in &binding.care_of_addresses {
-            table.row([
+            let row = [
                 binding.home_address.to_string(),
                 care_of.address.to_string(),
                 binding.home_agent.to_string(),
@@ -36,7 +49,9 @@ pub fn bindings(bindings: &[BindingView]) -> String {
                 lifetime(care_of.lifetime_seconds),
                 lifetime(care_of.remaining_seconds),
                 age(binding.age_seconds),
-            ]);
+            ];
+            let names = names(binding.nai.as_ref(), binding.session.as_ref());
+            table.row(row.into_iter().chain(names.into_iter().filter(|_| is_named)));
         }
     }
     let mut out = table.render("No bindings: every node is at home, or away from us.");
@@ -73,7 +88,7 @@ pub fn bindings(bindings: &[BindingView]) -> String {
 
 /// `show visitors`.
 pub fn visitors(visitors: &[VisitorView]) -> String {
-    let mut table = Table::new(&[
+    let mut headings = vec![
         "HOME-ADDRESS",
         "HOME-AGENT",
         "CARE-OF-ADDRESS",
@@ -86,9 +101,14 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
         "#LIFETIME",
         "#LEFT",
         "#AGE",
-    ]);
+    ];
+    let is_named = visitors.iter().any(|visitor| visitor.nai.is_some());
+    if is_named {
+        headings.extend(NAMES);
+    }
+    let mut table = Table::new(&headings);
     for visitor in visitors {
-        table.row([
+        let row = [
             visitor.home_address.to_string(),
             visitor.home_agent.to_string(),
             visitor.care_of_address.to_string(),
@@ -105,7 +125,9 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
             lifetime(visitor.lifetime_seconds),
             lifetime(visitor.remaining_seconds),
             age(visitor.age_seconds),
-        ]);
+        ];
+        let names = names(visitor.nai.as_ref(), visitor.session.as_ref());
+        table.row(row.into_iter().chain(names.into_iter().filter(|_| is_named)));
     }
     let mut out = table.render("No visitors.");
     let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "TUNNEL", "#KEEPALIVE"]);
@@ -116,18 +138,6 @@ pub fn visitors(visitors: &[VisitorView]) -> String {
             encapsulation(visitor.encapsulation),
             lifetime(visitor.keepalive_seconds),
         ]);
-    }
-    append(&mut out, &table);
-    let mut table = Table::new(&["HOME-ADDRESS", "HOME-AGENT", "NAI", "SESSION"]);
-    for visitor in visitors {
-        if let Some(nai) = &visitor.nai {
-            table.row([
-                visitor.home_address.to_string(),
-                visitor.home_agent.to_string(),
-                nai.clone(),
-                visitor.sub_nai.clone().unwrap_or_else(|| "-".into()),
-            ]);
-        }
     }
     append(&mut out, &table);
     out
@@ -167,7 +177,7 @@ pub fn security_associations(associations: &[SecurityAssociationView]) -> String
         };
         table.row([
             association.agent.clone(),
-            association.peer.to_string(),
+            association.nai.clone().unwrap_or_else(|| or_dash(association.peer)),
             association.peer_role.text().into(),
             association.spi.to_string(),
             association.algorithm.clone(),
@@ -255,7 +265,7 @@ pub fn visitors_cleared(cleared: &VisitorsCleared) -> String {
     }
 }
 
-fn encapsulation(value: Encapsulation) -> String {
+pub(super) fn encapsulation(value: Encapsulation) -> String {
     match value {
         Encapsulation::IpInIp => "IP-in-IP",
         Encapsulation::Minimal => "minimal",
@@ -304,6 +314,8 @@ mod tests {
             care_of_addresses: vec![care_of(2, Some(300)), care_of(9, None)],
             home_link: Some("home".into()),
             mobile_networks: Vec::new(),
+            nai: None,
+            session: None,
             age_seconds: 4000,
         };
         assert_eq!(
@@ -312,6 +324,47 @@ mod tests {
              10.1.0.10     10.0.2.2         10.0.1.2         0  IP-in-IP  yes      foreign agent  home          5m00s     3m12s  1h06m\n\
              10.1.0.10     10.0.2.9         10.0.1.2         0  IP-in-IP  yes      co-located     home       infinite  infinite  1h06m\n"
         );
+    }
+
+    #[test]
+    fn nais_have_columns_only_where_there_are_any() {
+        let care_of = CareOfView {
+            address: Ipv4Addr::new(10, 0, 2, 2),
+            registered: Ipv4Addr::new(10, 0, 2, 2),
+            encapsulation: Encapsulation::Gre,
+            udp_port: None,
+            half_bound: false,
+            unproven: false,
+            keepalive_seconds: None,
+            gre_key: None,
+            reverse_tunnel: false,
+            co_located: false,
+            broadcast: false,
+            lifetime_seconds: None,
+            remaining_seconds: None,
+        };
+        let binding = |nai: Option<&str>, session: Option<&str>| BindingView {
+            tenant: 0,
+            home_address: Ipv4Addr::new(10, 1, 0, 10),
+            home_agent: Ipv4Addr::new(10, 0, 1, 2),
+            care_of_addresses: vec![care_of.clone()],
+            home_link: None,
+            mobile_networks: Vec::new(),
+            nai: nai.map(Into::into),
+            session: session.map(Into::into),
+            age_seconds: 1,
+        };
+        let plain = bindings(&[binding(None, None)]);
+        assert!(!plain.contains("NAI") && plain.lines().all(|line| line.ends_with(['E', 's'])));
+        let named = [("a@b", "laptop"), ("a@b", "")];
+        let named = named.map(|(nai, session)| binding(Some(nai), Some(session)));
+        let [laptop, node] = named;
+        let shown = bindings(&[binding(None, None), laptop, node]);
+        let ends = ["AGE  NAI  SESSION", "1s  -    -", "1s  a@b  laptop", "1s  a@b  -"];
+        for (line, end) in shown.lines().zip(ends) {
+            assert!(line.ends_with(end), "{line}");
+        }
+        assert_eq!(shown.lines().count(), ends.len());
     }
 
     #[test]
@@ -342,6 +395,8 @@ mod tests {
             ],
             home_link: None,
             mobile_networks: vec!["10.9.0.0/24".into()],
+            nai: None,
+            session: None,
             age_seconds: 1,
         };
         let shown = bindings(&[binding]);

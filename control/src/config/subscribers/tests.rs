@@ -98,6 +98,121 @@ const ALICE: [u8; 16] = [
     0x06, 0x78, 0x6b, 0xa6, 0xb3, 0x02, 0x6e, 0x90, 0x7b, 0xda, 0xa3, 0xed, 0x27, 0x4a, 0xd4, 0x3f,
 ];
 
+// S1-07, S1-17.
+#[test]
+fn a_node_without_an_address_is_known_by_its_nai_with_the_same_key() {
+    let text = "@realm example.net spi=300 key_file=realm.key max_lifetime=600s\n\
+                -,alice@Example.NET\n10.1.0.2,bob@example.net\n";
+    let security = Room::new().read(text).unwrap();
+    assert_eq!((security.nai_count(), security.mobile_node_count()), (1, 2));
+    assert_eq!(security.mobile_nodes().count(), 1, "only bob has an address");
+    assert!(security.subscriber(b"bob@example.net").is_none());
+    let alice = security.subscriber(b"alice@EXAMPLE.net").unwrap();
+    assert_eq!(security.own_home_address(alice), None);
+    let shared = security.mobile_node(alice.stand_in(), Spi(300)).unwrap();
+    let right = MobilitySecurityAssociation { key: Key::new(ALICE.to_vec()), ..shared.clone() };
+    assert!(shared.verify(b"x", right.authenticator(b"x").as_bytes()));
+    assert_eq!(security.max_lifetime(alice.stand_in(), Spi(300)), Lifetime(600));
+}
+
+#[test]
+fn in_a_realm_with_sessions_nodes_with_an_address_are_known_by_both() {
+    for (word, nais) in [("yes", 2), ("no", 1)] {
+        let text = format!(
+            "@realm example.net spi=300 key_file=realm.key sessions={word}\n\
+             10.1.0.1,alice@example.net\n-,carol@example.net\n"
+        );
+        let room = Room::new();
+        let security = room.read(&text).unwrap();
+        assert_eq!(security.nai_count(), nais, "{word}");
+        assert!(security.mobile_node(node(1), Spi(300)).is_some());
+        let alice = security.subscriber(b"alice@example.net");
+        assert_eq!(alice.is_some(), word == "yes");
+        let Some(alice) = alice else { continue };
+        assert_eq!(security.own_home_address(alice), Some(node(1)));
+        let shared = security.mobile_node(alice.stand_in(), Spi(300)).unwrap();
+        let right = MobilitySecurityAssociation { key: Key::new(ALICE.to_vec()), ..shared.clone() };
+        assert!(shared.verify(b"x", right.authenticator(b"x").as_bytes()));
+        // One node is one line, however it is known.
+        let mut all = SecurityAssociations::default();
+        let count = read(&room.0.join("subscribers.csv"), &room.0, &[], &mut all).unwrap();
+        assert_eq!(count, 2);
+    }
+}
+
+#[test]
+fn a_wrong_line_of_a_node_without_an_address_is_named_with_its_remedy() {
+    let realm = "@realm example.net spi=300 key_file=realm.key";
+    let text = format!(
+        "-,256,hmac-md5,{KEY}\n-\n-,a@example.net\n{realm} sessions=maybe\n{realm}\n\
+         -,a@example.com\n-,b@example.net,nonces\n-,@example.net\n-,{}@example.net\n-,c@example.net\n",
+        "n".repeat(242)
+    );
+    let (errors, count) = Room::new().errors(&text);
+    let no_nai =
+        "home_address: a node that has none is known by its NAI, and this one has none".to_owned();
+    let long = format!("nai: \"{}\" is no node of the realm example.net", "n".repeat(40));
+    let expected = [
+        (1, no_nai.clone()),
+        (2, no_nai),
+        (3, "nai: no realm is described above \"a@example.net\"".into()),
+        (4, "realm: sessions: \"maybe\" is not known".into()),
+        (6, "nai: \"a@example.com\" is no node of the realm example.net".into()),
+        (7, "nai: there are fields behind it".into()),
+        (8, "nai: \"@example.net\" is no node of the realm example.net".into()),
+        (9, long),
+    ];
+    assert_eq!((errors, count), (expected.to_vec(), 8));
+}
+
+#[test]
+fn a_nai_that_is_there_twice_is_named_with_both_lines() {
+    let realm =
+        |spi: u32| format!("@realm example.net spi={spi} key_file=realm.key sessions=yes\n");
+    let text = format!(
+        "{}-,a@example.net\n10.1.0.1,b@example.net\n-,c@example.net\n-,a@EXAMPLE.net\n\
+         10.1.0.1,b@example.net\n10.1.0.1,d@example.net\n10.1.0.3,c@example.net\n{}\
+         -,a@example.net\n10.1.0.4,b@example.net\n",
+        realm(300),
+        realm(301),
+    );
+    let (errors, count) = Room::new().errors(&text);
+    let expected = [
+        (5, "a@example.net with SPI 300 stands in line 2 already"),
+        (6, "b@example.net with SPI 300 stands in line 3 already"),
+        (7, "10.1.0.1 with SPI 300 stands in line 6 already"),
+        (8, "c@example.net with SPI 300 stands in line 4 already"),
+        // Its second SPI is well, its second address is not.
+        (11, "home_address: b@example.net has the home address 10.1.0.1 already"),
+    ];
+    let expected = expected.map(|(line, message)| (line, message.to_owned()));
+    assert_eq!((errors, count), (expected.to_vec(), 5));
+}
+
+#[test]
+fn a_nai_of_the_config_file_is_not_taken_twice() {
+    let room = Room::new();
+    let path = room.file(
+        "subscribers.csv",
+        "@realm example.net spi=300 key_file=realm.key\n-,a@example.net\n-,b@example.net\n",
+    );
+    let mut security = SecurityAssociations::default();
+    let association = MobilitySecurityAssociation {
+        spi: Spi(300),
+        algorithm: Algorithm::HmacMd5,
+        key: Key::new(vec![7; 16]),
+        replay: ReplayProtection::Nonces,
+    };
+    security.insert_nai(b"b@example.net", None, association, Lifetime::INFINITE).unwrap();
+    let Err(SubscriberError::Lines(errors, 1)) = read(&path, &room.0, &[], &mut security) else {
+        panic!("it was taken");
+    };
+    assert_eq!(
+        (errors[0].line, errors[0].message.as_str()),
+        (3, "b@example.net has an association with SPI 300 in the config file too")
+    );
+}
+
 #[test]
 fn every_wrong_line_is_named_with_its_field() {
     let text = format!(

@@ -175,9 +175,9 @@ impl Program {
     /// The answer to what is asked about sessions; `None` when something else is asked.
     pub(super) fn answer_about_sessions(&mut self, query: &Query, now: Now) -> Option<Outcome> {
         match query {
-            Query::Sessions => {
+            Query::Sessions(_) => {
                 let view = |session: &Session| self.session_view(session, now.monotonic);
-                Some(Ok(Answer::Sessions { sessions: self.node.sessions().map(view).collect() }))
+                Some(Ok(Answer::OwnSessions { sessions: self.node.sessions().map(view).collect() }))
             }
             Query::AddSession(add) => Some(self.add_session(add, now)),
             Query::RemoveSession(remove) => Some(self.remove_session(remove, now)),
