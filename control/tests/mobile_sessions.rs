@@ -267,6 +267,8 @@ fn at_home_others_reach_a_device_and_a_local_session_by_arp() {
     assert!(net.said(&["session", "add", "local"]).status.success());
     let local = net.agent.given(b"local").unwrap();
     wait_for("an answer", LIMIT, || pings(&net.other, local).then_some(()));
+    let on_link = net.node.output("ip", "-4 addr show dev eth0").stdout;
+    assert!(String::from_utf8(on_link).unwrap().contains(&format!("{local}/32")));
     // One that goes without a word is missed.
     drop(client);
     net.device.ip("addr flush dev eth0");
@@ -315,6 +317,7 @@ fn a_command_runs_in_a_namespace_of_its_own_with_a_sessions_address() {
         assert_eq!(twice.status.code(), Some(125));
         let error = String::from_utf8_lossy(&twice.stderr).into_owned();
         assert!(error.contains("there is a session with this name"), "{error}");
+        assert!(session(&mn, "app").is_some(), "the first one goes on");
         kill_process(Pid::from_child(&child), signal).unwrap();
         child.wait().unwrap();
         wait_for("the end", LIMIT, || session(&mn, "app").is_none().then_some(()));
