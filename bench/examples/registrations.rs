@@ -1,25 +1,31 @@
 //! Prints the figures of [`homeport_bench::registrations`]: `speed NODES SECONDS`
 //! or `memory BINDINGS [RENEWALS]`; or, for who counts instructions, does nothing but
 //! register: `rounds NODES RENEWALS`. `subscribers NODES` loads a file of them.
+//! NODES and BINDINGS may be written as `N/M`: N sessions, M of each NAI.
 
-use homeport_bench::registrations;
+use homeport_bench::registrations::{self, Population};
+
+fn population(text: &str) -> anyhow::Result<Population> {
+    let (nodes, per_nai) = text.split_once('/').map_or((text, None), |(n, m)| (n, Some(m)));
+    Ok(Population { nodes: nodes.parse()?, per_nai: per_nai.map(str::parse).transpose()? })
+}
 
 fn main() -> anyhow::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     match *words {
         ["speed", nodes, seconds] => {
-            println!("{:#?}", registrations::in_process(nodes.parse()?, seconds.parse()?)?);
+            println!("{:#?}", registrations::in_process(population(nodes)?, seconds.parse()?)?);
         }
         ["rounds", nodes, renewals] => {
-            registrations::rounds(nodes.parse()?, renewals.parse()?)?;
+            registrations::rounds(population(nodes)?, renewals.parse()?)?;
         }
         ["subscribers", nodes] => {
             println!("{} s", homeport_bench::subscribers::load(nodes.parse()?)?);
         }
-        ["memory", bindings] => println!("{:#?}", registrations::memory(bindings.parse()?, 0)?),
+        ["memory", bindings] => println!("{:#?}", registrations::memory(population(bindings)?, 0)?),
         ["memory", bindings, renewals] => {
-            println!("{:#?}", registrations::memory(bindings.parse()?, renewals.parse()?)?);
+            println!("{:#?}", registrations::memory(population(bindings)?, renewals.parse()?)?);
         }
         _ => anyhow::bail!(
             "usage: registrations speed NODES SECONDS | rounds NODES RENEWALS | \

@@ -19,11 +19,11 @@ use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::table::{hash, lpm, source_route, visitor};
 use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::{
-    AgentConfig, HomeAgentAssignment, HomeAgentConfig, HomeNetwork, NatPolicy, Prefix, Profile,
-    TunnelPolicy,
+    AddressPool, AddressRange, AgentConfig, HomeAgentAssignment, HomeAgentConfig, HomeNetwork,
+    NatPolicy, Prefix, Profile, SessionPolicy, TunnelPolicy,
 };
 use homeport_proto::message::{
-    AuthenticationKind, Identification, MessageWriter, RegistrationRequest, RequestFlags,
+    AuthenticationKind, Extension, Identification, MessageWriter, RegistrationRequest, RequestFlags,
 };
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
@@ -50,6 +50,30 @@ const BATCH: usize = 1 << 15;
 const TOGETHER: usize = 16;
 /// Virtual time between two requests: half a million in a second.
 const PACE_NANOS: u64 = 2_000;
+
+/// Who registers.
+#[derive(Clone, Copy, Debug)]
+pub struct Population {
+    /// How many.
+    pub nodes: usize,
+    /// How many of them are sessions of one NAI; `None`: each is known by its home
+    /// address.
+    pub per_nai: Option<usize>,
+}
+
+impl Population {
+    /// So many nodes that are known by their home addresses.
+    pub const fn plain(nodes: usize) -> Self {
+        Population { nodes, per_nai: None }
+    }
+
+    fn clamped(self) -> Self {
+        Population {
+            nodes: self.nodes.clamp(1, MAX_NODES - 2),
+            per_nai: self.per_nai.map(|per_nai| per_nai.max(1)),
+        }
+    }
+}
 
 /// What was measured.
 #[derive(Clone, Copy, Debug, Default)]
@@ -85,14 +109,15 @@ pub struct Memory {
     pub table_bytes: usize,
 }
 
-/// Registers each of `nodes` nodes once, then renews them in random order until
+/// Registers everybody once, then renews them in random order until
 /// `seconds` of registering have gone by in all.
 ///
 /// # Errors
 /// When a request is not answered as it must be: then the figures would be none.
-pub fn in_process(nodes: usize, seconds: f64) -> anyhow::Result<Figures> {
-    let nodes = nodes.clamp(1, MAX_NODES);
-    let mut bench = Bench::new(nodes, nodes);
+pub fn in_process(population: Population, seconds: f64) -> anyhow::Result<Figures> {
+    let population = population.clamped();
+    let nodes = population.nodes;
+    let mut bench = Bench::new(population);
     let mut figures = Figures { nodes, slowest_batch_per_second: f64::MAX, ..Figures::default() };
     let (mut new_seconds, mut renewal_seconds, mut renewals) = (0.0, 0.0, 0);
     bench.each_batch(nodes, |count, elapsed| {
@@ -122,32 +147,34 @@ pub fn in_process(nodes: usize, seconds: f64) -> anyhow::Result<Figures> {
     Ok(figures)
 }
 
-/// Registers each of `nodes` nodes once, and so many times more, whatever time that
+/// Registers everybody once, and so many times more, whatever time that
 /// takes: for counting instructions.
 ///
 /// # Errors
 /// As [`in_process`].
-pub fn rounds(nodes: usize, renewals: usize) -> anyhow::Result<()> {
-    let nodes = nodes.clamp(1, MAX_NODES);
-    let mut bench = Bench::new(nodes, nodes);
+pub fn rounds(population: Population, renewals: usize) -> anyhow::Result<()> {
+    let population = population.clamped();
+    let nodes = population.nodes;
+    let mut bench = Bench::new(population);
     for _ in 0..=renewals {
         bench.each_batch(nodes, |_, _| true)?;
     }
     bench.check_bound(nodes)
 }
 
-/// Registers each of `bindings` nodes once, and `renewals` times more, and says what
+/// Registers everybody once, and `renewals` times more, and says what
 /// memory that takes. To be called in a process that has done nothing else, as it
 /// reads the resident set.
 ///
 /// # Errors
 /// As [`in_process`], and when /proc cannot be read.
-pub fn memory(bindings: usize, renewals: usize) -> anyhow::Result<Memory> {
-    let bindings = bindings.clamp(1, MAX_NODES);
+pub fn memory(population: Population, renewals: usize) -> anyhow::Result<Memory> {
+    let population = population.clamped();
+    let bindings = population.nodes;
     let start = resident()?;
     let installer = filled_once(bindings)?;
     let with_tables = resident()?;
-    let mut bench = Bench::with(installer, bindings, bindings);
+    let mut bench = Bench::with(installer, population);
     // The buffers of a batch are no part of the control plane.
     bench.requests.reserve_exact(BATCH);
     let with_associations = resident()?;
@@ -225,6 +252,11 @@ fn filled_once(capacity: usize) -> anyhow::Result<Installer> {
     Ok(installer)
 }
 
+/// The NAI of a subscriber.
+fn nai(number: usize) -> String {
+    format!("node{number:06}@bench.example")
+}
+
 fn home_address(number: usize) -> Ipv4Addr {
     Ipv4Addr::from_bits(HOME_NETWORK.to_bits() + number as u32)
 }
@@ -257,7 +289,7 @@ fn association(number: usize) -> MobilitySecurityAssociation {
 struct Signed {
     number: u32,
     len: u8,
-    bytes: [u8; 64],
+    bytes: [u8; 128],
 }
 
 impl Signed {
@@ -278,6 +310,7 @@ impl Signed {
 }
 
 struct Bench {
+    population: Population,
     agent: Agent,
     installer: Installer,
     requests: Vec<Signed>,
@@ -292,15 +325,37 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(nodes: usize, max_bindings: usize) -> Self {
-        Bench::with(installer(max_bindings), nodes, max_bindings)
+    fn new(population: Population) -> Self {
+        Bench::with(installer(population.nodes), population)
     }
 
-    fn with(installer: Installer, nodes: usize, max_bindings: usize) -> Self {
+    fn with(installer: Installer, population: Population) -> Self {
+        let Population { nodes, per_nai } = population;
+        let max_bindings = nodes;
         let mut security = SecurityAssociations::default();
-        for number in 0..nodes {
-            security.insert_mobile_node(home_address(number), association(number));
+        match per_nai {
+            None => {
+                for number in 0..nodes {
+                    security.insert_mobile_node(home_address(number), association(number));
+                }
+            }
+            Some(per_nai) => {
+                for number in 0..nodes.div_ceil(per_nai) {
+                    let (nai, association) = (nai(number), association(number));
+                    security.insert_nai(nai.as_bytes(), None, association, Lifetime::INFINITE);
+                }
+            }
         }
+        let sessions = SessionPolicy {
+            pools: vec![AddressPool {
+                name: "all".into(),
+                realm: None,
+                ranges: vec![AddressRange { first: home_address(1), last: home_address(nodes) }],
+                exclusions: Vec::new(),
+            }],
+            max_sessions_per_nai: u32::MAX / 2,
+            ..SessionPolicy::default()
+        };
         let home_agent = HomeAgentConfig {
             tenant: TENANT,
             address: HOME_AGENT,
@@ -323,10 +378,11 @@ impl Bench {
             message_strings: false,
             revocation: false,
             assignment: HomeAgentAssignment::default(),
-            sessions: homeport_proto::config::SessionPolicy::default(),
+            sessions,
         };
         let config = AgentConfig { home_agents: vec![home_agent], ..AgentConfig::default() };
         Bench {
+            population,
             agent: Agent::new(config, [7; 32], now(0)),
             installer,
             requests: Vec::new(),
@@ -350,7 +406,7 @@ impl Bench {
         let order = Order::new(nodes, self.rounds);
         let mut numbers = order.peekable();
         while numbers.peek().is_some() {
-            self.sign((&mut numbers).take(BATCH));
+            self.sign((&mut numbers).take(BATCH))?;
             let replies = self.replies;
             let (start, cpu) = (WallClock::now(), cpu_seconds());
             self.register();
@@ -369,26 +425,43 @@ impl Bench {
         Ok(())
     }
 
-    fn sign(&mut self, numbers: impl Iterator<Item = usize>) {
+    fn sign(&mut self, numbers: impl Iterator<Item = usize>) -> anyhow::Result<()> {
         self.requests.clear();
         for (sequence, number) in (self.sequence..).zip(numbers) {
             let request = RegistrationRequest {
                 flags: RequestFlags::REVERSE_TUNNEL,
                 lifetime: LIFETIME,
-                home_address: home_address(number),
+                home_address: match self.population.per_nai {
+                    None => home_address(number),
+                    Some(_) => Ipv4Addr::UNSPECIFIED,
+                },
                 home_agent: HOME_AGENT,
                 care_of_address: care_of_address(number),
                 identification: Identification(now(sequence).ntp.0),
             };
             let mut writer = MessageWriter::request(&request);
-            writer.authenticate(AuthenticationKind::MobileHome, &association(number));
+            let mut key = number;
+            if let Some(per_nai) = self.population.per_nai {
+                key = number / per_nai;
+                let mac = (number as u64).to_be_bytes();
+                let nai = nai(key);
+                let names = [
+                    Extension::NetworkAccessIdentifier(nai.as_bytes()),
+                    Extension::SubNai(mac.get(2..).unwrap_or_default()),
+                ];
+                for name in &names {
+                    writer.extension(name)?;
+                }
+            }
+            writer.authenticate(AuthenticationKind::MobileHome, &association(key));
             let message = writer.finish();
-            let mut bytes = [0; 64];
+            let mut bytes = [0; 128];
             for (to, from) in bytes.iter_mut().zip(&message) {
                 *to = *from;
             }
             self.requests.push(Signed { number: number as u32, len: message.len() as u8, bytes });
         }
+        Ok(())
     }
 
     /// What is measured.
@@ -515,7 +588,9 @@ mod tests {
 
     #[test]
     fn every_node_is_registered_and_renewed() {
-        let figures = in_process(200, 1.0).unwrap();
-        assert!(figures.registrations > 200, "{figures:?}");
+        for per_nai in [None, Some(10)] {
+            let figures = in_process(Population { nodes: 200, per_nai }, 0.5).unwrap();
+            assert!(figures.registrations > 200, "{figures:?}");
+        }
     }
 }

@@ -52,7 +52,7 @@ pub struct MemoryFigures {
 /// # Errors
 /// A registration was not answered as it must be.
 pub fn memory_of(bindings: usize) -> Result<MemoryFigures> {
-    let found = registrations::memory(bindings, 0)?;
+    let found = registrations::memory(registrations::Population::plain(bindings), 0)?;
     Ok(MemoryFigures {
         bindings: found.bindings as u64,
         control_bytes: found.control_bytes as u64,
@@ -179,7 +179,8 @@ impl Suite {
         });
         part("registrations.in_process_per_s", "registrations in-process", report, &mut |report| {
             let (nodes, seconds) = if self.quick { (100_000, 1.5) } else { (1_000_000, 8.0) };
-            let found = registrations::in_process(nodes, seconds)?;
+            let found =
+                registrations::in_process(registrations::Population::plain(nodes), seconds)?;
             report.registrations.in_process_per_s = Some(found.per_second.round());
             report.more.insert(
                 "registrations_in_process",

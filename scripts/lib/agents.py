@@ -13,6 +13,7 @@ CORRESPONDENT = "192.0.2.2"
 HOME_ADDRESS = "10.1.0.10"
 HOME_PREFIX = "10.1.0.0/24"
 HOME_AGENT = "10.0.1.2"
+NAI = "phone@train.example"
 CARE_OF_ADDRESSES = {"fa1": "10.0.2.2", "fa2": "10.0.3.2"}
 
 # Security parameter indexes below 256 are reserved (RFC 5944, 1.6).
@@ -157,6 +158,21 @@ def roam(run: Path, choices: Choices) -> dict[str, str]:
     """The files of the topology `roam`."""
     return {"ha": home_agent(run, choices, CARE_OF_ADDRESSES), "fa1": foreign_agent(run, choices, 1),
             "fa2": foreign_agent(run, choices, 2), "mn": mobile_node(run, choices, CARE_OF_ADDRESSES)}
+
+
+def sessions(run: Path, choices: Choices) -> dict[str, str]:
+    """The files of the topology `sessions`: the node, its laptops and its commands are one
+    subscriber, with one key."""
+    texts = roam(run, choices)
+    head, own, rest = texts["ha"].partition('mobile_node = "')
+    text = f'{head}nai = "{NAI}"\n{own}{rest}'
+    pool = ('[[home_agent.pool]]\nname = "train"\nrealm = "train.example"\n'
+            'ranges = ["10.1.0.100-10.1.0.199"]\n\n')
+    texts["ha"] = text.replace("[[home_agent.home_network]]", pool + "[[home_agent.home_network]]", 1)
+    texts["ha"] = texts["ha"].replace("[daemon]\n", f'[daemon]\nstate_dir = "{run}/ha.state"\n', 1)
+    texts["mn"] = texts["mn"].replace(
+        "[mobile_node]\n", f'[mobile_node.lan]\ninterface = "lan"\n\n[mobile_node]\nnai = "{NAI}"\n', 1)
+    return texts
 
 
 def nat(run: Path, choices: Choices) -> dict[str, str]:

@@ -8,6 +8,8 @@ nat      The same download and probes; the node goes behind a masquerade, behind
 mtu      Path MTU through each encapsulation over a link of 1,280 bytes: tracepath, pings
          that must not be fragmented, pings of 8,000 bytes, and a TCP download with the MSS
          clamp on and off.
+sessions Two laptops with a stock DHCP client on a LAN behind the mobile node, and a command that
+         it runs, each with a home address of its own, download at once during the moves of roam.
 hundred  One hundred mobile nodes with the same private care-of address, each behind its own
          home router, all behind one carrier's masquerade, download at the same time.
 
@@ -23,6 +25,7 @@ from dataclasses import replace
 
 import hundred
 import mtu
+import sessions
 import tour
 from agents import ENCAPSULATIONS, Choices
 from lab import build_directory
@@ -35,10 +38,10 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     """The command line of scripts/demo."""
     parser = argparse.ArgumentParser(prog="scripts/demo", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("roam", "nat", "mtu", "hundred"), default="roam",
+    parser.add_argument("what", nargs="?", choices=("roam", "nat", "mtu", "sessions", "hundred"), default="roam",
                         help="see above (default: %(default)s)")
     common_arguments(parser)
-    parser.add_argument("--bytes", type=int, help="size of each download (default: 200 MB; hundred: 2 MB each)")
+    parser.add_argument("--bytes", type=int, help="size of each download (default: 200 MB; sessions: 60 MB each; hundred: 2 MB each)")
     parser.add_argument("--encap", choices=ENCAPSULATIONS,
                         help="roam: the encapsulation that the node asks for (default: ip-in-ip); "
                              "mtu: only this one (default: each in turn)")
@@ -49,10 +52,11 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the lab up afterwards, to look around")
     options = parser.parse_args(words)
     for name, of in (("encap", ("roam", "mtu")), ("nat_traversal", ("nat", "hundred")), ("nodes", ("hundred",)),
-                     ("keep", ("roam", "nat", "hundred"))):
+                     ("keep", ("roam", "nat", "sessions", "hundred"))):
         if getattr(options, name) and options.what not in of:
             parser.error(f"--{name.replace('_', '-')} goes with {' and '.join(of)}")
-    options.bytes = options.bytes if options.bytes is not None else 2_000_000 if options.what == "hundred" else 200_000_000
+    sizes = {"hundred": 2_000_000, "sessions": 60_000_000}
+    options.bytes = options.bytes if options.bytes is not None else sizes.get(options.what, 200_000_000)
     options.nodes = options.nodes if options.nodes is not None else 100
     if options.bytes < 1 or not 1 <= options.nodes <= hundred.MOST:
         parser.error(f"--bytes is at least 1, --nodes from 1 to {hundred.MOST}")
@@ -69,6 +73,9 @@ def perform(options: argparse.Namespace) -> tuple[dict, int]:
     choices = Choices(ports=options.ports)
     if options.what == "roam":
         run = tour.Tour(options, tour.roam(replace(choices, encap=options.encap or "ip-in-ip")), directory)
+        return run.main(), run.verdict()
+    if options.what == "sessions":
+        run = sessions.Sessions(options, choices, directory)
         return run.main(), run.verdict()
     if options.what == "nat":
         modes = ("rfc3519", "challenge") if options.nat_traversal in (None, "both") else (options.nat_traversal,)

@@ -311,8 +311,8 @@ class Lab:
     def _lay_cables(self) -> None:
         networks, nodes = self.topology.networks, self.topology.nodes
         switch_ports = {**{network: network for network in networks}, **self.topology.switch_ports}
-        bridges = "".join(f"link add br-{network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
-                          f"link set br-{network} up\n" for network in networks)
+        bridges = "".join(f"link add br-{bridge} type bridge stp_state 0 forward_delay 0 mcast_snooping 0\n"
+                          f"link set br-{bridge} up\n" for bridge in (*networks, *self.topology.bridges))
         if bridges:
             run("ip", "-n", self.namespace("sw"), "-batch", "-", stdin=bridges)
         for number, cable in enumerate(self.topology.cables):

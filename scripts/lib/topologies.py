@@ -1,6 +1,6 @@
 """What the labs look like: who is there, which cable goes where, and a picture of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Callable, NamedTuple
 
@@ -59,7 +59,9 @@ class Topology:
     # Plain Linux routers, and which of them masquerade out of which interface.
     routers: tuple[str, ...]
     masquerades: dict[str, str] = field(default_factory=dict)
-    # Further interfaces of `sw`, and which network each belongs to.
+    # Further bridges in `sw`, which `mn` does not move between.
+    bridges: tuple[str, ...] = ()
+    # Further interfaces of `sw`, and which network or bridge each belongs to.
     switch_ports: dict[str, str] = field(default_factory=dict)
     dhcp: tuple[Dhcp, ...] = ()
     # The agents' configuration files, by node.
@@ -132,6 +134,34 @@ mn    homeport-mn: eth0, whose other end is a port of one bridge; home address 1
     },
     plain_mobile_node={"home": ("10.1.0.10/24", "10.1.0.1"), "visited1": ("10.2.1.10/24", "10.2.1.1"),
                        "visited2": ("10.2.2.10/24", "10.2.2.1"), "visited3": ("10.2.3.10/24", "10.2.3.1")},
+)
+
+SESSIONS = replace(
+    ROAM,
+    name="sessions",
+    summary="the same, and two laptops on a LAN of the mobile node",
+    picture=ROAM.picture + """
+
+laptop1, laptop2   plain Linux hosts with a stock DHCP client, on the LAN behind mn
+                   (mn: lan ─── bridge `lan` in sw ─── eth0 of each)""",
+    hints=(
+        ("scripts/lab move visited1", "take the node, and all behind it, to foreign agent 1"),
+        ("scripts/lab show ha sessions", "whose address is whose"),
+        ("scripts/lab exec laptop1 busybox udhcpc -f -n -q -i eth0 -s scripts/lib/udhcpc.script",
+         "give a laptop an address; then reach it from anywhere"),
+    ),
+    nodes=(*ROAM.nodes, "laptop1", "laptop2"),
+    bridges=("lan",),
+    switch_ports={"lan-mn": "lan", "lan-1": "lan", "lan-2": "lan"},
+    cables=(
+        *ROAM.cables,
+        Cable(End("mn", "lan"), End("sw", "lan-mn")),
+        Cable(End("laptop1", "eth0"), End("sw", "lan-1")),
+        Cable(End("laptop2", "eth0"), End("sw", "lan-2")),
+    ),
+    configs=agents.sessions,
+    plain_routers={},
+    plain_mobile_node={},
 )
 
 NAT = Topology(
@@ -246,4 +276,4 @@ mnN      homeport-mn, care-of address 192.168.7.100; home addresses from 10.1.0.
     )
 
 
-TOPOLOGIES = {topology.name: topology for topology in (ROAM, NAT, hundred(100))}
+TOPOLOGIES = {topology.name: topology for topology in (ROAM, SESSIONS, NAT, hundred(100))}

@@ -93,17 +93,19 @@ def nat(choices: Choices) -> Itinerary:
 class Download:
     """curl in the mobile node, its output read, counted and hashed here."""
 
-    def __init__(self, lab: Lab, size: int):
+    def __init__(self, lab: Lab, size: int, node: str = "mn", name: str = "curl",
+                 before: tuple[object, ...] = (), source: str | None = None):
         self.size = size
         self.received = 0
         self.samples: list[tuple[int, int]] = []
         self.done_at: int | None = None
         self._digest = hashlib.sha256()
         self.started = time.monotonic_ns()
+        source_words = ("--interface", source) if source else ()
         self.curl = lab.start(
-            "mn", "curl", "curl", "--silent", "--show-error", "--fail", "--interface", agents.HOME_ADDRESS,
+            node, name, *before, "curl", "--silent", "--show-error", "--fail", *source_words,
             "--no-buffer", f"http://{CORRESPONDENT}:{HTTP_PORT}/download",
-            stdout=subprocess.PIPE, stderr=open(lab.directory / "curl.log", "wb"), bufsize=0)
+            stdout=subprocess.PIPE, stderr=open(lab.directory / f"{name}.log", "wb"), bufsize=0)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -126,20 +128,22 @@ class Download:
 
 
 class Probes:
-    """homeport-probe in the correspondent and in the mobile node."""
+    """homeport-probe in the correspondent and in the mobile node, or behind it."""
 
-    def __init__(self, lab: Lab, program: Path):
+    def __init__(self, lab: Lab, program: Path, node: str = "mn", address: str = agents.HOME_ADDRESS,
+                 port: int = PROBE_PORT, rate: int = PROBES_PER_SECOND, before: tuple[object, ...] = ()):
         self.down = Flow("correspondent → mobile node")
         self.up = Flow("mobile node → correspondent")
         self._children = []
         self._readers = []
-        ends = ((CORRESPONDENT, agents.HOME_ADDRESS, "cn", self.down, self.up),
-                (agents.HOME_ADDRESS, CORRESPONDENT, "mn", self.up, self.down))
-        for own, peer, node, outgoing, incoming in ends:
-            child = lab.start(node, f"probe-{node}", program, "--bind", f"{own}:{PROBE_PORT}",
-                              "--peer", f"{peer}:{PROBE_PORT}", "--rate", PROBES_PER_SECOND,
+        ends = ((CORRESPONDENT, address, "cn", (), self.down, self.up),
+                (address, CORRESPONDENT, node, before, self.up, self.down))
+        for own, peer, where, words, outgoing, incoming in ends:
+            name = f"probe-{where}-{port}"
+            child = lab.start(where, name, *words, program, "--bind", f"{own}:{port}",
+                              "--peer", f"{peer}:{port}", "--rate", rate,
                               stdout=subprocess.PIPE, text=True,
-                              stderr=open(lab.directory / f"probe-{node}.log", "wb"))
+                              stderr=open(lab.directory / f"{name}.log", "wb"))
             reader = threading.Thread(target=self._read, args=(child, outgoing, incoming), daemon=True)
             reader.start()
             self._children.append(child)
@@ -220,12 +224,7 @@ class Tour(Run):
                        CORRESPONDENT, HTTP_PORT, max(1, int(self.options.bytes / self.plan.seconds)))
         if not wait_until(lambda: "serving" in (self.directory / "http.log").read_text(), 10):
             raise LabError("the HTTP server did not start")
-        probes = Probes(self.lab, self.binaries / "homeport-probe")
-        if not wait_until(lambda: all(len(flow.arrivals) > 100 for flow in probes.flows), 10):
-            raise LabError("the probes do not arrive")
-        self.screen.step(f"download of {self.options.bytes / 1e6:.0f} MB begins, with "
-                         f"{PROBES_PER_SECOND} probes/s each way")
-        download = Download(self.lab, self.options.bytes)
+        download, probes = self.load()
         self.tour(download, probes)
         end = time.monotonic_ns()
         if self.moves:
@@ -234,12 +233,7 @@ class Tour(Run):
         path.unlink(missing_ok=True)
         self.screen.clear()
 
-        sha256_ok = download.sha256() == expected and download.curl.returncode == 0
-        if not sha256_ok:
-            said = (self.directory / "curl.log").read_text(errors="replace").strip()
-            self.problems.append(
-                f"the download is not what was served: {download.received} of {self.options.bytes} bytes came"
-                + (f" ({said})" if said else ""))
+        sha256_ok = self.judge_download(download, expected)
         rest = self.cpu_at_rest(3.0)
         totals = self.totals()
         captures.stop(links)
@@ -266,6 +260,25 @@ class Tour(Run):
                 "tshark_malformed": malformed, "journals": journals, **{key: totals[key] for key in
                                                   ("rx", "tx", "punted", "to_kernel", "dropped")},
                 "machine": machine()}
+
+    def load(self) -> tuple[Download, Probes]:
+        """Begins what runs while the node moves."""
+        probes = Probes(self.lab, self.binaries / "homeport-probe")
+        if not wait_until(lambda: all(len(flow.arrivals) > 100 for flow in probes.flows), 10):
+            raise LabError("the probes do not arrive")
+        self.screen.step(f"download of {self.options.bytes / 1e6:.0f} MB begins, with "
+                         f"{PROBES_PER_SECOND} probes/s each way")
+        return Download(self.lab, self.options.bytes, source=agents.HOME_ADDRESS), probes
+
+    def judge_download(self, download: Download, expected: str, name: str = "curl") -> bool:
+        """Whether what came is what was served."""
+        if download.sha256() == expected and download.curl.returncode == 0:
+            return True
+        said = (self.directory / f"{name}.log").read_text(errors="replace").strip()
+        self.problems.append(
+            f"the download ({name}) is not what was served: {download.received} of {self.options.bytes} bytes came"
+            + (f" ({said})" if said else ""))
+        return False
 
     def tour(self, download: Download, probes: Probes) -> None:
         """Moves the node at its times until the last stay is over and the download done."""
@@ -330,7 +343,7 @@ class Tour(Run):
         rates = [amount / (BIN_NS / 1e9) / 1e6 for amount in
                  bins(download.samples, max(download.started, now - 60 * BIN_NS), now, BIN_NS)]
         where = self.moves[-1].target if self.moves else "home"
-        fraction = download.received / self.options.bytes
+        fraction = download.received / download.size
         lines = ["", f"  {color('download', BOLD)}  {bar(fraction)} {fraction:4.0%}  "
                      f"{download.received / 1e6:5.1f} MB  {sum(rates[-11:-1]) / 10:5.1f} MB/s",
                  f"            {color(sparkline(rates[-60:]), CYAN)}",

@@ -89,7 +89,7 @@ use negotiate::Wishes;
 use pace::{Pace, Search};
 use redirect::Choice;
 pub use redirect::MAX_REDIRECTIONS;
-use request::{Identifications, Pending, Target};
+use request::{Identifications, Memory, Pending, Target};
 pub use session::{MAX_KNOWN, MAX_NEW, MAX_SESSIONS, RELEASE_ATTEMPTS, Session, SessionError};
 use session::{Sessions, Whose};
 
@@ -148,8 +148,7 @@ pub struct MobileNode {
     dhcp: bool,
     co_located: Option<(CoLocated, Instant)>,
     identifications: Identifications,
-    /// The high half of the node's own next identification, with nonces.
-    nonce: u32,
+    memory: Memory,
     choice: Choice,
     registration_pace: Pace,
     pending: Option<Pending>,
@@ -190,7 +189,7 @@ impl MobileNode {
             dhcp: false,
             co_located: None,
             identifications: Identifications::default(),
-            nonce: 0,
+            memory: Memory::default(),
             choice: Choice::default(),
             registration_pace: Pace::default(),
             pending: None,

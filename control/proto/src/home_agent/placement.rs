@@ -162,8 +162,8 @@ impl HomeAgent {
                 .pools
                 .iter()
                 .any(|pool| pool.serves(realm) && pool.contains(named));
-            let is_own = reserved == Some(named);
-            if !is_own && !(pooled && !self.is_set_aside(named)) {
+            let may_have = reserved == Some(named) || pooled && !self.is_set_aside(named);
+            if !may_have {
                 return Err(Cause::AddressNotTheirs);
             }
             return match self.sessions.at(named) {

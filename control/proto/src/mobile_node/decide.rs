@@ -153,8 +153,7 @@ impl MobileNode {
     pub(super) fn answered(&mut self, reply: &Received<'_, RegistrationReply>, now: Now) {
         let Some(pending) = self.pending.take() else { return };
         if reply.mobile_home_authentication().is_some() {
-            // RFC 5944 §5.7.2.
-            self.nonce = reply.body.identification.high();
+            self.memory.learn_nonce(reply.body.identification);
         }
         self.learn_challenge(&pending, reply);
         if reply.body.code.is_accepted() {
@@ -283,7 +282,9 @@ impl MobileNode {
             self.pending = Some(pending);
             return self.send(now);
         }
-        if self.correct(&mut pending, reply, now) {
+        let corrects = self.correct(&mut pending, reply, now);
+        self.memory.denied(&pending, code);
+        if corrects {
             self.pending = Some(pending);
             return self.send(now);
         }
@@ -324,10 +325,11 @@ impl MobileNode {
         let correctable = match code {
             ReplyCode::IDENTIFICATION_MISMATCH => {
                 if let ReplayProtection::Timestamps { tolerance } = self.style()
-                    && self.identifications.made(pending)
+                    && self.identifications.recall(pending)
                 {
-                    let told = reply.body.identification;
-                    let offset = self.identifications.learn_clock(told, now.ntp, tolerance);
+                    let theirs = reply.body.identification;
+                    let offset = self.identifications.learn_clock(theirs, now.ntp, tolerance);
+                    pending.before = self.identifications.last();
                     self.event(MobileNodeEvent::ClockSet { offset });
                 }
                 true

@@ -15,7 +15,7 @@
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
-use super::request::{Identifications, Pending};
+use super::request::{Identifications, Memory, Pending};
 use super::{MobileNode, MobileNodeAction, MobileNodeEvent};
 use crate::message::{
     DynamicHomeAgent, DynamicHomeAgentKind, Extension, Received, RegistrationReply,
@@ -104,8 +104,8 @@ impl MobileNode {
         self.config.home_agent = address;
         // Another home agent, another clock, other nonces.
         self.identifications = Identifications::default();
-        self.nonce = 0;
-        self.forget_nonces();
+        self.memory = Memory::default();
+        self.forget_memories();
         self.actions.push_back(MobileNodeAction::UseHomeAgent(address));
     }
 }

@@ -15,8 +15,8 @@ use crate::event::DiscardReason;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
-    MessageWriter, Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionCarriage,
-    SessionName,
+    MessageWriter, Received, RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    SessionCarriage, SessionName,
 };
 use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Instant, Lifetime, Now, NtpTime, ReverseTunnel};
@@ -68,6 +68,8 @@ pub(super) struct Pending {
     pub(super) identification: Identification,
     /// Which setting of the clock that was made by.
     clock: u32,
+    /// The identification of whom it is for before that.
+    pub(super) before: Option<NtpTime>,
     /// When the request that the reply must answer was sent.
     pub(super) sent_at: Instant,
     pub(super) retransmit_at: Instant,
@@ -80,6 +82,35 @@ pub(super) struct Pending {
     pub(super) bytes: Vec<u8>,
 }
 
+/// What is remembered of whom requests are for: the node itself, or a session.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    /// The high half of the next identification, with nonces.
+    nonce: u32,
+    /// The last identification, with timestamps.
+    last: Option<NtpTime>,
+}
+
+impl Memory {
+    /// Takes the nonce out of a reply that verified (RFC 5944 §5.7.2).
+    pub(super) fn learn_nonce(&mut self, reply: Identification) {
+        self.nonce = reply.high();
+    }
+
+    /// A request was denied: with code 133 the home agent remembers nothing of it
+    /// (RFC 5944 §5.7).
+    pub(super) fn denied(&mut self, pending: &Pending, code: ReplyCode) {
+        if code == ReplyCode::IDENTIFICATION_MISMATCH {
+            self.last = pending.before;
+        }
+    }
+
+    /// A request was sent.
+    pub(super) fn sent(&mut self, pending: &Pending) {
+        self.last = Some(NtpTime(pending.identification.0));
+    }
+}
+
 /// What makes the identification of requests (RFC 5944 §5.7).
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Identifications {
@@ -87,7 +118,7 @@ pub(super) struct Identifications {
     /// that is what a denial tells.
     offset: i64,
     last: Option<NtpTime>,
-    /// The one before the last: when the last is denied, none later was accepted.
+    /// The one before the last of whoever is denied: none later of its was accepted.
     before: Option<NtpTime>,
     /// How often the clock was set.
     settings: u32,
@@ -116,16 +147,21 @@ impl Identifications {
                     }
                     _ => time,
                 };
-                self.before = self.last.replace(next);
+                self.last = Some(next);
                 Identification(next.0)
             }
         }
     }
 
-    /// Whether a request was made by the clock as it is now; else its denial says
-    /// nothing of that.
-    pub(super) const fn made(&self, pending: &Pending) -> bool {
-        pending.clock == self.settings
+    /// Goes back to when a request was made that is denied; `false`: the clock was set
+    /// since, and the denial says nothing of how it is now.
+    pub(super) fn recall(&mut self, pending: &Pending) -> bool {
+        let is_now = pending.clock == self.settings;
+        if is_now {
+            self.before = pending.before;
+            self.last = Some(NtpTime(pending.identification.0));
+        }
+        is_now
     }
 
     /// Sets the clock by a denial with code 133 that verified: its high half
@@ -157,6 +193,11 @@ impl Identifications {
             is_near && self.last != Some(just_after(*before))
         });
         seconds
+    }
+
+    /// After what the next goes on.
+    pub(super) const fn last(&self) -> Option<NtpTime> {
+        self.last
     }
 
     /// The home agent's clock less ours, in seconds.
@@ -369,6 +410,7 @@ impl Pending {
             asked,
             identification: Identification::default(),
             clock: 0,
+            before: None,
             sent_at: Instant::default(),
             retransmit_at: Instant::default(),
             interval: Self::MIN_INTERVAL,
@@ -386,7 +428,7 @@ impl Pending {
         config: &MobileNodeConfig,
         foreign_agent: Option<&MobilitySecurityAssociation>,
         identifications: &mut Identifications,
-        nonce: u32,
+        memory: Memory,
         now: Now,
         rng: &mut ChaCha8Rng,
     ) {
@@ -395,7 +437,8 @@ impl Pending {
             .first_agent(config.home_agent)
             .map_or_else(ReplayProtection::default, |association| association.replay);
         if self.bytes.is_empty() || style != ReplayProtection::Nonces {
-            self.identification = identifications.next(style, nonce, now.ntp, rng);
+            self.identification = identifications.next(style, memory.nonce, now.ntp, rng);
+            self.before = memory.last;
             self.clock = identifications.settings;
             self.bytes = emit(config, self, foreign_agent);
         }

@@ -3,7 +3,7 @@
 use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 
-use super::request::{Pending, Target};
+use super::request::{Memory, Pending, Target};
 use super::{
     Attachment, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath, SendRegistration,
 };
@@ -14,9 +14,10 @@ use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 impl MobileNode {
     pub(super) fn send(&mut self, now: Now) {
         let Some(mut pending) = self.pending.take() else { return };
-        if !self.transmit(&mut pending, self.nonce, now) {
+        if !self.transmit(&mut pending, self.memory, now) {
             return;
         }
+        self.memory.sent(&pending);
         self.event(MobileNodeEvent::Requested {
             care_of_address: pending.care_of_address,
             lifetime: pending.lifetime,
@@ -26,8 +27,8 @@ impl MobileNode {
     }
 
     /// Sends a request, the node's own or a session's; `false`: there is no way to whom
-    /// it goes through. `nonce` is the home agent's last for whom it is for.
-    pub(super) fn transmit(&mut self, pending: &mut Pending, nonce: u32, now: Now) -> bool {
+    /// it goes through. `memory` is that of whom it is for.
+    pub(super) fn transmit(&mut self, pending: &mut Pending, memory: Memory, now: Now) -> bool {
         let Some(path) = self.path(pending) else { return false };
         let association = match pending.target {
             Target::ForeignAgent(agent) => self.association_with(agent, pending.care_of_address),
@@ -43,7 +44,7 @@ impl MobileNode {
             &self.config,
             association.as_deref(),
             &mut self.identifications,
-            nonce,
+            memory,
             now,
             &mut self.rng,
         );

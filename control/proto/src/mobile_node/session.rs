@@ -36,7 +36,7 @@ pub(super) use table::Sessions;
 use table::Turn;
 
 use super::pace::Pace;
-use super::request::{Pending, Target};
+use super::request::{Memory, Pending, Target};
 use super::{MobileNode, MobileNodeAction, Phase, is_host};
 use crate::message::session::{MAX_NAI, MAX_SUB_NAI};
 use crate::message::{ReplyCode, SessionCarriage};
@@ -113,8 +113,7 @@ pub struct Session {
     pace: Pace,
     denials: u32,
     last_denial: Option<ReplyCode>,
-    /// The high half of its next identification, with nonces.
-    nonce: u32,
+    memory: Memory,
     announcements: Option<(Instant, usize)>,
     /// Whether the home agent may know it.
     known: bool,
@@ -137,7 +136,7 @@ impl Session {
             pace: Pace::default(),
             denials: 0,
             last_denial: None,
-            nonce: 0,
+            memory: Memory::default(),
             announcements: None,
             known: false,
             leaving: false,

@@ -42,6 +42,7 @@ mod properties;
 mod realms;
 #[cfg(test)]
 mod revocation;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod support;

@@ -295,8 +295,9 @@ fn a_node_without_sub_nai_gets_its_link_layer_address_for_one() {
 // S1-04.
 #[test]
 fn nothing_is_inserted_where_nobody_would_believe_it() {
+    type Configure = fn(&mut ForeignAgentConfig);
     type Ask = fn(&mut RegistrationRequest);
-    let cases: [(fn(&mut ForeignAgentConfig), Ask, &[Extension<'_>]); 5] = [
+    let cases: [(Configure, Ask, &[Extension<'_>]); 5] = [
         (|config| config.session_insertion = SessionInsertion::Mac, |_| {}, &[NAME]),
         (|config| config.security.insert_agent(HOME_AGENT, foreign_home()), |_| {}, &[NAME]),
         (inserting, |_| {}, &[NAME, Extension::SubNai(b"a")]),

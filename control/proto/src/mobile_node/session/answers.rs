@@ -64,7 +64,7 @@ impl MobileNode {
         let Some(session) = self.sessions.get_mut(name) else { return };
         let Some(pending) = session.pending.take() else { return };
         if reply.mobile_home_authentication().is_some() {
-            session.nonce = reply.body.identification.high();
+            session.memory.learn_nonce(reply.body.identification);
         }
         self.learn_challenge(&pending, reply);
         if reply.body.code.is_accepted() {
@@ -153,6 +153,7 @@ impl MobileNode {
         let corrects = self.correct(&mut pending, reply, now);
         let Some(session) = self.sessions.get_mut(name) else { return };
         session.last_denial = Some(code);
+        session.memory.denied(&pending, code);
         if corrects {
             session.pending = Some(pending);
             return self.send_of(name, now);

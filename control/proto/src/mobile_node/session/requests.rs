@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use super::table::{Turn, Whereabouts};
 use super::{MAX_NEW, RELEASE_ATTEMPTS, Session, Standing};
-use crate::mobile_node::request::{Identity, Pending, Target};
+use crate::mobile_node::request::{Identity, Memory, Pending, Target};
 use crate::mobile_node::{Attachment, MobileNode, Registration};
 use crate::security::ReplayProtection;
 use crate::{Instant, Lifetime, Now};
@@ -156,14 +156,16 @@ impl MobileNode {
 
     fn transmit_of(&mut self, name: &Arc<[u8]>, now: Now) {
         let Some(session) = self.sessions.get_mut(name) else { return };
-        let nonce = session.nonce;
+        let memory = session.memory;
         let pending = session.pending.take();
         let sent = pending
-            .and_then(|mut pending| self.transmit(&mut pending, nonce, now).then_some(pending));
+            .and_then(|mut pending| self.transmit(&mut pending, memory, now).then_some(pending));
         let Some(session) = self.sessions.get_mut(name) else { return };
         session.known |= sent.is_some();
         session.pending = sent;
-        if session.pending.is_none() {
+        if let Some(pending) = &session.pending {
+            session.memory.sent(pending);
+        } else {
             session.not_before = Some(now.monotonic + UNSENT_WAIT);
             self.sessions.end_turn(name);
         }
@@ -190,9 +192,9 @@ impl MobileNode {
         }
     }
 
-    /// Another home agent has other nonces.
-    pub(in crate::mobile_node) fn forget_nonces(&mut self) {
-        self.sessions.all_mut().for_each(|session| session.nonce = 0);
+    /// Another home agent has another clock, and other nonces.
+    pub(in crate::mobile_node) fn forget_memories(&mut self) {
+        self.sessions.all_mut().for_each(|session| session.memory = Memory::default());
     }
 
     /// The node has come home, and its sessions with it.
@@ -233,7 +235,7 @@ impl MobileNode {
 
     pub(super) fn bid_farewell(&mut self, now: Now) {
         let Some(mut farewell) = self.sessions.farewell.take() else { return };
-        if self.transmit(&mut farewell, self.nonce, now) {
+        if self.transmit(&mut farewell, self.memory, now) {
             self.sessions.farewell = Some(farewell);
         }
     }

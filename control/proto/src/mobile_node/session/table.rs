@@ -102,9 +102,9 @@ impl Sessions {
         }
         // Its address was to be given back, and is wanted after all.
         let wanted = wanted.or(old.wanted);
-        let (sub_nai, nonce, pace) = (Arc::clone(&old.sub_nai), old.nonce, old.pace);
+        let (sub_nai, memory, pace) = (Arc::clone(&old.sub_nai), old.memory, old.pace);
         self.forget(name);
-        let session = Session { nonce, pace, known: true, ..Session::new(sub_nai, wanted) };
+        let session = Session { memory, pace, known: true, ..Session::new(sub_nai, wanted) };
         self.by_name.insert(Arc::clone(&session.sub_nai), session);
         Ok(())
     }

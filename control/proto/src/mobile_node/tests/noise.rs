@@ -114,7 +114,7 @@ fn apply(world: &mut World, input: &Input) {
         }
         Input::RemoveSession(name) => {
             world.input(|node, now| {
-                let _ = node.remove_session(&[*name], now);
+                node.remove_session(&[*name], now);
             });
         }
         Input::SessionReply { .. } if world.node.config().nai.is_none() => {}

@@ -161,7 +161,7 @@ fn a_wrong_clock_costs_sessions_one_denial() {
     lab.world.node.identifications.learn_clock(
         crate::message::Identification(lab.world.now().ntp.0 + (600 << 32)),
         lab.world.now().ntp,
-        core::time::Duration::from_secs(7),
+        Duration::from_secs(7),
     );
     lab.move_to(Network::Of(1));
     lab.all_are(Phase::Registered);
