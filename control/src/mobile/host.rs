@@ -8,6 +8,7 @@
 //! **Not done:** neighbours that were there before; settings that somebody else
 //! changes while the program runs are overwritten at the end.
 
+mod found;
 mod sessions;
 
 use std::fs;
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use homeport_proto::MacAddress;
 use homeport_proto::config::Prefix;
-use netlink_packet_core::{Emitable, NLM_F_CREATE, NLM_F_REPLACE, Parseable};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
 use netlink_packet_route::neighbour::{
     NeighbourAddress, NeighbourAttribute, NeighbourMessage, NeighbourState,
@@ -29,10 +30,10 @@ use netlink_packet_route::route::{
 use netlink_packet_route::rule::{RuleAction, RuleAttribute, RuleMessage};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use rustix::io::Errno;
-use serde::{Deserialize, Serialize};
 
 pub use sessions::Place;
 
+use self::found::{Found, from_hex, hex};
 use self::sessions::Placed;
 use super::forwarding::{Device, Forwarding, Neighbor, Route, TABLE};
 use crate::kernel::KernelError;
@@ -61,17 +62,6 @@ const TUNNEL_SYSCTLS: [(&str, &str); 1] = [("rp_filter", "2")];
 
 /// The bytes of a TCP segment's headers, which the MTU has and the MSS has not.
 const TCP_HEADERS: u16 = 40;
-
-/// What the interface had before: netlink messages in hexadecimal.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Found {
-    boot: String,
-    namespace: String,
-    interface: String,
-    sysctls: Vec<(PathBuf, String)>,
-    addresses: Vec<String>,
-    routes: Vec<String>,
-}
 
 /// The host's kernel, as far as a mobile node changes it.
 pub struct Host {
@@ -407,36 +397,6 @@ impl Host {
         });
         Ok(of_interface.collect())
     }
-
-    /// What an earlier, killed program of this host found.
-    fn saved(&self) -> Option<Found> {
-        let text = fs::read_to_string(&self.state_file).ok()?;
-        let found: Found = serde_json::from_str(&text).ok()?;
-        let here = self.identity();
-        let same = (&found.boot, &found.namespace, &found.interface)
-            == (&here.boot, &here.namespace, &here.interface);
-        same.then_some(found)
-    }
-
-    fn save(&self) -> Result<(), KernelError> {
-        let path = &self.state_file;
-        let failed = |error| KernelError::io(format!("writing {}", path.display()))(error);
-        let text = serde_json::to_string(&self.found).map_err(io::Error::from).map_err(failed)?;
-        let beside = path.with_extension("new");
-        fs::write(&beside, text).and_then(|()| fs::rename(&beside, path)).map_err(failed)
-    }
-
-    /// Which kernel and which network namespace this is.
-    fn identity(&self) -> Found {
-        let read = |path| fs::read_to_string(path).unwrap_or_default().trim().to_owned();
-        let namespace = fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
-        Found {
-            boot: read("/proc/sys/kernel/random/boot_id"),
-            namespace: namespace.to_string_lossy().into_owned(),
-            interface: self.interface.clone(),
-            ..Found::default()
-        }
-    }
 }
 
 /// One object at a time.
@@ -616,23 +576,4 @@ fn sysctl(interface: &str, key: &str) -> PathBuf {
 fn write_sysctl(path: &Path, value: &str) -> Result<(), KernelError> {
     fs::write(path, value)
         .map_err(KernelError::io(format!("writing {value} to {}", path.display())))
-}
-
-/// A netlink message of the state file.
-fn from_hex<M: Parseable<[u8]>>(text: &str) -> Option<M> {
-    M::parse(&unhex(text)?).ok()
-}
-
-fn hex(message: &impl Emitable) -> String {
-    let mut bytes = vec![0; message.buffer_len()];
-    message.emit(&mut bytes);
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> =
-        text.chars().map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok())).collect();
-    let digits = digits?;
-    let (pairs, []) = digits.as_chunks::<2>() else { return None };
-    Some(pairs.iter().map(|[high, low]| high << 4 | low).collect())
 }

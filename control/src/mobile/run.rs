@@ -82,10 +82,13 @@ pub fn run(run: &Run) -> Result<u8> {
         running.let_go(address)?;
         running.wait(&client, run, address, &signals)
     });
-    let removed =
-        client.post("/v1/sessions/remove", &json!({ "name": shown(run.session.as_bytes()) }));
-    if let (Ok(_), Err(error @ ClientError::Unreachable { .. })) = (&ended, removed) {
-        say(&format!("the session could not be ended: {error}"));
+    // What another has begun under this name is none of ours.
+    if running.begun {
+        let name = json!({ "name": shown(run.session.as_bytes()) });
+        let removed = client.post("/v1/sessions/remove", &name);
+        if let (Ok(_), Err(error @ ClientError::Unreachable { .. })) = (&ended, removed) {
+            say(&format!("the session could not be ended: {error}"));
+        }
     }
     ended
 }
@@ -98,8 +101,12 @@ struct Running {
     mac: MacAddress,
     /// The mobile node's home address, which is the command's router.
     home: Ipv4Addr,
-    /// The mobile node's process, when it was last looked at.
+    /// The mobile node's process that the session was begun at last.
     daemon: Option<u64>,
+    /// Whether the session has begun.
+    begun: bool,
+    /// Why it could not be begun again, as it was said.
+    refused: String,
     /// The other address that the session was said to have.
     said: Option<Ipv4Addr>,
 }
@@ -127,6 +134,8 @@ impl Running {
             mac,
             home,
             daemon: None,
+            begun: false,
+            refused: String::new(),
             said: None,
         };
         let mut word = String::new();
@@ -143,20 +152,31 @@ impl Running {
     fn begin(&mut self, client: &Client, run: &Run, signals: &Signals) -> Result<Ipv4Addr> {
         self.daemon = daemon(client);
         self.add(client, run, run.wanted)?;
+        self.begun = true;
         let start = Instant::now();
         let mut said = String::new();
         loop {
-            let view = find(client, &run.session)?;
-            let Some(view) = view else { bail!("the session was ended by somebody else") };
-            if let Some(address) = view.home_address {
-                return Ok(address);
-            }
-            let why = match (view.last_code, &view.last_code_text) {
-                (Some(code), Some(text)) => format!("{} (code {code}, {text})", view.state),
-                _ => view.state.clone(),
+            let why = match find(client, &run.session) {
+                Ok(Some(SessionView { home_address: Some(address), .. })) => return Ok(address),
+                Ok(Some(view)) => match (view.last_code, &view.last_code_text) {
+                    (Some(code), Some(text)) => format!("{} (code {code}, {text})", view.state),
+                    _ => view.state,
+                },
+                Ok(None) => {
+                    let daemon = daemon(client);
+                    if daemon.is_some() && daemon == self.daemon {
+                        bail!("the session was ended by somebody else");
+                    }
+                    self.begin_again(client, run, run.wanted, daemon);
+                    String::new()
+                }
+                // It may be started anew.
+                Err(error) if is_unreachable(&error) => format!("{error:#}"),
+                Err(error) => return Err(error),
             };
             if start.elapsed() > SILENCE && why != said {
-                say(&format!("waiting for an address for {}: {why}", view.name));
+                let name = shown(run.session.as_bytes());
+                say(&format!("waiting for an address for {name}: {why}"));
                 said = why;
             }
             if let Some(signal) = signals.taken() {
@@ -222,13 +242,34 @@ impl Running {
             }
             let daemon = daemon(client);
             if daemon.is_some() && daemon != self.daemon {
-                match self.add(client, run, Some(address)) {
-                    Ok(()) => say("the mobile node was started anew; asking for the same address"),
-                    Err(error) => say(&format!("the session is over: {error:#}")),
-                }
-                self.daemon = daemon;
+                self.begin_again(client, run, Some(address), daemon);
             }
             self.check(client, run, address);
+        }
+    }
+
+    /// Another mobile node's process answers: begins the session again, which is tried
+    /// until it is done.
+    fn begin_again(
+        &mut self,
+        client: &Client,
+        run: &Run,
+        wanted: Option<Ipv4Addr>,
+        daemon: Option<u64>,
+    ) {
+        match self.add(client, run, wanted) {
+            Ok(()) => {
+                say("the mobile node was started anew; the session is begun again");
+                self.daemon = daemon;
+            }
+            Err(error) if is_unreachable(&error) => {}
+            Err(error) => {
+                let why = format!("{error:#}");
+                if why != self.refused {
+                    say(&format!("the session cannot be begun again: {why}"));
+                    self.refused = why;
+                }
+            }
         }
     }
 
@@ -315,8 +356,12 @@ pub fn find(client: &Client, name: &str) -> Result<Option<SessionView>> {
 pub fn told(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Refused(refusal) => anyhow!("{} {}", refusal.error, refusal.hint),
-        other => anyhow!(other),
+        other => anyhow::Error::new(other),
     }
+}
+
+fn is_unreachable(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(ClientError::Unreachable { .. }))
 }
 
 /// The process number of the mobile node; `None` when it does not answer.
