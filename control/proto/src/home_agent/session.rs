@@ -465,7 +465,8 @@ mod tests {
                 for subscriber in &subscribers {
                     let of = || model.iter().filter(|((of, _), _)| of == subscriber);
                     let live = of().filter(|(_, (_, state, _))| state.is_live()).count();
-                    prop_assert_eq!(list.of_nai(*subscriber), (live as u32, of().count() as u32));
+                    let (of_nai, all) = list.of_nai(*subscriber);
+                    prop_assert_eq!((of_nai as usize, all as usize), (live, of().count()));
                     prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
                 }
                 for ((subscriber, name), (at, state, _)) in &model {

@@ -585,8 +585,10 @@ fn asks(change: fn(&mut Ask<'_>), configure: fn(&mut HomeAgentConfig)) -> Decisi
 
 fn nothing(_: &mut HomeAgentConfig) {}
 
+type Case = (Cause, fn() -> Decision);
+
 /// What is decided of sessions, each by a real message.
-pub(crate) const CASES: &[(Cause, fn() -> Decision)] = &[
+pub(crate) const CASES: &[Case] = &[
     (Cause::UnknownNai, || asks(|ask| ask.nai = b"x@y", nothing)),
     (Cause::PoolExhausted, || asks(|_| {}, nothing)),
     (Cause::AddressNotTheirs, || asks(|ask| ask.home_address = NODE, nothing)),
