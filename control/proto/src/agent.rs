@@ -16,8 +16,8 @@ use crate::decision::{Cause, Decision, Judge, Ruling, SeenExtensions};
 use crate::draws::{Differing, Drawn, Draws};
 use crate::event::{DiscardReason, Event};
 use crate::foreign_agent::ForeignAgent;
-use crate::home_agent::HomeAgent;
 use crate::home_agent::assignment::requested;
+use crate::home_agent::{HomeAgent, Places};
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{
@@ -61,7 +61,7 @@ pub struct Foreseen {
     agent: AgentKey,
     home_address: Ipv4Addr,
     /// Where the association and the record are likely to be.
-    places: [Option<u32>; 2],
+    places: Places,
 }
 
 impl Foreseen {

@@ -74,7 +74,8 @@ use crate::message::{
     Identification, Received, RegistrationRequest, ReplyCode, RequestFlags, SessionName,
 };
 use crate::revocation::{Agreement, RevocationKey, RevocationList};
-use crate::security::{MobilitySecurityAssociation, ReplayProtection};
+use crate::security::nais::canonical;
+use crate::security::{MobilitySecurityAssociation, ReplayProtection, Subscriber};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
 /// Bytes of IPv4 and UDP headers around a message.
@@ -82,6 +83,15 @@ const PACKET_HEADERS: usize = Ipv4Header::LEN + UdpHeader::LEN;
 
 /// The association with a foreign agent.
 type ForeignHomeAssociation = Arc<MobilitySecurityAssociation>;
+
+/// Where what a request needs is likely to be.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Places {
+    association: Option<u32>,
+    node: Option<u32>,
+    session: Option<u32>,
+    subscriber: Option<Subscriber>,
+}
 
 /// One virtual home agent.
 #[derive(Debug)]
@@ -216,31 +226,41 @@ impl HomeAgent {
 
     /// The home address that a request is likely to be about, and where the association
     /// and the record of its node are likely to be.
-    pub(crate) fn foresee(
-        &self,
-        home_address: Ipv4Addr,
-        request: &[u8],
-    ) -> (Ipv4Addr, [Option<u32>; 2]) {
+    pub(crate) fn foresee(&self, home_address: Ipv4Addr, request: &[u8]) -> (Ipv4Addr, Places) {
         let security = &self.config.security;
         if security.nai_count() > 0
             && let Some(name) = SessionName::glimpse(request)
-            && let Some(subscriber) = security.guess_subscriber(name.nai)
         {
-            let association = security.guess(subscriber.stand_in());
-            let known = self.sessions.guess(subscriber, name.sub_nai);
-            let address = known.unwrap_or(subscriber.stand_in());
-            return (address, [association, self.nodes.guess(address)]);
+            let nai = canonical(name.nai);
+            if let Some(subscriber) = security.guess_subscriber(&nai) {
+                let association = security.guess(subscriber.stand_in());
+                let known = self.sessions.guess(&nai, name.sub_nai);
+                let address = known.map_or(subscriber.stand_in(), |(_, address)| address);
+                let node = self.nodes.guess(address);
+                let session = known.map(|(number, _)| number);
+                let subscriber = Some(subscriber);
+                return (address, Places { association, node, session, subscriber });
+            }
         }
-        (home_address, [security.guess(home_address), self.nodes.guess(home_address)])
+        let association = security.guess(home_address);
+        let node = self.nodes.guess(home_address);
+        (home_address, Places { association, node, ..Places::default() })
     }
 
     /// Brings what is known of a node into the processor's cache.
-    pub(crate) fn prepare(&self, [association, node]: [Option<u32>; 2]) {
+    pub(crate) fn prepare(&self, places: Places) {
+        let Places { association, node, session, subscriber } = places;
         if let Some(place) = association {
             self.config.security.prepare(place);
         }
         if let Some(number) = node {
             self.nodes.prepare(number);
+        }
+        if let Some(subscriber) = subscriber {
+            self.config.security.prepare_nai(subscriber);
+        }
+        if let Some(number) = session {
+            self.sessions.prepare(number);
         }
     }
 

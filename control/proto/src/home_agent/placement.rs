@@ -82,7 +82,10 @@ impl HomeAgent {
         let session = named
             .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
             .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
-            .and_then(|named| self.sessions.find(subscriber, named.name.sub_nai));
+            .and_then(|named| {
+                let nai = self.config.security.nai(subscriber);
+                self.sessions.find((subscriber, nai), named.name.sub_nai)
+            });
         let address = session.and_then(|number| self.sessions.get(number)).map(|one| one.address);
         request.home_address = address.unwrap_or(subscriber.stand_in());
         if comes_home {
@@ -126,7 +129,8 @@ impl HomeAgent {
         // What was accepted of whoever had it before is too old to be accepted again.
         self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
-        asked.session = Some(self.sessions.add(subscriber, sub_nai, address, until));
+        let nai = self.config.security.nai(subscriber);
+        asked.session = Some(self.sessions.add((subscriber, nai), sub_nai, address, until));
         asked.request.home_address = address;
         if comes_home {
             asked.request.care_of_address = address;
@@ -320,14 +324,15 @@ impl HomeAgent {
         if !session.kept
             || self.home_network(address).is_none()
             || self.sessions.at(address).is_some()
-            || self.sessions.find(subscriber, &session.sub_nai).is_some()
+            || self.sessions.find((subscriber, &session.nai), &session.sub_nai).is_some()
         {
             return false;
         }
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let number = self.sessions.add(subscriber, &session.sub_nai, address, now + lasts);
+        let named = (subscriber, self.config.security.nai(subscriber));
+        let number = self.sessions.add(named, &session.sub_nai, address, now + lasts);
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true
     }

@@ -15,6 +15,7 @@
 
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
+use core::hint::black_box;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 
@@ -78,6 +79,8 @@ pub(super) struct Session {
     pub(super) address: Ipv4Addr,
     of_nai: Links,
     queued: Links,
+    /// Of its NAI and its name.
+    hash: u32,
     pub(super) state: SessionState,
 }
 
@@ -112,14 +115,30 @@ struct OfNai {
     all: u32,
 }
 
+/// A session in the index by names: what a look-up ahead of a request needs is here, and
+/// growing looks at no record.
+#[derive(Clone, Copy, Debug)]
+struct NameEntry {
+    hash: u32,
+    number: u32,
+    address: Ipv4Addr,
+}
+
+/// A session in the index by addresses.
+#[derive(Clone, Copy, Debug)]
+struct AddressEntry {
+    number: u32,
+    address: Ipv4Addr,
+}
+
 /// A home agent's sessions.
 #[derive(Debug)]
 pub(super) struct SessionList {
     sessions: Chunks<Session>,
     /// Records that are nobody's.
     vacant: Vec<u32>,
-    by_name: HashTable<u32>,
-    by_address: HashTable<u32>,
+    by_name: HashTable<NameEntry>,
+    by_address: HashTable<AddressEntry>,
     /// By the place of the NAI.
     of_nai: Vec<OfNai>,
     queues: [Ends; 2],
@@ -142,8 +161,16 @@ impl Default for SessionList {
 }
 
 /// A NAI has so few sessions that it can do little harm by choosing their names.
-fn name_hash(subscriber: Subscriber, sub_nai: &[u8]) -> u64 {
-    FixedState::with_seed(u64::from(subscriber.stand_in().to_bits())).hash_one(sub_nai)
+fn name_hash(nai: &[u8], sub_nai: &[u8]) -> u32 {
+    let of_nai = FixedState::with_seed(0).hash_one(nai);
+    #[expect(clippy::cast_possible_truncation, reason = "half of the hash is enough")]
+    let hash = FixedState::with_seed(of_nai).hash_one(sub_nai) as u32;
+    hash
+}
+
+/// Fills the bits by which a table tells its entries apart.
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 fn address_hash(address: Ipv4Addr) -> u64 {
@@ -162,27 +189,39 @@ impl SessionList {
         self.sessions.get(number)
     }
 
-    /// The session of this name.
-    pub(super) fn find(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<u32> {
-        let is_it = |number: &u32| {
-            self.get(*number).is_some_and(|session| {
-                session.subscriber == subscriber && session.sub_nai.as_slice() == sub_nai
-            })
+    /// The session of this name. `nai` is the subscriber's, canonical.
+    pub(super) fn find(
+        &self,
+        (subscriber, nai): (Subscriber, &[u8]),
+        sub_nai: &[u8],
+    ) -> Option<u32> {
+        let hash = name_hash(nai, sub_nai);
+        let is_it = |entry: &NameEntry| {
+            entry.hash == hash
+                && self.get(entry.number).is_some_and(|session| {
+                    session.subscriber == subscriber && session.sub_nai.as_slice() == sub_nai
+                })
         };
-        self.by_name.find(name_hash(subscriber, sub_nai), is_it).copied()
+        self.by_name.find(spread(hash), is_it).map(|entry| entry.number)
     }
 
-    /// The address of the session that the index has for a name, or of one that looks like
-    /// it there.
-    pub(super) fn guess(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<Ipv4Addr> {
-        let number = self.by_name.find(name_hash(subscriber, sub_nai), |_| true)?;
-        self.get(*number).map(|session| session.address)
+    /// The number and the address of the session that has most likely this name: no record
+    /// is looked at.
+    pub(super) fn guess(&self, nai: &[u8], sub_nai: &[u8]) -> Option<(u32, Ipv4Addr)> {
+        let hash = name_hash(nai, sub_nai);
+        let entry = self.by_name.find(spread(hash), |entry| entry.hash == hash)?;
+        Some((entry.number, entry.address))
+    }
+
+    /// Brings a record into the processor's cache.
+    pub(super) fn prepare(&self, number: u32) {
+        black_box(self.get(number).map(|session| (session.sub_nai.len(), session.state)));
     }
 
     /// The session that an address belongs to.
     pub(super) fn at(&self, address: Ipv4Addr) -> Option<u32> {
-        let is_it = |number: &u32| self.get(*number).is_some_and(|one| one.address == address);
-        self.by_address.find(address_hash(address), is_it).copied()
+        let entry = self.by_address.find(address_hash(address), |one| one.address == address)?;
+        Some(entry.number)
     }
 
     /// How many sessions of a NAI are live, and how many have an address.
@@ -199,14 +238,25 @@ impl SessionList {
 
     /// Every session, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.by_address.iter().filter_map(|number| self.get(*number))
+        self.by_address.iter().filter_map(|entry| self.get(entry.number))
     }
 
     /// Adds a session, which has neither name nor address in common with another. It is
     /// held down until it is said how it stands.
     pub(super) fn add(
         &mut self,
+        (subscriber, nai): (Subscriber, &[u8]),
+        sub_nai: &[u8],
+        address: Ipv4Addr,
+        until: Instant,
+    ) -> u32 {
+        self.add_hashed(subscriber, name_hash(nai, sub_nai), sub_nai, address, until)
+    }
+
+    fn add_hashed(
+        &mut self,
         subscriber: Subscriber,
+        hash: u32,
         sub_nai: &[u8],
         address: Ipv4Addr,
         until: Instant,
@@ -218,6 +268,7 @@ impl SessionList {
             address,
             of_nai: UNLINKED,
             queued: UNLINKED,
+            hash,
             state: SessionState::HeldDown,
         };
         let number = match self.vacant.pop() {
@@ -229,14 +280,11 @@ impl SessionList {
             }
             None => self.sessions.push(session),
         };
-        let sessions = &self.sessions;
-        self.by_name.insert_unique(name_hash(subscriber, sub_nai), number, |number| {
-            let one = sessions.get(*number);
-            one.map_or(0, |one| name_hash(one.subscriber, &one.sub_nai))
-        });
-        self.by_address.insert_unique(address_hash(address), number, |number| {
-            sessions.get(*number).map_or(0, |one| address_hash(one.address))
-        });
+        let entry = NameEntry { hash, number, address };
+        self.by_name.insert_unique(spread(hash), entry, |one| spread(one.hash));
+        let entry = AddressEntry { number, address };
+        self.by_address
+            .insert_unique(address_hash(address), entry, |one| address_hash(one.address));
         let place = place(subscriber);
         if self.of_nai.len() <= place {
             let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
@@ -272,8 +320,8 @@ impl SessionList {
 
     /// Adds a session that was in another list before, in the order of their ends.
     pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) {
-        let Session { address, until, state, .. } = *session;
-        let number = self.add(subscriber, &session.sub_nai, address, until);
+        let Session { address, until, state, hash, .. } = *session;
+        let number = self.add_hashed(subscriber, hash, &session.sub_nai, address, until);
         self.set(number, state, until, Duration::ZERO);
     }
 
@@ -299,11 +347,12 @@ impl SessionList {
             of.live -= u32::from(state.is_live());
             of.sessions = unlink(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
         }
-        let hash = name_hash(subscriber, &session.sub_nai);
-        if let Ok(entry) = self.by_name.find_entry(hash, |one| *one == number) {
+        let is_it = |one: &NameEntry| one.number == number;
+        if let Ok(entry) = self.by_name.find_entry(spread(session.hash), is_it) {
             entry.remove();
         }
-        if let Ok(entry) = self.by_address.find_entry(address_hash(address), |one| *one == number) {
+        let is_it = |one: &AddressEntry| one.number == number;
+        if let Ok(entry) = self.by_address.find_entry(address_hash(address), is_it) {
             entry.remove();
         }
         self.recount(Some(state), None);
@@ -371,6 +420,8 @@ mod tests {
     use alloc::vec;
     use proptest::prelude::*;
 
+    const NAIS: [&[u8]; 3] = [b"a", b"b", b"c"];
+
     fn subscribers() -> Vec<Subscriber> {
         let mut security = SecurityAssociations::default();
         let association = MobilitySecurityAssociation {
@@ -383,7 +434,7 @@ mod tests {
             let forever = crate::Lifetime::INFINITE;
             security.insert_nai(nai, None, association.clone(), forever).unwrap()
         };
-        vec![add(b"a"), add(b"b"), add(b"c")]
+        NAIS.map(&mut add).to_vec()
     }
 
     #[derive(Clone, Debug)]
@@ -427,11 +478,11 @@ mod tests {
                         let taken = model.contains_key(&(subscriber, name))
                             || model.values().any(|(used, ..)| *used == at);
                         prop_assert_eq!(
-                            list.find(subscriber, &[name]).is_some() || list.at(address(at)).is_some(),
+                            list.find((subscriber, NAIS[nai]), &[name]).is_some() || list.at(address(at)).is_some(),
                             taken
                         );
                         if !taken {
-                            list.add(subscriber, &[name], address(at), now + HOLD_DOWN);
+                            list.add((subscriber, NAIS[nai]), &[name], address(at), now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
                             model.insert((subscriber, name), one);
                         }
@@ -440,7 +491,7 @@ mod tests {
                         let subscriber = subscribers[nai];
                         let lasts =
                             if state == SessionState::HeldDown { HOLD_DOWN } else { STICKY };
-                        let number = list.find(subscriber, &[name]);
+                        let number = list.find((subscriber, NAIS[nai]), &[name]);
                         let known = model.get_mut(&(subscriber, name));
                         prop_assert_eq!(number.is_some(), known.is_some());
                         if let (Some(number), Some(known)) = (number, known) {
@@ -470,8 +521,11 @@ mod tests {
                     prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
                 }
                 for ((subscriber, name), (at, state, _)) in &model {
-                    let number = list.find(*subscriber, &[*name]);
+                    let place = subscribers.iter().position(|one| one == subscriber).unwrap();
+                    let number = list.find((*subscriber, NAIS[place]), &[*name]);
                     prop_assert_eq!(number, list.at(address(*at)));
+                    let guessed = list.guess(NAIS[place], &[*name]);
+                    prop_assert_eq!(guessed, number.map(|number| (number, address(*at))));
                     prop_assert_eq!(list.get(number.unwrap()).unwrap().state, *state);
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);

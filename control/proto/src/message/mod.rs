@@ -46,8 +46,9 @@ pub const MAX_MESSAGE_LEN: usize = 1024;
 /// The most extensions in a message.
 pub const MAX_EXTENSIONS: usize = 32;
 
-/// Room for a fixed part and two authentications of 16 bytes, which most messages fit.
-const USUAL_LEN: usize = 24 + 2 * 22;
+/// Room for a fixed part, two authentications of 16 bytes and the names of a session, which
+/// most messages fit.
+const USUAL_LEN: usize = 128;
 
 /// Why bytes are no message at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -135,6 +135,11 @@ impl SecurityAssociations {
         self.nais.guess(nai)
     }
 
+    /// Brings a NAI into the processor's cache.
+    pub(crate) fn prepare_nai(&self, subscriber: Subscriber) {
+        self.nais.prepare(subscriber);
+    }
+
     /// Brings an association into the processor's cache.
     pub(crate) fn prepare(&self, place: u32) {
         black_box(self.mobile_nodes.entry(place).map(|entry| entry.spi));

@@ -11,6 +11,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
+use core::hint::black_box;
 use core::net::Ipv4Addr;
 
 use foldhash::fast::FixedState;
@@ -135,10 +136,15 @@ impl Nais {
         self.find_canonical(&canonical(nai))
     }
 
-    /// The number that the index has for a NAI, or for one that looks like it there.
+    /// The number that the index has for a canonical NAI, or for one that looks like it there.
     pub(super) fn guess(&self, nai: &[u8]) -> Option<Subscriber> {
-        let place = self.index.find(hash(&canonical(nai)), |_| true)?;
+        let place = self.index.find(hash(nai), |_| true)?;
         Subscriber::of(*place as usize)
+    }
+
+    /// Brings a NAI into the processor's cache.
+    pub(super) fn prepare(&self, subscriber: Subscriber) {
+        black_box(self.of(subscriber).first().copied());
     }
 
     fn find_canonical(&self, nai: &[u8]) -> Option<Subscriber> {

@@ -173,7 +173,7 @@ fn state(world: &World, address: Ipv4Addr) -> Option<SessionState> {
     home_agent.session_at(address).map(|session| session.state)
 }
 
-// S1-01, S1-08, S1-09.
+// Shows 2794-3-c, 2794-3-e.
 #[test]
 fn each_session_gets_an_address_of_its_own_and_keeps_it() {
     let mut world = world(110);
