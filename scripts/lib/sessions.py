@@ -187,6 +187,9 @@ class Sessions(Tour):
                 (one["home_address"] for one in self.listed() if one["kind"] == "command"), address)
             if now != address:
                 self.problems.append(f"at {self.moves[-1].target} {name} has the address {now}, not {address}")
+        for one in self.listed():
+            if one["state"] not in ("registered", "home"):
+                self.problems.append(f"at {self.moves[-1].target} the session {one['name']} is {one['state']}")
         shown = run(self.binaries / "homeport-mn", "--socket", self.lab.run / "mn.sock", "session", "list", check=False)
         with open(self.directory / "sessions.txt", "a", encoding="utf-8") as file:
             file.write(f"# at {self.moves[-1].target}\n{shown.rstrip()}\n\n")

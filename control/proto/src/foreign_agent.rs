@@ -3,7 +3,7 @@
 //! A request from a visited link is judged, remembered as pending and relayed
 //! from the care-of address, unchanged up to the mobile-home authentication. The
 //! home agent's reply is matched to it by home address, home agent and the low half
-//! of the identification, by its name while there is no home address ([`names`]), and
+//! of the identification, by its name while there is no home address (`names`), and
 //! relayed to the station that asked. A visitor appears, or moves to another station,
 //! only with an accepting reply.
 //!

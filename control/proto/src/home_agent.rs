@@ -23,7 +23,7 @@
 //!   an association is shared with (§3.8.3.3).
 //!
 //! A node is known by its home address, or by its NAI, and then has as many sessions as
-//! it likes, each with a home address of its own ([`placement`]).
+//! it likes, each with a home address of its own (`placement`).
 //!
 //! **Not done:** Generalized authentication (RFC 4721). A foreign agent of this
 //! very process cannot be the care-of address (129).

@@ -49,6 +49,12 @@ impl Identity {
         Identity { home_address, sub_nai: None, releases: false }
     }
 
+    /// Whether foreign agents can share keys with it: they know nodes by home address,
+    /// and of sessions none.
+    pub(super) fn is_known_to_agents(&self) -> bool {
+        self.sub_nai.is_none() && !self.releases && !self.home_address.is_unspecified()
+    }
+
     /// Its name, if the node has a NAI.
     fn name<'a>(&'a self, config: &'a MobileNodeConfig) -> Option<SessionName<'a>> {
         let sub_nai = self.sub_nai.as_deref().unwrap_or_default();

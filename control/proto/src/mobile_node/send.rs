@@ -30,11 +30,7 @@ impl MobileNode {
     /// it goes through. `memory` is that of whom it is for.
     pub(super) fn transmit(&mut self, pending: &mut Pending, memory: Memory, now: Now) -> bool {
         let Some(path) = self.path(pending) else { return false };
-        let association = match pending.target {
-            Target::ForeignAgent(agent) => self.association_with(agent, pending.care_of_address),
-            Target::Home(_) | Target::CoLocated(_) => None,
-        };
-        let association = association.cloned();
+        let association = self.foreign_association(pending).cloned();
         // What is sent once more with nonces is sent as it was.
         if pending.bytes.is_empty() || self.style() != ReplayProtection::Nonces {
             pending.open = self.is_open() && !matches!(pending.target, Target::Home(_));
@@ -78,23 +74,18 @@ impl MobileNode {
         }
     }
 
+    /// The association of who asks with the foreign agent, by the agent's address on the
+    /// link or by its care-of address.
     pub(super) fn foreign_association(
         &self,
         pending: &Pending,
-    ) -> Option<&MobilitySecurityAssociation> {
-        let Target::ForeignAgent(agent) = pending.target else { return None };
-        self.association_with(agent, pending.care_of_address).map(|association| &**association)
-    }
-
-    /// The association with a foreign agent, by its address on the link or by
-    /// its care-of address.
-    pub(super) fn association_with(
-        &self,
-        agent: Ipv4Addr,
-        care_of_address: Ipv4Addr,
     ) -> Option<&Arc<MobilitySecurityAssociation>> {
+        let Target::ForeignAgent(agent) = pending.target else { return None };
+        if !pending.identity.is_known_to_agents() {
+            return None;
+        }
         let security = &self.config.security;
-        security.first_agent(agent).or_else(|| security.first_agent(care_of_address))
+        security.first_agent(agent).or_else(|| security.first_agent(pending.care_of_address))
     }
 
     /// Whether the attachment changed.

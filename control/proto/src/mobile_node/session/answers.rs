@@ -34,7 +34,7 @@ impl MobileNode {
     ) -> Result<Whose, DiscardReason> {
         let mut reason = DiscardReason::NotPending;
         let mut answers = |pending: &Pending| {
-            let foreign_agent = self.foreign_association(pending);
+            let foreign_agent = self.foreign_association(pending).map(|one| &**one);
             let verified = request::verify(&self.config, pending, foreign_agent, reply, from);
             if let Err(why) = verified
                 && why != DiscardReason::NotPending

@@ -14,9 +14,17 @@ fn pooled(host: u8) -> Ipv4Addr {
 /// A node with a NAI, and agents that know it by that. The foreign agents share no key
 /// with it, as they could not with sessions that have no address yet.
 fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
+    lab_with_keys(replay, node, false)
+}
+
+/// The same; with `keys` the foreign agents share them with the node itself.
+fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: bool) -> Lab {
     let own = Some(node.home_address).filter(|own| !own.is_unspecified());
     let mut security = SecurityAssociations::default();
     security.insert_agent(HOME_AGENT, association(256, replay));
+    for agent in [FIRST, SECOND].into_iter().filter(|_| keys) {
+        security.insert_agent(care_of(agent), with_foreign_agent());
+    }
     let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, ..node };
     let mut lab = Lab::with(replay, node.clone(), |config| {
         config.security = SecurityAssociations::default();
@@ -39,7 +47,9 @@ fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
     for (at, address) in [(1, FIRST), (2, SECOND)] {
         let mut process = foreign_process(address);
         let agent = &mut process.foreign_agents[0];
-        agent.security = SecurityAssociations::default();
+        if !keys {
+            agent.security = SecurityAssociations::default();
+        }
         agent.require_mobile_foreign_authentication = false;
         agent.challenge = crate::config::ChallengePolicy::Off;
         lab.agents[at] = Agent::new(process, [9; 32], now);
@@ -110,6 +120,22 @@ fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
         assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
         let denied = |one: &Session| one.last_denial().is_some();
         assert!(replay == ReplayProtection::Nonces || !lab.world.node.sessions().any(denied));
+    }
+}
+
+/// A key that a foreign agent shares with the node is that of its home address: of sessions
+/// neither signs for it, nor insists on it.
+#[test]
+fn foreign_agents_that_share_a_key_with_the_node_take_its_sessions() {
+    let replay = ReplayProtection::default();
+    let mut lab = with_sessions(lab_with_keys(replay, config(), true));
+    for network in [1, 2] {
+        lab.move_to(Network::Of(network));
+        lab.all_are(Phase::Registered);
+        assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+        let agent = lab.agents[network].foreign_agents().next().unwrap();
+        assert!(agent.config().security.knows_mobile_node(HOME));
+        lab.pass(3_000);
     }
 }
 
