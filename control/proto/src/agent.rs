@@ -1,33 +1,32 @@
 //! One process's home agents, foreign agents and advertisers behind one set of
 //! inputs and outputs.
 
+mod config;
+mod context;
 mod revocation;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
+use self::context::Shared;
+pub(crate) use self::context::{AgentKey, Context, Token};
 use crate::action::StoredSession;
 use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
 use crate::config::AgentConfig;
 use crate::counters::Counters;
-use crate::decision::{Cause, Decision, Judge, Ruling, SeenExtensions};
+use crate::decision::{Cause, Decision, Judge};
 use crate::draws::{Differing, Drawn, Draws};
-use crate::event::{DiscardReason, Event};
+use crate::event::DiscardReason;
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::assignment::requested;
 use crate::home_agent::{HomeAgent, Places};
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
-use crate::message::{
-    AuthenticationKind, Located, Message, MessageError, MessageWriter, Received,
-    RegistrationRequest,
-};
-use crate::revocation::RevocationKey;
-use crate::security::MobilitySecurityAssociation;
+use crate::message::{Message, MessageError, Received, RegistrationRequest};
 use crate::timer::Timers;
-use crate::visitor::{PendingKey, Visitor, VisitorKey};
+use crate::visitor::Visitor;
 use crate::{Action, Instant, Now};
 
 /// A UDP datagram to port 434, its checksum found right.
@@ -76,30 +75,6 @@ impl Foreseen {
     }
 }
 
-/// A home agent by its address, or a foreign agent by its care-of address.
-pub(crate) type AgentKey = (TenantId, Ipv4Addr);
-
-/// What a timer is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Token {
-    /// A question whether the node is where its tunnel goes is due, or given up.
-    Proof(AgentKey, Ipv4Addr),
-    /// The next gratuitous ARP for the home address is due.
-    Announcement(AgentKey, Ipv4Addr),
-    /// The visitor expires.
-    Visitor(AgentKey, VisitorKey),
-    /// The visitor's next keepalive is due.
-    Keepalive(AgentKey, VisitorKey),
-    /// A home agent's revocation is sent once more, or for the first time.
-    HomeRevocation(AgentKey, RevocationKey),
-    /// The same of a foreign agent.
-    ForeignRevocation(AgentKey, RevocationKey),
-    /// The pending request is given up.
-    Pending(AgentKey, PendingKey),
-    /// The next unasked advertisement is due.
-    Advertiser(TenantId, PortId),
-}
-
 /// The agents of one process.
 ///
 /// * Inputs: [`handle_datagram`](Self::handle_datagram),
@@ -121,125 +96,6 @@ pub struct Agent {
     advertisers: BTreeMap<(TenantId, PortId), Advertiser>,
     budgets: SourceBudgets,
     shared: Shared,
-}
-
-/// What all agents of the process write to.
-#[derive(Debug)]
-struct Shared {
-    actions: VecDeque<Action>,
-    timers: Timers<Token>,
-    counters: BTreeMap<TenantId, Counters>,
-    draws: Draws,
-    /// Every address of an agent here, of all tenants.
-    local: BTreeSet<Ipv4Addr>,
-    #[cfg(feature = "planted-bugs")]
-    last_ntp: crate::NtpTime,
-}
-
-/// The surroundings of one agent for the time of one input.
-pub(crate) struct Context<'a> {
-    pub(crate) timers: &'a mut Timers<Token>,
-    pub(crate) counters: &'a mut Counters,
-    pub(crate) now: Now,
-    /// What is found out about the message, for who asks later.
-    pub(crate) ruling: Ruling,
-    actions: &'a mut VecDeque<Action>,
-    draws: &'a mut Draws,
-    local: &'a BTreeSet<Ipv4Addr>,
-}
-
-impl Context<'_> {
-    pub(crate) fn push(&mut self, action: Action) {
-        self.actions.push_back(action);
-    }
-
-    /// Counts a message that is discarded and tells the operator.
-    pub(crate) fn discard(&mut self, datagram: &Datagram<'_>, reason: DiscardReason) {
-        self.discard_from(datagram.tenant, datagram.source, reason);
-    }
-
-    fn discard_from(&mut self, tenant: TenantId, source: Ipv4Addr, reason: DiscardReason) {
-        self.counters.count_discard(reason);
-        self.push(Action::Event(Event::Discarded { tenant, source, reason }));
-    }
-
-    /// Counts what is discarded, if `cause` discards it, and tells who decided what.
-    pub(crate) fn refuse(&mut self, datagram: &Datagram<'_>, cause: Cause) {
-        self.ruling.cause = cause;
-        if let Some(reason) = cause.discarded_as() {
-            self.discard(datagram, reason);
-        }
-    }
-
-    /// Tells the operator what was decided, with the ruling as it is by now.
-    pub(crate) fn tell(&mut self, judge: Judge, decision: Decision) {
-        let decision = Decision { judge, ruling: self.ruling, ..decision };
-        self.push(Action::Event(Event::Decision(decision)));
-    }
-
-    /// Refuses a message that no agent gets to see. Whom it is about is told if that
-    /// can be read.
-    fn turn_away(&mut self, datagram: &Datagram<'_>, cause: Cause) {
-        self.refuse(datagram, cause);
-        if let Ok(request) = RegistrationRequest::parse(datagram.payload) {
-            let decision = Decision::open(datagram, request, SeenExtensions::default());
-            self.tell(Judge::Nobody, decision);
-        }
-    }
-
-    /// An unpredictable number.
-    pub(crate) fn random(&mut self) -> u32 {
-        self.draws.number()
-    }
-
-    /// Whether an authentication of a message is right.
-    pub(crate) fn is_authentic<'b, T>(
-        &mut self,
-        received: &Received<'b, T>,
-        authentication: &Located<'b>,
-        association: &MobilitySecurityAssociation,
-    ) -> bool {
-        self.draws.is_authentic(received, authentication, association)
-    }
-
-    /// Adds an authentication extension over all that a message has so far.
-    pub(crate) fn authenticate(
-        &mut self,
-        writer: &mut MessageWriter,
-        kind: AuthenticationKind,
-        association: &MobilitySecurityAssociation,
-    ) {
-        self.draws.authenticate(writer, kind, association);
-    }
-
-    /// Whether an address is one of an agent here.
-    pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
-        self.local.contains(&address)
-    }
-}
-
-impl Shared {
-    #[cfg(feature = "planted-bugs")]
-    fn lose_a_timer(&mut self, now: Now) {
-        let last = core::mem::replace(&mut self.last_ntp, now.ntp);
-        if crate::planted::is(crate::planted::Bug::TimerLostAtStep)
-            && now.ntp.wrapping_distance(last) < 0
-        {
-            self.timers.pop_due(now.monotonic);
-        }
-    }
-
-    fn context(&mut self, tenant: TenantId, now: Now) -> Context<'_> {
-        Context {
-            timers: &mut self.timers,
-            counters: self.counters.entry(tenant).or_default(),
-            now,
-            ruling: Ruling::default(),
-            actions: &mut self.actions,
-            draws: &mut self.draws,
-            local: &self.local,
-        }
-    }
 }
 
 impl Agent {
@@ -500,72 +356,6 @@ impl Agent {
         if let Err(reason) = result {
             context.discard_from(tenant, source, reason);
         }
-    }
-
-    /// Takes a new configuration. Bindings and visitors that it still allows
-    /// stay; the others are removed, with actions.
-    pub fn handle_config(&mut self, config: AgentConfig, now: Now) {
-        let AgentConfig { home_agents, foreign_agents, advertisers } = config;
-        self.shared.local = home_agents
-            .iter()
-            .map(|one| one.address)
-            .chain(foreign_agents.iter().map(|one| one.care_of_address))
-            .chain(foreign_agents.iter().flat_map(|one| one.links.iter().map(|link| link.1)))
-            .chain(advertisers.iter().map(|one| one.address))
-            .filter(|address| !address.is_unspecified())
-            .collect();
-        let mut before = core::mem::take(&mut self.home_agents);
-        for config in home_agents {
-            let key = (config.tenant, config.address);
-            let agent = match before.remove(&key) {
-                Some(mut agent) => {
-                    agent.reconfigure(config, &mut self.shared.context(key.0, now));
-                    agent
-                }
-                None => HomeAgent::new(config, now.ntp),
-            };
-            self.home_agents.insert(key, agent);
-        }
-        for (key, mut agent) in before {
-            agent.close(&mut self.shared.context(key.0, now));
-        }
-        let mut before = core::mem::take(&mut self.foreign_agents);
-        for config in foreign_agents {
-            let key = (config.tenant, config.care_of_address);
-            let agent = match before.remove(&key) {
-                Some(mut agent) => {
-                    agent.reconfigure(config, &mut self.shared.context(key.0, now));
-                    agent
-                }
-                None => ForeignAgent::new(config),
-            };
-            self.foreign_agents.insert(key, agent);
-        }
-        for (key, mut agent) in before {
-            agent.close(&mut self.shared.context(key.0, now));
-        }
-        let mut before = core::mem::take(&mut self.advertisers);
-        for config in advertisers {
-            let key = (config.tenant, config.port);
-            let mut context = self.shared.context(key.0, now);
-            let advertiser = match before.remove(&key) {
-                Some(advertiser) if *advertiser.config() == config => advertiser,
-                Some(mut advertiser) => {
-                    advertiser.reconfigure(config, &mut context);
-                    advertiser
-                }
-                None => {
-                    let advertiser = Advertiser::new(config, now.monotonic);
-                    advertiser.start(&mut context);
-                    advertiser
-                }
-            };
-            self.advertisers.insert(key, advertiser);
-        }
-        for (key, advertiser) in before {
-            advertiser.stop(&mut self.shared.context(key.0, now));
-        }
-        self.inform(now);
     }
 
     /// Removes a node's binding at an operator's word; whether it had one. Its
