@@ -57,7 +57,7 @@ use self::announce::Announcement;
 use self::expiry::{EXPIRED_PER_CALL, Expiries, MOVED_PER_CALL};
 use self::extra::{Extra, Extras, Writer};
 use self::node::{Node, NodeList};
-use self::placement::{Naming, Owner};
+use self::placement::{Naming, Owner, SetAside};
 use self::pool::Pool;
 use self::session::SessionList;
 pub use self::session::SessionState;
@@ -106,6 +106,8 @@ pub struct HomeAgent {
     revocations: RevocationList,
     /// Which addresses are sessions'.
     sessions: SessionList,
+    /// Which are set aside.
+    set_aside: SetAside,
     /// Where they come from: one for each of the config's pools.
     pools: Vec<Pool>,
     /// Spaces the news that a NAT has forgotten a node's mapping.
@@ -171,6 +173,7 @@ impl HomeAgent {
         let mut nodes = NodeList::default();
         nodes.reserve(config.security.mobile_node_count());
         let pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
+        let set_aside = SetAside::new(&config.sessions.reservations);
         HomeAgent {
             config,
             nodes,
@@ -179,6 +182,7 @@ impl HomeAgent {
             agreements: BTreeMap::new(),
             revocations: RevocationList::default(),
             sessions: SessionList::default(),
+            set_aside,
             pools,
             rebounds: Spacing::new(REBOUND_SPACING),
             started,
@@ -280,7 +284,7 @@ impl HomeAgent {
         context: &mut Context<'_>,
     ) {
         let naming = SessionName::of(received);
-        let owner = self.owner(received);
+        let owner = self.owner(received, &naming);
         let mut about = RegistrationRequest { home_address: owner.key, ..received.body };
         if owner.key.is_unspecified() {
             about.home_address = received.body.home_address;

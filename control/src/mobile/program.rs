@@ -434,6 +434,7 @@ impl Program {
                 self.lose_session(&sub_nai, home_address);
             }
             // Without one the config is refused.
+            // The config always names one.
             MobileNodeAction::UseHomeAddress(_) => {}
             MobileNodeAction::AnnounceSession(address) => {
                 let session = self.station(address);

@@ -9,6 +9,7 @@
 //! Until a session is placed, its request is judged by what is remembered of the NAI
 //! itself, under the address that [stands in](Subscriber::stand_in) for it.
 
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -20,7 +21,7 @@ use super::{Asked, ForeignHome, HomeAgent};
 use crate::Action;
 use crate::action::StoredSession;
 use crate::agent::{Context, is_host};
-use crate::config::HomeAgentConfig;
+use crate::config::{HomeAgentConfig, Reservation};
 use crate::decision::Cause;
 use crate::message::{
     Extension, NameDefect, Named, Received, RegistrationRequest, SessionCarriage, SessionName,
@@ -53,12 +54,18 @@ pub(super) type Naming<'b> = Result<Option<Named<'b>>, NameDefect>;
 
 impl HomeAgent {
     /// Whose request it says it is.
-    pub(super) fn owner(&self, received: &Received<'_, RegistrationRequest>) -> Owner {
+    pub(super) fn owner(
+        &self,
+        received: &Received<'_, RegistrationRequest>,
+        naming: &Naming<'_>,
+    ) -> Owner {
         let security = &self.config.security;
-        if security.nai_count() > 0
-            && let Some(nai) = SessionName::nai_of(received)
-            && let Some(subscriber) = security.subscriber(nai)
-        {
+        let nai = match naming {
+            Ok(named) => named.map(|named| named.name.nai),
+            // Whoever writes names wrongly has a key all the same.
+            Err(_) => SessionName::nai_of(received),
+        };
+        if let Some(subscriber) = nai.and_then(|nai| security.subscriber(nai)) {
             return Owner { key: subscriber.stand_in(), subscriber: Some(subscriber) };
         }
         let home_address = received.body.home_address;
@@ -183,12 +190,13 @@ impl HomeAgent {
         }
         let realm = realm(self.config.security.nai(subscriber));
         let (config, sessions, nodes) = (&self.config, &self.sessions, &self.nodes);
+        let set_aside = &self.set_aside;
         let is_free = |address: Ipv4Addr| {
             sessions.at(address).is_none()
                 && !config.security.knows_mobile_node(address)
                 && !nodes.of(address).is_some_and(super::Node::is_bound)
                 && !context.is_local(address)
-                && !is_reserved(config, address)
+                && !set_aside.has(address)
                 && config.home_networks.iter().any(|network| {
                     let prefix = network.prefix;
                     prefix.contains(address)
@@ -213,19 +221,13 @@ impl HomeAgent {
     fn reserved(&self, subscriber: Subscriber, sub_nai: &[u8]) -> Option<Ipv4Addr> {
         let security = &self.config.security;
         let nai = security.nai(subscriber);
-        let one = self
-            .config
-            .sessions
-            .reservations
-            .iter()
-            .find(|one| one.sub_nai == sub_nai && one.nai == nai)
-            .map(|one| one.home_address);
+        let one = self.set_aside.of(nai, sub_nai);
         one.or_else(|| security.own_home_address(subscriber).filter(|_| sub_nai.is_empty()))
     }
 
     /// Whether an address is somebody's by the config.
     fn is_set_aside(&self, address: Ipv4Addr) -> bool {
-        is_reserved(&self.config, address) || self.config.security.knows_mobile_node(address)
+        self.set_aside.has(address) || self.config.security.knows_mobile_node(address)
     }
 
     /// What an accepted request makes of its session.
@@ -289,6 +291,7 @@ impl HomeAgent {
         if self.config.sessions.pools != config.sessions.pools {
             self.pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
         }
+        self.set_aside = SetAside::new(&config.sessions.reservations);
         let before = core::mem::take(&mut self.sessions);
         let mut all: Vec<&Session> = before.iter().collect();
         all.sort_unstable_by_key(|session| (session.until(), session.address));
@@ -338,8 +341,31 @@ impl HomeAgent {
     }
 }
 
-fn is_reserved(config: &HomeAgentConfig, address: Ipv4Addr) -> bool {
-    config.sessions.reservations.iter().any(|one| one.home_address == address)
+/// The reservations of a config, by name and by address.
+#[derive(Debug, Default)]
+pub(super) struct SetAside {
+    by_name: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Ipv4Addr>>,
+    addresses: BTreeSet<Ipv4Addr>,
+}
+
+impl SetAside {
+    pub(super) fn new(reservations: &[Reservation]) -> Self {
+        let mut set_aside = SetAside::default();
+        for Reservation { nai, sub_nai, home_address } in reservations {
+            let of_nai = set_aside.by_name.entry(nai.clone()).or_default();
+            of_nai.insert(sub_nai.clone(), *home_address);
+            set_aside.addresses.insert(*home_address);
+        }
+        set_aside
+    }
+
+    fn of(&self, nai: &[u8], sub_nai: &[u8]) -> Option<Ipv4Addr> {
+        self.by_name.get(nai)?.get(sub_nai).copied()
+    }
+
+    fn has(&self, address: Ipv4Addr) -> bool {
+        self.addresses.contains(&address)
+    }
 }
 
 impl<'b> Asked<'_, 'b> {
