@@ -398,11 +398,11 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
     let list = String::from_utf8(net.said(&["session", "list"]).stdout).unwrap();
     let words: Vec<&str> = list.lines().nth(1).unwrap().split_whitespace().collect();
     let expected =
-        ["two\\x0alines", "local", &address.to_string(), "registered", "10.0.2.2", "hp-mn"];
+        ["two\\nlines", "local", &address.to_string(), "registered", "10.0.2.2", "hp-mn"];
     assert_eq!(words[..6], expected, "{list}");
     let json = net.said(&["session", "list", "--json"]).stdout;
     let json: Value = serde_json::from_slice(&json).unwrap();
-    assert_eq!(json["sessions"][0]["name"], "two\\x0alines");
+    assert_eq!(json["sessions"][0]["name"], "two\\nlines");
     assert_eq!(mn.get("mobile-node")["sessions_with_address"], 1);
     let none = net.said(&["session", "remove", "three"]);
     assert!(String::from_utf8_lossy(&none.stderr).contains("There is no session \"three\""));
@@ -410,7 +410,7 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
     let long = "x".repeat(248);
     let refused = net.said(&["session", "add", &long]);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("247 bytes"));
-    assert!(net.said(&["session", "remove", "two\\x0alines"]).status.success());
+    assert!(net.said(&["session", "remove", "two\\nlines"]).status.success());
     net.agent.wait_for_release(b"two\nlines");
     assert!(!pings(&net.other, address));
     // What is no JSON of ours is refused.

@@ -26,8 +26,8 @@ use crate::message::{
     AuthenticationKind, Extension, Identification, NameDefect, Named, Received, RegistrationReply,
     RegistrationRequest, RegistrationRevocation, ReplyCode, RequestFlags,
 };
-use crate::security::nais::shown;
 use crate::security::{Algorithm, MobilitySecurityAssociation, Spi};
+use crate::shown::shown;
 
 /// What decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -24,7 +24,8 @@ pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>
     bytes(&text).ok_or_else(|| D::Error::custom("hex digits are expected, an even number of them"))
 }
 
-fn text(bytes: &[u8]) -> String {
+/// The hex digits of bytes.
+pub fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         // To a string, nothing is written in vain.

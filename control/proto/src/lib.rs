@@ -57,6 +57,7 @@ pub mod mobile_node;
 pub mod planted;
 mod revocation;
 pub mod security;
+pub mod shown;
 pub mod time;
 mod timer;
 pub mod visitor;

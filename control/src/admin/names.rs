@@ -2,18 +2,11 @@
 
 use std::fmt::Write;
 
-pub use homeport_proto::security::nais::shown;
+pub use homeport_proto::shown::shown;
 
 /// The bytes in hex, where [`shown`] is not what they are.
 pub fn hex(bytes: &[u8]) -> Option<String> {
-    if shown(bytes).as_bytes() == bytes {
-        return None;
-    }
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Some(text)
+    (shown(bytes).as_bytes() != bytes).then(|| homeport_proto::hex::text(bytes))
 }
 
 /// The bytes that are [`shown`] like this, so that what a command has printed can be

@@ -3,6 +3,8 @@
 
 use std::fmt::Write;
 
+pub use homeport_proto::shown::is_obeyed;
+
 /// The text with everything in it that a terminal would obey or reorder written
 /// out: control characters, and marks of direction and of zero width.
 pub fn clean(text: &str) -> String {
@@ -15,18 +17,6 @@ pub fn clean(text: &str) -> String {
         }
     }
     out
-}
-
-/// Whether a terminal would do something else with it than show it.
-pub fn is_obeyed(c: char) -> bool {
-    c.is_control()
-        || matches!(
-            c,
-            '\u{200b}'..='\u{200f}'
-                | '\u{2028}'..='\u{202e}'
-                | '\u{2060}'..='\u{2069}'
-                | '\u{feff}'
-        )
 }
 
 /// A time for people: `12s`, `3m12s`, `2h05m`, `4d03h`.

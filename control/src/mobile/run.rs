@@ -30,13 +30,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 use homeport_proto::MacAddress;
+use homeport_proto::shown::shown;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::FdFlags;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 
-use super::sessions::shown;
 use super::veth;
 use crate::admin::client::{Client, ClientError};
 use crate::admin::sessions::{AddSession, CommandEnd, SessionView};

@@ -1,14 +1,14 @@
 //! Whose sessions are: a device's on the LAN, a command's in a namespace of its own, or an
-//! address on this host; and how their names are shown.
+//! address on this host.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use homeport_proto::MacAddress;
+use homeport_proto::shown::shown;
 
 use crate::admin::sessions::SessionKind;
-use crate::admin::table::is_obeyed;
 
 /// A command in a network namespace of its own.
 #[derive(Debug)]
@@ -82,28 +82,6 @@ impl Sessions {
     }
 }
 
-/// A name in one line, with what is no text, or would be obeyed by a terminal, escaped:
-/// `\x00`, `\u{202e}`, and `\\`.
-pub fn shown(name: &[u8]) -> String {
-    let mut out = String::with_capacity(name.len());
-    for chunk in name.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.push_str("\\\\"),
-                c if c.is_ascii_control() => out.push_str(&byte(c as u8)),
-                c if is_obeyed(c) => out.extend(c.escape_unicode()),
-                c => out.push(c),
-            }
-        }
-        chunk.invalid().iter().for_each(|it| out.push_str(&byte(*it)));
-    }
-    out
-}
-
-fn byte(byte: u8) -> String {
-    format!("\\x{byte:02x}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,10 +90,10 @@ mod tests {
     fn a_name_is_shown_in_one_line_and_no_two_look_alike() {
         let names: [(&[u8], &str); 6] = [
             (b"phone", "phone"),
-            (b"\x00camera\n", "\\x00camera\\x0a"),
+            (b"\x00camera\n", "\\u{0}camera\\n"),
             (b"\xff\xfe", "\\xff\\xfe"),
             (b"\\xff\\xfe", "\\\\xff\\\\xfe"),
-            ("\u{202e}a\u{1b}[2J".as_bytes(), "\\u{202e}a\\x1b[2J"),
+            ("\u{202e}a\u{1b}[2J".as_bytes(), "\\u{202e}a\\u{1b}[2J"),
             ("Kühlschrank".as_bytes(), "Kühlschrank"),
         ];
         let mut sessions = Sessions::default();

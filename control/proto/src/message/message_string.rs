@@ -75,22 +75,10 @@ impl MessageString {
     }
 }
 
-/// As UTF-8: bytes that are none, and control characters, are written out.
+/// As UTF-8: bytes that are none, and what a terminal would obey, are written out.
 impl fmt::Display for MessageString {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for chunk in self.as_bytes().utf8_chunks() {
-            for one in chunk.valid().chars() {
-                if one.is_control() {
-                    write!(f, "{}", one.escape_default())?;
-                } else {
-                    write!(f, "{one}")?;
-                }
-            }
-            for byte in chunk.invalid() {
-                write!(f, "\\x{byte:02x}")?;
-            }
-        }
-        Ok(())
+        crate::shown::write(f, self.as_bytes(), crate::shown::is_obeyed)
     }
 }
 

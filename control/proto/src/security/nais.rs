@@ -8,7 +8,6 @@
 //! A NAI is any 1 to 253 bytes. What stands behind its last `@` is the realm, whose
 //! letters are alike in both cases (RFC 4282 §2.4).
 
-use alloc::string::String;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::hint::black_box;
@@ -123,7 +122,7 @@ impl Nais {
         let home_address = home_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
         self.entries.push(Entry { start, len, home_address });
         let (bytes, entries) = (&self.bytes, &self.entries);
-        self.index.insert_unique(hash(&nai), start_of(subscriber), |place| {
+        self.index.insert_unique(hash(&nai), number_of(subscriber), |place| {
             hash(bytes_of(bytes, entries, *place as usize))
         });
         Some(subscriber)
@@ -168,11 +167,11 @@ impl Nais {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "at most MAX_NAIS")]
-const fn start_of(subscriber: Subscriber) -> u32 {
+const fn number_of(subscriber: Subscriber) -> u32 {
     subscriber.place() as u32
 }
 
-/// A NAI as text: bytes that are no UTF-8 as `\xNN`, so that it can be read back.
+/// A NAI as it is kept in a journal.
 #[derive(Serialize, Deserialize)]
 struct Listed {
     #[serde(with = "crate::hex")]
@@ -197,26 +196,6 @@ impl<'de> Deserialize<'de> for Nais {
         }
         Ok(nais)
     }
-}
-
-/// Bytes for people: in one line, whatever they are (reliability row 42).
-pub fn shown(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for chunk in bytes.utf8_chunks() {
-        text.extend(chunk.valid().chars().flat_map(|c| {
-            // A blank at an end, or a quote, would be read wrong.
-            let plain = !c.is_control() && c != '\\' && !matches!(c, '\u{200b}'..='\u{202e}');
-            let escaped = (!plain).then(|| c.escape_default());
-            plain.then_some(c).into_iter().chain(escaped.into_iter().flatten())
-        }));
-        for byte in chunk.invalid() {
-            text.push_str("\\x");
-            for nibble in [byte >> 4, byte & 0xf] {
-                text.push(char::from_digit(u32::from(nibble), 16).unwrap_or('?'));
-            }
-        }
-    }
-    text
 }
 
 #[cfg(test)]
@@ -250,13 +229,5 @@ mod tests {
         let last = Ipv4Addr::new(0, 255, 255, 255);
         assert_eq!(Subscriber::in_place_of(last).map(Subscriber::stand_in), Some(last));
         assert!(Subscriber::of(MAX_NAIS).is_none());
-    }
-
-    /// Reliability row 42.
-    #[test]
-    fn any_bytes_are_shown_in_one_line() {
-        assert_eq!(shown("grün@x".as_bytes()), "grün@x");
-        assert_eq!(shown(b"a\nb\x1b[2J\x00\\\xff"), "a\\nb\\u{1b}[2J\\u{0}\\\\\\xff");
-        assert_eq!(shown("\u{202e}".as_bytes()), "\\u{202e}");
     }
 }

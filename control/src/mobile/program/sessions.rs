@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use homeport_proto::mobile_node::{Attachment, Session, SessionError};
+use homeport_proto::shown::shown;
 use homeport_proto::{Instant, MacAddress, Now};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
@@ -16,7 +17,7 @@ use crate::clock;
 use crate::kernel::KernelError;
 use crate::mobile::host::{self, Place};
 use crate::mobile::lan::{self, Lan};
-use crate::mobile::sessions::{Command, Owner, shown};
+use crate::mobile::sessions::{Command, Owner};
 
 /// The LAN and its devices.
 impl Program {
