@@ -1,5 +1,8 @@
 //! Registration revocation (RFC 3543): reliability row 20.
 
+mod agreement;
+mod attacks;
+
 use core::net::Ipv4Addr;
 
 use homeport_proto::config::AgentConfig;
@@ -155,82 +158,6 @@ pub(crate) fn to_foreign(world: &mut World, payload: &[u8]) -> Vec<Action> {
     world.answer(payload)
 }
 
-/// RFC 3543 §3.2, §4.2.1: both say it, under the key that they share, or neither does.
-// Shows 3543-3.2-a, 3543-3.2-c, 3543-3.2-d, 3543-3.2-f, 3543-4.2.1-e.
-#[test]
-fn both_agents_say_that_they_take_part_where_they_share_a_key() {
-    let mut world = home();
-    let actions = bind(&mut world, FOREIGN);
-    let reply = parse_reply(udp(transmits(&actions)[0]).2);
-    let timestamp = seconds(&world);
-    let support = RevocationSupport { inform: true, timestamp };
-    let [_, said, authentication] = reply.extensions() else { panic!("{reply:?}") };
-    assert_eq!(said.extension, Extension::RevocationSupport(support));
-    assert!(reply.verify(authentication, &foreign_home()));
-    // Not to who does not say it, says it where nothing signs it, or is not the agent of
-    // the care-of address.
-    let plain = |world: &mut World, flags: RequestFlags, support: Option<usize>| {
-        let asked = RegistrationRequest { flags, ..request(world.timestamp()) };
-        let said = Extension::RevocationSupport(RevocationSupport::default());
-        let mut writer = MessageWriter::request(&asked);
-        for part in 0..3 {
-            if support == Some(part) {
-                writer.extension(&said).unwrap();
-            }
-            match part {
-                0 => drop(writer.authenticate(AuthenticationKind::MobileHome, &mobile_home())),
-                1 => drop(writer.authenticate(AuthenticationKind::ForeignHome, &foreign_home())),
-                _ => {}
-            }
-        }
-        let actions = world.relay(FOREIGN, &writer.finish());
-        let reply = parse_reply(udp(transmits(&actions)[0]).2);
-        assert!(reply.body.code.is_accepted());
-        reply.extensions().len()
-    };
-    for support in [None, Some(0), Some(2)] {
-        assert_eq!(plain(&mut world, RequestFlags::default(), support), 2);
-    }
-    assert_eq!(plain(&mut world, RequestFlags::default(), Some(1)), 3);
-    assert_eq!(plain(&mut world, RequestFlags::CO_LOCATED, Some(1)), 2);
-    let mut world = foreign();
-    let asked = request(world.timestamp());
-    let message = relayed_bytes(&world.visit(&sign(&asked)));
-    let Ok(Message::Request(relayed)) = Message::parse(&message) else { panic!() };
-    let [_, said, authentication] = relayed.extensions() else { panic!("{relayed:?}") };
-    let support = RevocationSupport { inform: true, timestamp: seconds(&world) };
-    assert_eq!(said.extension, Extension::RevocationSupport(support));
-    assert!(relayed.verify(authentication, &foreign_home()));
-    let away = RegistrationRequest { lifetime: Lifetime::ZERO, ..request(world.timestamp()) };
-    assert_eq!(relayed_bytes(&world.visit(&sign(&away))), sign(&away), "nothing would sign it");
-}
-
-/// §3.2, §4.2.1: whether the node is told is the foreign agent's to offer, and without a
-/// key nothing is agreed on.
-// Shows 3543-3.2-i, 3543-4.2.1-d, 3543-4.2.3.2-f.
-#[test]
-fn a_home_agent_agrees_to_no_more_than_was_offered_under_a_key() {
-    let mut world = home();
-    let asked = request(world.timestamp());
-    let timestamp = seconds(&world);
-    let actions = world.relay(FOREIGN, &supporting(&asked, false, timestamp));
-    let reply = parse_reply(udp(transmits(&actions)[0]).2);
-    let support = RevocationSupport { inform: false, timestamp };
-    assert_eq!(reply.extensions()[1].extension, Extension::RevocationSupport(support));
-    let asks = RegistrationRevocation { inform: true, ..revocation(false, timestamp + 2) };
-    let [acknowledged] = acknowledgements(&to_home(&mut world, &signed(&asks)))[..] else {
-        panic!()
-    };
-    assert!(!acknowledged.inform);
-    let mut world = World::home(|config| config.revocation = true);
-    let mut writer = MessageWriter::relay(&sign(&request(world.timestamp())));
-    writer.extension(&Extension::RevocationSupport(support)).unwrap();
-    let actions = world.relay(FOREIGN, &writer.finish());
-    let reply = parse_reply(udp(transmits(&actions)[0]).2);
-    assert!(reply.body.code.is_accepted());
-    assert_eq!(reply.extensions().len(), 1);
-}
-
 /// §3.3: what ends by itself is no revocation's business.
 // Shows 3543-3.3-i.
 #[test]
@@ -264,18 +191,6 @@ fn revocations_of_one_second_all_count_for_nodes_of_their_own() {
         assert_eq!(acknowledgements(&to_home(&mut world, &signed(&message))).len(), 1);
     }
     assert_eq!(world.agent.bindings().count(), 0);
-}
-
-/// §3.2: a node through a foreign agent has nothing to say about it.
-// Shows 3543-4.2.1-i.
-#[test]
-fn a_node_that_says_that_it_takes_part_is_discarded_by_its_foreign_agent() {
-    let mut world = foreign();
-    let mut writer = MessageWriter::request(&request(world.timestamp()));
-    writer.extension(&Extension::RevocationSupport(RevocationSupport::default())).unwrap();
-    writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
-    assert!(transmits(&world.visit(&writer.finish())).is_empty());
-    assert_eq!(world.discarded(DiscardReason::Malformed), 1);
 }
 
 /// §4.2.2: the operator's word reaches the foreign agent, until it says so.
@@ -452,122 +367,6 @@ fn a_foreign_agents_revocation_ends_its_binding() {
     assert_eq!(world.counters().revocations_accepted, 1);
 }
 
-/// Row 20: silence, and everything as it was.
-// Shows 3543-3.3-h, 3543-3.5-c, 3543-3.5-d, 3543-4.2.3.2-b, 3543-4.2.3.2-c, 3543-A.2-c, attack-20.
-#[test]
-fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_binding_stays() {
-    let mut world = home();
-    bind(&mut world, FOREIGN);
-    let now = seconds(&world);
-    let before = world.state();
-    let good = revocation(false, now + 2);
-    let wrong_key = {
-        let mut bytes = signed(&good);
-        *bytes.last_mut().unwrap() ^= 1;
-        bytes
-    };
-    let behind = {
-        let mut writer = MessageWriter::relay(&signed(&good));
-        writer.extension(&Extension::EncapsulatingDelivery).unwrap();
-        writer.finish()
-    };
-    let unknown = {
-        let mut bytes = good.emit().to_vec();
-        bytes.extend([120, 0]);
-        bytes
-    };
-    let mobile = {
-        let mut writer = MessageWriter::revocation(&good);
-        writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
-        writer.finish()
-    };
-    let twice = append(&signed(&good), AuthenticationKind::ForeignHome, &foreign_home());
-    let elsewhere = RegistrationRevocation { home_agent: STRANGER, ..good };
-    let nowhere = RegistrationRevocation { home_agent: Ipv4Addr::UNSPECIFIED, ..good };
-    let not_ours = RegistrationRevocation { care_of_address: THIRD, ..good };
-    let nobodys = RegistrationRevocation { home_address: OTHER_NODE, ..good };
-    use DiscardReason::*;
-    for (reason, payload) in [
-        (NoAuthentication, good.emit().to_vec()),
-        (NoAuthentication, mobile),
-        (BadForeignHomeAuthenticator, wrong_key),
-        (BadForeignHomeAuthenticator, behind),
-        (BadForeignHomeAuthenticator, twice),
-        (UnknownExtension, unknown),
-        (Malformed, signed(&good)[..30].to_vec()),
-        (Malformed, vec![7; 1_025]),
-        // From before the registration, or as old as that.
-        (Replay, signed(&revocation(false, now))),
-        (Replay, signed(&revocation(false, now - 1_000))),
-        (Replay, signed(&revocation(false, now.wrapping_add(1 << 31)))),
-        (Reflected, signed(&revocation(true, now + 2))),
-        (WrongHomeAgent, signed(&elsewhere)),
-        (WrongHomeAgent, signed(&nowhere)),
-        (NotRegistered, signed(&not_ours)),
-        (NotRegistered, signed(&nobodys)),
-    ] {
-        let counted = world.discarded(reason);
-        let actions = to_home(&mut world, &payload);
-        assert!(transmits(&actions).is_empty(), "{reason:?}: {actions:?}");
-        assert_eq!(world.discarded(reason), counted + 1, "{reason:?}");
-        assert_eq!(world.state(), before, "{reason:?}");
-    }
-    // Another agent that has a key, about what it did not relay; one that has none.
-    for (agent, reason) in [(THIRD, NotRegistered), (STRANGER, NoSecurityAssociation)] {
-        let counted = world.discarded(reason);
-        assert!(transmits(&world.relay(agent, &signed(&good))).is_empty());
-        assert_eq!(world.discarded(reason), counted + 1, "{reason:?}");
-    }
-    assert_eq!(world.state(), before);
-    // A registration that nothing was agreed on about.
-    let asked = request(world.timestamp());
-    let plain = append(&sign(&asked), AuthenticationKind::ForeignHome, &foreign_home());
-    assert_eq!(the_code(&world.relay(FOREIGN, &plain)), 1);
-    assert!(transmits(&to_home(&mut world, &signed(&good))).is_empty());
-    assert_eq!(world.agent.bindings().count(), 1);
-}
-
-/// Row 20, the other side.
-// Shows 3543-3.3-h, 3543-3.5-c, 3543-3.5-d, 3543-4.2.2.2-b, 3543-4.2.2.2-c, 3543-A.2-c, attack-20.
-#[test]
-fn replayed_reflected_and_unauthentic_revocations_get_silence_and_the_visitor_stays() {
-    let mut world = foreign();
-    visit(&mut world, true);
-    let now = seconds(&world);
-    let before = world.state();
-    let good = revocation(true, now + 2);
-    let mut wrong_key = signed(&good);
-    *wrong_key.last_mut().unwrap() ^= 1;
-    let nowhere = RegistrationRevocation { home_agent: Ipv4Addr::UNSPECIFIED, ..good };
-    let elsewhere = RegistrationRevocation { care_of_address: STRANGER, ..good };
-    let nobodys = RegistrationRevocation { home_address: OTHER_NODE, ..good };
-    use DiscardReason::*;
-    for (reason, payload) in [
-        (NoAuthentication, good.emit().to_vec()),
-        (BadForeignHomeAuthenticator, wrong_key),
-        (Replay, signed(&revocation(true, now))),
-        (Reflected, signed(&revocation(false, now + 2))),
-        (WrongHomeAgent, signed(&nowhere)),
-        (WrongDestination, signed(&elsewhere)),
-        (NotRegistered, signed(&nobodys)),
-    ] {
-        let counted = world.discarded(reason);
-        let actions = to_foreign(&mut world, &payload);
-        assert!(transmits(&actions).is_empty(), "{reason:?}: {actions:?}");
-        assert_eq!(world.discarded(reason), counted + 1, "{reason:?}");
-        assert_eq!(world.state(), before, "{reason:?}");
-    }
-    let actions = to_foreign(&mut world, &signed(&good));
-    assert_eq!(actions[0], the_visitor_is_removed());
-    assert_eq!(acknowledgements(&actions).len(), 1);
-    // A replay does not end what has begun since, though it was of the same second.
-    let asked = request(world.timestamp());
-    world.visit(&sign(&asked));
-    world.answer(&agreeing(&asked, true, now));
-    assert!(transmits(&to_foreign(&mut world, &signed(&good))).is_empty());
-    assert_eq!(world.agent.visitors().count(), 1);
-}
-
 /// §4.1, §4.2.2.2: a node is told if the home agent says so, or has no say in it.
 // Shows 3543-3.4-b, 3543-4.1-b, 3543-4.2.2.2-d, 3543-4.2.2.2-e.
 #[test]
@@ -647,25 +446,6 @@ fn a_foreign_agent_repeats_its_revocation_until_it_is_acknowledged() {
     let (mut world, first) = cleared(2_000);
     to_foreign(&mut world, &acknowledging(&first, true));
     assert!(revocations(&passed(&mut world, 600_000)).is_empty());
-}
-
-/// Without an agreement an operator's word is between him and his box.
-// Shows 3543-4.2.1-b.
-#[test]
-fn what_was_not_agreed_on_is_not_revoked() {
-    let mut world = World::home(|config| config.security.insert_agent(FOREIGN, foreign_home()));
-    bind(&mut world, FOREIGN);
-    world.millis += 2_000;
-    world.agent.clear_binding(TENANT, NODE, world.now());
-    assert!(transmits(&world.drain()).is_empty());
-    let mut world = foreign();
-    let asked = request(world.timestamp());
-    world.visit(&sign(&asked));
-    let reply = reply_to(&asked, homeport_proto::message::ReplyCode::ACCEPTED, 60);
-    world.answer(&append(&reply, AuthenticationKind::ForeignHome, &foreign_home()));
-    world.millis += 2_000;
-    assert_eq!(world.agent.clear_visitor(TENANT, NODE, world.now()), 1);
-    assert!(transmits(&world.drain()).is_empty());
 }
 
 /// Both ends at once: neither waits for the other for ever.
