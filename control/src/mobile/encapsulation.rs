@@ -133,9 +133,9 @@ impl Front<'_> {
     }
 }
 
-/// The start of the packet from an address that `is_ours` that we put into the tunnel, out of the start of the
-/// outer packet, as an ICMP error quotes it. On a UDP socket the kernel has taken
-/// the headers up to UDP off. `None` when it cannot be ours, or is too short.
+/// The start of the packet that we put into the tunnel, from an address that `is_ours`,
+/// out of the start of the outer packet, as an ICMP error quotes it. On a UDP socket the
+/// kernel has taken the headers up to UDP off. `None` when it cannot be ours, or is too short.
 pub fn quoted_inner(
     quote: &[u8],
     is_ours: impl Fn(Ipv4Addr) -> bool,
@@ -189,7 +189,8 @@ pub enum Refused {
 }
 
 /// The inner packet of a whole packet of a raw socket, if it is from the other
-/// end of the tunnel, for an address that `is_ours` (RFC 5944 §4.2.1, RFC 2003 §3.2). It lies in `packet`.
+/// end of the tunnel, for an address that `is_ours` (RFC 5944 §4.2.1, RFC 2003 §3.2). It
+/// lies in `packet`.
 ///
 /// # Errors
 /// Why it must be dropped.
