@@ -17,7 +17,7 @@ use homeport_control::inject;
 use homeport_control::install::{ClaimKeeper, Installer, Tables};
 use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::table::{hash, lpm, source_route, visitor};
-use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::agent::{Agent, Datagram, TOGETHER};
 use homeport_proto::config::{
     AddressPool, AddressRange, AgentConfig, HomeAgentAssignment, HomeAgentConfig, HomeNetwork,
     NatPolicy, Prefix, Profile, SessionPolicy, TunnelPolicy,
@@ -46,8 +46,6 @@ const SPI: Spi = Spi(256);
 const SEED: [u64; 2] = [0x5eed, 0x5eed];
 /// Requests signed at a time.
 const BATCH: usize = 1 << 15;
-/// Requests that are looked at together, as the event loop does.
-const TOGETHER: usize = 16;
 /// Virtual time between two requests: half a million in a second.
 const PACE_NANOS: u64 = 2_000;
 
@@ -468,14 +466,10 @@ impl Bench {
     fn register(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for together in requests.chunks(TOGETHER) {
-            let mut foreseen = [None; TOGETHER];
-            for (signed, place) in together.iter().zip(&mut foreseen) {
-                *place = self.agent.foresee(&signed.datagram());
-            }
-            for foreseen in foreseen.iter().flatten() {
-                self.agent.prepare(foreseen);
-                self.installer.prepare(foreseen.tenant(), foreseen.home_address());
-            }
+            let datagrams = together.iter().map(Signed::datagram);
+            self.agent.foresee(datagrams, |tenant, home_address| {
+                self.installer.prepare(tenant, home_address);
+            });
             for signed in together {
                 let now = now(self.sequence);
                 self.sequence += 1;

@@ -24,6 +24,7 @@ use homeport_wire::{PortId, TenantId};
 
 use super::Answered;
 use super::chunks::Chunks;
+use super::foresight::touch;
 use super::path::{Challenge, ProvenPath};
 use crate::action::CareOf;
 use crate::binding::{MobilityBinding, Registration, Registrations};
@@ -289,6 +290,12 @@ fn seconds_of(at: Instant) -> u32 {
     u32::try_from(at.0 / NANOS).unwrap_or(u32::MAX)
 }
 
+impl Default for Node {
+    fn default() -> Self {
+        Node::new(Ipv4Addr::UNSPECIFIED)
+    }
+}
+
 impl Node {
     fn new(home_address: Ipv4Addr) -> Self {
         Node {
@@ -407,7 +414,7 @@ impl Default for NodeList {
             bound: 0,
             index: HashTable::new(),
             at_hand: NO_NODE,
-            spare: Node::new(Ipv4Addr::UNSPECIFIED),
+            spare: Node::default(),
         }
     }
 }
@@ -449,7 +456,12 @@ impl NodeList {
     /// The number that the index has for a node, or for one that looks like it there:
     /// no record is looked at.
     pub(super) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
-        self.index.find(hash(home_address), |_| true).copied()
+        let hash = hash(home_address);
+        let found = self.index.find(hash, |_| true).copied();
+        if found.is_none() {
+            touch(&self.index, hash);
+        }
+        found
     }
 
     /// Brings a record into the processor's cache, as far as it is small.

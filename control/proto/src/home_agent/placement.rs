@@ -47,6 +47,8 @@ pub(super) struct Owner {
     pub(super) key: Ipv4Addr,
     /// Who it is, if it is known by NAI.
     pub(super) subscriber: Option<Subscriber>,
+    /// The hash of the NAI, if it is known.
+    of_nai: u64,
 }
 
 /// The name in a request, as far as it has one.
@@ -65,12 +67,14 @@ impl HomeAgent {
             // Whoever writes names wrongly has a key all the same.
             Err(_) => SessionName::nai_of(received),
         };
-        if let Some(subscriber) = nai.and_then(|nai| security.subscriber(nai)) {
-            return Owner { key: subscriber.stand_in(), subscriber: Some(subscriber) };
+        let known = nai.and_then(|nai| security.subscriber_and_hash(nai));
+        if let Some((subscriber, of_nai)) = known {
+            let key = subscriber.stand_in();
+            return Owner { key, subscriber: Some(subscriber), of_nai };
         }
         let home_address = received.body.home_address;
         let key = if is_host(home_address) { home_address } else { Ipv4Addr::UNSPECIFIED };
-        Owner { key, subscriber: None }
+        Owner { key, subscriber: None, of_nai: 0 }
     }
 
     /// The number of the session that a request is about, if it is known; makes the home
@@ -89,10 +93,7 @@ impl HomeAgent {
         let session = named
             .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
             .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
-            .and_then(|named| {
-                let nai = self.config.security.nai(subscriber);
-                self.sessions.find((subscriber, nai), named.name.sub_nai)
-            });
+            .and_then(|named| self.sessions.find((subscriber, owner.of_nai), named.name.sub_nai));
         let address = session.and_then(|number| self.sessions.get(number)).map(|one| one.address);
         request.home_address = address.unwrap_or(subscriber.stand_in());
         if comes_home {
@@ -136,8 +137,8 @@ impl HomeAgent {
         // What was accepted of whoever had it before is too old to be accepted again.
         self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
-        let nai = self.config.security.nai(subscriber);
-        asked.session = Some(self.sessions.add((subscriber, nai), sub_nai, address, until));
+        let known = (subscriber, asked.owner.of_nai);
+        asked.session = Some(self.sessions.add(known, sub_nai, address, until));
         asked.request.home_address = address;
         if comes_home {
             asked.request.care_of_address = address;
@@ -323,19 +324,20 @@ impl HomeAgent {
         context: &mut Context<'_>,
     ) -> bool {
         let address = session.home_address;
-        let Some(subscriber) = self.config.security.subscriber(&session.nai) else { return false };
+        let Some(known) = self.config.security.subscriber_and_hash(&session.nai) else {
+            return false;
+        };
         if !session.kept
             || self.home_network(address).is_none()
             || self.sessions.at(address).is_some()
-            || self.sessions.find((subscriber, &session.nai), &session.sub_nai).is_some()
+            || self.sessions.find(known, &session.sub_nai).is_some()
         {
             return false;
         }
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let named = (subscriber, self.config.security.nai(subscriber));
-        let number = self.sessions.add(named, &session.sub_nai, address, now + lasts);
+        let number = self.sessions.add(known, &session.sub_nai, address, now + lasts);
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true
     }

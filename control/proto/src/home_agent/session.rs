@@ -24,6 +24,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::chunks::Chunks;
+use super::foresight::touch;
 use crate::Instant;
 use crate::security::Subscriber;
 
@@ -84,6 +85,21 @@ pub(super) struct Session {
     pub(super) state: SessionState,
 }
 
+impl Default for Session {
+    fn default() -> Self {
+        Session {
+            sub_nai: SmallVec::new(),
+            until: Instant(0),
+            subscriber: Subscriber::default(),
+            address: Ipv4Addr::UNSPECIFIED,
+            of_nai: UNLINKED,
+            queued: UNLINKED,
+            hash: 0,
+            state: SessionState::HeldDown,
+        }
+    }
+}
+
 impl Session {
     /// When it ends, if nothing is heard of it; `None`: with its binding.
     pub(super) fn until(&self) -> Option<Instant> {
@@ -124,6 +140,13 @@ struct NameEntry {
     address: Ipv4Addr,
 }
 
+/// A session that is likely to be the one of a name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Likely {
+    pub(super) number: u32,
+    pub(super) address: Ipv4Addr,
+}
+
 /// A session in the index by addresses.
 #[derive(Clone, Copy, Debug)]
 struct AddressEntry {
@@ -160,9 +183,9 @@ impl Default for SessionList {
     }
 }
 
-/// A NAI has so few sessions that it can do little harm by choosing their names.
-fn name_hash(nai: &[u8], sub_nai: &[u8]) -> u32 {
-    let of_nai = FixedState::with_seed(0).hash_one(nai);
+/// A NAI has so few sessions that it can do little harm by choosing their names. The NAI's
+/// number is not in it, which another config may change.
+pub(super) fn name_hash(of_nai: u64, sub_nai: &[u8]) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "half of the hash is enough")]
     let hash = FixedState::with_seed(of_nai).hash_one(sub_nai) as u32;
     hash
@@ -189,13 +212,20 @@ impl SessionList {
         self.sessions.get(number)
     }
 
-    /// The session of this name. `nai` is the subscriber's, canonical.
+    /// Makes room for so many sessions, so that nothing need grow while they register.
+    pub(super) fn reserve(&mut self, sessions: usize) {
+        let more = sessions.saturating_sub(self.by_name.len());
+        self.by_name.reserve(more, |one| spread(one.hash));
+        self.by_address.reserve(more, |one| address_hash(one.address));
+    }
+
+    /// The session of this name: whose it is, the hash of that one's NAI, and the sub-NAI.
     pub(super) fn find(
         &self,
-        (subscriber, nai): (Subscriber, &[u8]),
+        (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
     ) -> Option<u32> {
-        let hash = name_hash(nai, sub_nai);
+        let hash = name_hash(of_nai, sub_nai);
         let is_it = |entry: &NameEntry| {
             entry.hash == hash
                 && self.get(entry.number).is_some_and(|session| {
@@ -205,12 +235,28 @@ impl SessionList {
         self.by_name.find(spread(hash), is_it).map(|entry| entry.number)
     }
 
-    /// The number and the address of the session that has most likely this name: no record
-    /// is looked at.
-    pub(super) fn guess(&self, nai: &[u8], sub_nai: &[u8]) -> Option<(u32, Ipv4Addr)> {
-        let hash = name_hash(nai, sub_nai);
-        let entry = self.by_name.find(spread(hash), |entry| entry.hash == hash)?;
-        Some((entry.number, entry.address))
+    /// The session that has most likely a name of this hash: no record is looked at.
+    pub(super) fn guess(&self, hash: u32) -> Option<Likely> {
+        let found = self.by_name.find(spread(hash), |entry| entry.hash == hash);
+        if found.is_none() {
+            touch(&self.by_name, spread(hash));
+        }
+        found.map(|entry| Likely { number: entry.number, address: entry.address })
+    }
+
+    /// Brings the place of a session with this address into the processor's cache, if
+    /// there is none.
+    pub(super) fn prepare_address(&self, address: Ipv4Addr) {
+        let hash = address_hash(address);
+        if self.by_address.find(hash, |one| one.address == address).is_none() {
+            touch(&self.by_address, hash);
+        }
+    }
+
+    /// The youngest session of a NAI, which the next one is linked with.
+    pub(super) fn last_of(&self, subscriber: Subscriber) -> Option<u32> {
+        let last = self.of_nai.get(place(subscriber))?.sessions.last;
+        Some(last).filter(|number| *number != NONE)
     }
 
     /// Brings a record into the processor's cache.
@@ -245,12 +291,12 @@ impl SessionList {
     /// held down until it is said how it stands.
     pub(super) fn add(
         &mut self,
-        (subscriber, nai): (Subscriber, &[u8]),
+        (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
         address: Ipv4Addr,
         until: Instant,
     ) -> u32 {
-        self.add_hashed(subscriber, name_hash(nai, sub_nai), sub_nai, address, until)
+        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, address, until)
     }
 
     fn add_hashed(
@@ -415,6 +461,7 @@ fn unlink(sessions: &mut Chunks<Session>, mut ends: Ends, number: u32, links: Ch
 mod tests {
     use super::*;
     use crate::security::SecurityAssociations;
+    use crate::security::nais::hash_of;
     use crate::security::{Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
     use alloc::collections::BTreeMap;
     use alloc::vec;
@@ -478,11 +525,11 @@ mod tests {
                         let taken = model.contains_key(&(subscriber, name))
                             || model.values().any(|(used, ..)| *used == at);
                         prop_assert_eq!(
-                            list.find((subscriber, NAIS[nai]), &[name]).is_some() || list.at(address(at)).is_some(),
+                            list.find((subscriber, hash_of(NAIS[nai])), &[name]).is_some() || list.at(address(at)).is_some(),
                             taken
                         );
                         if !taken {
-                            list.add((subscriber, NAIS[nai]), &[name], address(at), now + HOLD_DOWN);
+                            list.add((subscriber, hash_of(NAIS[nai])), &[name], address(at), now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
                             model.insert((subscriber, name), one);
                         }
@@ -491,7 +538,7 @@ mod tests {
                         let subscriber = subscribers[nai];
                         let lasts =
                             if state == SessionState::HeldDown { HOLD_DOWN } else { STICKY };
-                        let number = list.find((subscriber, NAIS[nai]), &[name]);
+                        let number = list.find((subscriber, hash_of(NAIS[nai])), &[name]);
                         let known = model.get_mut(&(subscriber, name));
                         prop_assert_eq!(number.is_some(), known.is_some());
                         if let (Some(number), Some(known)) = (number, known) {
@@ -519,13 +566,16 @@ mod tests {
                     let (of_nai, all) = list.of_nai(*subscriber);
                     prop_assert_eq!((of_nai as usize, all as usize), (live, of().count()));
                     prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
+                    prop_assert_eq!(list.last_of(*subscriber), list.all_of(*subscriber).last());
                 }
                 for ((subscriber, name), (at, state, _)) in &model {
                     let place = subscribers.iter().position(|one| one == subscriber).unwrap();
-                    let number = list.find((*subscriber, NAIS[place]), &[*name]);
+                    let number = list.find((*subscriber, hash_of(NAIS[place])), &[*name]);
                     prop_assert_eq!(number, list.at(address(*at)));
-                    let guessed = list.guess(NAIS[place], &[*name]);
-                    prop_assert_eq!(guessed, number.map(|number| (number, address(*at))));
+                    let hash = name_hash(hash_of(NAIS[place]), &[*name]);
+                    let likely = list.guess(hash).unwrap();
+                    prop_assert_eq!(Some(likely.number), number);
+                    prop_assert_eq!(likely.address, address(*at));
                     prop_assert_eq!(list.get(number.unwrap()).unwrap().state, *state);
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
