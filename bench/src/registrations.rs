@@ -145,6 +145,52 @@ pub fn in_process(population: Population, seconds: f64) -> anyhow::Result<Figure
     Ok(figures)
 }
 
+/// Registrations in a second of the core's own time, of two populations in one run: a
+/// batch of one, a batch of the other, and so on, so that whatever the machine does
+/// meanwhile slows both down alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    /// First registrations of each.
+    pub new: [f64; 2],
+    /// Renewals of each.
+    pub renewals: [f64; 2],
+}
+
+/// Registers everybody of both once, and `rounds` times more.
+///
+/// # Errors
+/// As [`in_process`].
+pub fn compared(populations: [Population; 2], rounds: usize) -> anyhow::Result<Compared> {
+    let mut both = populations.map(|population| (Bench::new(population.clamped()), 0.0));
+    for round in 0..=rounds {
+        let mut orders =
+            both.each_ref().map(|(bench, _)| Order::new(bench.population.nodes, round as u64));
+        loop {
+            let mut registered = 0;
+            for ((bench, _), order) in both.iter_mut().zip(&mut orders) {
+                registered += bench.one_batch(order)?.0;
+            }
+            if registered == 0 {
+                break;
+            }
+        }
+        if round == 0 {
+            both.iter_mut().for_each(|(bench, new)| *new = bench.cpu_seconds);
+        }
+    }
+    for (bench, _) in &both {
+        bench.check_bound(bench.population.nodes)?;
+    }
+    let rate = |(bench, new): &(Bench, f64), renewals: bool| {
+        let nodes = bench.population.nodes as f64;
+        if renewals { nodes * rounds as f64 / (bench.cpu_seconds - new) } else { nodes / new }
+    };
+    Ok(Compared {
+        new: both.each_ref().map(|one| rate(one, false)),
+        renewals: both.each_ref().map(|one| rate(one, true)),
+    })
+}
+
 /// Registers everybody once, and so many times more, whatever time that
 /// takes: for counting instructions.
 ///
@@ -401,26 +447,30 @@ impl Bench {
         mut measured: impl FnMut(usize, f64) -> bool,
     ) -> anyhow::Result<()> {
         self.rounds += 1;
-        let order = Order::new(nodes, self.rounds);
-        let mut numbers = order.peekable();
-        while numbers.peek().is_some() {
-            self.sign((&mut numbers).take(BATCH))?;
-            let replies = self.replies;
-            let (start, cpu) = (WallClock::now(), cpu_seconds());
-            self.register();
-            let elapsed = start.elapsed().as_secs_f64();
-            self.cpu_seconds += cpu_seconds() - cpu;
-            let count = self.requests.len();
-            anyhow::ensure!(
-                self.replies - replies == count as u64,
-                "{} replies to {count} requests",
-                self.replies - replies
-            );
-            if !measured(count, elapsed) {
-                break;
+        let mut order = Order::new(nodes, self.rounds);
+        loop {
+            let (count, elapsed) = self.one_batch(&mut order)?;
+            if count == 0 || !measured(count, elapsed) {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Registers the next of an order; how many they were, and the seconds that it took.
+    fn one_batch(&mut self, order: &mut Order) -> anyhow::Result<(usize, f64)> {
+        self.sign(order.take(BATCH))?;
+        let replies = self.replies;
+        let (start, cpu) = (WallClock::now(), cpu_seconds());
+        self.register();
+        let elapsed = start.elapsed().as_secs_f64();
+        self.cpu_seconds += cpu_seconds() - cpu;
+        let count = self.requests.len();
+        anyhow::ensure!(
+            self.replies - replies == count as u64,
+            "{} replies to {count} requests",
+            self.replies - replies
+        );
+        Ok((count, elapsed))
     }
 
     fn sign(&mut self, numbers: impl Iterator<Item = usize>) -> anyhow::Result<()> {
@@ -586,5 +636,12 @@ mod tests {
             let figures = in_process(Population { nodes: 200, per_nai }, 0.5).unwrap();
             assert!(figures.registrations > 200, "{figures:?}");
         }
+    }
+
+    #[test]
+    fn two_populations_are_registered_and_renewed_by_turns() {
+        let sessions = Population { nodes: 300, per_nai: Some(10) };
+        let compared = compared([Population::plain(200), sessions], 2).unwrap();
+        assert!(compared.new.iter().chain(&compared.renewals).all(|rate| rate.is_finite()));
     }
 }

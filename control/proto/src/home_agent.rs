@@ -515,7 +515,7 @@ impl HomeAgent {
         self.reserve();
         for home_address in self.bound() {
             let known = self.config.security.knows_mobile_node(home_address)
-                || self.sessions.at(home_address).is_some();
+                || self.nodes.session(home_address).is_some();
             let Some(network) = self.home_network(home_address).filter(|_| known) else {
                 self.clear(home_address, context);
                 continue;

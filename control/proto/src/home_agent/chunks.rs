@@ -69,7 +69,7 @@ mod tests {
     #[test]
     fn only_records_that_were_added_are_there() {
         let mut chunks = Chunks::default();
-        let count = CHUNK as u32 + 3;
+        let count = 4_099;
         for number in 0..count {
             assert_eq!(chunks.get(number), None);
             assert_eq!(chunks.get_mut(number), None);

@@ -93,7 +93,6 @@ impl<'a> Ahead<'a> {
             self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
             // Nobody must have the address yet: whoever finds that out looks there.
             black_box(security.guess(self.home_address));
-            sessions.prepare_address(self.home_address);
         }
     }
 

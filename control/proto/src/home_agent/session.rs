@@ -147,13 +147,6 @@ pub(super) struct Likely {
     pub(super) address: Ipv4Addr,
 }
 
-/// A session in the index by addresses.
-#[derive(Clone, Copy, Debug)]
-struct AddressEntry {
-    number: u32,
-    address: Ipv4Addr,
-}
-
 /// A home agent's sessions.
 #[derive(Debug)]
 pub(super) struct SessionList {
@@ -161,7 +154,6 @@ pub(super) struct SessionList {
     /// Records that are nobody's.
     vacant: Vec<u32>,
     by_name: HashTable<NameEntry>,
-    by_address: HashTable<AddressEntry>,
     /// By the place of the NAI.
     of_nai: Vec<OfNai>,
     queues: [Ends; 2],
@@ -175,7 +167,6 @@ impl Default for SessionList {
             sessions: Chunks::default(),
             vacant: Vec::new(),
             by_name: HashTable::new(),
-            by_address: HashTable::new(),
             of_nai: Vec::new(),
             queues: [EMPTY; 2],
             counts: [0; 4],
@@ -196,10 +187,6 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn address_hash(address: Ipv4Addr) -> u64 {
-    FixedState::with_seed(0).hash_one(address.to_bits())
-}
-
 /// Which of the links of a session.
 type Chain = fn(&mut Session) -> &mut Links;
 
@@ -216,7 +203,6 @@ impl SessionList {
     pub(super) fn reserve(&mut self, sessions: usize) {
         let more = sessions.saturating_sub(self.by_name.len());
         self.by_name.reserve(more, |one| spread(one.hash));
-        self.by_address.reserve(more, |one| address_hash(one.address));
     }
 
     /// The session of this name: whose it is, the hash of that one's NAI, and the sub-NAI.
@@ -244,18 +230,9 @@ impl SessionList {
         found.map(|entry| Likely { number: entry.number, address: entry.address })
     }
 
-    /// Brings the place of a session with this address into the processor's cache, if
-    /// there is none.
-    pub(super) fn prepare_address(&self, address: Ipv4Addr) {
-        let hash = address_hash(address);
-        if self.by_address.find(hash, |one| one.address == address).is_none() {
-            touch(&self.by_address, hash);
-        }
-    }
-
     /// The youngest session of a NAI, which the next one is linked with.
     pub(super) fn last_of(&self, subscriber: Subscriber) -> Option<u32> {
-        let last = self.of_nai.get(place(subscriber))?.sessions.last;
+        let last = self.of_nai.get(subscriber.place())?.sessions.last;
         Some(last).filter(|number| *number != NONE)
     }
 
@@ -264,27 +241,21 @@ impl SessionList {
         black_box(self.get(number).map(|session| (session.sub_nai.len(), session.state)));
     }
 
-    /// The session that an address belongs to.
-    pub(super) fn at(&self, address: Ipv4Addr) -> Option<u32> {
-        let entry = self.by_address.find(address_hash(address), |one| one.address == address)?;
-        Some(entry.number)
-    }
-
     /// How many sessions of a NAI are live, and how many have an address.
     pub(super) fn of_nai(&self, subscriber: Subscriber) -> (u32, u32) {
-        self.of_nai.get(place(subscriber)).map_or((0, 0), |of| (of.live, of.all))
+        self.of_nai.get(subscriber.place()).map_or((0, 0), |of| (of.live, of.all))
     }
 
     /// The sessions of a NAI, the oldest first.
     pub(super) fn all_of(&self, subscriber: Subscriber) -> impl Iterator<Item = u32> {
-        let first = self.of_nai.get(place(subscriber)).map_or(NONE, |of| of.sessions.first);
+        let first = self.of_nai.get(subscriber.place()).map_or(NONE, |of| of.sessions.first);
         let next = |number: &u32| self.get(*number).map(|session| session.of_nai.next);
         core::iter::successors(Some(first), next).take_while(|number| *number != NONE)
     }
 
     /// Every session, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.by_address.iter().filter_map(|entry| self.get(entry.number))
+        self.by_name.iter().filter_map(|entry| self.get(entry.number))
     }
 
     /// Adds a session, which has neither name nor address in common with another. It is
@@ -328,10 +299,7 @@ impl SessionList {
         };
         let entry = NameEntry { hash, number, address };
         self.by_name.insert_unique(spread(hash), entry, |one| spread(one.hash));
-        let entry = AddressEntry { number, address };
-        self.by_address
-            .insert_unique(address_hash(address), entry, |one| address_hash(one.address));
-        let place = place(subscriber);
+        let place = subscriber.place();
         if self.of_nai.len() <= place {
             let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
             self.of_nai.resize(place + 1, none);
@@ -358,17 +326,18 @@ impl SessionList {
         self.dequeue(number, before);
         self.enqueue(number, state);
         self.recount(Some(before), Some(state));
-        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+        if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.live += u32::from(state.is_live());
             of.live -= u32::from(before.is_live());
         }
     }
 
     /// Adds a session that was in another list before, in the order of their ends.
-    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) {
+    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) -> u32 {
         let Session { address, until, state, hash, .. } = *session;
         let number = self.add_hashed(subscriber, hash, &session.sub_nai, address, until);
         self.set(number, state, until, Duration::ZERO);
+        number
     }
 
     /// When the next session ends by itself.
@@ -386,19 +355,15 @@ impl SessionList {
     /// Forgets a session. Its address is nobody's.
     pub(super) fn remove(&mut self, number: u32) -> Option<Session> {
         let session = self.get(number)?.clone();
-        let Session { subscriber, address, state, .. } = session;
+        let Session { subscriber, state, .. } = session;
         self.dequeue(number, state);
-        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+        if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.all -= 1;
             of.live -= u32::from(state.is_live());
             of.sessions = unlink(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
         }
         let is_it = |one: &NameEntry| one.number == number;
         if let Ok(entry) = self.by_name.find_entry(spread(session.hash), is_it) {
-            entry.remove();
-        }
-        let is_it = |one: &AddressEntry| one.number == number;
-        if let Ok(entry) = self.by_address.find_entry(address_hash(address), is_it) {
             entry.remove();
         }
         self.recount(Some(state), None);
@@ -426,10 +391,6 @@ impl SessionList {
             *count += 1;
         }
     }
-}
-
-const fn place(subscriber: Subscriber) -> usize {
-    subscriber.stand_in().to_bits() as usize
 }
 
 fn append(sessions: &mut Chunks<Session>, ends: Ends, number: u32, links: Chain) -> Ends {
@@ -524,10 +485,6 @@ mod tests {
                         let subscriber = subscribers[nai];
                         let taken = model.contains_key(&(subscriber, name))
                             || model.values().any(|(used, ..)| *used == at);
-                        prop_assert_eq!(
-                            list.find((subscriber, hash_of(NAIS[nai])), &[name]).is_some() || list.at(address(at)).is_some(),
-                            taken
-                        );
                         if !taken {
                             list.add((subscriber, hash_of(NAIS[nai])), &[name], address(at), now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
@@ -571,12 +528,12 @@ mod tests {
                 for ((subscriber, name), (at, state, _)) in &model {
                     let place = subscribers.iter().position(|one| one == subscriber).unwrap();
                     let number = list.find((*subscriber, hash_of(NAIS[place])), &[*name]);
-                    prop_assert_eq!(number, list.at(address(*at)));
+                    let record = list.get(number.unwrap()).unwrap();
+                    prop_assert_eq!((record.address, record.state), (address(*at), *state));
                     let hash = name_hash(hash_of(NAIS[place]), &[*name]);
                     let likely = list.guess(hash).unwrap();
                     prop_assert_eq!(Some(likely.number), number);
                     prop_assert_eq!(likely.address, address(*at));
-                    prop_assert_eq!(list.get(number.unwrap()).unwrap().state, *state);
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
                 }

@@ -51,7 +51,8 @@ impl Subscriber {
         if bits != 0 && bits >> 24 == 0 { Some(Subscriber(home_address)) } else { None }
     }
 
-    pub(super) const fn place(self) -> usize {
+    /// Its place among all.
+    pub(crate) const fn place(self) -> usize {
         (self.0.to_bits() as usize).wrapping_sub(1)
     }
 }
