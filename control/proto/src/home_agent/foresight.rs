@@ -11,7 +11,7 @@ use core::net::Ipv4Addr;
 use hashbrown::HashTable;
 
 use super::HomeAgent;
-use super::session::{Likely, name_hash};
+use super::session::{Indexed, name_hash};
 use crate::message::SessionName;
 use crate::security::Subscriber;
 use crate::security::nais::{canonical, hash_of, realm};
@@ -68,8 +68,9 @@ impl<'a> Ahead<'a> {
         let (agent, Some(Name { name, of_nai, hash })) = (self.agent, self.name) else { return };
         self.subscriber = agent.config.security.guess_subscriber(of_nai);
         match agent.sessions.guess(hash) {
-            Some(Likely { number, address }) => {
-                (self.session, self.home_address) = (Some(number), address);
+            Some(Indexed { number, node, address }) => {
+                (self.session, self.node) = (Some(number), Some(node));
+                self.home_address = address;
             }
             None if self.home_address.is_unspecified() => {
                 self.home_address = agent.next_address(name, *newcomers);
@@ -82,13 +83,14 @@ impl<'a> Ahead<'a> {
     /// The third: the numbers of records.
     pub(crate) fn find_records(&mut self) {
         let (security, sessions) = (&self.agent.config.security, &self.agent.sessions);
-        self.node = self.agent.nodes.guess(self.home_address);
         let Some(subscriber) = self.subscriber else {
+            self.node = self.agent.nodes.guess(self.home_address);
             self.association = security.guess(self.home_address);
             return;
         };
         self.association = security.guess(subscriber.stand_in());
         if self.session.is_none() {
+            self.node = self.agent.nodes.guess(self.home_address);
             self.session = sessions.last_of(subscriber);
             self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
             // Nobody must have the address yet: whoever finds that out looks there.

@@ -507,6 +507,11 @@ impl NodeList {
         number
     }
 
+    /// The request at hand is about the node of this number.
+    pub(super) const fn take_to_hand(&mut self, number: u32) {
+        self.at_hand = number;
+    }
+
     fn add(&mut self, home_address: Ipv4Addr) -> u32 {
         let number = self.nodes.push(Node::new(home_address));
         if let Some(subscriber) = Subscriber::in_place_of(home_address) {

@@ -80,7 +80,7 @@ impl HomeAgent {
     /// The number of the session that a request is about, if it is known; makes the home
     /// address of `request` the session's, or what stands in for the NAI's.
     pub(super) fn locate(
-        &self,
+        &mut self,
         owner: Owner,
         naming: &Naming<'_>,
         foreign_home: &ForeignHome,
@@ -94,12 +94,14 @@ impl HomeAgent {
             .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
             .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
             .and_then(|named| self.sessions.find((subscriber, owner.of_nai), named.name.sub_nai));
-        let address = session.and_then(|number| self.sessions.get(number)).map(|one| one.address);
-        request.home_address = address.unwrap_or(subscriber.stand_in());
+        request.home_address = session.map_or(subscriber.stand_in(), |one| one.address);
+        if let Some(one) = session {
+            self.nodes.take_to_hand(one.node);
+        }
         if comes_home {
             request.care_of_address = request.home_address;
         }
-        session
+        session.map(|one| one.number)
     }
 
     /// Finds a home address for a session that is not known yet, if the request needs
@@ -138,7 +140,8 @@ impl HomeAgent {
         self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
         let known = (subscriber, asked.owner.of_nai);
-        asked.session = Some(self.sessions.add(known, sub_nai, address, until));
+        let node = self.nodes.make(address);
+        asked.session = Some(self.sessions.add(known, sub_nai, (address, node), until));
         self.nodes.set_session(address, asked.session);
         asked.request.home_address = address;
         if comes_home {
@@ -303,7 +306,8 @@ impl HomeAgent {
             let nai = self.config.security.nai(session.subscriber);
             match config.security.subscriber(nai) {
                 Some(subscriber) => {
-                    let number = self.sessions.put_back(subscriber, session);
+                    let node = self.nodes.make(session.address);
+                    let number = self.sessions.put_back(subscriber, session, node);
                     self.nodes.set_session(session.address, Some(number));
                 }
                 None => {
@@ -344,7 +348,8 @@ impl HomeAgent {
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let number = self.sessions.add(known, &session.sub_nai, address, now + lasts);
+        let node = self.nodes.make(address);
+        let number = self.sessions.add(known, &session.sub_nai, (address, node), now + lasts);
         self.nodes.set_session(address, Some(number));
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true

@@ -131,19 +131,13 @@ struct OfNai {
     all: u32,
 }
 
-/// A session in the index by names: what a look-up ahead of a request needs is here, and
-/// growing looks at no record.
-#[derive(Clone, Copy, Debug)]
-struct NameEntry {
-    hash: u32,
-    number: u32,
-    address: Ipv4Addr,
-}
-
-/// A session that is likely to be the one of a name.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Likely {
+/// A session in the index by names: what a look-up ahead of a request needs is here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Indexed {
+    /// The session's number.
     pub(super) number: u32,
+    /// The number of the node's record.
+    pub(super) node: u32,
     pub(super) address: Ipv4Addr,
 }
 
@@ -153,7 +147,7 @@ pub(super) struct SessionList {
     sessions: Chunks<Session>,
     /// Records that are nobody's.
     vacant: Vec<u32>,
-    by_name: HashTable<NameEntry>,
+    by_name: HashTable<Indexed>,
     /// By the place of the NAI.
     of_nai: Vec<OfNai>,
     queues: [Ends; 2],
@@ -187,6 +181,10 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
+fn index_hash(sessions: &Chunks<Session>, indexed: &Indexed) -> u64 {
+    sessions.get(indexed.number).map_or(0, |session| spread(session.hash))
+}
+
 /// Which of the links of a session.
 type Chain = fn(&mut Session) -> &mut Links;
 
@@ -202,7 +200,8 @@ impl SessionList {
     /// Makes room for so many sessions, so that nothing need grow while they register.
     pub(super) fn reserve(&mut self, sessions: usize) {
         let more = sessions.saturating_sub(self.by_name.len());
-        self.by_name.reserve(more, |one| spread(one.hash));
+        let sessions = &self.sessions;
+        self.by_name.reserve(more, |one| index_hash(sessions, one));
     }
 
     /// The session of this name: whose it is, the hash of that one's NAI, and the sub-NAI.
@@ -210,24 +209,24 @@ impl SessionList {
         &self,
         (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
-    ) -> Option<u32> {
+    ) -> Option<Indexed> {
         let hash = name_hash(of_nai, sub_nai);
-        let is_it = |entry: &NameEntry| {
-            entry.hash == hash
-                && self.get(entry.number).is_some_and(|session| {
-                    session.subscriber == subscriber && session.sub_nai.as_slice() == sub_nai
-                })
+        let is_it = |one: &Indexed| {
+            self.get(one.number).is_some_and(|session| {
+                (session.hash, session.subscriber) == (hash, subscriber)
+                    && session.sub_nai.as_slice() == sub_nai
+            })
         };
-        self.by_name.find(spread(hash), is_it).map(|entry| entry.number)
+        self.by_name.find(spread(hash), is_it).copied()
     }
 
     /// The session that has most likely a name of this hash: no record is looked at.
-    pub(super) fn guess(&self, hash: u32) -> Option<Likely> {
-        let found = self.by_name.find(spread(hash), |entry| entry.hash == hash);
+    pub(super) fn guess(&self, hash: u32) -> Option<Indexed> {
+        let found = self.by_name.find(spread(hash), |_| true).copied();
         if found.is_none() {
             touch(&self.by_name, spread(hash));
         }
-        found.map(|entry| Likely { number: entry.number, address: entry.address })
+        found
     }
 
     /// The youngest session of a NAI, which the next one is linked with.
@@ -258,16 +257,16 @@ impl SessionList {
         self.by_name.iter().filter_map(|entry| self.get(entry.number))
     }
 
-    /// Adds a session, which has neither name nor address in common with another. It is
-    /// held down until it is said how it stands.
+    /// Adds a session, which has neither name nor address, nor the node's record of that, in
+    /// common with another. It is held down until it is said how it stands.
     pub(super) fn add(
         &mut self,
         (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
-        address: Ipv4Addr,
+        (address, node): (Ipv4Addr, u32),
         until: Instant,
     ) -> u32 {
-        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, address, until)
+        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, (address, node), until)
     }
 
     fn add_hashed(
@@ -275,7 +274,7 @@ impl SessionList {
         subscriber: Subscriber,
         hash: u32,
         sub_nai: &[u8],
-        address: Ipv4Addr,
+        (address, node): (Ipv4Addr, u32),
         until: Instant,
     ) -> u32 {
         let session = Session {
@@ -297,8 +296,8 @@ impl SessionList {
             }
             None => self.sessions.push(session),
         };
-        let entry = NameEntry { hash, number, address };
-        self.by_name.insert_unique(spread(hash), entry, |one| spread(one.hash));
+        let (sessions, indexed) = (&self.sessions, Indexed { number, node, address });
+        self.by_name.insert_unique(spread(hash), indexed, |one| index_hash(sessions, one));
         let place = subscriber.place();
         if self.of_nai.len() <= place {
             let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
@@ -333,9 +332,9 @@ impl SessionList {
     }
 
     /// Adds a session that was in another list before, in the order of their ends.
-    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) -> u32 {
+    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session, node: u32) -> u32 {
         let Session { address, until, state, hash, .. } = *session;
-        let number = self.add_hashed(subscriber, hash, &session.sub_nai, address, until);
+        let number = self.add_hashed(subscriber, hash, &session.sub_nai, (address, node), until);
         self.set(number, state, until, Duration::ZERO);
         number
     }
@@ -362,7 +361,7 @@ impl SessionList {
             of.live -= u32::from(state.is_live());
             of.sessions = unlink(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
         }
-        let is_it = |one: &NameEntry| one.number == number;
+        let is_it = |one: &Indexed| one.number == number;
         if let Ok(entry) = self.by_name.find_entry(spread(session.hash), is_it) {
             entry.remove();
         }
@@ -486,7 +485,9 @@ mod tests {
                         let taken = model.contains_key(&(subscriber, name))
                             || model.values().any(|(used, ..)| *used == at);
                         if !taken {
-                            list.add((subscriber, hash_of(NAIS[nai])), &[name], address(at), now + HOLD_DOWN);
+                            let known = (subscriber, hash_of(NAIS[nai]));
+                            let place = (address(at), u32::from(at));
+                            list.add(known, &[name], place, now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
                             model.insert((subscriber, name), one);
                         }
@@ -499,7 +500,7 @@ mod tests {
                         let known = model.get_mut(&(subscriber, name));
                         prop_assert_eq!(number.is_some(), known.is_some());
                         if let (Some(number), Some(known)) = (number, known) {
-                            list.set(number, state, now, lasts);
+                            list.set(number.number, state, now, lasts);
                             (known.1, known.2) = (state, now + lasts);
                         }
                     }
@@ -527,13 +528,12 @@ mod tests {
                 }
                 for ((subscriber, name), (at, state, _)) in &model {
                     let place = subscribers.iter().position(|one| one == subscriber).unwrap();
-                    let number = list.find((*subscriber, hash_of(NAIS[place])), &[*name]);
-                    let record = list.get(number.unwrap()).unwrap();
+                    let known = (*subscriber, hash_of(NAIS[place]));
+                    let found = list.find(known, &[*name]).unwrap();
+                    prop_assert_eq!((found.address, found.node), (address(*at), u32::from(*at)));
+                    let record = list.get(found.number).unwrap();
                     prop_assert_eq!((record.address, record.state), (address(*at), *state));
-                    let hash = name_hash(hash_of(NAIS[place]), &[*name]);
-                    let likely = list.guess(hash).unwrap();
-                    prop_assert_eq!(Some(likely.number), number);
-                    prop_assert_eq!(likely.address, address(*at));
+                    prop_assert!(list.guess(name_hash(known.1, &[*name])).is_some());
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
                 }
