@@ -27,6 +27,7 @@ use crate::home_agent::foresight::Ahead;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
+use crate::security::lanes::Wanted;
 use crate::timer::Timers;
 use crate::visitor::Visitor;
 use crate::{Action, Instant, Now};
@@ -137,9 +138,9 @@ impl Agent {
     /// handled: so what requests among them need is waited for together, and not by one
     /// after the other, which with millions of nodes is most of the time. `prepare` is
     /// told of each of these the tenant and the home address that it is likely to be
-    /// about. Changes nothing.
+    /// about. Changes nothing that could be seen.
     pub fn foresee<'b>(
-        &self,
+        &mut self,
         datagrams: impl IntoIterator<Item = Datagram<'b>>,
         mut prepare: impl FnMut(TenantId, Ipv4Addr),
     ) {
@@ -160,6 +161,9 @@ impl Agent {
             ahead.prepare();
             prepare(*tenant, ahead.home_address);
         }
+        let signatures = requests.iter().filter_map(|(_, ahead)| ahead.signature());
+        let signatures: SmallVec<[Wanted<'_>; TOGETHER]> = signatures.collect();
+        self.shared.draws.precompute(&signatures);
     }
 
     /// A datagram for one of the agents.

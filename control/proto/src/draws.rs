@@ -12,6 +12,7 @@ use rand_core::{RngCore, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::message::{AuthenticationKind, Located, MessageWriter, Received};
+use crate::security::lanes::{Precomputed, Wanted};
 use crate::security::{Authenticator, MobilitySecurityAssociation};
 
 /// What was drawn, each kind in its order.
@@ -43,7 +44,11 @@ impl Drawn {
 
 /// Where draws come from.
 #[derive(Debug)]
-pub struct Draws(Source);
+pub struct Draws {
+    source: Source,
+    /// What keys will be asked for.
+    precomputed: Precomputed,
+}
 
 #[derive(Debug)]
 enum Source {
@@ -72,30 +77,42 @@ pub struct Differing {
 }
 
 impl Draws {
+    fn of(source: Source) -> Self {
+        Draws { source, precomputed: Precomputed::default() }
+    }
+
+    /// Computes authenticators that will be asked for, together and before that.
+    pub(crate) fn precompute(&mut self, wanted: &[Wanted<'_>]) {
+        match &self.source {
+            Source::Live(_) | Source::Noted(..) => self.precomputed.compute(wanted),
+            Source::Given(_) => {}
+        }
+    }
+
     /// From this seed, which must be unpredictable, and the associations' keys.
     pub fn live(seed: [u8; 32]) -> Draws {
-        Draws(Source::Live(ChaCha8Rng::from_seed(seed)))
+        Draws::of(Source::Live(ChaCha8Rng::from_seed(seed)))
     }
 
     /// The same, and each is noted.
     pub fn noted(seed: [u8; 32]) -> Draws {
-        Draws(Source::Noted(ChaCha8Rng::from_seed(seed), Drawn::default()))
+        Draws::of(Source::Noted(ChaCha8Rng::from_seed(seed), Drawn::default()))
     }
 
     /// What another run has drawn. Of what is not there, numbers are zero,
     /// authenticators are zeros, and nothing is authentic.
     pub fn given(drawn: Drawn) -> Draws {
-        Draws(Source::Given(Given { drawn, ..Given::default() }))
+        Draws::of(Source::Given(Given { drawn, ..Given::default() }))
     }
 
     /// Gives what the next input will draw.
     pub(crate) fn give(&mut self, drawn: Drawn) {
-        self.0 = Source::Given(Given { drawn, ..Given::default() });
+        self.source = Source::Given(Given { drawn, ..Given::default() });
     }
 
     /// What was drawn since this was asked last; nothing if it is not noted.
     pub(crate) fn take(&mut self) -> Drawn {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Noted(_, drawn) => core::mem::take(drawn),
             Source::Live(_) | Source::Given(_) => Drawn::default(),
         }
@@ -103,7 +120,7 @@ impl Draws {
 
     /// How far the draws since [`give`](Self::give) differ from what was given.
     pub(crate) fn differing(&self) -> Differing {
-        match &self.0 {
+        match &self.source {
             Source::Given(given) => Differing {
                 missing: given.missing,
                 left: given.drawn.len().saturating_sub(given.at.iter().sum()),
@@ -114,7 +131,7 @@ impl Draws {
 
     /// An unpredictable number.
     pub(crate) fn number(&mut self) -> u32 {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Live(random) => random.next_u32(),
             Source::Noted(random, drawn) => {
                 let number = random.next_u32();
@@ -140,10 +157,17 @@ impl Draws {
         authentication: &Located<'b>,
         association: &MobilitySecurityAssociation,
     ) -> bool {
-        match &mut self.0 {
-            Source::Live(_) => received.verify(authentication, association),
+        let Draws { source, precomputed } = self;
+        let mut verify = || {
+            received.verify_by(authentication, association, |covered| {
+                let known = precomputed.get(association, covered);
+                known.unwrap_or_else(|| association.authenticator(covered))
+            })
+        };
+        match source {
+            Source::Live(_) => verify(),
             Source::Noted(_, drawn) => {
-                let authentic = received.verify(authentication, association);
+                let authentic = verify();
                 drawn.authentic.push(authentic);
                 authentic
             }
@@ -160,7 +184,7 @@ impl Draws {
         kind: AuthenticationKind,
         association: &MobilitySecurityAssociation,
     ) {
-        match &mut self.0 {
+        match &mut self.source {
             Source::Live(_) => {
                 writer.authenticate(kind, association);
             }

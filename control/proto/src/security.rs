@@ -9,6 +9,7 @@
 //! authenticator is half the work, and the key itself need not be kept.
 
 mod associations;
+pub(crate) mod lanes;
 pub mod nais;
 
 use alloc::sync::Arc;
@@ -233,6 +234,19 @@ impl Authenticator {
         Authenticator { bytes, len }
     }
 
+    /// Whether it is what a message says, in a time that does not depend on where they
+    /// differ.
+    pub(crate) fn is(&self, said: &[u8]) -> bool {
+        // Whole words at a time: what they say, no time depends on.
+        let (words, rest) = self.as_bytes().as_chunks::<8>();
+        let (said_words, said_rest) = said.as_chunks::<8>();
+        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
+        let differ = words.iter().zip(said_words).fold(0, |all, (a, b)| all | (word(a) ^ word(b)));
+        self.len > 0
+            && self.len == said.len()
+            && bool::from(differ.ct_eq(&0) & rest.ct_eq(said_rest))
+    }
+
     /// The bytes that go into the extension.
     pub fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or(&self.bytes)
@@ -280,15 +294,7 @@ impl MobilitySecurityAssociation {
     /// Whether `authenticator` is right for `covered`, in a time that does not
     /// depend on where they differ.
     pub fn verify(&self, covered: &[u8], authenticator: &[u8]) -> bool {
-        let right = self.authenticator(covered);
-        // Whole words at a time: what they say, no time depends on.
-        let (words, rest) = right.as_bytes().as_chunks::<8>();
-        let (said, said_rest) = authenticator.as_chunks::<8>();
-        let word = |bytes: &[u8; 8]| u64::from_ne_bytes(*bytes);
-        let differ = words.iter().zip(said).fold(0, |all, (a, b)| all | (word(a) ^ word(b)));
-        right.len > 0
-            && right.len == authenticator.len()
-            && bool::from(differ.ct_eq(&0) & rest.ct_eq(said_rest))
+        self.authenticator(covered).is(authenticator)
     }
 
     /// Bytes of an authentication extension under it (RFC 5944 §3.5.2).

@@ -12,14 +12,16 @@ use hashbrown::HashTable;
 
 use super::HomeAgent;
 use super::session::{Indexed, name_hash};
-use crate::message::SessionName;
+use crate::message::{SessionName, glimpse_signature};
 use crate::security::Subscriber;
+use crate::security::lanes::Wanted;
 use crate::security::nais::{canonical, hash_of, realm};
 
 /// A request to a home agent, and where what it needs is likely to be.
 #[derive(Debug)]
 pub(crate) struct Ahead<'a> {
     agent: &'a HomeAgent,
+    request: &'a [u8],
     /// The node that it is about.
     pub(crate) home_address: Ipv4Addr,
     name: Option<Name<'a>>,
@@ -52,6 +54,7 @@ impl<'a> Ahead<'a> {
         });
         Ahead {
             agent,
+            request,
             home_address,
             name,
             association: None,
@@ -124,6 +127,15 @@ pub(super) fn touch<T: Copy>(table: &HashTable<T>, hash: u64) {
     let place = hash as usize;
     let beside = (0..8).find_map(|step| table.get_bucket(place.wrapping_add(step) & last));
     black_box(beside.copied());
+}
+
+impl<'a> Ahead<'a> {
+    /// What its node has signed, and the key for that, if it is there and of the usual kind.
+    pub(crate) fn signature(&self) -> Option<Wanted<'a>> {
+        let (spi, covered) = glimpse_signature(self.request)?;
+        let key = self.agent.config.security.ready_key(self.association?, spi)?;
+        Some((key, covered))
+    }
 }
 
 impl HomeAgent {

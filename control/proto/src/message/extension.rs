@@ -231,6 +231,25 @@ const fn has_long_framing(extension_type: u8) -> bool {
     matches!(extension_type, GENERALIZED_AUTHENTICATION | CRITICAL_VENDOR | GRE_KEY)
 }
 
+/// The SPI of a request's first mobile-home authentication, and what that covers (RFC 5944
+/// §3.5.1), if extensions of the short framing only are in front: without reading the
+/// rest, and so perhaps of a request that is none.
+pub(crate) fn glimpse_signature(request: &[u8]) -> Option<(Spi, &[u8])> {
+    let mut offset = super::RegistrationRequest::LEN;
+    loop {
+        let [extension_type, len] = *request.get(offset..)?.first_chunk::<SHORT_HEADER>()?;
+        let data = offset + SHORT_HEADER;
+        if extension_type == MOBILE_HOME {
+            let spi = *request.get(data..)?.first_chunk::<SPI>()?;
+            return Some((Spi(u32::from_be_bytes(spi)), request.get(..data + SPI)?));
+        }
+        if has_long_framing(extension_type) || extension_type == DYNAMIC_HOME_AGENT {
+            return None;
+        }
+        offset = data + usize::from(len);
+    }
+}
+
 /// The extensions of a message. Few have more than three, which take no memory of their
 /// own.
 pub(super) type Extensions<'a> = SmallVec<[Located<'a>; 3]>;

@@ -25,6 +25,7 @@ use core::fmt;
 
 pub use advertisement::{AgentAdvertisement, AgentSolicitation, MobilityAgent};
 pub use dynamic_home_agent::{DynamicHomeAgent, DynamicHomeAgentFraming, DynamicHomeAgentKind};
+pub(crate) use extension::glimpse_signature;
 pub use extension::{AuthenticationKind, Extension, Located};
 pub use message_string::{MessageString, TextOrigin};
 pub use mobile_network::{
@@ -132,10 +133,19 @@ impl<'a, T> Received<'a, T> {
         authentication: &Located<'a>,
         association: &MobilitySecurityAssociation,
     ) -> bool {
+        self.verify_by(authentication, association, |covered| association.authenticator(covered))
+    }
+
+    /// The same; `right` gives the authenticator that is right over what it covers.
+    pub(crate) fn verify_by(
+        &self,
+        authentication: &Located<'a>,
+        association: &MobilitySecurityAssociation,
+        right: impl FnOnce(&[u8]) -> Authenticator,
+    ) -> bool {
         match authentication.extension {
             Extension::Authentication { spi, authenticator, .. } => {
-                spi == association.spi
-                    && association.verify(self.covered_by(authentication), authenticator)
+                spi == association.spi && right(self.covered_by(authentication)).is(authenticator)
             }
             _ => false,
         }

@@ -21,6 +21,7 @@ use serde::ser::SerializeStruct;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zeroize::Zeroize;
 
+use super::lanes::ReadyKey;
 use super::nais::{Nais, Subscriber};
 use super::{Algorithm, Form, HmacMd5Key, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
 use crate::Lifetime;
@@ -152,6 +153,16 @@ impl SecurityAssociations {
     /// Brings an association into the processor's cache.
     pub(crate) fn prepare(&self, place: u32) {
         black_box(self.mobile_nodes.entry(place).map(|entry| entry.spi));
+    }
+
+    /// The key in a place, if it is of this SPI and ready for HMAC-MD5.
+    pub(crate) fn ready_key(&self, place: u32, spi: Spi) -> Option<ReadyKey> {
+        let entry = self.mobile_nodes.entry(place).filter(|entry| entry.spi == spi)?;
+        let shared = self.mobile_nodes.shared.get(usize::from(entry.shared))?;
+        match shared.algorithm {
+            Algorithm::HmacMd5 => Some(ReadyKey(entry.hmac_md5_key())),
+            _ => None,
+        }
     }
 
     /// The longest lifetime that the node may be granted under an SPI, beside what
@@ -293,6 +304,13 @@ struct Entry {
     secret: [u32; 8],
 }
 
+impl Entry {
+    const fn hmac_md5_key(&self) -> HmacMd5Key {
+        let [a, b, c, d, e, f, g, h] = self.secret;
+        HmacMd5Key { inner: [a, b, c, d], outer: [e, f, g, h] }
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         self.secret.zeroize();
@@ -381,10 +399,7 @@ impl MobileNodes {
             max_lifetime: Lifetime::ZERO,
         });
         let key = match shared.algorithm {
-            Algorithm::HmacMd5 => {
-                let [a, b, c, d, e, f, g, h] = entry.secret;
-                Key(Form::HmacMd5(HmacMd5Key { inner: [a, b, c, d], outer: [e, f, g, h] }))
-            }
+            Algorithm::HmacMd5 => Key(Form::HmacMd5(entry.hmac_md5_key())),
             _ => {
                 let [place, ..] = entry.secret;
                 self.keys.get(place as usize).cloned().unwrap_or_else(|| Key::new(Vec::new()))

@@ -38,7 +38,7 @@ fn what_is_foreseen_is_whose_node_it_is_and_only_of_requests_to_a_home_agent_her
     let mut world = World::home(|_| {});
     let asked = request(world.timestamp());
     let message = sign(&asked);
-    let foreseen = |datagram: Datagram<'_>| {
+    let mut foreseen = |datagram: Datagram<'_>| {
         let mut found = Vec::new();
         world.agent.foresee([datagram], |tenant, home_address| found.push((tenant, home_address)));
         found
