@@ -545,16 +545,12 @@ impl HomeAgent {
     /// binding says (RFC 5944 §3.8.3.1).
     fn home_station(&self, asked: &Asked<'_, '_>) -> Option<(PortId, MacAddress)> {
         let datagram = asked.datagram;
-        if datagram.source.is_unspecified() {
-            let station = (datagram.port, datagram.source_mac);
-            return self.is_from_home_link(datagram).then_some(station);
-        }
         let home_address = asked.request.home_address;
         let home_link = self.home_network(home_address).and_then(|network| network.link);
-        // Who speaks for a session that is at home has an address of its own there.
-        let is_own = datagram.source == home_address || asked.comes_home();
-        let is_home = is_own && home_link == Some(datagram.port);
-        (is_home && datagram.source_mac.is_unicast())
+        let is_own = datagram.source == home_address && home_link == Some(datagram.port);
+        // Who speaks for a session that is at home has an address of its own there, or none.
+        let may_be_any = asked.comes_home() || datagram.source.is_unspecified();
+        ((is_own || may_be_any) && self.is_from_home_link(datagram))
             .then_some((datagram.port, datagram.source_mac))
     }
 

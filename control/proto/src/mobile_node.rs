@@ -37,15 +37,24 @@
 //! Through a NAT the tunnel is kept alive and watched (`keepalive`); a mapping
 //! that is lost makes the node register anew.
 //!
+//! # A home address that is given
+//!
+//! A node with a NAI (RFC 2794) and no home address asks for one with its first request
+//! (RFC 5944 §3.6.1.2), be it away or at home, and names it from then on. The home agent's
+//! word counts: what an accepting reply says is the address
+//! ([`MobileNodeAction::UseHomeAddress`]); one that it will not let us have any more is given
+//! up, and any is asked for. At home it is told again and again that the address is in use.
+//!
 //! # Sessions
 //!
-//! A node with a NAI (RFC 2794) registers for others too, each with a home address of
+//! A node with a NAI registers for others too, each with a home address of
 //! its own: `session`. They go where the node goes.
 //!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, the discovery of home agents by broadcast. A node without home
-//! address gets one away from home only: at home there is none that a reply could go to.
+//! encapsulation in UDP, the discovery of home agents by broadcast. At home a node without
+//! home address is answered by home agents only that are on the home link, and of one NAI
+//! only one node can be without: the home agent would take them for the same.
 
 mod action;
 mod agent_list;
@@ -138,6 +147,8 @@ pub struct Registration {
 #[derive(Debug)]
 pub struct MobileNode {
     config: MobileNodeConfig,
+    /// Whether the home agent says which home address it has.
+    is_given: bool,
     rng: ChaCha8Rng,
     link_up: bool,
     agents: AgentList,
@@ -176,6 +187,7 @@ impl MobileNode {
     pub fn new(config: MobileNodeConfig, seed: [u8; 32]) -> Self {
         let wishes = Wishes::new(&config);
         MobileNode {
+            is_given: config.home_address.is_unspecified(),
             config,
             wishes,
             keepalive: None,
@@ -451,6 +463,11 @@ impl MobileNode {
     /// What it was told about itself, by its home agent too.
     pub const fn config(&self) -> &MobileNodeConfig {
         &self.config
+    }
+
+    /// Its home address; `None` before a home agent has given it one.
+    pub fn home_address(&self) -> Option<Ipv4Addr> {
+        Some(self.config.home_address).filter(|address| !address.is_unspecified())
     }
 
     /// Where it stands.

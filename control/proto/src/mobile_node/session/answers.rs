@@ -114,18 +114,22 @@ impl MobileNode {
         if self.sessions.get(name).is_some_and(|one| one.home_address == Some(home_address)) {
             return;
         }
-        // What one has, another has no longer.
+        self.take_from_sessions(home_address, now);
+        self.lose_address(name);
+        let Some(session) = self.sessions.get_mut(name) else { return };
+        session.home_address = Some(home_address);
+        let sub_nai = Arc::clone(name);
+        self.actions.push_back(MobileNodeAction::UseSession { sub_nai, home_address });
+    }
+
+    /// What one has, another has no longer.
+    pub(in crate::mobile_node) fn take_from_sessions(&mut self, home_address: Ipv4Addr, now: Now) {
         let holder = self.sessions.all().find(|one| one.home_address == Some(home_address));
         if let Some(holder) = holder.map(|one| Arc::clone(&one.sub_nai)) {
             self.lose_address(&holder);
             self.sessions.end_turn(&holder);
             self.tend(&holder, now);
         }
-        self.lose_address(name);
-        let Some(session) = self.sessions.get_mut(name) else { return };
-        session.home_address = Some(home_address);
-        let sub_nai = Arc::clone(name);
-        self.actions.push_back(MobileNodeAction::UseSession { sub_nai, home_address });
     }
 
     /// A session has its address no longer, if it had one.

@@ -131,6 +131,7 @@ impl MobileNode {
                 home_address: session.asked_address(),
                 sub_nai: Some(Arc::clone(name)),
                 releases: session.leaving,
+                is_given: true,
             };
             let care_of_address = match place {
                 // At home the one is the other, known or not.
@@ -226,7 +227,7 @@ impl MobileNode {
             Target::Home(_) => Ipv4Addr::UNSPECIFIED,
             Target::ForeignAgent(_) | Target::CoLocated(_) => *care_of_address,
         };
-        let whom = Identity { releases: true, ..Identity::node(Ipv4Addr::UNSPECIFIED) };
+        let whom = Identity { releases: true, ..Identity::node(Ipv4Addr::UNSPECIFIED, false) };
         let asked = self.ask(*target);
         let farewell = Pending::new(whom, *target, care_of_address, Lifetime::ZERO, asked);
         self.sessions.farewell = Some(farewell);

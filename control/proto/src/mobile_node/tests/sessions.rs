@@ -3,6 +3,7 @@
 
 mod denials;
 mod leaving;
+mod own_address;
 
 use super::*;
 use crate::message::{Extension, Message, Received, RequestFlags, SessionCarriage, SessionName};
@@ -591,35 +592,4 @@ fn nonces_are_each_sessions_own() {
     world.pass_hearing(46, &mut agent);
     assert_eq!(last_for(&world, b"a").body.identification.high(), 7);
     assert_eq!(last_for(&world, b"b").body.identification.high(), 9);
-}
-
-// Shows 2794-2-a, 5944-3.6-b, 5944-3.6.1.1-b, 5944-3.6.1.2-j.
-#[test]
-fn a_node_without_home_address_takes_the_one_that_it_is_given() {
-    let mut world = World::up(MobileNodeConfig { home_address: Ipv4Addr::UNSPECIFIED, ..named() });
-    world.hear(&Advertised::foreign(FIRST));
-    let sent = world.last();
-    assert_eq!((sent.send.source, sent.send.destination), (Ipv4Addr::UNSPECIFIED, FIRST));
-    assert_eq!(sent.body.home_address, Ipv4Addr::UNSPECIFIED);
-    let [nai, signature] = request_of(&sent).extensions()[..] else { panic!() };
-    assert_eq!(nai.extension, Extension::NetworkAccessIdentifier(NAI));
-    assert!(request_of(&sent).verify(&signature, &with_home_agent()));
-    // Who does not say whose address it is gives none.
-    let given = RegistrationReply { home_address: HOME, ..sent.reply(ReplyCode::ACCEPTED, 100) };
-    receive(&mut world, &sent, &signed(&given));
-    receive(&mut world, &sent, &reply_to(&sent, ReplyCode::ACCEPTED, Ipv4Addr::UNSPECIFIED));
-    assert_eq!(world.discards(), [DiscardReason::NotPending; 2]);
-    assert_eq!(world.attachments(), []);
-    receive(&mut world, &sent, &reply_to(&sent, ReplyCode::ACCEPTED, HOME));
-    let place = |wanted: &MobileNodeAction| {
-        world.log.iter().position(|(_, action)| action == wanted).unwrap()
-    };
-    let used = place(&MobileNodeAction::UseHomeAddress(HOME));
-    assert!(used < place(&MobileNodeAction::UseAttachment(through(FIRST))));
-    assert_eq!(world.node.config().home_address, HOME);
-    world.forget();
-    world.pass_hearing(46, &mut [Advertised::foreign(FIRST)]);
-    let renewal = requests_for(&world, b"").pop().unwrap();
-    assert_eq!((renewal.send.source, renewal.body.home_address), (HOME, HOME));
-    assert!(!world.did(&MobileNodeAction::UseHomeAddress(HOME)), "it is told once");
 }
