@@ -465,6 +465,11 @@ impl MobileNode {
         &self.config
     }
 
+    /// Whether a home agent says which home address it has, and no config.
+    pub const fn is_given_its_address(&self) -> bool {
+        self.is_given
+    }
+
     /// Its home address; `None` before a home agent has given it one.
     pub fn home_address(&self) -> Option<Ipv4Addr> {
         Some(self.config.home_address).filter(|address| !address.is_unspecified())

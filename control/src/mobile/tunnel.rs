@@ -118,7 +118,8 @@ pub struct Activity {
 /// The tunnel.
 pub struct Tunnel {
     tun: Tun,
-    home: Ipv4Addr,
+    /// The node's home address; `None` before there is one.
+    home: Option<Ipv4Addr>,
     /// The home addresses of sessions.
     sessions: HashSet<Ipv4Addr>,
     home_agent: Ipv4Addr,
@@ -142,8 +143,13 @@ impl Tunnel {
         self.home_agent = address;
     }
 
+    /// The node's own home address is this from now on.
+    pub const fn use_home_address(&mut self, home: Option<Ipv4Addr>) {
+        self.home = home;
+    }
+
     /// A tunnel that leads nowhere yet.
-    pub fn new(tun: Tun, home: Ipv4Addr, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
+    pub fn new(tun: Tun, home: Option<Ipv4Addr>, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
         Tunnel {
             tun,
             home,
@@ -260,8 +266,10 @@ impl Tunnel {
     /// Sends an ICMP message from the home address to the home agent through the
     /// tunnel.
     pub fn send_keepalive(&mut self, icmp: &[u8]) {
-        self.counters.tunnel_keepalives_sent += 1;
-        self.send_icmp(self.home, icmp);
+        if let Some(home) = self.home {
+            self.counters.tunnel_keepalives_sent += 1;
+            self.send_icmp(home, icmp);
+        }
     }
 
     /// Takes waiting packets out of the tunnel. `node` knows the answers to its
@@ -329,7 +337,7 @@ impl Tunnel {
 
     /// Whether packets of this address go through the tunnel.
     fn is_ours(&self, address: Ipv4Addr) -> bool {
-        address == self.home || self.sessions.contains(&address)
+        self.home == Some(address) || self.sessions.contains(&address)
     }
 
     fn receiver(&self, index: usize) -> Option<&TunnelSocket> {
@@ -437,7 +445,7 @@ impl Tunnel {
         self.activity.received = true;
         self.counters.tunnel_received += 1;
         if let Some((to, icmp)) = icmp_of(inner, self.home_agent) {
-            if to == self.home && node.is_keepalive_answer(icmp) {
+            if self.home == Some(to) && node.is_keepalive_answer(icmp) {
                 self.counters.tunnel_keepalives_answered += 1;
                 return;
             }
