@@ -117,7 +117,7 @@ pub const ANNOUNCEMENTS: [Duration; 6] = [
     Duration::from_secs(5),
 ];
 
-/// How long a stop waits for its deregistration to be answered.
+/// How long a stop waits for its requests to be answered.
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// A registration in force.
@@ -398,8 +398,9 @@ impl MobileNode {
         self.solicit_if_due(at);
     }
 
-    /// The program ends: deregisters what is away from home, for at most
-    /// [`STOP_WAIT`]. [`MobileNodeAction::Stopped`] says when it is done.
+    /// The program ends: deregisters what is away from home and gives the addresses of its
+    /// sessions back, for at most [`STOP_WAIT`]. [`MobileNodeAction::Stopped`] says when it
+    /// is done.
     pub fn handle_stop(&mut self, now: Now) {
         if self.stopping.is_some() {
             return;
@@ -411,7 +412,6 @@ impl MobileNode {
         self.suspicion = None;
         self.pending = None;
         let registration = self.registration.filter(|_| self.link_up);
-        self.stop_sessions(registration.as_ref(), now);
         let away =
             registration.filter(|registration| !matches!(registration.target, Target::Home(_)));
         if let Some(Registration { target, care_of_address, .. }) = away {
@@ -420,7 +420,8 @@ impl MobileNode {
             self.pending = Some(pending);
             self.send(now);
         }
-        self.finish_stop_if_answered();
+        self.stop_sessions(now);
+        self.settle(now);
     }
 
     /// What to do next; `None` when all is done.
@@ -433,7 +434,7 @@ impl MobileNode {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pending = self.pending.as_ref().map(|pending| pending.retransmit_at);
         if self.stopping.is_some() {
-            let times = [self.stopping, pending, self.sessions.poll_farewell()];
+            let times = [self.stopping, pending, self.sessions.poll_timeout()];
             return times.into_iter().flatten().min();
         }
         let announcement = self

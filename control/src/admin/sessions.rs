@@ -6,6 +6,7 @@
 //! | `GET /v1/sessions?nai=NAI&tenant=N`, both optional | [`SessionsView`](super::api::SessionsView), of a mobile node a list of [`SessionView`] |
 //! | `POST /v1/sessions` with [`AddSession`] | the new one, or [`Refusal::conflict`] |
 //! | `POST /v1/sessions/remove` with [`RemoveSession`] | the one that was |
+//! | `POST /v1/sessions/remove-all` | those that were; those of other nodes with the NAI end too |
 
 use std::net::Ipv4Addr;
 
@@ -112,6 +113,7 @@ pub(super) fn routes() -> Router<AdminSender> {
     Router::new()
         .route(&format!("/{VERSION}/sessions"), get(show).post(add))
         .route(&format!("/{VERSION}/sessions/remove"), post(remove))
+        .route(&format!("/{VERSION}/sessions/remove-all"), post(remove_all))
 }
 
 /// What sessions may be narrowed to.
@@ -172,6 +174,13 @@ async fn remove(
         Ok(remove) => respond(ask(&sender, caller, Query::RemoveSession(remove)).await),
         Err(refusal) => respond::<SessionView>(Err(refusal)),
     }
+}
+
+async fn remove_all(
+    State(sender): State<AdminSender>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Response {
+    respond(ask(&sender, caller, Query::RemoveAllSessions).await)
 }
 
 fn read<T: DeserializeOwned>(body: &Bytes, hint: &str) -> Result<T, Refusal> {

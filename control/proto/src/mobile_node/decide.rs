@@ -51,10 +51,13 @@ impl MobileNode {
     }
 
     /// Brings what is registered in line with what is known, then the sessions in line
-    /// with that.
+    /// with that. A stop ends when nothing is left to be answered.
     pub(super) fn settle(&mut self, now: Now) {
         self.settle_node(now);
         self.settle_sessions(now);
+        if self.stopping.is_some() && self.pending.is_none() && !self.sessions_wait() {
+            self.finish_stop();
+        }
     }
 
     /// Starts the registration that [`Self::choose`] asks for, unless it is
@@ -183,7 +186,7 @@ impl MobileNode {
         if pending.lifetime.is_zero() {
             self.event(MobileNodeEvent::Deregistered { after });
             if self.stopping.is_some() {
-                return self.finish_stop_if_answered();
+                return;
             }
             // Nothing ends at home; but an address that was given is kept for those only
             // that are heard of.
@@ -320,7 +323,7 @@ impl MobileNode {
             return self.send(now);
         }
         if self.stopping.is_some() {
-            return self.finish_stop_if_answered();
+            return;
         }
         let at = now.monotonic;
         match pending.target {

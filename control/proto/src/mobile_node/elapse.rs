@@ -241,13 +241,6 @@ impl MobileNode {
         }
     }
 
-    /// Ends a stop whose requests have all been answered.
-    pub(super) fn finish_stop_if_answered(&mut self) {
-        if self.pending.is_none() && !self.sessions.awaits_farewell() {
-            self.finish_stop();
-        }
-    }
-
     pub(super) fn finish_stop(&mut self) {
         self.pending = None;
         self.sessions.stop();

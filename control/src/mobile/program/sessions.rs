@@ -176,12 +176,10 @@ impl Program {
     /// The answer to what is asked about sessions; `None` when something else is asked.
     pub(super) fn answer_about_sessions(&mut self, query: &Query, now: Now) -> Option<Outcome> {
         match query {
-            Query::Sessions(_) => {
-                let view = |session: &Session| self.session_view(session, now.monotonic);
-                Some(Ok(Answer::OwnSessions { sessions: self.node.sessions().map(view).collect() }))
-            }
+            Query::Sessions(_) => Some(Ok(self.session_views(now))),
             Query::AddSession(add) => Some(self.add_session(add, now)),
             Query::RemoveSession(remove) => Some(self.remove_session(remove, now)),
+            Query::RemoveAllSessions => Some(self.remove_all_sessions(now)),
             _ => None,
         }
     }
@@ -239,6 +237,23 @@ impl Program {
             lan.handle_end(&name, now.monotonic);
         }
         Ok(view)
+    }
+
+    fn remove_all_sessions(&mut self, now: Now) -> Outcome {
+        let views = self.session_views(now);
+        self.node.remove_all_sessions(now).map_err(refused)?;
+        tracing::warn!("all sessions of the NAI end, those of other nodes too");
+        for name in self.sessions.names() {
+            if let (Some(Owner::Device), Some(lan)) = (self.end(&name, now), &mut self.lan) {
+                lan.handle_end(&name, now.monotonic);
+            }
+        }
+        Ok(views)
+    }
+
+    fn session_views(&self, now: Now) -> Answer {
+        let view = |session: &Session| self.session_view(session, now.monotonic);
+        Answer::OwnSessions { sessions: self.node.sessions().map(view).collect() }
     }
 
     fn view_of(&self, name: &[u8], now: Now) -> Outcome {

@@ -18,7 +18,7 @@ pub(in crate::mobile_node) enum Whose {
     Node,
     /// This session's.
     Session(Arc<[u8]>),
-    /// The one that gives all addresses back.
+    /// The one that gives the addresses of all sessions back.
     Farewell,
 }
 
@@ -192,11 +192,21 @@ impl MobileNode {
         now: Now,
     ) {
         let Some(mut farewell) = self.sessions.farewell.take() else { return };
-        self.learn_challenge(&farewell, reply);
-        if !reply.body.code.is_accepted() && self.correct(&mut farewell, reply, now) {
-            self.sessions.farewell = Some(farewell);
-            self.bid_farewell(now);
+        if reply.mobile_home_authentication().is_some() {
+            self.sessions.farewell_memory.learn_nonce(reply.body.identification);
         }
-        self.finish_stop_if_answered();
+        self.learn_challenge(&farewell, reply);
+        let accepted = reply.body.code.is_accepted();
+        if !accepted && self.correct(&mut farewell, reply, now) {
+            self.sessions.farewell = Some(farewell);
+            return self.bid_farewell(now);
+        }
+        self.sessions.releases_all = false;
+        // An agent may have taken the node itself for one of them.
+        let away = self.registration.as_mut().filter(|one| !one.lifetime.is_zero());
+        if let Some(registration) = away.filter(|_| accepted && self.stopping.is_none()) {
+            registration.renew_at = Some(now.monotonic);
+            self.renew(now);
+        }
     }
 }

@@ -252,7 +252,7 @@ fn a_wrong_clock_costs_sessions_one_denial() {
 
 // S1-14.
 #[test]
-fn what_is_removed_is_the_home_agents_again_and_so_is_everything_after_a_stop() {
+fn what_is_removed_is_the_home_agents_again_and_after_a_stop_all_of_the_node_and_none_of_others() {
     let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
     lab.move_to(Network::Of(1));
     let address = lab.addresses()[NAMES[0]];
@@ -261,13 +261,32 @@ fn what_is_removed_is_the_home_agents_again_and_so_is_everything_after_a_stop() 
     assert!(!lab.bound().contains_key(&address));
     assert_eq!(lab.agents[1].visitors().count(), 3);
     lab.pass(1_000);
+    // Another node of the NAI has sessions here too.
+    let others = lab.bound();
+    let mut other = MobileNode::new(lab.world.node.config().clone(), [11; 32]);
+    core::mem::swap(&mut lab.world.node, &mut other);
+    lab.pass(1_000);
+    lab.world.input(|node, now| node.add_session(b"other", None, now).unwrap());
+    lab.world.link(true);
+    lab.settle();
+    lab.pass(3_000);
+    let others: Vec<_> = lab.bound().into_keys().filter(|one| !others.contains_key(one)).collect();
+    assert_eq!(others.len(), 1);
+    core::mem::swap(&mut lab.world.node, &mut other);
     lab.world.input(MobileNode::handle_stop);
     lab.settle();
     assert!(lab.world.did(&MobileNodeAction::Stopped));
-    assert_eq!(lab.bound(), BTreeMap::new());
-    assert_eq!(lab.agents[1].visitors().count(), 0);
+    assert_eq!(lab.bound().into_keys().collect::<Vec<_>>(), others);
+    assert_eq!(lab.agents[1].visitors().count(), 1);
+    // Unless somebody wants that.
+    core::mem::swap(&mut lab.world.node, &mut other);
+    lab.world.input(|node, now| node.remove_all_sessions(now).unwrap());
+    lab.settle();
+    assert_eq!(lab.bound().into_keys().collect::<Vec<_>>(), [HOME]);
+    let left = lab.agents[1].visitors().map(|one| one.state.home_address);
+    assert_eq!(left.collect::<Vec<_>>(), [HOME]);
     let live = lab.agents[0].home_agents().next().unwrap();
-    assert!(live.sessions(None).iter().all(|one| !one.state.is_live()));
+    assert!(live.sessions(None).iter().all(|one| one.sub_nai.is_empty() || !one.state.is_live()));
 }
 
 // S1-16.
