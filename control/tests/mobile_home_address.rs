@@ -1,6 +1,11 @@
 //! A mobile node without a home address of its own among real agents: its home agent gives
 //! it one, by its NAI, and it keeps it wherever it goes.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
 
 mod daemon;
 mod namespace;
@@ -247,6 +252,18 @@ fn a_node_without_home_address_gets_one_and_keeps_it_on_the_whole_tour_and_when_
         net.is_reached(address);
     }
     assert_eq!(counter(&mn, "home_addresses_given"), 1);
+
+    // A command goes by it, as by any home address.
+    let look = "ip route; ping -c1 -W2 10.0.0.100 >/dev/null";
+    let mut command = net.node.command(HOMEPORT_MN);
+    command.arg("--config").arg(net.folder.path("mn.toml"));
+    let command =
+        command.args(["run", "--session", "app", "--", "sh", "-c", look]).output().unwrap();
+    let routes = String::from_utf8(command.stdout).unwrap();
+    assert!(
+        command.status.success() && routes.contains(&format!("default via {address}")),
+        "{routes}"
+    );
 
     mn.stop();
     assert_eq!(net.host(), before);

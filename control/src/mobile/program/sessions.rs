@@ -277,6 +277,7 @@ impl Program {
             Owner::Local => (Some(self.config.tunnel.clone()), None),
         };
         let home_address = session.home_address();
+        let traffic = home_address.map(|address| self.tunnel.traffic(address)).unwrap_or_default();
         SessionView {
             name: shown(name),
             kind: owner.kind(),
@@ -287,6 +288,10 @@ impl Program {
             mac: mac.map(|mac| mac.to_string()),
             lease_seconds: lease.and_then(|lease| lease.expires_at).map(left),
             remaining_seconds: session.expires_at().map(left),
+            tunnel_sent_packets: traffic.sent_packets,
+            tunnel_sent_bytes: traffic.sent_bytes,
+            tunnel_received_packets: traffic.received_packets,
+            tunnel_received_bytes: traffic.received_bytes,
             last_code: session.last_denial().map(|code| code.0),
             last_code_text: session.last_denial().map(|code| code.text().to_owned()),
         }
