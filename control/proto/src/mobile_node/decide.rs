@@ -336,9 +336,8 @@ impl MobileNode {
             }
             _ => {
                 let Identity { is_given, home_address, .. } = pending.identity;
-                let signed = reply.mobile_home_authentication().is_some();
                 let names_one = is_given && !home_address.is_unspecified();
-                if signed && names_one && code == ReplyCode::HA_PROHIBITED {
+                if names_one && code == ReplyCode::HA_PROHIBITED {
                     self.lose_address_of_node();
                 }
                 self.not_before = Some(at + self.denial_wait(self.denials));

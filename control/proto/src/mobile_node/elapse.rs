@@ -60,6 +60,13 @@ impl MobileNode {
             .filter(|registration| registration.renew_at.is_some_and(|at| at <= now.monotonic));
         if let (Some(registration), None, None) = (due, &self.pending, self.not_before) {
             self.begin(registration.target, now);
+            // Its agent may have no care-of address to give any more.
+            if self.pending.is_none()
+                && self.not_before.is_none()
+                && let Some(registration) = &mut self.registration
+            {
+                registration.renew_at = Some(now.monotonic + Pending::MIN_INTERVAL);
+            }
         }
     }
 
