@@ -52,6 +52,10 @@ fn on_the_home_link_a_node_without_address_is_answered_at_its_station() {
     assert_eq!(other.read(&actions).code.0, 130);
     let sent = transmits(&actions)[0];
     assert_eq!((sent.link, sent.destination), (Some((HOME, NODE_MAC)), Ipv4Addr::BROADCAST));
+    // Whatever it asks: where it says that it is need not be there.
+    let message = own.at(pooled(101)).ends().message(&mut world);
+    let actions = world.send(&direct(NO_ADDRESS, &message));
+    assert_eq!(transmits(&actions)[0].link, Some((HOME, NODE_MAC)));
     // Elsewhere nobody can be answered there.
     let message = own.message(&mut world);
     let afar = homeport_proto::Datagram { port: CORE, ..direct(NO_ADDRESS, &message) };
