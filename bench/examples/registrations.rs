@@ -1,6 +1,7 @@
 //! Prints the figures of [`homeport_bench::registrations`]: `speed NODES SECONDS`
 //! or `memory BINDINGS [RENEWALS]`; or, for who counts instructions, does nothing but
-//! register: `rounds NODES RENEWALS`. `subscribers NODES` loads a file of them.
+//! register: `rounds NODES RENEWALS`. `compare NODES OTHERS RENEWALS` registers two kinds by
+//! turns. `subscribers NODES` loads a file of them.
 //! NODES and BINDINGS may be written as `N/M`: N sessions, M of each NAI.
 
 use homeport_bench::registrations::{self, Population};
@@ -20,6 +21,14 @@ fn main() -> anyhow::Result<()> {
         ["rounds", nodes, renewals] => {
             registrations::rounds(population(nodes)?, renewals.parse()?)?;
         }
+        ["compare", nodes, others, renewals] => {
+            let both = [population(nodes)?, population(others)?];
+            let registrations::Compared { new, renewals } =
+                registrations::compared(both, renewals.parse()?)?;
+            for (what, [one, other]) in [("new", new), ("renewals", renewals)] {
+                println!("{what:<9} {one:>9.0} {other:>9.0} a second; ratio {:.3}", other / one);
+            }
+        }
         ["subscribers", nodes] => {
             println!("{} s", homeport_bench::subscribers::load(nodes.parse()?)?);
         }
@@ -29,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         }
         _ => anyhow::bail!(
             "usage: registrations speed NODES SECONDS | rounds NODES RENEWALS | \
+             compare NODES OTHERS RENEWALS | \
              memory BINDINGS [RENEWALS] | subscribers NODES"
         ),
     }

@@ -17,7 +17,7 @@ use homeport_control::inject;
 use homeport_control::install::{ClaimKeeper, Installer, Tables};
 use homeport_dataplane::broadcast::ListenerWriter;
 use homeport_dataplane::table::{hash, lpm, source_route, visitor};
-use homeport_proto::agent::{Agent, Datagram};
+use homeport_proto::agent::{Agent, Datagram, TOGETHER};
 use homeport_proto::config::{
     AddressPool, AddressRange, AgentConfig, HomeAgentAssignment, HomeAgentConfig, HomeNetwork,
     NatPolicy, Prefix, Profile, SessionPolicy, TunnelPolicy,
@@ -46,8 +46,6 @@ const SPI: Spi = Spi(256);
 const SEED: [u64; 2] = [0x5eed, 0x5eed];
 /// Requests signed at a time.
 const BATCH: usize = 1 << 15;
-/// Requests that are looked at together, as the event loop does.
-const TOGETHER: usize = 16;
 /// Virtual time between two requests: half a million in a second.
 const PACE_NANOS: u64 = 2_000;
 
@@ -145,6 +143,52 @@ pub fn in_process(population: Population, seconds: f64) -> anyhow::Result<Figure
     figures.renewals_per_second =
         if renewals == 0 { 0.0 } else { renewals as f64 / renewal_seconds };
     Ok(figures)
+}
+
+/// Registrations in a second of the core's own time, of two populations in one run: a
+/// batch of one, a batch of the other, and so on, so that whatever the machine does
+/// meanwhile slows both down alike.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Compared {
+    /// First registrations of each.
+    pub new: [f64; 2],
+    /// Renewals of each.
+    pub renewals: [f64; 2],
+}
+
+/// Registers everybody of both once, and `rounds` times more.
+///
+/// # Errors
+/// As [`in_process`].
+pub fn compared(populations: [Population; 2], rounds: usize) -> anyhow::Result<Compared> {
+    let mut both = populations.map(|population| (Bench::new(population.clamped()), 0.0));
+    for round in 0..=rounds {
+        let mut orders =
+            both.each_ref().map(|(bench, _)| Order::new(bench.population.nodes, round as u64));
+        loop {
+            let mut registered = 0;
+            for ((bench, _), order) in both.iter_mut().zip(&mut orders) {
+                registered += bench.one_batch(order)?.0;
+            }
+            if registered == 0 {
+                break;
+            }
+        }
+        if round == 0 {
+            both.iter_mut().for_each(|(bench, new)| *new = bench.cpu_seconds);
+        }
+    }
+    for (bench, _) in &both {
+        bench.check_bound(bench.population.nodes)?;
+    }
+    let rate = |(bench, new): &(Bench, f64), renewals: bool| {
+        let nodes = bench.population.nodes as f64;
+        if renewals { nodes * rounds as f64 / (bench.cpu_seconds - new) } else { nodes / new }
+    };
+    Ok(Compared {
+        new: both.each_ref().map(|one| rate(one, false)),
+        renewals: both.each_ref().map(|one| rate(one, true)),
+    })
 }
 
 /// Registers everybody once, and so many times more, whatever time that
@@ -403,26 +447,30 @@ impl Bench {
         mut measured: impl FnMut(usize, f64) -> bool,
     ) -> anyhow::Result<()> {
         self.rounds += 1;
-        let order = Order::new(nodes, self.rounds);
-        let mut numbers = order.peekable();
-        while numbers.peek().is_some() {
-            self.sign((&mut numbers).take(BATCH))?;
-            let replies = self.replies;
-            let (start, cpu) = (WallClock::now(), cpu_seconds());
-            self.register();
-            let elapsed = start.elapsed().as_secs_f64();
-            self.cpu_seconds += cpu_seconds() - cpu;
-            let count = self.requests.len();
-            anyhow::ensure!(
-                self.replies - replies == count as u64,
-                "{} replies to {count} requests",
-                self.replies - replies
-            );
-            if !measured(count, elapsed) {
-                break;
+        let mut order = Order::new(nodes, self.rounds);
+        loop {
+            let (count, elapsed) = self.one_batch(&mut order)?;
+            if count == 0 || !measured(count, elapsed) {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Registers the next of an order; how many they were, and the seconds that it took.
+    fn one_batch(&mut self, order: &mut Order) -> anyhow::Result<(usize, f64)> {
+        self.sign(order.take(BATCH))?;
+        let replies = self.replies;
+        let (start, cpu) = (WallClock::now(), cpu_seconds());
+        self.register();
+        let elapsed = start.elapsed().as_secs_f64();
+        self.cpu_seconds += cpu_seconds() - cpu;
+        let count = self.requests.len();
+        anyhow::ensure!(
+            self.replies - replies == count as u64,
+            "{} replies to {count} requests",
+            self.replies - replies
+        );
+        Ok((count, elapsed))
     }
 
     fn sign(&mut self, numbers: impl Iterator<Item = usize>) -> anyhow::Result<()> {
@@ -468,14 +516,10 @@ impl Bench {
     fn register(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for together in requests.chunks(TOGETHER) {
-            let mut foreseen = [None; TOGETHER];
-            for (signed, place) in together.iter().zip(&mut foreseen) {
-                *place = self.agent.foresee(&signed.datagram());
-            }
-            for foreseen in foreseen.iter().flatten() {
-                self.agent.prepare(foreseen);
-                self.installer.prepare(foreseen.tenant(), foreseen.home_address());
-            }
+            let datagrams = together.iter().map(Signed::datagram);
+            self.agent.foresee(datagrams, |tenant, home_address| {
+                self.installer.prepare(tenant, home_address);
+            });
             for signed in together {
                 let now = now(self.sequence);
                 self.sequence += 1;
@@ -592,5 +636,12 @@ mod tests {
             let figures = in_process(Population { nodes: 200, per_nai }, 0.5).unwrap();
             assert!(figures.registrations > 200, "{figures:?}");
         }
+    }
+
+    #[test]
+    fn two_populations_are_registered_and_renewed_by_turns() {
+        let sessions = Population { nodes: 300, per_nai: Some(10) };
+        let compared = compared([Population::plain(200), sessions], 2).unwrap();
+        assert!(compared.new.iter().chain(&compared.renewals).all(|rate| rate.is_finite()));
     }
 }

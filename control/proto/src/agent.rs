@@ -8,6 +8,7 @@ mod revocation;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use core::net::Ipv4Addr;
 use homeport_wire::{MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use smallvec::SmallVec;
 
 use self::context::Shared;
 pub(crate) use self::context::{AgentKey, Context, Token};
@@ -20,8 +21,9 @@ use crate::decision::{Cause, Decision, Judge};
 use crate::draws::{Differing, Drawn, Draws};
 use crate::event::DiscardReason;
 use crate::foreign_agent::ForeignAgent;
+use crate::home_agent::HomeAgent;
 use crate::home_agent::assignment::requested;
-use crate::home_agent::{HomeAgent, Places};
+use crate::home_agent::foresight::Ahead;
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
@@ -54,26 +56,9 @@ pub struct Datagram<'a> {
     pub payload: &'a [u8],
 }
 
-/// What a request will be answered by, as [`Agent::foresee`] gives it.
-#[derive(Clone, Copy, Debug)]
-pub struct Foreseen {
-    agent: AgentKey,
-    home_address: Ipv4Addr,
-    /// Where the association and the record are likely to be.
-    places: Places,
-}
-
-impl Foreseen {
-    /// Whose node it is about.
-    pub const fn tenant(&self) -> TenantId {
-        self.agent.0
-    }
-
-    /// The node that it is about.
-    pub const fn home_address(&self) -> Ipv4Addr {
-        self.home_address
-    }
-}
+/// Datagrams that are [looked at](Agent::foresee) together: more would push one another out
+/// of the cache, and with fewer some of the memory would be waited for.
+pub const TOGETHER: usize = 16;
 
 /// The agents of one process.
 ///
@@ -148,26 +133,32 @@ impl Agent {
         self.budgets = SourceBudgets::new(seed, per_second, now.monotonic);
     }
 
-    /// What a datagram will be answered by, if it is a request to a home agent here.
-    /// Changes nothing.
-    ///
-    /// Who has several datagrams asks for each of them, then
-    /// [prepares](Self::prepare) for each, and only then hands over the first: so they
-    /// wait for the memory together and not one after the other, which with millions of
-    /// nodes is most of the time.
-    pub fn foresee(&self, datagram: &Datagram<'_>) -> Option<Foreseen> {
-        let request = RegistrationRequest::parse(datagram.payload).ok()?;
-        let (tenant, home_address) = (datagram.tenant, request.home_address);
-        let of = |address| Some(((tenant, address), self.home_agents.get(&(tenant, address))?));
-        let (agent, found) = of(datagram.destination).or_else(|| of(request.home_agent))?;
-        let (home_address, places) = found.foresee(home_address, datagram.payload);
-        Some(Foreseen { agent, home_address, places })
-    }
-
-    /// Brings it into the processor's cache, and changes nothing.
-    pub fn prepare(&self, foreseen: &Foreseen) {
-        if let Some(agent) = self.home_agents.get(&foreseen.agent) {
-            agent.prepare(foreseen.places);
+    /// Looks ahead at a few datagrams, [`TOGETHER`] at most, before the first of them is
+    /// handled: so what requests among them need is waited for together, and not by one
+    /// after the other, which with millions of nodes is most of the time. `prepare` is
+    /// told of each of these the tenant and the home address that it is likely to be
+    /// about. Changes nothing.
+    pub fn foresee<'b>(
+        &self,
+        datagrams: impl IntoIterator<Item = Datagram<'b>>,
+        mut prepare: impl FnMut(TenantId, Ipv4Addr),
+    ) {
+        let mut requests: SmallVec<[(TenantId, Ahead<'_>); TOGETHER]> = SmallVec::new();
+        for datagram in datagrams.into_iter().take(TOGETHER) {
+            let Ok(request) = RegistrationRequest::parse(datagram.payload) else { continue };
+            let tenant = datagram.tenant;
+            let of = |address| self.home_agents.get(&(tenant, address));
+            if let Some(agent) = of(datagram.destination).or_else(|| of(request.home_agent)) {
+                let ahead = Ahead::new(agent, request.home_address, datagram.payload);
+                requests.push((tenant, ahead));
+            }
+        }
+        let mut newcomers = 0;
+        requests.iter_mut().for_each(|(_, ahead)| ahead.find_names(&mut newcomers));
+        requests.iter_mut().for_each(|(_, ahead)| ahead.find_records());
+        for (tenant, ahead) in &requests {
+            ahead.prepare();
+            prepare(*tenant, ahead.home_address);
         }
     }
 

@@ -35,6 +35,7 @@ mod chunks;
 mod expiry;
 mod extra;
 mod foreign_challenge;
+pub(crate) mod foresight;
 mod judge;
 mod mobile_network;
 mod node;
@@ -65,7 +66,7 @@ pub use self::show::{PoolUse, SessionView};
 use self::tunnel::{Tunnel, TunnelWish};
 use crate::agent::{AgentKey, Context, Datagram, Token};
 use crate::binding::MobilityBinding;
-use crate::config::{HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
+use crate::config::{AddressPool, HomeAgentConfig, HomeNetwork, Prefix, TunnelPolicy};
 use crate::decision::{Cause, Decision, Judge, SeenExtensions, SessionLabel, Standing};
 use crate::identification::{Freshness, Staleness, clock_offset};
 use crate::limits::{MAX_SIMULTANEOUS, REBOUND_SPACING, Spacing};
@@ -74,8 +75,7 @@ use crate::message::{
     Identification, Received, RegistrationRequest, ReplyCode, RequestFlags, SessionName,
 };
 use crate::revocation::{Agreement, RevocationKey, RevocationList};
-use crate::security::nais::canonical;
-use crate::security::{MobilitySecurityAssociation, ReplayProtection, Subscriber};
+use crate::security::{MobilitySecurityAssociation, ReplayProtection};
 use crate::{Action, Encapsulation, Instant, Lifetime, NtpTime};
 
 /// Bytes of IPv4 and UDP headers around a message.
@@ -83,15 +83,6 @@ const PACKET_HEADERS: usize = Ipv4Header::LEN + UdpHeader::LEN;
 
 /// The association with a foreign agent.
 type ForeignHomeAssociation = Arc<MobilitySecurityAssociation>;
-
-/// Where what a request needs is likely to be.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Places {
-    association: Option<u32>,
-    node: Option<u32>,
-    session: Option<u32>,
-    subscriber: Option<Subscriber>,
-}
 
 /// One virtual home agent.
 #[derive(Debug)]
@@ -170,13 +161,11 @@ struct Answered {
 
 impl HomeAgent {
     pub(crate) fn new(config: HomeAgentConfig, started: NtpTime) -> Self {
-        let mut nodes = NodeList::default();
-        nodes.reserve(config.security.mobile_node_count());
         let pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
         let set_aside = SetAside::new(&config.sessions.reservations);
-        HomeAgent {
+        let mut agent = HomeAgent {
             config,
-            nodes,
+            nodes: NodeList::default(),
             expiries: Expiries::default(),
             announcements: BTreeMap::new(),
             agreements: BTreeMap::new(),
@@ -186,7 +175,18 @@ impl HomeAgent {
             pools,
             rebounds: Spacing::new(REBOUND_SPACING),
             started,
-        }
+        };
+        agent.reserve();
+        agent
+    }
+
+    /// Makes room for all whom the config lets come.
+    fn reserve(&mut self) {
+        let pools = self.config.sessions.pools.iter();
+        let pooled = usize::try_from(pools.map(AddressPool::size).sum::<u64>());
+        let sessions = pooled.unwrap_or(usize::MAX).min(self.config.max_bindings);
+        self.nodes.reserve(self.config.security.mobile_node_count() + sessions);
+        self.sessions.reserve(sessions);
     }
 
     /// What it was told.
@@ -226,46 +226,6 @@ impl HomeAgent {
         let result = change(&mut binding);
         self.nodes.set_binding(number, binding, context.now.monotonic);
         Some(result)
-    }
-
-    /// The home address that a request is likely to be about, and where the association
-    /// and the record of its node are likely to be.
-    pub(crate) fn foresee(&self, home_address: Ipv4Addr, request: &[u8]) -> (Ipv4Addr, Places) {
-        let security = &self.config.security;
-        if security.nai_count() > 0
-            && let Some(name) = SessionName::glimpse(request)
-        {
-            let nai = canonical(name.nai);
-            if let Some(subscriber) = security.guess_subscriber(&nai) {
-                let association = security.guess(subscriber.stand_in());
-                let known = self.sessions.guess(&nai, name.sub_nai);
-                let address = known.map_or(subscriber.stand_in(), |(_, address)| address);
-                let node = self.nodes.guess(address);
-                let session = known.map(|(number, _)| number);
-                let subscriber = Some(subscriber);
-                return (address, Places { association, node, session, subscriber });
-            }
-        }
-        let association = security.guess(home_address);
-        let node = self.nodes.guess(home_address);
-        (home_address, Places { association, node, ..Places::default() })
-    }
-
-    /// Brings what is known of a node into the processor's cache.
-    pub(crate) fn prepare(&self, places: Places) {
-        let Places { association, node, session, subscriber } = places;
-        if let Some(place) = association {
-            self.config.security.prepare(place);
-        }
-        if let Some(number) = node {
-            self.nodes.prepare(number);
-        }
-        if let Some(subscriber) = subscriber {
-            self.config.security.prepare_nai(subscriber);
-        }
-        if let Some(number) = session {
-            self.sessions.prepare(number);
-        }
     }
 
     /// Whether a datagram to `destination` that came in on `port` may be a
@@ -560,10 +520,10 @@ impl HomeAgent {
     pub(crate) fn reconfigure(&mut self, config: HomeAgentConfig, context: &mut Context<'_>) {
         self.keep_sessions(&config, context);
         self.config = config;
-        self.nodes.reserve(self.config.security.mobile_node_count());
+        self.reserve();
         for home_address in self.bound() {
             let known = self.config.security.knows_mobile_node(home_address)
-                || self.sessions.at(home_address).is_some();
+                || self.nodes.session(home_address).is_some();
             let Some(network) = self.home_network(home_address).filter(|_| known) else {
                 self.clear(home_address, context);
                 continue;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use homeport_dataplane::punt::{Millis, PuntHeader};
 use homeport_dataplane::verdict::PuntReason;
 use homeport_proto::Now;
-use homeport_proto::agent::Datagram;
+use homeport_proto::agent::{Datagram, TOGETHER};
 
 use super::{ControlCore, MAX_NEXT_HOPS};
 use crate::journal::Input;
@@ -18,9 +18,8 @@ pub const PUNTS_PER_TURN: usize = 256;
 /// second (RFC 5944 §3.6.3), and an answer to the first would be in vain.
 pub const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// Packets that are looked at together: more would push one another out of the
-/// cache, and with fewer some of the memory would be waited for.
-pub(super) const BATCH: usize = 16;
+/// Packets that are looked at together.
+pub(super) const BATCH: usize = TOGETHER;
 
 impl ControlCore {
     /// Punted packets, at most so many. `instant` is the same moment as `now` on the
@@ -58,14 +57,11 @@ impl ControlCore {
                 Err(reason) => *self.counts.bad_punts.entry(reason).or_default() += 1,
             }
         }
-        let mut foreseen = [None; BATCH];
-        for ((header, punted), place) in waiting.iter().flatten().zip(&mut foreseen) {
-            *place = datagram(header, punted).and_then(|one| self.agent.foresee(&one));
-        }
-        for foreseen in foreseen.iter().flatten() {
-            self.agent.prepare(foreseen);
-            self.installer.prepare(foreseen.tenant(), foreseen.home_address());
-        }
+        let received = waiting.iter().flatten();
+        self.agent.foresee(
+            received.filter_map(|(header, punted)| datagram(header, punted)),
+            |tenant, home_address| self.installer.prepare(tenant, home_address),
+        );
         for (header, punted) in waiting.iter().flatten() {
             self.take_punt(header, punted, now);
         }

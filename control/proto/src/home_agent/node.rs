@@ -24,17 +24,21 @@ use homeport_wire::{PortId, TenantId};
 
 use super::Answered;
 use super::chunks::Chunks;
+use super::foresight::touch;
 use super::path::{Challenge, ProvenPath};
 use crate::action::CareOf;
 use crate::binding::{MobilityBinding, Registration, Registrations};
 use crate::identification::{NonceHistory, TimestampHistory};
 use crate::limits::{DENIALS_PER_SECOND, FAILED_AUTHENTICATION_SPACING, PROVEN_TIME, TokenBucket};
 use crate::message::{Identification, RequestFlags};
-use crate::security::Spi;
+use crate::security::{Spi, Subscriber};
 use crate::{Encapsulation, Instant, Lifetime};
 
 /// The number of no node.
 pub(super) const NO_NODE: u32 = u32::MAX;
+
+/// The number of no session.
+const NO_SESSION: u32 = u32::MAX;
 
 /// What is remembered of a node.
 #[derive(Debug)]
@@ -45,6 +49,8 @@ pub(super) struct Node {
     home_address: Ipv4Addr,
     previous: u32,
     next: u32,
+    /// Of the session that has the home address, or [`NO_SESSION`].
+    session: u32,
     slot: u16,
     waits: Waits,
 }
@@ -110,9 +116,9 @@ impl More {
     }
 }
 
-/// A binding of one tunnel, without mobile networks, and not in question. 48 bytes.
+/// A binding of one tunnel, without mobile networks, and not in question. 45 bytes.
 #[derive(Clone, Copy, Debug)]
-#[repr(C, packed(4))]
+#[repr(C, packed)]
 struct PlainBinding {
     identification: Identification,
     registered_at: Instant,
@@ -289,6 +295,12 @@ fn seconds_of(at: Instant) -> u32 {
     u32::try_from(at.0 / NANOS).unwrap_or(u32::MAX)
 }
 
+impl Default for Node {
+    fn default() -> Self {
+        Node::new(Ipv4Addr::UNSPECIFIED)
+    }
+}
+
 impl Node {
     fn new(home_address: Ipv4Addr) -> Self {
         Node {
@@ -298,6 +310,7 @@ impl Node {
             home_address,
             previous: NO_NODE,
             next: NO_NODE,
+            session: NO_SESSION,
             slot: 0,
             waits: Waits::No,
         }
@@ -309,6 +322,11 @@ impl Node {
 
     pub(super) const fn is_bound(&self) -> bool {
         self.plain.kind != ABSENT
+    }
+
+    /// The session that has the home address, if one does.
+    pub(super) fn session(&self) -> Option<u32> {
+        Some(self.session).filter(|number| *number != NO_SESSION)
     }
 
     /// When the next of its care-of addresses ends.
@@ -393,7 +411,10 @@ impl Node {
 pub(super) struct NodeList {
     nodes: Chunks<Node>,
     bound: usize,
+    /// Those that are known by their home addresses.
     index: HashTable<u32>,
+    /// What is remembered of NAIs themselves, by their places; or [`NO_NODE`].
+    of_nais: Vec<u32>,
     /// Whom the request at hand is about: it is looked for again and again.
     at_hand: u32,
     /// Stands in for a record that could not be found, which cannot happen.
@@ -406,8 +427,9 @@ impl Default for NodeList {
             nodes: Chunks::default(),
             bound: 0,
             index: HashTable::new(),
+            of_nais: Vec::new(),
             at_hand: NO_NODE,
-            spare: Node::new(Ipv4Addr::UNSPECIFIED),
+            spare: Node::default(),
         }
     }
 }
@@ -429,9 +451,16 @@ impl NodeList {
         if self.get(self.at_hand).is_some_and(|node| node.home_address == home_address) {
             return Some(self.at_hand);
         }
+        if let Some(subscriber) = Subscriber::in_place_of(home_address) {
+            return self.of_nai(subscriber);
+        }
         let is_it =
             |number: &u32| self.get(*number).is_some_and(|node| node.home_address == home_address);
         self.index.find(hash(home_address), is_it).copied()
+    }
+
+    fn of_nai(&self, subscriber: Subscriber) -> Option<u32> {
+        self.of_nais.get(subscriber.place()).copied().filter(|number| *number != NO_NODE)
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Node> {
@@ -449,7 +478,15 @@ impl NodeList {
     /// The number that the index has for a node, or for one that looks like it there:
     /// no record is looked at.
     pub(super) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
-        self.index.find(hash(home_address), |_| true).copied()
+        if let Some(subscriber) = Subscriber::in_place_of(home_address) {
+            return self.of_nai(subscriber);
+        }
+        let hash = hash(home_address);
+        let found = self.index.find(hash, |_| true).copied();
+        if found.is_none() {
+            touch(&self.index, hash);
+        }
+        found
     }
 
     /// Brings a record into the processor's cache, as far as it is small.
@@ -472,9 +509,49 @@ impl NodeList {
 
     fn add(&mut self, home_address: Ipv4Addr) -> u32 {
         let number = self.nodes.push(Node::new(home_address));
+        if let Some(subscriber) = Subscriber::in_place_of(home_address) {
+            self.set_of_nai(subscriber, number);
+            return number;
+        }
         let (nodes, hash) = (&self.nodes, hash(home_address));
         self.index.insert_unique(hash, number, |number| index_hash(nodes, *number));
         number
+    }
+
+    fn set_of_nai(&mut self, subscriber: Subscriber, number: u32) {
+        let place = subscriber.place();
+        if self.of_nais.len() <= place {
+            self.of_nais.resize(place + 1, NO_NODE);
+        }
+        if let Some(of_nai) = self.of_nais.get_mut(place) {
+            *of_nai = number;
+        }
+    }
+
+    /// Gives the NAIs other numbers: `renumbered` says which.
+    pub(super) fn renumber(
+        &mut self,
+        renumbered: impl IntoIterator<Item = (Subscriber, Subscriber)>,
+    ) {
+        let before = core::mem::take(&mut self.of_nais);
+        self.at_hand = NO_NODE;
+        for (old, new) in renumbered {
+            let number = before.get(old.place()).copied().unwrap_or(NO_NODE);
+            if let Some(node) = self.nodes.get_mut(number) {
+                node.home_address = new.stand_in();
+                self.set_of_nai(new, number);
+            }
+        }
+    }
+
+    /// The session that an address belongs to.
+    pub(super) fn session(&self, home_address: Ipv4Addr) -> Option<u32> {
+        self.of(home_address).and_then(Node::session)
+    }
+
+    /// Says which session an address belongs to from now on.
+    pub(super) fn set_session(&mut self, home_address: Ipv4Addr, session: Option<u32>) {
+        self.make_node(home_address).session = session.unwrap_or(NO_SESSION);
     }
 
     /// The node's record, made if it had none.

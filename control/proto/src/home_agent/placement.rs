@@ -47,6 +47,8 @@ pub(super) struct Owner {
     pub(super) key: Ipv4Addr,
     /// Who it is, if it is known by NAI.
     pub(super) subscriber: Option<Subscriber>,
+    /// The hash of the NAI, if it is known.
+    of_nai: u64,
 }
 
 /// The name in a request, as far as it has one.
@@ -65,12 +67,14 @@ impl HomeAgent {
             // Whoever writes names wrongly has a key all the same.
             Err(_) => SessionName::nai_of(received),
         };
-        if let Some(subscriber) = nai.and_then(|nai| security.subscriber(nai)) {
-            return Owner { key: subscriber.stand_in(), subscriber: Some(subscriber) };
+        let known = nai.and_then(|nai| security.subscriber_and_hash(nai));
+        if let Some((subscriber, of_nai)) = known {
+            let key = subscriber.stand_in();
+            return Owner { key, subscriber: Some(subscriber), of_nai };
         }
         let home_address = received.body.home_address;
         let key = if is_host(home_address) { home_address } else { Ipv4Addr::UNSPECIFIED };
-        Owner { key, subscriber: None }
+        Owner { key, subscriber: None, of_nai: 0 }
     }
 
     /// The number of the session that a request is about, if it is known; makes the home
@@ -89,10 +93,7 @@ impl HomeAgent {
         let session = named
             .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
             .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
-            .and_then(|named| {
-                let nai = self.config.security.nai(subscriber);
-                self.sessions.find((subscriber, nai), named.name.sub_nai)
-            });
+            .and_then(|named| self.sessions.find((subscriber, owner.of_nai), named.name.sub_nai));
         let address = session.and_then(|number| self.sessions.get(number)).map(|one| one.address);
         request.home_address = address.unwrap_or(subscriber.stand_in());
         if comes_home {
@@ -136,8 +137,9 @@ impl HomeAgent {
         // What was accepted of whoever had it before is too old to be accepted again.
         self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
-        let nai = self.config.security.nai(subscriber);
-        asked.session = Some(self.sessions.add((subscriber, nai), sub_nai, address, until));
+        let known = (subscriber, asked.owner.of_nai);
+        asked.session = Some(self.sessions.add(known, sub_nai, address, until));
+        self.nodes.set_session(address, asked.session);
         asked.request.home_address = address;
         if comes_home {
             asked.request.care_of_address = address;
@@ -177,24 +179,22 @@ impl HomeAgent {
             if !may_have {
                 return Err(Cause::AddressNotTheirs);
             }
-            return match self.sessions.at(named) {
+            return match self.nodes.session(named) {
                 None => Ok((named, PlacementStep::Named)),
                 Some(_) => Err(Cause::AddressHeld),
             };
         }
         if let Some(address) = reserved {
-            return match self.sessions.at(address) {
+            return match self.nodes.session(address) {
                 None => Ok((address, PlacementStep::Reserved)),
                 Some(_) => Err(Cause::AddressHeld),
             };
         }
         let realm = realm(self.config.security.nai(subscriber));
-        let (config, sessions, nodes) = (&self.config, &self.sessions, &self.nodes);
-        let set_aside = &self.set_aside;
+        let (config, nodes, set_aside) = (&self.config, &self.nodes, &self.set_aside);
         let is_free = |address: Ipv4Addr| {
-            sessions.at(address).is_none()
+            nodes.of(address).is_none_or(|node| node.session().is_none() && !node.is_bound())
                 && !config.security.knows_mobile_node(address)
-                && !nodes.of(address).is_some_and(super::Node::is_bound)
                 && !context.is_local(address)
                 && !set_aside.has(address)
                 && config.home_networks.iter().any(|network| {
@@ -262,7 +262,7 @@ impl HomeAgent {
 
     /// The binding of an address has ended. It stays its session's for a while.
     pub(super) fn session_unbound(&mut self, address: Ipv4Addr, context: &Context<'_>) {
-        if let Some(number) = self.sessions.at(address) {
+        if let Some(number) = self.nodes.session(address) {
             let (now, sticky) = (context.now.monotonic, self.config.sessions.sticky);
             self.sessions.set(number, SessionState::Sticky, now, sticky);
         }
@@ -274,6 +274,7 @@ impl HomeAgent {
             let Some(number) = self.sessions.due(context.now.monotonic) else { return };
             let Some(session) = self.sessions.remove(number) else { return };
             let (address, subscriber) = (session.address, session.subscriber);
+            self.nodes.set_session(address, None);
             let pools = self.config.sessions.pools.iter().zip(&mut self.pools);
             for (_, pool) in pools.filter(|(config, _)| config.contains(address)) {
                 pool.give_back(address);
@@ -292,14 +293,21 @@ impl HomeAgent {
             self.pools = config.sessions.pools.iter().map(|_| Pool::default()).collect();
         }
         self.set_aside = SetAside::new(&config.sessions.reservations);
+        let (old, new) = (&self.config.security, &config.security);
+        let both = |subscriber| Some((subscriber, new.subscriber(old.nai(subscriber))?));
+        self.nodes.renumber(old.subscribers().filter_map(both));
         let before = core::mem::take(&mut self.sessions);
         let mut all: Vec<&Session> = before.iter().collect();
         all.sort_unstable_by_key(|session| (session.until(), session.address));
         for session in all {
             let nai = self.config.security.nai(session.subscriber);
             match config.security.subscriber(nai) {
-                Some(subscriber) => self.sessions.put_back(subscriber, session),
+                Some(subscriber) => {
+                    let number = self.sessions.put_back(subscriber, session);
+                    self.nodes.set_session(session.address, Some(number));
+                }
                 None => {
+                    self.nodes.set_session(session.address, None);
                     let (nai, sub_nai) = (nai.into(), session.sub_nai.as_slice().into());
                     let home_address = session.address;
                     self.clear(home_address, context);
@@ -323,19 +331,21 @@ impl HomeAgent {
         context: &mut Context<'_>,
     ) -> bool {
         let address = session.home_address;
-        let Some(subscriber) = self.config.security.subscriber(&session.nai) else { return false };
+        let Some(known) = self.config.security.subscriber_and_hash(&session.nai) else {
+            return false;
+        };
         if !session.kept
             || self.home_network(address).is_none()
-            || self.sessions.at(address).is_some()
-            || self.sessions.find((subscriber, &session.nai), &session.sub_nai).is_some()
+            || self.nodes.session(address).is_some()
+            || self.sessions.find(known, &session.sub_nai).is_some()
         {
             return false;
         }
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let named = (subscriber, self.config.security.nai(subscriber));
-        let number = self.sessions.add(named, &session.sub_nai, address, now + lasts);
+        let number = self.sessions.add(known, &session.sub_nai, address, now + lasts);
+        self.nodes.set_session(address, Some(number));
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true
     }

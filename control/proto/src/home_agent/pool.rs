@@ -51,6 +51,18 @@ impl Pool {
         None
     }
 
+    /// The address that will be given behind so many others, if they and it are free: what
+    /// it needs can be looked at before it is asked for.
+    pub(super) fn ahead(&self, config: &AddressPool, others: usize) -> Option<Ipv4Addr> {
+        let (place, given) = self.fresh;
+        let fresh = config.ranges.get(place).and_then(|range| {
+            let offset = u32::try_from(given.checked_add(others as u64)?).ok()?;
+            let address = range.first.to_bits().checked_add(offset)?;
+            Some(Ipv4Addr::from_bits(address)).filter(|address| *address <= range.last)
+        });
+        fresh.or_else(|| self.free.get(others).copied())
+    }
+
     /// The address is nobody's again.
     pub(super) fn give_back(&mut self, address: Ipv4Addr) {
         if self.queued.insert(address) {
@@ -136,6 +148,21 @@ mod tests {
         used.insert(at(3));
         let rest: Vec<_> = core::iter::from_fn(|| take(&mut pool, &used)).collect();
         assert_eq!(rest, [at(10), at(1)]);
+    }
+
+    #[test]
+    fn what_is_ahead_is_given_next_as_far_as_it_is_free() {
+        let (config, mut pool) = (config(), Pool::default());
+        let ahead = |pool: &Pool| [0, 1].map(|others| pool.ahead(&config, others));
+        assert_eq!(ahead(&pool), [Some(at(1)), Some(at(2))]);
+        let _: Vec<_> = core::iter::from_fn(|| pool.take(&config, |_| true)).collect();
+        assert_eq!(ahead(&pool), [None, None]);
+        for address in [3, 1].map(at) {
+            pool.give_back(address);
+        }
+        assert_eq!(ahead(&pool), [Some(at(3)), Some(at(1))]);
+        assert_eq!(pool.take(&config, |_| true), Some(at(3)));
+        assert_eq!(ahead(&pool), [Some(at(1)), None]);
     }
 
     #[test]

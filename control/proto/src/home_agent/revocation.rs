@@ -215,7 +215,7 @@ impl HomeAgent {
     /// What is known of who speaks of a node before that is authenticated.
     fn standing_of_revoked(&self, home_address: Ipv4Addr) -> Standing {
         let known = self.config.security.knows_mobile_node(home_address)
-            || self.sessions.at(home_address).is_some();
+            || self.nodes.session(home_address).is_some();
         if known { Standing::Claimed } else { Standing::Unknown }
     }
 

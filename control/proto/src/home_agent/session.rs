@@ -24,6 +24,7 @@ use hashbrown::HashTable;
 use smallvec::SmallVec;
 
 use super::chunks::Chunks;
+use super::foresight::touch;
 use crate::Instant;
 use crate::security::Subscriber;
 
@@ -84,6 +85,21 @@ pub(super) struct Session {
     pub(super) state: SessionState,
 }
 
+impl Default for Session {
+    fn default() -> Self {
+        Session {
+            sub_nai: SmallVec::new(),
+            until: Instant(0),
+            subscriber: Subscriber::default(),
+            address: Ipv4Addr::UNSPECIFIED,
+            of_nai: UNLINKED,
+            queued: UNLINKED,
+            hash: 0,
+            state: SessionState::HeldDown,
+        }
+    }
+}
+
 impl Session {
     /// When it ends, if nothing is heard of it; `None`: with its binding.
     pub(super) fn until(&self) -> Option<Instant> {
@@ -124,11 +140,11 @@ struct NameEntry {
     address: Ipv4Addr,
 }
 
-/// A session in the index by addresses.
+/// A session that is likely to be the one of a name.
 #[derive(Clone, Copy, Debug)]
-struct AddressEntry {
-    number: u32,
-    address: Ipv4Addr,
+pub(super) struct Likely {
+    pub(super) number: u32,
+    pub(super) address: Ipv4Addr,
 }
 
 /// A home agent's sessions.
@@ -138,7 +154,6 @@ pub(super) struct SessionList {
     /// Records that are nobody's.
     vacant: Vec<u32>,
     by_name: HashTable<NameEntry>,
-    by_address: HashTable<AddressEntry>,
     /// By the place of the NAI.
     of_nai: Vec<OfNai>,
     queues: [Ends; 2],
@@ -152,7 +167,6 @@ impl Default for SessionList {
             sessions: Chunks::default(),
             vacant: Vec::new(),
             by_name: HashTable::new(),
-            by_address: HashTable::new(),
             of_nai: Vec::new(),
             queues: [EMPTY; 2],
             counts: [0; 4],
@@ -160,9 +174,9 @@ impl Default for SessionList {
     }
 }
 
-/// A NAI has so few sessions that it can do little harm by choosing their names.
-fn name_hash(nai: &[u8], sub_nai: &[u8]) -> u32 {
-    let of_nai = FixedState::with_seed(0).hash_one(nai);
+/// A NAI has so few sessions that it can do little harm by choosing their names. The NAI's
+/// number is not in it, which another config may change.
+pub(super) fn name_hash(of_nai: u64, sub_nai: &[u8]) -> u32 {
     #[expect(clippy::cast_possible_truncation, reason = "half of the hash is enough")]
     let hash = FixedState::with_seed(of_nai).hash_one(sub_nai) as u32;
     hash
@@ -171,10 +185,6 @@ fn name_hash(nai: &[u8], sub_nai: &[u8]) -> u32 {
 /// Fills the bits by which a table tells its entries apart.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-}
-
-fn address_hash(address: Ipv4Addr) -> u64 {
-    FixedState::with_seed(0).hash_one(address.to_bits())
 }
 
 /// Which of the links of a session.
@@ -189,13 +199,19 @@ impl SessionList {
         self.sessions.get(number)
     }
 
-    /// The session of this name. `nai` is the subscriber's, canonical.
+    /// Makes room for so many sessions, so that nothing need grow while they register.
+    pub(super) fn reserve(&mut self, sessions: usize) {
+        let more = sessions.saturating_sub(self.by_name.len());
+        self.by_name.reserve(more, |one| spread(one.hash));
+    }
+
+    /// The session of this name: whose it is, the hash of that one's NAI, and the sub-NAI.
     pub(super) fn find(
         &self,
-        (subscriber, nai): (Subscriber, &[u8]),
+        (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
     ) -> Option<u32> {
-        let hash = name_hash(nai, sub_nai);
+        let hash = name_hash(of_nai, sub_nai);
         let is_it = |entry: &NameEntry| {
             entry.hash == hash
                 && self.get(entry.number).is_some_and(|session| {
@@ -205,12 +221,19 @@ impl SessionList {
         self.by_name.find(spread(hash), is_it).map(|entry| entry.number)
     }
 
-    /// The number and the address of the session that has most likely this name: no record
-    /// is looked at.
-    pub(super) fn guess(&self, nai: &[u8], sub_nai: &[u8]) -> Option<(u32, Ipv4Addr)> {
-        let hash = name_hash(nai, sub_nai);
-        let entry = self.by_name.find(spread(hash), |entry| entry.hash == hash)?;
-        Some((entry.number, entry.address))
+    /// The session that has most likely a name of this hash: no record is looked at.
+    pub(super) fn guess(&self, hash: u32) -> Option<Likely> {
+        let found = self.by_name.find(spread(hash), |entry| entry.hash == hash);
+        if found.is_none() {
+            touch(&self.by_name, spread(hash));
+        }
+        found.map(|entry| Likely { number: entry.number, address: entry.address })
+    }
+
+    /// The youngest session of a NAI, which the next one is linked with.
+    pub(super) fn last_of(&self, subscriber: Subscriber) -> Option<u32> {
+        let last = self.of_nai.get(subscriber.place())?.sessions.last;
+        Some(last).filter(|number| *number != NONE)
     }
 
     /// Brings a record into the processor's cache.
@@ -218,39 +241,33 @@ impl SessionList {
         black_box(self.get(number).map(|session| (session.sub_nai.len(), session.state)));
     }
 
-    /// The session that an address belongs to.
-    pub(super) fn at(&self, address: Ipv4Addr) -> Option<u32> {
-        let entry = self.by_address.find(address_hash(address), |one| one.address == address)?;
-        Some(entry.number)
-    }
-
     /// How many sessions of a NAI are live, and how many have an address.
     pub(super) fn of_nai(&self, subscriber: Subscriber) -> (u32, u32) {
-        self.of_nai.get(place(subscriber)).map_or((0, 0), |of| (of.live, of.all))
+        self.of_nai.get(subscriber.place()).map_or((0, 0), |of| (of.live, of.all))
     }
 
     /// The sessions of a NAI, the oldest first.
     pub(super) fn all_of(&self, subscriber: Subscriber) -> impl Iterator<Item = u32> {
-        let first = self.of_nai.get(place(subscriber)).map_or(NONE, |of| of.sessions.first);
+        let first = self.of_nai.get(subscriber.place()).map_or(NONE, |of| of.sessions.first);
         let next = |number: &u32| self.get(*number).map(|session| session.of_nai.next);
         core::iter::successors(Some(first), next).take_while(|number| *number != NONE)
     }
 
     /// Every session, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Session> {
-        self.by_address.iter().filter_map(|entry| self.get(entry.number))
+        self.by_name.iter().filter_map(|entry| self.get(entry.number))
     }
 
     /// Adds a session, which has neither name nor address in common with another. It is
     /// held down until it is said how it stands.
     pub(super) fn add(
         &mut self,
-        (subscriber, nai): (Subscriber, &[u8]),
+        (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
         address: Ipv4Addr,
         until: Instant,
     ) -> u32 {
-        self.add_hashed(subscriber, name_hash(nai, sub_nai), sub_nai, address, until)
+        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, address, until)
     }
 
     fn add_hashed(
@@ -282,10 +299,7 @@ impl SessionList {
         };
         let entry = NameEntry { hash, number, address };
         self.by_name.insert_unique(spread(hash), entry, |one| spread(one.hash));
-        let entry = AddressEntry { number, address };
-        self.by_address
-            .insert_unique(address_hash(address), entry, |one| address_hash(one.address));
-        let place = place(subscriber);
+        let place = subscriber.place();
         if self.of_nai.len() <= place {
             let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
             self.of_nai.resize(place + 1, none);
@@ -312,17 +326,18 @@ impl SessionList {
         self.dequeue(number, before);
         self.enqueue(number, state);
         self.recount(Some(before), Some(state));
-        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+        if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.live += u32::from(state.is_live());
             of.live -= u32::from(before.is_live());
         }
     }
 
     /// Adds a session that was in another list before, in the order of their ends.
-    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) {
+    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session) -> u32 {
         let Session { address, until, state, hash, .. } = *session;
         let number = self.add_hashed(subscriber, hash, &session.sub_nai, address, until);
         self.set(number, state, until, Duration::ZERO);
+        number
     }
 
     /// When the next session ends by itself.
@@ -340,19 +355,15 @@ impl SessionList {
     /// Forgets a session. Its address is nobody's.
     pub(super) fn remove(&mut self, number: u32) -> Option<Session> {
         let session = self.get(number)?.clone();
-        let Session { subscriber, address, state, .. } = session;
+        let Session { subscriber, state, .. } = session;
         self.dequeue(number, state);
-        if let Some(of) = self.of_nai.get_mut(place(subscriber)) {
+        if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.all -= 1;
             of.live -= u32::from(state.is_live());
             of.sessions = unlink(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
         }
         let is_it = |one: &NameEntry| one.number == number;
         if let Ok(entry) = self.by_name.find_entry(spread(session.hash), is_it) {
-            entry.remove();
-        }
-        let is_it = |one: &AddressEntry| one.number == number;
-        if let Ok(entry) = self.by_address.find_entry(address_hash(address), is_it) {
             entry.remove();
         }
         self.recount(Some(state), None);
@@ -380,10 +391,6 @@ impl SessionList {
             *count += 1;
         }
     }
-}
-
-const fn place(subscriber: Subscriber) -> usize {
-    subscriber.stand_in().to_bits() as usize
 }
 
 fn append(sessions: &mut Chunks<Session>, ends: Ends, number: u32, links: Chain) -> Ends {
@@ -415,6 +422,7 @@ fn unlink(sessions: &mut Chunks<Session>, mut ends: Ends, number: u32, links: Ch
 mod tests {
     use super::*;
     use crate::security::SecurityAssociations;
+    use crate::security::nais::hash_of;
     use crate::security::{Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
     use alloc::collections::BTreeMap;
     use alloc::vec;
@@ -477,12 +485,8 @@ mod tests {
                         let subscriber = subscribers[nai];
                         let taken = model.contains_key(&(subscriber, name))
                             || model.values().any(|(used, ..)| *used == at);
-                        prop_assert_eq!(
-                            list.find((subscriber, NAIS[nai]), &[name]).is_some() || list.at(address(at)).is_some(),
-                            taken
-                        );
                         if !taken {
-                            list.add((subscriber, NAIS[nai]), &[name], address(at), now + HOLD_DOWN);
+                            list.add((subscriber, hash_of(NAIS[nai])), &[name], address(at), now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
                             model.insert((subscriber, name), one);
                         }
@@ -491,7 +495,7 @@ mod tests {
                         let subscriber = subscribers[nai];
                         let lasts =
                             if state == SessionState::HeldDown { HOLD_DOWN } else { STICKY };
-                        let number = list.find((subscriber, NAIS[nai]), &[name]);
+                        let number = list.find((subscriber, hash_of(NAIS[nai])), &[name]);
                         let known = model.get_mut(&(subscriber, name));
                         prop_assert_eq!(number.is_some(), known.is_some());
                         if let (Some(number), Some(known)) = (number, known) {
@@ -519,14 +523,17 @@ mod tests {
                     let (of_nai, all) = list.of_nai(*subscriber);
                     prop_assert_eq!((of_nai as usize, all as usize), (live, of().count()));
                     prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
+                    prop_assert_eq!(list.last_of(*subscriber), list.all_of(*subscriber).last());
                 }
                 for ((subscriber, name), (at, state, _)) in &model {
                     let place = subscribers.iter().position(|one| one == subscriber).unwrap();
-                    let number = list.find((*subscriber, NAIS[place]), &[*name]);
-                    prop_assert_eq!(number, list.at(address(*at)));
-                    let guessed = list.guess(NAIS[place], &[*name]);
-                    prop_assert_eq!(guessed, number.map(|number| (number, address(*at))));
-                    prop_assert_eq!(list.get(number.unwrap()).unwrap().state, *state);
+                    let number = list.find((*subscriber, hash_of(NAIS[place])), &[*name]);
+                    let record = list.get(number.unwrap()).unwrap();
+                    prop_assert_eq!((record.address, record.state), (address(*at), *state));
+                    let hash = name_hash(hash_of(NAIS[place]), &[*name]);
+                    let likely = list.guess(hash).unwrap();
+                    prop_assert_eq!(Some(likely.number), number);
+                    prop_assert_eq!(likely.address, address(*at));
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
                 }

@@ -61,7 +61,7 @@ impl HomeAgent {
 
     /// The session that a home address belongs to.
     pub fn session_at(&self, home_address: Ipv4Addr) -> Option<SessionView<'_>> {
-        let session = self.sessions.get(self.sessions.at(home_address)?)?;
+        let session = self.sessions.get(self.nodes.session(home_address)?)?;
         Some(self.view(session))
     }
 

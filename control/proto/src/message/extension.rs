@@ -220,6 +220,8 @@ impl Located<'_> {
 const SHORT_HEADER: usize = 2;
 /// Bytes of type, subtype and length in the long framing.
 const LONG_HEADER: usize = 4;
+/// Two reserved bytes, vendor and vendor type (RFC 3115 §3.2).
+const VENDOR_HEADER: usize = 8;
 /// Bytes of an SPI.
 const SPI: usize = 4;
 
@@ -463,18 +465,19 @@ fn normal_vendor(
     vendor_type: u16,
     value: &[&[u8]],
 ) -> Result<(), ExtensionTooLong> {
-    let (vendor, vendor_type) = (vendor.to_be_bytes(), vendor_type.to_be_bytes());
-    let mut parts: SmallVec<[&[u8]; 6]> = SmallVec::new();
-    parts.extend([&[0, 0][..], &vendor, &vendor_type]);
-    parts.extend_from_slice(value);
-    short(to, NORMAL_VENDOR, &parts)
+    let len = value.iter().map(|part| part.len()).sum::<usize>();
+    let len = u8::try_from(len + VENDOR_HEADER).map_err(|_| ExtensionTooLong)?;
+    let ([v, e, n, d], [high, low]) = (vendor.to_be_bytes(), vendor_type.to_be_bytes());
+    to.extend_from_slice(&[NORMAL_VENDOR, len, 0, 0, v, e, n, d, high, low]);
+    value.iter().for_each(|part| to.extend_from_slice(part));
+    Ok(())
 }
 
 fn short(to: &mut Vec<u8>, extension_type: u8, parts: &[&[u8]]) -> Result<(), ExtensionTooLong> {
     let len = u8::try_from(parts.iter().map(|part| part.len()).sum::<usize>())
         .map_err(|_| ExtensionTooLong)?;
     to.extend_from_slice(&[extension_type, len]);
-    to.extend(parts.iter().copied().flatten());
+    parts.iter().for_each(|part| to.extend_from_slice(part));
     Ok(())
 }
 
@@ -488,6 +491,6 @@ fn long(
         .map_err(|_| ExtensionTooLong)?;
     to.extend_from_slice(&[extension_type, subtype]);
     to.extend_from_slice(&len.to_be_bytes());
-    to.extend(parts.iter().copied().flatten());
+    parts.iter().for_each(|part| to.extend_from_slice(part));
     Ok(())
 }

@@ -76,6 +76,11 @@ impl SecurityAssociations {
 
     /// Whom a NAI belongs to, if a key is shared with it.
     pub fn subscriber(&self, nai: &[u8]) -> Option<Subscriber> {
+        self.nais.find(nai).map(|(subscriber, _)| subscriber)
+    }
+
+    /// The same, and what its NAI is [found by](super::nais::hash_of).
+    pub(crate) fn subscriber_and_hash(&self, nai: &[u8]) -> Option<(Subscriber, u64)> {
         self.nais.find(nai)
     }
 
@@ -126,13 +131,17 @@ impl SecurityAssociations {
     /// The place that the index has for a node's first association, or for one that
     /// looks like it there: no association is looked at.
     pub(crate) fn guess(&self, home_address: Ipv4Addr) -> Option<u32> {
-        self.mobile_nodes.index.find(hash(home_address), |_| true).copied()
+        let nodes = &self.mobile_nodes;
+        match Subscriber::in_place_of(home_address) {
+            Some(subscriber) => nodes.first_of(subscriber),
+            None => nodes.index.find(hash(home_address), |_| true).copied(),
+        }
     }
 
-    /// The subscriber that the index has for a NAI, or for one that looks like it there: no
-    /// NAI is looked at.
-    pub(crate) fn guess_subscriber(&self, nai: &[u8]) -> Option<Subscriber> {
-        self.nais.guess(nai)
+    /// The subscriber that the index has for a NAI of this hash, or for one that looks like
+    /// it there: no NAI is looked at.
+    pub(crate) fn guess_subscriber(&self, hash: u64) -> Option<Subscriber> {
+        self.nais.guess(hash)
     }
 
     /// Brings a NAI into the processor's cache.
@@ -215,7 +224,7 @@ impl SecurityAssociations {
                 Some(here) => before
                     .nais
                     .find(self.nais.of(here))
-                    .map_or(Ipv4Addr::UNSPECIFIED, Subscriber::stand_in),
+                    .map_or(Ipv4Addr::UNSPECIFIED, |(there, _)| there.stand_in()),
             };
             match old.of(there).find(|other| other.spi == entry.spi) {
                 None => added += 1,
@@ -307,8 +316,10 @@ impl fmt::Debug for Nais {
 #[derive(Clone, Default)]
 struct MobileNodes {
     entries: Vec<Entry>,
-    /// The first entry of each node.
+    /// The first entry of each node that is known by its home address.
     index: HashTable<u32>,
+    /// The first entry of each that is known by NAI, by its place; or [`NONE`].
+    of_subscribers: Vec<u32>,
     shared: Vec<Shared>,
     keys: Vec<Key>,
     /// Whether a node's lifetime is limited.
@@ -337,7 +348,14 @@ impl MobileNodes {
         self.entries.get(place as usize)
     }
 
+    fn first_of(&self, subscriber: Subscriber) -> Option<u32> {
+        self.of_subscribers.get(subscriber.place()).copied().filter(|first| *first != NONE)
+    }
+
     fn first(&self, home_address: Ipv4Addr) -> Option<u32> {
+        if let Some(subscriber) = Subscriber::in_place_of(home_address) {
+            return self.first_of(subscriber);
+        }
         let is_of = |place: &u32| {
             self.entry(*place).is_some_and(|entry| entry.home_address == home_address)
         };
@@ -412,6 +430,16 @@ impl MobileNodes {
             return;
         }
         // The node's first, of the lowest SPI.
+        if let Some(subscriber) = Subscriber::in_place_of(home_address) {
+            let at = subscriber.place();
+            if self.of_subscribers.len() <= at {
+                self.of_subscribers.resize(at + 1, NONE);
+            }
+            if let Some(first) = self.of_subscribers.get_mut(at) {
+                *first = place;
+            }
+            return;
+        }
         let (entries, hash) = (&self.entries, hash(home_address));
         let is_old = |other: &u32| at == Some(*other);
         match self.index.find_mut(hash, is_old) {

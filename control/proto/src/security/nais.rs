@@ -8,6 +8,7 @@
 //! A NAI is any 1 to 253 bytes. What stands behind its last `@` is the realm, whose
 //! letters are alike in both cases (RFC 4282 §2.4).
 
+use alloc::borrow::Cow;
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
 use core::hint::black_box;
@@ -16,7 +17,6 @@ use core::net::Ipv4Addr;
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use smallvec::SmallVec;
 
 use crate::message::session::MAX_NAI;
 
@@ -26,6 +26,13 @@ pub const MAX_NAIS: usize = 0xff_fffe;
 /// The number of a NAI, in the place of a home address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Subscriber(Ipv4Addr);
+
+/// Nobody: no NAI has this number.
+impl Default for Subscriber {
+    fn default() -> Self {
+        Subscriber(Ipv4Addr::UNSPECIFIED)
+    }
+}
 
 impl Subscriber {
     fn of(place: usize) -> Option<Self> {
@@ -44,20 +51,27 @@ impl Subscriber {
         if bits != 0 && bits >> 24 == 0 { Some(Subscriber(home_address)) } else { None }
     }
 
-    const fn place(self) -> usize {
-        self.0.to_bits() as usize - 1
+    /// Its place among all.
+    pub(crate) const fn place(self) -> usize {
+        (self.0.to_bits() as usize).wrapping_sub(1)
     }
 }
 
-/// A NAI with its realm in lower case: as it is compared.
-pub type CanonicalNai = SmallVec<[u8; 64]>;
-
-/// A NAI as it is compared.
-pub fn canonical(nai: &[u8]) -> CanonicalNai {
-    let mut canonical = CanonicalNai::from_slice(nai);
-    let realm = nai.iter().rposition(|byte| *byte == b'@').unwrap_or(nai.len());
-    canonical.iter_mut().skip(realm).for_each(|byte| byte.make_ascii_lowercase());
+/// A NAI as it is compared: with its realm in lower case.
+pub fn canonical(nai: &[u8]) -> Cow<'_, [u8]> {
+    let mut canonical = Cow::Borrowed(nai);
+    // Most are written so. All bytes are looked at, as that is done many at a time.
+    if nai.iter().fold(false, |found, byte| found | byte.is_ascii_uppercase()) {
+        let realm = nai.iter().rposition(|byte| *byte == b'@').unwrap_or(nai.len());
+        canonical.to_mut().iter_mut().skip(realm).for_each(u8::make_ascii_lowercase);
+    }
     canonical
+}
+
+/// What a canonical NAI is found by. The operator chooses which NAIs there are, so it
+/// needs no secret.
+pub(crate) fn hash_of(canonical: &[u8]) -> u64 {
+    FixedState::with_seed(0).hash_one(canonical)
 }
 
 /// The realm of a canonical NAI; empty if it has none.
@@ -82,11 +96,6 @@ pub(super) struct Nais {
     index: HashTable<u32>,
 }
 
-/// The operator chooses which NAIs there are, so the hash needs no secret.
-fn hash(nai: &[u8]) -> u64 {
-    FixedState::with_seed(0).hash_one(nai)
-}
-
 fn bytes_of<'a>(bytes: &'a [u8], entries: &[Entry], place: usize) -> &'a [u8] {
     entries.get(place).map_or(&[], |entry| {
         let start = entry.start as usize;
@@ -107,7 +116,8 @@ impl Nais {
         home_address: Option<Ipv4Addr>,
     ) -> Option<Subscriber> {
         let nai = canonical(nai);
-        if let Some(known) = self.find_canonical(&nai) {
+        let hash = hash_of(&nai);
+        if let Some(known) = self.find_hashed(&nai, hash) {
             if let (Some(entry), Some(address)) =
                 (self.entries.get_mut(known.place()), home_address)
             {
@@ -122,22 +132,26 @@ impl Nais {
         let home_address = home_address.unwrap_or(Ipv4Addr::UNSPECIFIED);
         self.entries.push(Entry { start, len, home_address });
         let (bytes, entries) = (&self.bytes, &self.entries);
-        self.index.insert_unique(hash(&nai), number_of(subscriber), |place| {
-            hash(bytes_of(bytes, entries, *place as usize))
+        self.index.insert_unique(hash, number_of(subscriber), |place| {
+            hash_of(bytes_of(bytes, entries, *place as usize))
         });
         Some(subscriber)
     }
 
-    pub(super) fn find(&self, nai: &[u8]) -> Option<Subscriber> {
+    /// Whom a NAI belongs to, and its hash.
+    pub(super) fn find(&self, nai: &[u8]) -> Option<(Subscriber, u64)> {
         if self.entries.is_empty() {
             return None;
         }
-        self.find_canonical(&canonical(nai))
+        let nai = canonical(nai);
+        let hash = hash_of(&nai);
+        Some((self.find_hashed(&nai, hash)?, hash))
     }
 
-    /// The number that the index has for a canonical NAI, or for one that looks like it there.
-    pub(super) fn guess(&self, nai: &[u8]) -> Option<Subscriber> {
-        let place = self.index.find(hash(nai), |_| true)?;
+    /// The number that the index has for a NAI of this hash, or for one that looks like it
+    /// there.
+    pub(super) fn guess(&self, hash: u64) -> Option<Subscriber> {
+        let place = self.index.find(hash, |_| true)?;
         Subscriber::of(*place as usize)
     }
 
@@ -146,9 +160,9 @@ impl Nais {
         black_box(self.of(subscriber).first().copied());
     }
 
-    fn find_canonical(&self, nai: &[u8]) -> Option<Subscriber> {
+    fn find_hashed(&self, nai: &[u8], hash: u64) -> Option<Subscriber> {
         let is_it = |place: &u32| bytes_of(&self.bytes, &self.entries, *place as usize) == nai;
-        self.index.find(hash(nai), is_it).and_then(|place| Subscriber::of(*place as usize))
+        self.index.find(hash, is_it).and_then(|place| Subscriber::of(*place as usize))
     }
 
     /// The NAI of a subscriber; empty if there is none.
@@ -210,13 +224,16 @@ mod tests {
         let second = nais.insert(b"\x00\xff", None).unwrap();
         assert_eq!(first.stand_in(), Ipv4Addr::new(0, 0, 0, 1));
         assert_eq!(nais.insert(b"Phone@TRAIN.example", None), Some(first));
-        assert_eq!(nais.find(b"Phone@train.example"), Some(first));
-        assert_eq!(nais.find(b"phone@train.example"), None);
-        assert_eq!(nais.find(b"\x00\xff"), Some(second));
+        let found = |nai: &[u8]| nais.find(nai).map(|(subscriber, _)| subscriber);
+        assert_eq!(found(b"Phone@train.example"), Some(first));
+        assert_eq!(found(b"phone@train.example"), None);
+        assert_eq!(found(b"\x00\xff"), Some(second));
         assert_eq!((nais.of(first), nais.len()), (&b"Phone@train.example"[..], 2));
         assert_eq!((nais.home_address(first), nais.home_address(second)), (Some(own), None));
         assert_eq!(realm(nais.of(first)), b"train.example");
         assert_eq!(realm(nais.of(second)), b"");
+        let hash = |nai: &[u8]| nais.find(nai).map(|(_, hash)| hash);
+        assert_eq!(hash(b"Phone@TRAIN.example"), Some(hash_of(b"Phone@train.example")));
         for none in [&b""[..], &[b'n'; MAX_NAI + 1]] {
             assert_eq!(nais.insert(none, None), None);
         }

@@ -22,10 +22,10 @@ fn a_request_that_was_foreseen_is_answered_as_it_would_be() {
     let messages = [forged, sign(&known), sign(&known), sign(&stranger), sign(&home)];
     for message in &messages {
         // Of all at once, as one who has them all.
-        for other in &messages {
-            let foreseen = ahead.agent.foresee(&relayed(FOREIGN, other)).unwrap();
-            ahead.agent.prepare(&foreseen);
-        }
+        let mut about = Vec::new();
+        let datagrams = messages.iter().map(|other| relayed(FOREIGN, other));
+        ahead.agent.foresee(datagrams, |_, home_address| about.push(home_address));
+        assert_eq!(about, [NODE, NODE, NODE, CO_LOCATED, NODE]);
         let expected = plain.relay(FOREIGN, message);
         assert_eq!(ahead.relay(FOREIGN, message), expected);
         assert_eq!(ahead.state(), plain.state());
@@ -38,12 +38,18 @@ fn what_is_foreseen_is_whose_node_it_is_and_only_of_requests_to_a_home_agent_her
     let mut world = World::home(|_| {});
     let asked = request(world.timestamp());
     let message = sign(&asked);
-    let foreseen = world.agent.foresee(&relayed(FOREIGN, &message)).unwrap();
-    assert_eq!((foreseen.tenant(), foreseen.home_address()), (TENANT, NODE));
-    let none = |datagram: &Datagram<'_>| assert!(world.agent.foresee(datagram).is_none());
-    none(&relayed(FOREIGN, &reply_to(&asked, homeport_proto::message::ReplyCode::ACCEPTED, 60)));
-    none(&relayed(FOREIGN, &message[..message.len().min(20)]));
+    let foreseen = |datagram: Datagram<'_>| {
+        let mut found = Vec::new();
+        world.agent.foresee([datagram], |tenant, home_address| found.push((tenant, home_address)));
+        found
+    };
+    assert_eq!(foreseen(relayed(FOREIGN, &message)), [(TENANT, NODE)]);
+    let reply = reply_to(&asked, homeport_proto::message::ReplyCode::ACCEPTED, 60);
+    assert_eq!(foreseen(relayed(FOREIGN, &reply)), []);
+    assert_eq!(foreseen(relayed(FOREIGN, &message[..message.len().min(20)])), []);
     let mut elsewhere = asked;
     elsewhere.home_agent = STRANGER;
-    none(&Datagram { destination: STRANGER, ..relayed(FOREIGN, &sign(&elsewhere)) });
+    let elsewhere = sign(&elsewhere);
+    let datagram = Datagram { destination: STRANGER, ..relayed(FOREIGN, &elsewhere) };
+    assert_eq!(foreseen(datagram), []);
 }

@@ -1,0 +1,137 @@
+//! What a few requests will need, looked for together.
+//!
+//! With millions of nodes nothing of theirs is in the processor's cache, and to wait for
+//! it takes longer than to answer. So before the first of a few requests is handled, each
+//! step of the look-up is done for all of them: as short as it is, the processor waits for
+//! the memory of many at once. Everything here is a guess that changes nothing.
+
+use core::hint::black_box;
+use core::net::Ipv4Addr;
+
+use hashbrown::HashTable;
+
+use super::HomeAgent;
+use super::session::{Likely, name_hash};
+use crate::message::SessionName;
+use crate::security::Subscriber;
+use crate::security::nais::{canonical, hash_of, realm};
+
+/// A request to a home agent, and where what it needs is likely to be.
+#[derive(Debug)]
+pub(crate) struct Ahead<'a> {
+    agent: &'a HomeAgent,
+    /// The node that it is about.
+    pub(crate) home_address: Ipv4Addr,
+    name: Option<Name<'a>>,
+    /// The number of the association.
+    association: Option<u32>,
+    /// That of the node's record.
+    node: Option<u32>,
+    /// That of what is remembered of the NAI itself, by which a new session is judged.
+    of_nai: Option<u32>,
+    /// That of the session, or of the one that it will be linked with.
+    session: Option<u32>,
+    subscriber: Option<Subscriber>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Name<'a> {
+    name: SessionName<'a>,
+    of_nai: u64,
+    hash: u32,
+}
+
+impl<'a> Ahead<'a> {
+    /// The first step: only the request is looked at.
+    pub(crate) fn new(agent: &'a HomeAgent, home_address: Ipv4Addr, request: &'a [u8]) -> Self {
+        let has_nais = agent.config.security.nai_count() > 0;
+        let name = if has_nais { SessionName::glimpse(request) } else { None };
+        let name = name.map(|name| {
+            let of_nai = hash_of(&canonical(name.nai));
+            Name { name, of_nai, hash: name_hash(of_nai, name.sub_nai) }
+        });
+        Ahead {
+            agent,
+            home_address,
+            name,
+            association: None,
+            node: None,
+            of_nai: None,
+            session: None,
+            subscriber: None,
+        }
+    }
+
+    /// The second: whom the names belong to. `newcomers` counts those of the requests that
+    /// are likely to be given a new address.
+    pub(crate) fn find_names(&mut self, newcomers: &mut usize) {
+        let (agent, Some(Name { name, of_nai, hash })) = (self.agent, self.name) else { return };
+        self.subscriber = agent.config.security.guess_subscriber(of_nai);
+        match agent.sessions.guess(hash) {
+            Some(Likely { number, address }) => {
+                (self.session, self.home_address) = (Some(number), address);
+            }
+            None if self.home_address.is_unspecified() => {
+                self.home_address = agent.next_address(name, *newcomers);
+                *newcomers += 1;
+            }
+            None => {}
+        }
+    }
+
+    /// The third: the numbers of records.
+    pub(crate) fn find_records(&mut self) {
+        let (security, sessions) = (&self.agent.config.security, &self.agent.sessions);
+        self.node = self.agent.nodes.guess(self.home_address);
+        let Some(subscriber) = self.subscriber else {
+            self.association = security.guess(self.home_address);
+            return;
+        };
+        self.association = security.guess(subscriber.stand_in());
+        if self.session.is_none() {
+            self.session = sessions.last_of(subscriber);
+            self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
+            // Nobody must have the address yet: whoever finds that out looks there.
+            black_box(security.guess(self.home_address));
+        }
+    }
+
+    /// The last: the records themselves.
+    pub(crate) fn prepare(&self) {
+        let agent = self.agent;
+        if let Some(place) = self.association {
+            agent.config.security.prepare(place);
+        }
+        for number in self.node.into_iter().chain(self.of_nai) {
+            agent.nodes.prepare(number);
+        }
+        if let Some(subscriber) = self.subscriber {
+            agent.config.security.prepare_nai(subscriber);
+        }
+        if let Some(number) = self.session {
+            agent.sessions.prepare(number);
+        }
+    }
+}
+
+/// Brings the place where an entry of this hash would be put into the processor's cache,
+/// by one that is beside it.
+pub(super) fn touch<T: Copy>(table: &HashTable<T>, hash: u64) {
+    let Some(last) = table.num_buckets().checked_sub(1) else { return };
+    #[expect(clippy::cast_possible_truncation, reason = "its low bits choose the place")]
+    let place = hash as usize;
+    let beside = (0..8).find_map(|step| table.get_bucket(place.wrapping_add(step) & last));
+    black_box(beside.copied());
+}
+
+impl HomeAgent {
+    /// The address that a new session is likely to get behind so many others.
+    fn next_address(&self, name: SessionName<'_>, others: usize) -> Ipv4Addr {
+        let nai = canonical(name.nai);
+        let realm = realm(&nai);
+        let pools = self.config.sessions.pools.iter().zip(&self.pools);
+        let mut serving = pools.filter(|(config, _)| config.serves(realm));
+        let next = serving.find_map(|(config, pool)| pool.ahead(config, others));
+        next.unwrap_or(Ipv4Addr::UNSPECIFIED)
+    }
+}
