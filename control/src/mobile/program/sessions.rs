@@ -15,8 +15,9 @@ use crate::admin::api::{Answer, Outcome, Query, Refusal, RefusalKind};
 use crate::admin::sessions::{AddSession, CommandEnd, RemoveSession, SessionView};
 use crate::clock;
 use crate::kernel::KernelError;
+use crate::mobile::dhcp_server::SessionWish;
 use crate::mobile::host::{self, Place};
-use crate::mobile::lan::{self, Lan};
+use crate::mobile::lan::Lan;
 use crate::mobile::sessions::{Command, Owner};
 
 /// The LAN and its devices.
@@ -46,10 +47,10 @@ impl Program {
         Ok(())
     }
 
-    pub(super) fn do_lan(&mut self, output: lan::Output) {
+    pub(super) fn do_lan(&mut self, wish: SessionWish) {
         let now = clock::now();
-        match output {
-            lan::Output::Start { sub_nai, wanted } => {
+        match wish {
+            SessionWish::Start { sub_nai, wanted } => {
                 let begun = self.begin(&sub_nai, wanted, Owner::Device, now);
                 if let (Err(error), Some(lan)) = (begun, &mut self.lan) {
                     tracing::warn!(
@@ -59,7 +60,7 @@ impl Program {
                     lan.handle_refusal(&sub_nai, now.monotonic);
                 }
             }
-            lan::Output::End { sub_nai } => drop(self.end(&sub_nai, now)),
+            SessionWish::End { sub_nai } => drop(self.end(&sub_nai, now)),
         }
     }
 }
