@@ -194,6 +194,15 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     assert_eq!((from, to, icmp[0]), (address, CORRESPONDENT, 8));
     send_inner(&tunnel, care_of, (CORRESPONDENT, address), &of_type(0, &icmp));
     assert!(ping.wait().unwrap().success());
+    let traffic = || {
+        let view = session(&mn, "camera").unwrap();
+        ["sent_packets", "sent_bytes", "received_packets", "received_bytes"]
+            .map(|name| view[format!("tunnel_{name}")].as_u64().unwrap())
+    };
+    let counted = traffic();
+    let [sent, sent_bytes, received, received_bytes] = counted;
+    // The echo and its answer of 84 bytes, and whatever else the device had to say.
+    assert!(sent >= 1 && sent_bytes >= 84 && (received, received_bytes) == (1, 84), "{counted:?}");
 
     let bad = counter(&mn, "tunnel_bad_inner");
     send_inner(&tunnel, care_of, (CORRESPONDENT, Ipv4Addr::new(10, 1, 0, 99)), &of_type(8, &icmp));
@@ -202,6 +211,8 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     send_inner(&tunnel, care_of, (HOME_AGENT, address), &of_type(8, &icmp));
     let (from, to, answer) = inner(&tunnel, care_of);
     assert_eq!((from, to, answer[0]), (address, HOME_AGENT, 0));
+    // Neither what is for nobody nor what is about the path is the device's.
+    assert_eq!(traffic(), counted);
     // Nobody is there any more: the LAN has lost its link.
     wait_for("the end", LIMIT, || session(&mn, "camera").is_none().then_some(()));
     net.agent.wait_for_release(b"camera");
@@ -388,7 +399,7 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
         return;
     }
     let net = Net::abroad("local", "");
-    let mn = net.start();
+    let mut mn = net.start();
     let output = net.said(&["session", "add", "two\nlines"]);
     let address = net.agent.given(b"two\nlines").unwrap();
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("{address}\n"));
@@ -413,6 +424,18 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
     assert!(net.said(&["session", "remove", "two\\nlines"]).status.success());
     net.agent.wait_for_release(b"two\nlines");
     assert!(!pings(&net.other, address));
+    // All at once, with those of other nodes; and at a stop each by itself.
+    for name in ["four", "five"] {
+        assert!(net.said(&["session", "add", name]).status.success());
+    }
+    assert_eq!(net.said(&["session", "remove"]).status.code(), Some(2));
+    assert!(net.said(&["session", "remove", "--all"]).status.success());
+    net.agent.wait_for_release(b"");
+    assert_eq!(mn.get("sessions")["sessions"].as_array().unwrap().len(), 0);
+    assert!(!net.agent.has_released(b"four") && !net.agent.has_released(b"five"));
+    for name in ["six", "seven"] {
+        assert!(net.said(&["session", "add", name]).status.success());
+    }
     // What is no JSON of ours is refused.
     let mut stream = UnixStream::connect(net.folder.path("mn.sock")).unwrap();
     let body = "{\"name\": 7}";
@@ -424,4 +447,6 @@ fn a_local_session_is_an_address_to_bind_to_and_all_are_listed_in_a_line() {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("HTTP/1.1 400"), "{text}");
+    mn.stop();
+    assert!(net.agent.has_released(b"six") && net.agent.has_released(b"seven"));
 }

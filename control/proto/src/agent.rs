@@ -236,8 +236,8 @@ impl Agent {
                 .map(|(key, _)| *key)
         };
         if let Some(agent) = home_agent.and_then(|key| self.home_agents.get_mut(&key)) {
-            // Nothing can be answered to nobody.
-            if source.is_unspecified() {
+            // Nothing can be answered to nobody, but for a station of the home link.
+            if source.is_unspecified() && !agent.is_from_home_link(datagram) {
                 context.turn_away(datagram, Cause::BadSource);
             } else {
                 agent.handle_request(datagram, received, &mut context);

@@ -492,17 +492,25 @@ impl HomeAgent {
             .ok_or_else(stale)
     }
 
+    /// Whether a datagram comes from a station of a home link, which can be answered there
+    /// whatever its address.
+    pub(crate) fn is_from_home_link(&self, datagram: &Datagram<'_>) -> bool {
+        let mut networks = self.config.home_networks.iter();
+        datagram.source_mac.is_unicast()
+            && networks.any(|network| network.link == Some(datagram.port))
+    }
+
     /// The node's station on its home link, when the request came from there
-    /// under its home address: it is answered there, whatever its binding says
-    /// (RFC 5944 §3.8.3.1).
+    /// under its home address, or without any: it is answered there, whatever its
+    /// binding says (RFC 5944 §3.8.3.1).
     fn home_station(&self, asked: &Asked<'_, '_>) -> Option<(PortId, MacAddress)> {
         let datagram = asked.datagram;
         let home_address = asked.request.home_address;
         let home_link = self.home_network(home_address).and_then(|network| network.link);
-        // Who speaks for a session that is at home has an address of its own there.
-        let is_own = datagram.source == home_address || asked.comes_home();
-        let is_home = is_own && home_link == Some(datagram.port);
-        (is_home && datagram.source_mac.is_unicast())
+        let is_own = datagram.source == home_address && home_link == Some(datagram.port);
+        // Who speaks for a session that is at home has an address of its own there, or none.
+        let may_be_any = asked.comes_home() || datagram.source.is_unspecified();
+        ((is_own || may_be_any) && self.is_from_home_link(datagram))
             .then_some((datagram.port, datagram.source_mac))
     }
 

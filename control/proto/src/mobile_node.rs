@@ -37,15 +37,24 @@
 //! Through a NAT the tunnel is kept alive and watched (`keepalive`); a mapping
 //! that is lost makes the node register anew.
 //!
+//! # A home address that is given
+//!
+//! A node with a NAI (RFC 2794) and no home address asks for one with its first request
+//! (RFC 5944 §3.6.1.2), be it away or at home, and names it from then on. The home agent's
+//! word counts: what an accepting reply says is the address
+//! ([`MobileNodeAction::UseHomeAddress`]); one that it will not let us have any more is given
+//! up, and any is asked for. At home it is told again and again that the address is in use.
+//!
 //! # Sessions
 //!
-//! A node with a NAI (RFC 2794) registers for others too, each with a home address of
+//! A node with a NAI registers for others too, each with a home address of
 //! its own: `session`. They go where the node goes.
 //!
 //! **Not done:** simultaneous bindings, broadcasts, a co-located address
 //! registered through a foreign agent (flag R of RFC 3519), GRE and minimal
-//! encapsulation in UDP, the discovery of home agents by broadcast. A node without home
-//! address gets one away from home only: at home there is none that a reply could go to.
+//! encapsulation in UDP, the discovery of home agents by broadcast. At home a node without
+//! home address is answered by home agents only that are on the home link, and of one NAI
+//! only one node can be without: the home agent would take them for the same.
 
 mod action;
 mod agent_list;
@@ -108,7 +117,7 @@ pub const ANNOUNCEMENTS: [Duration; 6] = [
     Duration::from_secs(5),
 ];
 
-/// How long a stop waits for its deregistration to be answered.
+/// How long a stop waits for its requests to be answered.
 pub const STOP_WAIT: Duration = Duration::from_secs(2);
 
 /// A registration in force.
@@ -138,6 +147,8 @@ pub struct Registration {
 #[derive(Debug)]
 pub struct MobileNode {
     config: MobileNodeConfig,
+    /// Whether the home agent says which home address it has.
+    is_given: bool,
     rng: ChaCha8Rng,
     link_up: bool,
     agents: AgentList,
@@ -176,6 +187,7 @@ impl MobileNode {
     pub fn new(config: MobileNodeConfig, seed: [u8; 32]) -> Self {
         let wishes = Wishes::new(&config);
         MobileNode {
+            is_given: config.home_address.is_unspecified(),
             config,
             wishes,
             keepalive: None,
@@ -386,8 +398,9 @@ impl MobileNode {
         self.solicit_if_due(at);
     }
 
-    /// The program ends: deregisters what is away from home, for at most
-    /// [`STOP_WAIT`]. [`MobileNodeAction::Stopped`] says when it is done.
+    /// The program ends: deregisters what is away from home and gives the addresses of its
+    /// sessions back, for at most [`STOP_WAIT`]. [`MobileNodeAction::Stopped`] says when it
+    /// is done.
     pub fn handle_stop(&mut self, now: Now) {
         if self.stopping.is_some() {
             return;
@@ -399,7 +412,6 @@ impl MobileNode {
         self.suspicion = None;
         self.pending = None;
         let registration = self.registration.filter(|_| self.link_up);
-        self.stop_sessions(registration.as_ref(), now);
         let away =
             registration.filter(|registration| !matches!(registration.target, Target::Home(_)));
         if let Some(Registration { target, care_of_address, .. }) = away {
@@ -408,7 +420,8 @@ impl MobileNode {
             self.pending = Some(pending);
             self.send(now);
         }
-        self.finish_stop_if_answered();
+        self.stop_sessions(now);
+        self.settle(now);
     }
 
     /// What to do next; `None` when all is done.
@@ -421,7 +434,7 @@ impl MobileNode {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let pending = self.pending.as_ref().map(|pending| pending.retransmit_at);
         if self.stopping.is_some() {
-            let times = [self.stopping, pending, self.sessions.poll_farewell()];
+            let times = [self.stopping, pending, self.sessions.poll_timeout()];
             return times.into_iter().flatten().min();
         }
         let announcement = self
@@ -451,6 +464,16 @@ impl MobileNode {
     /// What it was told about itself, by its home agent too.
     pub const fn config(&self) -> &MobileNodeConfig {
         &self.config
+    }
+
+    /// Whether a home agent says which home address it has, and no config.
+    pub const fn is_given_its_address(&self) -> bool {
+        self.is_given
+    }
+
+    /// Its home address; `None` before a home agent has given it one.
+    pub fn home_address(&self) -> Option<Ipv4Addr> {
+        Some(self.config.home_address).filter(|address| !address.is_unspecified())
     }
 
     /// Where it stands.

@@ -91,6 +91,9 @@ pub enum Query {
     AddSession(AddSession),
     /// End a session of a mobile node: [`Answer::Session`], as it was.
     RemoveSession(RemoveSession),
+    /// End all sessions of a mobile node's NAI, those of other nodes too:
+    /// [`Answer::OwnSessions`], as this node's were.
+    RemoveAllSessions,
     /// The story of a node: [`Answer::Explanation`].
     Explain(ExplainArgs),
     /// The config in force: [`Answer::Config`].
@@ -211,7 +214,8 @@ pub enum Answer {
     },
     /// To [`Query::MobileNode`].
     MobileNode(MobileNodeView),
-    /// To [`Query::Sessions`], of a mobile node, ordered by name.
+    /// To [`Query::Sessions`], of a mobile node, ordered by name; and to
+    /// [`Query::RemoveAllSessions`].
     OwnSessions {
         /// The sessions.
         sessions: Vec<sessions::SessionView>,

@@ -85,7 +85,7 @@ fn agents(agents: &[AgentView]) -> String {
             agent.name.clone(),
             agent.role.text().into(),
             agent.tenant.to_string(),
-            agent.address.to_string(),
+            if agent.address.is_unspecified() { "-".into() } else { agent.address.to_string() },
             agent.registrations.to_string(),
             agent.limit.to_string(),
         ]);

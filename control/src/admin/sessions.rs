@@ -6,6 +6,7 @@
 //! | `GET /v1/sessions?nai=NAI&tenant=N`, both optional | [`SessionsView`](super::api::SessionsView), of a mobile node a list of [`SessionView`] |
 //! | `POST /v1/sessions` with [`AddSession`] | the new one, or [`Refusal::conflict`] |
 //! | `POST /v1/sessions/remove` with [`RemoveSession`] | the one that was |
+//! | `POST /v1/sessions/remove-all` | those that were; those of other nodes with the NAI end too |
 
 use std::net::Ipv4Addr;
 
@@ -67,6 +68,20 @@ pub struct SessionView {
     pub lease_seconds: Option<u64>,
     /// What is left of its registration; `null` at home, too.
     pub remaining_seconds: Option<u64>,
+    /// Packets that it has sent through the mobile node's own tunnel. What the kernel
+    /// forwards by itself, at home and through a foreign agent without encapsulating
+    /// delivery, is not counted.
+    #[serde(default)]
+    pub tunnel_sent_packets: u64,
+    /// Their bytes, without the tunnel's headers.
+    #[serde(default)]
+    pub tunnel_sent_bytes: u64,
+    /// Packets that came for it through that tunnel.
+    #[serde(default)]
+    pub tunnel_received_packets: u64,
+    /// Their bytes, without the tunnel's headers.
+    #[serde(default)]
+    pub tunnel_received_bytes: u64,
     /// The code of the last denial, until a request is accepted.
     pub last_code: Option<u8>,
     /// What that code means.
@@ -112,6 +127,7 @@ pub(super) fn routes() -> Router<AdminSender> {
     Router::new()
         .route(&format!("/{VERSION}/sessions"), get(show).post(add))
         .route(&format!("/{VERSION}/sessions/remove"), post(remove))
+        .route(&format!("/{VERSION}/sessions/remove-all"), post(remove_all))
 }
 
 /// What sessions may be narrowed to.
@@ -174,6 +190,13 @@ async fn remove(
     }
 }
 
+async fn remove_all(
+    State(sender): State<AdminSender>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+) -> Response {
+    respond(ask(&sender, caller, Query::RemoveAllSessions).await)
+}
+
 fn read<T: DeserializeOwned>(body: &Bytes, hint: &str) -> Result<T, Refusal> {
     serde_json::from_slice(body)
         .map_err(|error| bad_request(&format!("The body is not understood: {error}."), hint))
@@ -191,6 +214,10 @@ pub fn print(sessions: &[SessionView]) -> String {
         "MAC",
         "#LEASE",
         "#LEFT",
+        "#SENT",
+        "#BYTES",
+        "#RECEIVED",
+        "#BYTES",
         "DENIED",
     ]);
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
@@ -205,6 +232,10 @@ pub fn print(sessions: &[SessionView]) -> String {
             or_dash(session.mac.clone()),
             or_dash(session.lease_seconds.map(age)),
             or_dash(session.remaining_seconds.map(age)),
+            session.tunnel_sent_packets.to_string(),
+            session.tunnel_sent_bytes.to_string(),
+            session.tunnel_received_packets.to_string(),
+            session.tunnel_received_bytes.to_string(),
             match (session.last_code, &session.last_code_text) {
                 (Some(code), Some(text)) => format!("{code} {text}"),
                 _ => "-".into(),
@@ -230,6 +261,10 @@ mod tests {
             mac: None,
             lease_seconds: Some(61),
             remaining_seconds: None,
+            tunnel_sent_packets: 3,
+            tunnel_sent_bytes: 252,
+            tunnel_received_packets: 2,
+            tunnel_received_bytes: 168,
             last_code: Some(130),
             last_code_text: Some("insufficient resources".into()),
         };
@@ -246,6 +281,10 @@ mod tests {
             "-",
             "1m01s",
             "-",
+            "3",
+            "252",
+            "2",
+            "168",
             "130",
             "insufficient",
             "resources",

@@ -136,7 +136,7 @@ pub struct AgentView {
     /// Its tenant.
     pub tenant: u32,
     /// A home agent's address, a foreign agent's care-of address, a mobile
-    /// node's home address.
+    /// node's home address, 0.0.0.0 while it has none.
     pub address: Ipv4Addr,
     /// Bindings of a home agent, visitors of a foreign agent, now; of a mobile
     /// node, 1 while it is registered away from home.
@@ -513,8 +513,11 @@ pub struct MobileNodeView {
     pub interface: String,
     /// Its state in a word: `searching`, `home`, `registering`, `registered`.
     pub state: String,
-    /// Its home address.
-    pub home_address: Ipv4Addr,
+    /// Its home address; `null` until its home agent has given it one.
+    pub home_address: Option<Ipv4Addr>,
+    /// Whether its home agent gives it, and not its config.
+    #[serde(default)]
+    pub home_address_given: bool,
     /// Its home agent.
     pub home_agent: Ipv4Addr,
     /// The care-of address, away from home.

@@ -80,9 +80,16 @@ enum Session {
         wanted: Option<Ipv4Addr>,
     },
     /// End a session and give its address back
+    #[command(after_help = "--all ends what the home agent has of the NAI, in one request: \
+                            sessions of other nodes with this NAI end too. Without it, no \
+                            other node loses anything, also when this one stops.")]
     Remove {
         /// The session's name, as the list shows it
-        name: String,
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        /// End all sessions of the NAI, those of other mobile nodes with this NAI too
+        #[arg(long)]
+        all: bool,
     },
     /// List all sessions
     List {
@@ -189,8 +196,12 @@ fn answer(session: &Session, client: &Client) -> Result<()> {
                 std::thread::sleep(Duration::from_millis(20));
             }
         }
-        Session::Remove { name } => {
+        Session::Remove { name: Some(name), .. } => {
             client.post("/v1/sessions/remove", &json!({ "name": name })).map_err(run::told)?;
+            Ok(())
+        }
+        Session::Remove { name: None, .. } => {
+            client.post("/v1/sessions/remove-all", &json!({})).map_err(run::told)?;
             Ok(())
         }
         Session::List { json } => {

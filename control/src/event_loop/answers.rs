@@ -50,7 +50,10 @@ impl EventLoop {
             Query::SecurityAssociations => Answer::SecurityAssociations {
                 security_associations: self.security_association_views(),
             },
-            Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
+            Query::MobileNode
+            | Query::AddSession(_)
+            | Query::RemoveSession(_)
+            | Query::RemoveAllSessions => {
                 return Err(Refusal::not_found(
                     "This process is no mobile node.",
                     "Ask the socket of homeport-mn.",

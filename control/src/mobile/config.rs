@@ -67,6 +67,24 @@ words! {
     }
 }
 
+/// The node's own home address. Zero, as in requests, is not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub struct OwnAddress(pub Ipv4Addr);
+
+impl FromToml for OwnAddress {
+    fn from_toml(value: &Spanned<DeValue<'_>>, problems: &mut Problems) -> Option<Self> {
+        if value.get_ref().as_str() == Some("0.0.0.0") {
+            problems.add(
+                value.span(),
+                "0.0.0.0 is no home address",
+                "leave home_address away: with a nai, the home agent gives the node one",
+            );
+            return None;
+        }
+        Ipv4Addr::from_toml(value, problems).map(OwnAddress)
+    }
+}
+
 section! {
     /// A whole file.
     File as "the file" {
@@ -94,8 +112,8 @@ section! {
         interface: At<String>,
         /// The tunnel interface, made and removed by the program.
         tunnel: At<String> = "hp-mn".to_owned(),
-        /// Its home address.
-        home_address: At<Ipv4Addr>,
+        /// Its home address; without one, its home agent gives it one, by its NAI.
+        home_address: Option<At<OwnAddress>>,
         /// The prefix of its home network.
         home_prefix: At<Network>,
         /// Its home agent.
@@ -116,7 +134,7 @@ section! {
         nat_traversal: At<bool> = true,
         /// Whether TCP is told of the tunnel's MTU.
         mss_clamp: At<bool> = false,
-        /// Its network access identifier, which sessions need.
+        /// Its network access identifier, which sessions need, and who has no home address.
         nai: Option<At<String>>,
         /// How requests carry the names of sessions.
         session_carriage: At<SessionCarriageName> = SessionCarriageName::Separate,
@@ -246,14 +264,14 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         );
     }
     let prefix = node.home_prefix.0;
-    let home = *node.home_address;
-    let is_network =
-        prefix.prefix_len() < 31 && (home == prefix.address() || home == prefix.broadcast());
-    if !prefix.contains(home) || is_network {
+    let home = node.home_address.as_ref().map(|home| home.0);
+    if let Some(home) = &node.home_address {
+        check_home_address(home, node, problems);
+    } else if node.nai.is_none() && problems.is_empty() {
         problems.add(
-            node.home_address.span(),
-            format!("{home} is no host's address in the home prefix {prefix}"),
-            "write an address that the home agent serves",
+            node.interface.span(),
+            "[mobile_node] has neither a home_address nor a nai by which a home agent could give it one",
+            "add home_address = \"…\", or nai = \"…\", as in \"phone@train.example\"",
         );
     }
     if *node.encapsulation == PreferredEncapsulationName::Udp && !*node.co_located {
@@ -261,13 +279,6 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             node.encapsulation.span(),
             "UDP tunnels are between a co-located address and the home agent, and there is none",
             "write `co_located = true`, or another encapsulation",
-        );
-    }
-    if home == *node.home_agent {
-        problems.add(
-            node.home_agent.span(),
-            "the home agent has the mobile node's home address",
-            "write the address of the home agent",
         );
     }
     if node.lifetime.0.is_zero() {
@@ -313,7 +324,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         mss_clamp: *node.mss_clamp,
         lan,
         node: MobileNodeConfig {
-            home_address: home,
+            home_address: home.unwrap_or(Ipv4Addr::UNSPECIFIED),
             home_prefix: prefix,
             home_agent: *node.home_agent,
             dynamic_home_agent: (*node.dynamic_home_agent).into(),
@@ -328,6 +339,26 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             security,
         },
     })
+}
+
+fn check_home_address(home: &At<OwnAddress>, node: &MobileNodeSection, problems: &mut Problems) {
+    let (OwnAddress(home), span, prefix) = (**home, home.span(), node.home_prefix.0);
+    let is_network =
+        prefix.prefix_len() < 31 && (home == prefix.address() || home == prefix.broadcast());
+    if !prefix.contains(home) || is_network {
+        problems.add(
+            span,
+            format!("{home} is no host's address in the home prefix {prefix}"),
+            "write an address that the home agent serves",
+        );
+    }
+    if home == *node.home_agent {
+        problems.add(
+            node.home_agent.span(),
+            "the home agent has the mobile node's home address",
+            "write the address of the home agent",
+        );
+    }
 }
 
 fn check_lan(lan: &LanSection, node: &MobileNodeSection, problems: &mut Problems) -> LanConfig {
@@ -376,12 +407,14 @@ fn check_lan(lan: &LanSection, node: &MobileNodeSection, problems: &mut Problems
             format!("write a number from 1 to {MAX_DEVICES}"),
         );
     }
-    let home = *node.home_address;
     let prefix = prefix.0;
+    let home = node.home_address.as_ref().map(|home| home.0);
+    // One that comes later may be another each time: devices have a router before.
+    let home = home.filter(|home| prefix.contains(*home));
     LanConfig {
         interface: (*lan.interface).clone(),
         prefix,
-        router: if prefix.contains(home) { home } else { first_host(prefix) },
+        router: home.unwrap_or_else(|| first_host(prefix)),
         sub_nai: *lan.sub_nai,
         lease: lan.lease.0,
         max_devices: usize::from(*lan.max_devices),
@@ -406,187 +439,5 @@ fn interface_name(name: &At<String>, problems: &mut Problems) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use homeport_proto::ReverseTunnel;
-    use homeport_proto::config::PreferredEncapsulation;
-    use std::os::unix::fs::PermissionsExt;
-
-    const RIGHT: &str = r#"
-[mobile_node]
-interface = "eth0"
-home_address = "10.1.0.10"
-home_prefix = "10.1.0.0/24"
-home_agent = "10.0.1.2"
-lifetime = "60s"
-reverse_tunnel = "encapsulating"
-[[mobile_node.security_association]]
-home_agent = "10.0.1.2"
-spi = 256
-key_file = "mn.key"
-"#;
-
-    const LAN: &str = r#"
-[mobile_node]
-interface = "eth0"
-home_address = "10.1.0.10"
-home_prefix = "10.1.0.0/24"
-home_agent = "10.0.1.2"
-nai = "phone@train.example"
-[mobile_node.lan]
-interface = "lan0"
-[[mobile_node.security_association]]
-home_agent = "10.0.1.2"
-spi = 256
-key_file = "mn.key"
-"#;
-
-    /// Checks `text` beside a key file of this mode.
-    fn parse_beside(text: &str, mode: u32) -> Result<Config, ConfigErrors> {
-        use std::sync::atomic::{AtomicU32, Ordering};
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let folder =
-            std::env::temp_dir().join(format!("homeport-mn-{}-{number}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
-        let key = folder.join("mn.key");
-        std::fs::write(&key, "000102030405060708090a0b0c0d0e0f").unwrap();
-        std::fs::set_permissions(&key, std::fs::Permissions::from_mode(mode)).unwrap();
-        let result = Config::parse(text, &folder.join("mn.toml"));
-        std::fs::remove_dir_all(&folder).unwrap();
-        result
-    }
-
-    /// The one error of the file, as `line:column: message; help`.
-    fn error(text: &str) -> String {
-        let errors = parse_beside(text, 0o600).unwrap_err();
-        let [problem] = &errors.problems[..] else { panic!("{errors}") };
-        format!("{}:{}: {}; {}", problem.line, problem.column, problem.message, problem.help)
-    }
-
-    #[test]
-    fn what_is_written_is_what_the_node_is_told_and_the_rest_has_defaults() {
-        let config = parse_beside(RIGHT, 0o600).unwrap();
-        assert_eq!(config.interface, "eth0");
-        assert_eq!(config.tunnel, "hp-mn");
-        assert_eq!(config.admin_socket, Path::new("/run/homeport/mn.sock"));
-        assert_eq!(config.node.lifetime, Lifetime(60));
-        assert_eq!(config.node.reverse_tunnel, ReverseTunnel::Encapsulating);
-        assert!(config.node.co_located);
-        assert_eq!(config.node.encapsulation, PreferredEncapsulation::IpInIp);
-        assert!(config.node.nat_traversal && !config.mss_clamp);
-        assert_eq!(config.node.security.agents().count(), 1);
-        assert_eq!(config.node.nai, None);
-        assert_eq!(config.node.session_carriage, SessionCarriage::Separate);
-    }
-
-    // Shows 5944-1.6-b, 5944-3.6-a.
-    #[test]
-    fn each_slip_is_named_with_its_place_and_what_to_write() {
-        let slips = [
-            ("lifetime = \"60s\"", "lifetme = \"60s\"", "7:1:", "`lifetime`"),
-            ("\"60s\"", "\"0s\"", "7:12:", "10m"),
-            ("\"60s\"", "60", "7:12:", "\""),
-            ("\"10.1.0.10\"", "\"10.9.0.10\"", "4:16:", "home agent serves"),
-            ("\"10.1.0.10\"", "\"10.1.0.255\"", "4:16:", "home agent serves"),
-            ("\"10.1.0.0/24\"", "\"10.1.0.1/24\"", "5:15:", "10.1.0.0/24"),
-            ("\"eth0\"", "\"a/b\"", "3:13:", "15 characters"),
-            ("\"eth0\"", "\"hp-mn\"", "2:1:", "another"),
-            ("\"encapsulating\"", "\"encapsulated\"", "8:18:", "did you mean"),
-            ("lifetime = \"60s\"", "encapsulation = \"gra\"", "7:17:", "did you mean \"gre\""),
-            ("lifetime = \"60s\"", "encapsulation = \"plain-udp\"", "7:17:", "write one of"),
-            (
-                "lifetime = \"60s\"",
-                "encapsulation = \"udp\"\nco_located = false",
-                "7:17:",
-                "co_located",
-            ),
-            ("lifetime = \"60s\"", "nat_traversal = \"on\"", "7:17:", "true"),
-            ("spi = 256", "spi = 255", "11:7:", "256 or more"),
-            ("\"mn.key\"", "\"no.key\"", "12:12:", "make one"),
-            (
-                "[[mobile_node.security_association]]\nhome_agent = \"10.0.1.2\"",
-                "[[mobile_node.security_association]]\nhome_agent = \"10.0.1.3\"",
-                "6:14:",
-                "add [[mobile_node.security_association]]",
-            ),
-        ];
-        for (right, wrong, place, help) in slips {
-            let text = RIGHT.replacen(right, wrong, 1);
-            assert_ne!(text, RIGHT, "{right}");
-            let error = error(&text);
-            assert!(error.starts_with(place) && error.contains(help), "{wrong}: {error}");
-        }
-    }
-
-    #[test]
-    fn tunnels_are_asked_for_as_written() {
-        let text = RIGHT.replacen(
-            "lifetime = \"60s\"",
-            "encapsulation = \"udp\"\nnat_traversal = false\nmss_clamp = true",
-            1,
-        );
-        let config = parse_beside(&text, 0o600).unwrap();
-        assert_eq!(config.node.encapsulation, PreferredEncapsulation::Udp);
-        assert!(!config.node.nat_traversal && config.mss_clamp);
-    }
-
-    #[test]
-    fn a_lan_has_defaults_and_a_router_in_its_prefix() {
-        let config = parse_beside(LAN, 0o600).unwrap();
-        assert_eq!(config.node.nai.as_deref(), Some(&b"phone@train.example"[..]));
-        let lan = config.lan.unwrap();
-        let expected = LanConfig {
-            interface: "lan0".into(),
-            prefix: Prefix::new(Ipv4Addr::new(10, 1, 0, 0), 24).unwrap(),
-            router: Ipv4Addr::new(10, 1, 0, 10),
-            sub_nai: SubNaiRule::ClientId,
-            lease: Duration::from_secs(120),
-            max_devices: 64,
-            probe: Duration::from_secs(30),
-            name_servers: vec![],
-        };
-        assert_eq!(lan, expected);
-        let more = "interface = \"lan0\"\nprefix = \"10.7.0.0/16\"\nsub_nai = \"host-name\"\n\
-                    name_servers = [\"192.0.2.53\"]";
-        let lan = parse_beside(&LAN.replacen("interface = \"lan0\"", more, 1), 0o600).unwrap();
-        let lan = lan.lan.unwrap();
-        assert_eq!((lan.router, lan.sub_nai), (Ipv4Addr::new(10, 7, 0, 1), SubNaiRule::HostName));
-        assert_eq!(lan.name_servers, [Ipv4Addr::new(192, 0, 2, 53)]);
-        assert_eq!(parse_beside(RIGHT, 0o600).unwrap().lan, None);
-    }
-
-    #[test]
-    fn each_slip_about_sessions_is_named_with_its_place_and_what_to_write() {
-        let long = format!("\"{}\"", "n".repeat(254));
-        let below = |line: &str| format!("interface = \"lan0\"\n{line}");
-        let slips = [
-            ("\"phone@train.example\"", "\"\"".to_owned(), "7:7:", "write a word"),
-            ("\"phone@train.example\"", long, "7:7:", "shorter"),
-            ("nai = \"phone@train.example\"", String::new(), "9:13:", "add nai"),
-            ("\"lan0\"", "\"eth0\"".to_owned(), "9:13:", "devices are on"),
-            ("\"lan0\"", "\"hp-mn\"".to_owned(), "9:13:", "devices are on"),
-            ("\"lan0\"", "\"l n\"".to_owned(), "9:13:", "15 characters"),
-            ("interface = \"lan0\"", below("prefix = \"10.1.0.0/31\""), "10:10:", "8 to 30"),
-            ("interface = \"lan0\"", below("lease = \"19s\""), "10:9:", "20s"),
-            ("interface = \"lan0\"", below("probe = \"999ms\""), "10:9:", "1s"),
-            ("interface = \"lan0\"", below("max_devices = 0"), "10:15:", "1024"),
-            ("interface = \"lan0\"", below("max_devices = 1025"), "10:15:", "1024"),
-            ("interface = \"lan0\"", below("sub_nai = \"hostname\""), "10:11:", "host-name"),
-            ("interface = \"lan0\"", below("leese = \"2m\""), "10:1:", "`lease`"),
-            ("nai = ", "session_carriage = \"both\"\nnai = ".to_owned(), "7:20:", "combined"),
-        ];
-        for (right, wrong, place, help) in slips {
-            let text = LAN.replacen(right, &wrong, 1);
-            assert_ne!(text, LAN, "{right}");
-            let error = error(&text);
-            assert!(error.starts_with(place) && error.contains(help), "{wrong}: {error}");
-        }
-    }
-
-    #[test]
-    fn a_key_file_that_others_may_read_is_refused() {
-        let errors = parse_beside(RIGHT, 0o640).unwrap_err();
-        assert!(errors.problems[0].help.contains("chmod 600"), "{errors}");
-    }
-}
+#[path = "config_tests.rs"]
+mod tests;

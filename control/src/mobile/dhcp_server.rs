@@ -69,9 +69,9 @@ pub struct ServerConfig {
     pub name_servers: Vec<Ipv4Addr>,
 }
 
-/// What the server asks for.
+/// A device's session that is to begin or to end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum SessionWish {
     /// Begin this session, with this address if that is to be had.
     Start {
         /// Its name.
@@ -84,6 +84,13 @@ pub enum Output {
         /// Its name.
         sub_nai: Arc<[u8]>,
     },
+}
+
+/// What the server asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Begin or end a session.
+    Session(SessionWish),
     /// Send this to the client's port, from the server's.
     Send {
         /// The device, or everybody.
@@ -480,7 +487,7 @@ impl DhcpServer {
         device.state = State::Starting { asked: Some(request) };
         self.names.insert(Arc::clone(&sub_nai), mac);
         self.deadlines.set(mac, now + START_WAIT);
-        self.outputs.push_back(Output::Start { sub_nai, wanted });
+        self.outputs.push_back(Output::Session(SessionWish::Start { sub_nai, wanted }));
     }
 
     /// Whether one more device may come; for it, one without a session is forgotten.
@@ -498,7 +505,7 @@ impl DhcpServer {
     /// Ends the session of a device, which is `state` until `until`.
     fn end(&mut self, mac: MacAddress, state: State, until: Instant) {
         if let Some(sub_nai) = self.forget_session(mac) {
-            self.outputs.push_back(Output::End { sub_nai });
+            self.outputs.push_back(Output::Session(SessionWish::End { sub_nai }));
         }
         self.set_state(mac, state);
         self.deadlines.set(mac, until);

@@ -89,14 +89,14 @@ fn decline(server: &mut DhcpServer, from: MacAddress, address: Ipv4Addr, now: In
 /// The session that begins now, and the address that it wants.
 fn started(server: &mut DhcpServer) -> (Arc<[u8]>, Option<Ipv4Addr>) {
     match server.poll_output() {
-        Some(Output::Start { sub_nai, wanted }) => (sub_nai, wanted),
+        Some(Output::Session(SessionWish::Start { sub_nai, wanted })) => (sub_nai, wanted),
         other => panic!("{other:?}"),
     }
 }
 
 fn ended(server: &mut DhcpServer) -> Arc<[u8]> {
     match server.poll_output() {
-        Some(Output::End { sub_nai }) => sub_nai,
+        Some(Output::Session(SessionWish::End { sub_nai })) => sub_nai,
         other => panic!("{other:?}"),
     }
 }
@@ -517,8 +517,8 @@ fn a_flood_is_counted_and_leaves_the_others_their_addresses() {
     let mut drain = |server: &mut DhcpServer| {
         while let Some(output) = server.poll_output() {
             match output {
-                Output::Start { .. } => starts += 1,
-                Output::End { .. } => ends += 1,
+                Output::Session(SessionWish::Start { .. }) => starts += 1,
+                Output::Session(SessionWish::End { .. }) => ends += 1,
                 Output::Send { .. } => sends += 1,
             }
         }
@@ -550,7 +550,7 @@ fn a_device_that_begins_again_and_again_is_slowed_down() {
         for number in 0..60 {
             discover(&mut server, mac(number), at(second));
             while let Some(output) = server.poll_output() {
-                if let Output::Start { sub_nai, .. } = output {
+                if let Output::Session(SessionWish::Start { sub_nai, .. }) = output {
                     begun += 1;
                     server.handle_refusal(&sub_nai, at(second));
                 }
@@ -610,7 +610,7 @@ proptest! {
         server.handle_message(&noise, mac(1), at(1));
         server.handle_message(&[&bytes[..bytes.len().min(240)], &noise].concat(), mac(1), at(2));
         while let Some(output) = server.poll_output() {
-            if let Output::Start { sub_nai, .. } = output {
+            if let Output::Session(SessionWish::Start { sub_nai, .. }) = output {
                 server.handle_address(&sub_nai, host(21), at(2));
             }
         }
@@ -644,8 +644,8 @@ proptest! {
             }
             while let Some(output) = server.poll_output() {
                 match output {
-                    Output::Start { sub_nai, .. } => prop_assert!(sessions.insert(sub_nai)),
-                    Output::End { sub_nai } => prop_assert!(sessions.remove(&sub_nai)),
+                    Output::Session(SessionWish::Start { sub_nai, .. }) => prop_assert!(sessions.insert(sub_nai)),
+                    Output::Session(SessionWish::End { sub_nai }) => prop_assert!(sessions.remove(&sub_nai)),
                     Output::Send { .. } => {}
                 }
             }

@@ -41,8 +41,8 @@ pub struct Route {
     pub gateway: Option<Ipv4Addr>,
     /// Out of which interface.
     pub device: Device,
-    /// The source address of packets that have none yet.
-    pub source: Ipv4Addr,
+    /// The source address of packets that have none yet; `None` while there is none.
+    pub source: Option<Ipv4Addr>,
     /// The largest packet, where it is not the interface's.
     pub mtu: Option<u16>,
 }
@@ -86,25 +86,25 @@ pub struct Forwarding {
 impl Forwarding {
     /// What `attachment` needs on a link whose packets have at most `link_mtu`
     /// bytes; and besides, while a co-located address is only about to be
-    /// registered, what its requests need.
+    /// registered, what its requests need. Without a home address nothing else is needed.
     pub fn new(
         config: &MobileNodeConfig,
         attachment: &Attachment,
         registering: Option<&CoLocated>,
         link_mtu: u16,
     ) -> Self {
-        let home = config.home_address;
         let mut forwarding = Forwarding::default();
         if let Some(co_located) = registering {
             forwarding.reach_home_agent(config, co_located);
         }
         let mtu = Some(untunnelled_mtu(link_mtu));
-        let default = |gateway, device| Route {
-            destination: Prefix::ALL,
-            gateway,
-            device,
-            source: home,
-            mtu,
+        let source = Some(config.home_address).filter(|home| !home.is_unspecified());
+        let default =
+            |gateway, device| Route { destination: Prefix::ALL, gateway, device, source, mtu };
+        let Some(home) = source else {
+            // Who has no address yet has nothing to send, wherever it is.
+            forwarding.routes.push(default(None, Device::Tunnel));
+            return forwarding;
         };
         match *attachment {
             // Into the tunnel, which leads nowhere: applications see silence and
@@ -118,7 +118,7 @@ impl Forwarding {
                     destination: config.home_prefix,
                     gateway: None,
                     device: Device::Interface,
-                    source: home,
+                    source,
                     mtu,
                 });
                 forwarding.routes.push(default(Some(gateway), Device::Interface));
@@ -184,5 +184,5 @@ impl Forwarding {
 
 fn to_host(host: Ipv4Addr, gateway: Option<Ipv4Addr>, source: Ipv4Addr) -> Route {
     let destination = Prefix::host(host);
-    Route { destination, gateway, device: Device::Interface, source, mtu: None }
+    Route { destination, gateway, device: Device::Interface, source: Some(source), mtu: None }
 }

@@ -71,7 +71,8 @@ pub struct Host {
     index: Option<u32>,
     tunnel_name: String,
     tunnel: u32,
-    home: Ipv4Addr,
+    /// The node's home address; `None` before there is one.
+    home: Option<Ipv4Addr>,
     placed: Placed,
     found: Found,
     state_file: PathBuf,
@@ -80,15 +81,15 @@ pub struct Host {
 
 impl Host {
     /// Looks at the host and writes down what it finds: removes what a killed
-    /// program left behind, and puts `home` on the tunnel. Nothing that is the
-    /// host's own is changed yet.
+    /// program left behind, and puts `home`, if there is one yet, on the tunnel. Nothing
+    /// that is the host's own is changed yet.
     ///
     /// # Errors
     /// What the kernel refused, or that the state file cannot be written.
     pub fn open(
         interface: &str,
         tunnel: &str,
-        home: Ipv4Addr,
+        home: Option<Ipv4Addr>,
         state_file: &Path,
     ) -> Result<Self, KernelError> {
         let mut host = Host {
@@ -109,7 +110,9 @@ impl Host {
         for (key, value) in TUNNEL_SYSCTLS {
             write_sysctl(&sysctl(tunnel, key), value)?;
         }
-        host.add_address(host.tunnel, (home, 32))?;
+        if let Some(home) = home {
+            host.add_address(host.tunnel, (home, 32))?;
+        }
         host.found = match host.saved() {
             Some(found) => found,
             None => host.look()?,
@@ -204,6 +207,28 @@ impl Host {
             }
         }
         result
+    }
+
+    /// The node's home address is `home` from now on, and the kernel forwards as `wanted`
+    /// says. The old one goes last: routes go with their source.
+    ///
+    /// # Errors
+    /// The first refusal of the kernel; the rest was tried all the same.
+    pub fn use_home_address(
+        &mut self,
+        home: Option<Ipv4Addr>,
+        wanted: &Forwarding,
+    ) -> Result<(), KernelError> {
+        let old = std::mem::replace(&mut self.home, home);
+        let mut result = Ok(());
+        if let Some(home) = home {
+            result = self.add_address(self.tunnel, (home, 32));
+        }
+        result = result.and(self.route_sessions_again()).and(self.apply(wanted));
+        match old.filter(|old| home != Some(*old)) {
+            Some(old) => result.and(self.remove_address(self.tunnel, (old, 32))),
+            None => result,
+        }
     }
 
     /// What [`apply`](Self::apply) made of the kernel last.
@@ -463,7 +488,8 @@ impl Host {
             message.header.flags = RouteFlags::Onlink;
             attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));
         }
-        attributes.push(RouteAttribute::PrefSource(RouteAddress::Inet(route.source)));
+        let source = route.source.map(RouteAddress::Inet);
+        attributes.extend(source.map(RouteAttribute::PrefSource));
         attributes.push(RouteAttribute::Oif(device));
         if let Some(mtu) = route.mtu {
             attributes.push(RouteAttribute::Metrics(vec![

@@ -8,7 +8,6 @@
 
 use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -17,7 +16,7 @@ use homeport_proto::{Instant, MacAddress};
 use super::config::LanConfig;
 use super::counters::counters;
 use super::dhcp::{CLIENT_PORT, SERVER_PORT};
-use super::dhcp_server::{self, DhcpServer, Lease, ServerConfig};
+use super::dhcp_server::{DhcpServer, Lease, Output, ServerConfig, SessionWish};
 use super::frame::{self, Heard, Station};
 use super::host::Place;
 use super::link::{LinkState, LinkWatch};
@@ -45,23 +44,6 @@ counters! {
         lan_devices_gone = "Devices that answered no ARP any more.",
         lan_link_losses = "Times that the LAN's interface lost its link, or went away.",
     }
-}
-
-/// What is asked for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Begin a device's session.
-    Start {
-        /// Its name.
-        sub_nai: Arc<[u8]>,
-        /// The address that the device had before.
-        wanted: Option<Ipv4Addr>,
-    },
-    /// End a device's session.
-    End {
-        /// Its name.
-        sub_nai: Arc<[u8]>,
-    },
 }
 
 /// What is open on the interface while it exists.
@@ -254,14 +236,11 @@ impl Lan {
     }
 
     /// What to do next; what there is to send is sent.
-    pub fn poll_output(&mut self) -> Option<Output> {
+    pub fn poll_output(&mut self) -> Option<SessionWish> {
         loop {
             match self.server.poll_output()? {
-                dhcp_server::Output::Start { sub_nai, wanted } => {
-                    return Some(Output::Start { sub_nai, wanted });
-                }
-                dhcp_server::Output::End { sub_nai } => return Some(Output::End { sub_nai }),
-                dhcp_server::Output::Send { to, payload } => {
+                Output::Session(wish) => return Some(wish),
+                Output::Send { to, payload } => {
                     let (from, to) = ((self.station(), SERVER_PORT), (to, CLIENT_PORT));
                     self.send(frame::udp(from, to, TTL, &payload));
                 }

@@ -1,13 +1,15 @@
 //! The event loop of homeport-mn: poll(2) over the kernel's link messages, the
 //! interface, the tunnel and the admin API.
 //!
-//! `wait` is what it waits for; `sessions` what it does about sessions: their addresses, the devices on the
-//! LAN, and commands.
+//! `wait` is what it waits for; `sessions` what it does about sessions: their addresses, the
+//! devices on the LAN, and commands; `home_address` what it does when the home agent gives
+//! the node its own.
 //!
 //! Between two waits everything that is known is acted upon, in this order: what
 //! became of the link; what was heard on it; replies; packets in the tunnel;
 //! timers; people's questions. Nothing else waits, and nothing blocks.
 
+mod home_address;
 mod sessions;
 mod wait;
 
@@ -66,14 +68,15 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
     let watch = LinkWatch::new(&config.interface)?;
     let tun = Tun::create(&config.tunnel)?;
     host::set_up_tunnel(&config.tunnel)?;
-    let (home, home_agent) = (config.node.home_address, config.node.home_agent);
+    let seed = clock::seed().context("drawing a random seed")?;
+    let node = MobileNode::new(config.node.clone(), seed);
+    let (home, home_agent) = (node.home_address(), config.node.home_agent);
     let state_file = config.admin_socket.with_extension("found");
     let host = Host::open(&config.interface, &config.tunnel, home, &state_file)?;
     let lan = config.lan.clone().map(Lan::new).transpose()?;
     let now = clock::now();
-    let seed = clock::seed().context("drawing a random seed")?;
     let mut program = Program {
-        node: MobileNode::new(config.node.clone(), seed),
+        node,
         tunnel: Tunnel::new(tun, home, home_agent, config.mss_clamp),
         report: Report::new(now.monotonic),
         config,
@@ -433,9 +436,7 @@ impl Program {
             MobileNodeAction::LoseSession { sub_nai, home_address } => {
                 self.lose_session(&sub_nai, home_address);
             }
-            // Without one the config is refused.
-            // The config always names one.
-            MobileNodeAction::UseHomeAddress(_) => {}
+            MobileNodeAction::UseHomeAddress(address) => self.use_home_address(address),
             MobileNodeAction::AnnounceSession(address) => {
                 let session = self.station(address);
                 self.send_frame(Some(frame::gratuitous_arp(session)));

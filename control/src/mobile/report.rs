@@ -2,6 +2,7 @@
 //! API.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use homeport_proto::event::DiscardReason;
@@ -33,6 +34,8 @@ pub struct Report {
     /// When the attachment changed last.
     attached_at: Instant,
     last_code: Option<u8>,
+    /// What the home agent gave the node last for its home address.
+    given: Option<Ipv4Addr>,
     /// What an agent said of it.
     last_text: Option<AgentTextView>,
     counts: BTreeMap<&'static str, u64>,
@@ -41,7 +44,7 @@ pub struct Report {
 }
 
 /// Names and meanings of what is counted by name.
-const COUNTERS: [(&str, &str); 17] = [
+const COUNTERS: [(&str, &str); 22] = [
     ("links_up", "The link came up."),
     ("solicitations_sent", "Agent solicitations sent."),
     ("agents_heard", "Agents heard for the first time on a link."),
@@ -62,6 +65,17 @@ const COUNTERS: [(&str, &str); 17] = [
         "mappings_lost",
         "Times that nothing came through the NAT any more, and the node registered anew.",
     ),
+    ("redirections", "Home agents that have sent the node to another one (RFC 4433)."),
+    (
+        "redirections_refused",
+        "The same, but in a circle, too far, or to one that no key is shared with.",
+    ),
+    ("home_addresses_given", "Home addresses that the home agent gave the node itself."),
+    ("home_addresses_changed", "The same, but another one than the time before."),
+    (
+        "home_addresses_lost",
+        "Times that the home agent would not let the node have the home address that it had.",
+    ),
     ("expirations", "Registrations that ended without renewal."),
     ("sessions_used", "Home addresses that sessions got."),
     ("sessions_lost", "Sessions that ended, or lost their home address."),
@@ -81,6 +95,7 @@ impl Report {
             link_up_at: None,
             attached_at: now,
             last_code: None,
+            given: None,
             last_text: None,
             counts: BTreeMap::new(),
             denials: BTreeMap::new(),
@@ -201,6 +216,22 @@ impl Report {
         self.last_text = Some(AgentTextView { role, text: words });
     }
 
+    /// The home agent has given the node a home address, or will not let it have its own.
+    pub fn home_address(&mut self, address: Option<Ipv4Addr>) {
+        let Some(address) = address else {
+            self.count("home_addresses_lost");
+            return tracing::warn!("the home address is the node's no longer, asking for another");
+        };
+        self.count("home_addresses_given");
+        match self.given.replace(address) {
+            Some(before) if before != address => {
+                self.count("home_addresses_changed");
+                tracing::warn!(%before, %address, "the home agent has given another home address");
+            }
+            _ => tracing::info!(%address, "the home agent has given a home address"),
+        }
+    }
+
     /// The attachment changed.
     pub fn attached(&mut self, attachment: &Attachment, now: Instant) {
         self.attached_at = now;
@@ -286,7 +317,8 @@ impl Report {
         MobileNodeView {
             interface: config.interface.clone(),
             state: node.phase().name().to_owned(),
-            home_address: config.node.home_address,
+            home_address: node.home_address(),
+            home_address_given: node.is_given_its_address(),
             home_agent: config.node.home_agent,
             care_of_address: away.map(|registration| registration.care_of_address),
             foreign_agent,
@@ -397,7 +429,6 @@ mod tests {
     };
     use homeport_proto::security::{Algorithm, Key, MobilitySecurityAssociation, Spi};
     use homeport_proto::{Lifetime, NtpTime};
-    use std::net::Ipv4Addr;
 
     use super::*;
 

@@ -75,11 +75,11 @@ pub struct Run {
 pub fn run(run: &Run) -> Result<u8> {
     let signals = Signals::new().context("listening to signals")?;
     let client = Client::new(&run.socket);
-    let home: Ipv4Addr = field(&client.get("/v1/mobile-node")?, "home_address")?;
+    let home = own_address(&client)?;
     warn_of_local_resolver();
     let mut running = Running::start(run, home)?;
-    let ended = running.begin(&client, run, &signals).and_then(|address| {
-        running.let_go(address)?;
+    let ended = running.begin(&client, run, &signals).and_then(|(address, home)| {
+        running.let_go(address, home)?;
         running.wait(&client, run, address, &signals)
     });
     // What another has begun under this name is none of ours.
@@ -99,8 +99,9 @@ struct Running {
     wire: BufReader<UnixStream>,
     interface: String,
     mac: MacAddress,
-    /// The mobile node's home address, which is the command's router.
-    home: Ipv4Addr,
+    /// The mobile node's home address, which is the command's router; `None` before there
+    /// is one.
+    home: Option<Ipv4Addr>,
     /// The mobile node's process that the session was begun at last.
     daemon: Option<u64>,
     /// Whether the session has begun.
@@ -113,7 +114,7 @@ struct Running {
 
 impl Running {
     /// The command-to-be in its namespace, with a veth pair into it.
-    fn start(run: &Run, home: Ipv4Addr) -> Result<Self> {
+    fn start(run: &Run, home: Option<Ipv4Addr>) -> Result<Self> {
         let (ours, theirs) = UnixStream::pair().context("making a socket pair")?;
         rustix::io::fcntl_setfd(&theirs, FdFlags::empty()).context("passing a descriptor on")?;
         let ourselves = std::env::current_exe().context("finding this program")?;
@@ -148,8 +149,13 @@ impl Running {
         Ok(running)
     }
 
-    /// Begins the session, and waits for its address.
-    fn begin(&mut self, client: &Client, run: &Run, signals: &Signals) -> Result<Ipv4Addr> {
+    /// Begins the session, and waits for its address and for that of the mobile node.
+    fn begin(
+        &mut self,
+        client: &Client,
+        run: &Run,
+        signals: &Signals,
+    ) -> Result<(Ipv4Addr, Ipv4Addr)> {
         self.daemon = daemon(client);
         self.add(client, run, run.wanted)?;
         self.begun = true;
@@ -157,7 +163,15 @@ impl Running {
         let mut said = String::new();
         loop {
             let why = match find(client, &run.session) {
-                Ok(Some(SessionView { home_address: Some(address), .. })) => return Ok(address),
+                Ok(Some(SessionView { home_address: Some(address), .. })) => {
+                    if self.home.is_none() {
+                        self.home = own_address(client)?;
+                    }
+                    match self.home {
+                        Some(home) => return Ok((address, home)),
+                        None => "the mobile node itself has none yet".into(),
+                    }
+                }
                 Ok(Some(view)) => match (view.last_code, &view.last_code_text) {
                     (Some(code), Some(text)) => format!("{} (code {code}, {text})", view.state),
                     _ => view.state,
@@ -205,8 +219,8 @@ impl Running {
     }
 
     /// The command-to-be gets its address, and becomes the command.
-    fn let_go(&mut self, address: Ipv4Addr) -> Result<()> {
-        let line = format!("{address} {}\n", self.home);
+    fn let_go(&mut self, address: Ipv4Addr, home: Ipv4Addr) -> Result<()> {
+        let line = format!("{address} {home}\n");
         self.wire.get_mut().write_all(line.as_bytes()).context("starting the command")?;
         // It closes the wire when it becomes the command; else it says what went wrong.
         let mut error = String::new();
@@ -369,9 +383,14 @@ fn daemon(client: &Client) -> Option<u64> {
     client.get("/v1/status").ok()?.get("pid")?.as_u64()
 }
 
-fn field(answer: &Value, name: &str) -> Result<Ipv4Addr> {
-    let text = answer.get(name).and_then(Value::as_str);
-    let address = text.and_then(|text| text.parse().ok());
+/// The mobile node's own home address, if it has one yet.
+fn own_address(client: &Client) -> Result<Option<Ipv4Addr>> {
+    let answer = client.get("/v1/mobile-node")?;
+    let address = match answer.get("home_address") {
+        Some(Value::Null) => Some(None),
+        Some(Value::String(text)) => text.parse().ok().map(Some),
+        _ => None,
+    };
     address.ok_or_else(|| anyhow!("what answers on the socket is no mobile node"))
 }
 

@@ -67,6 +67,11 @@ impl Sessions {
         self.owners.get(name)
     }
 
+    /// All names.
+    pub fn names(&self) -> Vec<Arc<[u8]>> {
+        self.owners.keys().cloned().collect()
+    }
+
     /// The commands.
     pub fn commands(&self) -> impl Iterator<Item = (&Arc<[u8]>, &Command)> {
         self.owners.iter().filter_map(|(name, owner)| match owner {

@@ -11,12 +11,14 @@
 //! its sender is told; a narrower path is learnt from ICMP and forgotten after ten
 //! minutes or a move. The home agent's echo requests to the home address, and to those of
 //! sessions, are answered here, through the tunnel: they ask about the path, and the kernel
-//! would answer past it.
+//! would answer past it. What goes through is counted for each session; what the kernel
+//! forwards by itself, at home and through a foreign agent without encapsulating delivery, is
+//! not seen here.
 //!
 //! **Not done:** ICMP errors from inside the tunnel other than Fragmentation
 //! Needed are not relayed to applications (RFC 2003 §4).
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
@@ -115,12 +117,27 @@ pub struct Activity {
     pub received: bool,
 }
 
+/// What went through the tunnel for one session: whole packets, without the tunnel's own
+/// headers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Packets that the session has sent.
+    pub sent_packets: u64,
+    /// Their bytes.
+    pub sent_bytes: u64,
+    /// Packets that came for it.
+    pub received_packets: u64,
+    /// Their bytes.
+    pub received_bytes: u64,
+}
+
 /// The tunnel.
 pub struct Tunnel {
     tun: Tun,
-    home: Ipv4Addr,
-    /// The home addresses of sessions.
-    sessions: HashSet<Ipv4Addr>,
+    /// The node's home address; `None` before there is one.
+    home: Option<Ipv4Addr>,
+    /// The home addresses of sessions, and what went through for each.
+    sessions: HashMap<Ipv4Addr, Traffic>,
     home_agent: Ipv4Addr,
     clamp_mss: bool,
     sockets: Option<TunnelSockets>,
@@ -142,12 +159,17 @@ impl Tunnel {
         self.home_agent = address;
     }
 
+    /// The node's own home address is this from now on.
+    pub const fn use_home_address(&mut self, home: Option<Ipv4Addr>) {
+        self.home = home;
+    }
+
     /// A tunnel that leads nowhere yet.
-    pub fn new(tun: Tun, home: Ipv4Addr, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
+    pub fn new(tun: Tun, home: Option<Ipv4Addr>, home_agent: Ipv4Addr, clamp_mss: bool) -> Self {
         Tunnel {
             tun,
             home,
-            sessions: HashSet::default(),
+            sessions: HashMap::default(),
             home_agent,
             clamp_mss,
             sockets: None,
@@ -165,7 +187,12 @@ impl Tunnel {
 
     /// Carries packets of a session's home address too.
     pub fn add_session(&mut self, home_address: Ipv4Addr) {
-        self.sessions.insert(home_address);
+        self.sessions.insert(home_address, Traffic::default());
+    }
+
+    /// What went through for a session since it has this home address.
+    pub fn traffic(&self, home_address: Ipv4Addr) -> Traffic {
+        self.sessions.get(&home_address).copied().unwrap_or_default()
     }
 
     /// Carries them no longer.
@@ -251,7 +278,15 @@ impl Tunnel {
                 let Some(space) = buffer.get_mut(ROOM..) else { break };
                 let Some(len) = tunnel.tun.read(space)? else { break };
                 let packet = buffer.get_mut(..ROOM + len).unwrap_or_default();
-                tunnel.put_in(packet);
+                // Its headers may not be the same behind the tunnel's.
+                let header = packet.get(ROOM..).and_then(|it| Ipv4Header::ref_from_prefix(it).ok());
+                let source = header.map(|(header, _)| header.source());
+                if tunnel.put_in(packet)
+                    && let Some(traffic) = source.and_then(|it| tunnel.sessions.get_mut(&it))
+                {
+                    traffic.sent_packets += 1;
+                    traffic.sent_bytes += len as u64;
+                }
             }
             Ok(())
         })
@@ -260,8 +295,10 @@ impl Tunnel {
     /// Sends an ICMP message from the home address to the home agent through the
     /// tunnel.
     pub fn send_keepalive(&mut self, icmp: &[u8]) {
-        self.counters.tunnel_keepalives_sent += 1;
-        self.send_icmp(self.home, icmp);
+        if let Some(home) = self.home {
+            self.counters.tunnel_keepalives_sent += 1;
+            self.send_icmp(home, icmp);
+        }
     }
 
     /// Takes waiting packets out of the tunnel. `node` knows the answers to its
@@ -329,7 +366,7 @@ impl Tunnel {
 
     /// Whether packets of this address go through the tunnel.
     fn is_ours(&self, address: Ipv4Addr) -> bool {
-        address == self.home || self.sessions.contains(&address)
+        self.home == Some(address) || self.sessions.contains_key(&address)
     }
 
     fn receiver(&self, index: usize) -> Option<&TunnelSocket> {
@@ -337,19 +374,19 @@ impl Tunnel {
     }
 
     /// Puts the packet that lies behind [`ROOM`] into the tunnel, whole or in
-    /// pieces.
-    fn put_in(&mut self, packet: &mut [u8]) {
+    /// pieces; whether all of it is on its way.
+    fn put_in(&mut self, packet: &mut [u8]) -> bool {
         let Some(ends) = self.ends else {
             self.counters.tunnel_none += 1;
-            return;
+            return false;
         };
-        let Some(inner) = packet.get_mut(ROOM..) else { return };
+        let Some(inner) = packet.get_mut(ROOM..) else { return false };
         // The other end would refuse it (RFC 3024 §4.3.2).
         let facts = match parse::ipv4(inner) {
             Ok(facts) if self.is_ours(facts.source) => facts,
             _ => {
                 self.counters.tunnel_foreign_source += 1;
-                return;
+                return false;
             }
         };
         if self.clamp_mss && mss::clamp(inner, &facts, self.mtu()) {
@@ -362,17 +399,18 @@ impl Tunnel {
             encapsulation::overhead(ends.encapsulation)
         };
         if facts.total_len <= link.saturating_sub(overhead) {
-            self.emit(packet, ends);
+            self.emit(packet, ends)
         } else if facts.dont_fragment {
             self.counters.tunnel_too_big += 1;
             self.tell_too_big(inner);
+            false
         } else {
             let room = link.saturating_sub(encapsulation::fragment_overhead(ends.encapsulation));
-            self.emit_in_pieces(inner, room, ends);
+            self.emit_in_pieces(inner, room, ends)
         }
     }
 
-    fn emit(&mut self, packet: &mut [u8], ends: TunnelEnds) {
+    fn emit(&mut self, packet: &mut [u8], ends: TunnelEnds) -> bool {
         let sent = self.sockets.as_ref().is_some_and(|sockets| {
             encapsulation::encapsulate(packet, ends, self.port, self.identification)
                 .is_some_and(|outer| sockets.sender.send(outer, ends.remote).is_ok())
@@ -384,10 +422,11 @@ impl Tunnel {
         } else {
             self.counters.tunnel_send_failed += 1;
         }
+        sent
     }
 
     /// Fragmentation comes before encapsulation (RFC 3519 §4.8).
-    fn emit_in_pieces(&mut self, inner: &[u8], room: u16, ends: TunnelEnds) {
+    fn emit_in_pieces(&mut self, inner: &[u8], room: u16, ends: TunnelEnds) -> bool {
         let mut pieces = Burst::new();
         let whole = self.pool.take_for(inner.len()).and_then(|mut whole| {
             if whole.set_bytes(inner) {
@@ -404,11 +443,13 @@ impl Tunnel {
             }
             None => self.counters.tunnel_uncut += 1,
         }
+        let mut sent = !pieces.is_empty();
         for piece in pieces.drain() {
             let mut packet = [&[0; ROOM], piece.bytes()].concat();
-            self.emit(&mut packet, ends);
+            sent &= self.emit(&mut packet, ends);
             self.pool.give(piece);
         }
+        sent
     }
 
     /// Tells an application that the packet which starts with `inner` does not
@@ -437,7 +478,7 @@ impl Tunnel {
         self.activity.received = true;
         self.counters.tunnel_received += 1;
         if let Some((to, icmp)) = icmp_of(inner, self.home_agent) {
-            if to == self.home && node.is_keepalive_answer(icmp) {
+            if self.home == Some(to) && node.is_keepalive_answer(icmp) {
                 self.counters.tunnel_keepalives_answered += 1;
                 return;
             }
@@ -453,7 +494,13 @@ impl Tunnel {
             self.counters.tunnel_mss_clamped += 1;
         }
         if let Err(error) = self.tun.write(inner) {
-            tracing::debug!(%error, "giving a packet to the host");
+            return tracing::debug!(%error, "giving a packet to the host");
+        }
+        let header = Ipv4Header::ref_from_prefix(inner).ok();
+        let to = header.map(|(header, _)| header.destination());
+        if let Some(traffic) = to.and_then(|to| self.sessions.get_mut(&to)) {
+            traffic.received_packets += 1;
+            traffic.received_bytes += inner.len() as u64;
         }
     }
 

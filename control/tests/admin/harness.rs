@@ -348,7 +348,10 @@ pub(crate) fn answer(query: &Query, config: &mut Arc<Config>) -> Outcome {
                 tolerance_seconds: Some(7),
             }],
         },
-        Query::MobileNode | Query::AddSession(_) | Query::RemoveSession(_) => {
+        Query::MobileNode
+        | Query::AddSession(_)
+        | Query::RemoveSession(_)
+        | Query::RemoveAllSessions => {
             return Err(Refusal::not_found("This is no mobile node.", "Ask its own socket."));
         }
         Query::Explain(_) => {

@@ -124,11 +124,13 @@ impl Agent {
         self.book.lock().unwrap().given.get(name).copied()
     }
 
+    pub(crate) fn has_released(&self, name: &[u8]) -> bool {
+        self.book.lock().unwrap().released.iter().any(|one| one == name)
+    }
+
+    /// Of all sessions, with an empty name.
     pub(crate) fn wait_for_release(&self, name: &[u8]) {
-        wait_for("the release", LIMIT, || {
-            let released = &self.book.lock().unwrap().released;
-            released.iter().any(|one| one == name).then_some(())
-        });
+        wait_for("the release", LIMIT, || self.has_released(name).then_some(()));
     }
 }
 
@@ -183,6 +185,10 @@ pub(crate) fn answer(bytes: &[u8], book: &mut Book) -> Option<(Vec<u8>, Ipv4Addr
         home_agent: body.home_agent,
         identification: body.identification,
     };
+    if named.is_some_and(|named| named.releases && named.name.sub_nai.is_empty()) {
+        book.given.clear();
+        book.released.push(Vec::new());
+    }
     if let Some(named) = session {
         let name = named.name.sub_nai.to_vec();
         if named.releases {
@@ -216,7 +222,11 @@ pub(crate) fn answer(bytes: &[u8], book: &mut Book) -> Option<(Vec<u8>, Ipv4Addr
         }
     }
     writer.authenticate(AuthenticationKind::MobileHome, &association());
-    Some((writer.finish(), reply.home_address))
+    let to = match reply.home_address {
+        Ipv4Addr::UNSPECIFIED => Ipv4Addr::BROADCAST,
+        address => address,
+    };
+    Some((writer.finish(), to))
 }
 
 /// The LAN in the config of a mobile node.

@@ -187,7 +187,8 @@ impl ForeignAgent {
         Ok(())
     }
 
-    /// All sessions of a NAI are given back: those that this station has here go.
+    /// All sessions of a NAI are given back: those that this station has here go. The node
+    /// itself stays.
     pub(super) fn remove_all_of(
         &mut self,
         station: &Station,
@@ -196,7 +197,12 @@ impl ForeignAgent {
     ) {
         let here =
             self.names.of(&name.nai).filter(|(_, home_agent)| *home_agent == station.home_agent);
-        let here: Vec<VisitorKey> = here.filter(|key| self.is_at(key, station)).copied().collect();
+        let is_session = |key: &&VisitorKey| {
+            let named = self.visitors.get(*key).and_then(|one| one.name.as_deref());
+            named.is_some_and(|named| !named.sub_nai.is_empty())
+        };
+        let here = here.filter(is_session).filter(|key| self.is_at(key, station));
+        let here: Vec<VisitorKey> = here.copied().collect();
         for visitor in here {
             self.remove_visitor(visitor, context);
         }

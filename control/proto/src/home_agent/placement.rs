@@ -241,9 +241,9 @@ impl HomeAgent {
         if asked.releases_all() {
             let all: Vec<u32> = self.sessions.all_of(subscriber).collect();
             for number in all {
-                let Some(address) = self.sessions.get(number).map(|one| one.address) else {
-                    continue;
-                };
+                // The node's own is no session's: whoever ends those goes on with it.
+                let session = self.sessions.get(number).filter(|one| !one.sub_nai.is_empty());
+                let Some(address) = session.map(|one| one.address) else { continue };
                 self.revoke(address, false, context, |_| true);
                 self.retain_registrations(address, context, |_| false);
                 self.sessions.set(number, SessionState::HeldDown, now, hold_down);
@@ -403,7 +403,7 @@ impl<'b> Asked<'_, 'b> {
         self.request.lifetime.is_zero() && self.named().is_some_and(|named| named.releases)
     }
 
-    /// Whether it gives back the addresses of all sessions of its NAI.
+    /// Whether it gives back the addresses of all sessions of its NAI, of whatever node.
     pub(super) fn releases_all(&self) -> bool {
         self.releases()
             && self.received.body.home_address.is_unspecified()

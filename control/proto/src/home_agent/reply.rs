@@ -1,6 +1,7 @@
 //! How a home agent answers: fields, extensions and limits of its replies.
 
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 use homeport_wire::MOBILE_IP_PORT;
 
@@ -178,11 +179,18 @@ impl HomeAgent {
         let sent = PACKET_HEADERS + data.len();
         context.ruling.answer = Answer::Replied { code, lifetime };
         let to_us = context.is_local(datagram.destination);
+        // As a foreign agent does (RFC 5944 §3.7.2.3): a station without address gets the
+        // reply at the one that it is given, or with everybody's.
+        let destination = match (datagram.source, reply.home_address) {
+            (Ipv4Addr::UNSPECIFIED, Ipv4Addr::UNSPECIFIED) => Ipv4Addr::BROADCAST,
+            (Ipv4Addr::UNSPECIFIED, home_address) => home_address,
+            (source, _) => source,
+        };
         context.push(Action::Transmit(Transmit {
             tenant: self.config.tenant,
             link: self.home_station(asked),
             source: if to_us { datagram.destination } else { self.config.address },
-            destination: datagram.source,
+            destination,
             ttl: REPLY_TTL,
             payload: Payload::Udp {
                 source_port: MOBILE_IP_PORT,

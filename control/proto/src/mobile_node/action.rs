@@ -225,9 +225,10 @@ pub enum MobileNodeAction {
     /// The home agent is this one from now on (RFC 4433): requests to it and the tunnel's
     /// other end.
     UseHomeAgent(Ipv4Addr),
-    /// The node's own home address is this from now on: it had none, and the home agent has
-    /// given it one (RFC 2794).
-    UseHomeAddress(Ipv4Addr),
+    /// The node's own home address is this from now on, as the home agent says, and no other
+    /// (RFC 2794); `None`: the home agent will not let it have the one that it had, and it
+    /// asks for another.
+    UseHomeAddress(Option<Ipv4Addr>),
     /// Send a registration request.
     SendRegistration(SendRegistration),
     /// Ask for a co-located address, and keep it.

@@ -51,10 +51,13 @@ impl MobileNode {
     }
 
     /// Brings what is registered in line with what is known, then the sessions in line
-    /// with that.
+    /// with that. A stop ends when nothing is left to be answered.
     pub(super) fn settle(&mut self, now: Now) {
         self.settle_node(now);
         self.settle_sessions(now);
+        if self.stopping.is_some() && self.pending.is_none() && !self.sessions_wait() {
+            self.finish_stop();
+        }
     }
 
     /// Starts the registration that [`Self::choose`] asks for, unless it is
@@ -107,7 +110,7 @@ impl MobileNode {
 
     /// Whom the node's own requests are for.
     pub(super) const fn identity(&self) -> Identity {
-        Identity::node(self.config.home_address)
+        Identity::node(self.config.home_address, self.is_given)
     }
 
     /// The care-of address and the lifetime to ask for.
@@ -139,13 +142,21 @@ impl MobileNode {
     pub(super) fn arrive_home(&mut self, gateway: Ipv4Addr, now: Instant) {
         let Some(agent) = self.agents.get(gateway) else { return };
         let attachment = Attachment::Home { gateway, mac: agent.mac };
-        self.registration = None;
+        let at_home = |registration: &Registration| registration.target == Target::Home(gateway);
+        self.registration = self.registration.filter(at_home);
         self.keepalive = None;
         self.set_dhcp(false);
         if self.attach(attachment) {
+            self.announce_home(now);
+            self.announce_sessions(now);
+        }
+    }
+
+    /// Tells the home link of the home address, now and a few times more.
+    fn announce_home(&mut self, now: Instant) {
+        if !self.config.home_address.is_unspecified() {
             self.announcements = Some((now, 0));
             self.announce(now);
-            self.announce_sessions(now);
         }
     }
 
@@ -171,25 +182,28 @@ impl MobileNode {
         if !pending.lifetime.is_zero() {
             self.assigned();
         }
-        let home_address = reply.body.home_address;
-        if self.config.home_address.is_unspecified() && is_host(home_address) {
-            self.config.home_address = home_address;
-            self.actions.push_back(MobileNodeAction::UseHomeAddress(home_address));
-        }
+        let is_new = pending.identity.is_given && self.take_address(reply.body.home_address, now);
         if pending.lifetime.is_zero() {
             self.event(MobileNodeEvent::Deregistered { after });
             if self.stopping.is_some() {
-                return self.finish_stop_if_answered();
+                return;
             }
+            // Nothing ends at home; but an address that was given is kept for those only
+            // that are heard of.
+            let lasts = self.config.lifetime;
+            let renew_at = self.renewal(lasts, pending.sent_at).filter(|_| self.is_given);
             self.registration = Some(Registration {
                 target: pending.target,
-                care_of_address: pending.care_of_address,
+                care_of_address: self.config.home_address,
                 lifetime: Lifetime::ZERO,
                 expires_at: None,
                 encapsulation: Encapsulation::default(),
                 nat: false,
-                renew_at: None,
+                renew_at,
             });
+            if is_new {
+                self.announce_home(at);
+            }
             return;
         }
         let granted = self.granted(pending, reply);
@@ -220,6 +234,26 @@ impl MobileNode {
             lifetime,
             after,
         });
+    }
+
+    /// The home agent has said which home address the node has; whether it is another than
+    /// before.
+    fn take_address(&mut self, home_address: Ipv4Addr, now: Now) -> bool {
+        if !is_host(home_address) || home_address == self.config.home_address {
+            return false;
+        }
+        self.take_from_sessions(home_address, now);
+        self.config.home_address = home_address;
+        self.actions.push_back(MobileNodeAction::UseHomeAddress(Some(home_address)));
+        true
+    }
+
+    /// The home agent will not let the node have the address that it gave it before: it
+    /// asks for any, and is nowhere until then.
+    fn lose_address_of_node(&mut self) {
+        self.config.home_address = Ipv4Addr::UNSPECIFIED;
+        self.drop_registration();
+        self.actions.push_back(MobileNodeAction::UseHomeAddress(None));
     }
 
     /// When to renew what lasts `lifetime` from `sent_at` on: at two fifths and a little,
@@ -289,7 +323,7 @@ impl MobileNode {
             return self.send(now);
         }
         if self.stopping.is_some() {
-            return self.finish_stop_if_answered();
+            return;
         }
         let at = now.monotonic;
         match pending.target {
@@ -301,6 +335,11 @@ impl MobileNode {
                 }
             }
             _ => {
+                let Identity { is_given, home_address, .. } = pending.identity;
+                let names_one = is_given && !home_address.is_unspecified();
+                if names_one && code == ReplyCode::HA_PROHIBITED {
+                    self.lose_address_of_node();
+                }
                 self.not_before = Some(at + self.denial_wait(self.denials));
             }
         }

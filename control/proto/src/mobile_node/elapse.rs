@@ -60,6 +60,13 @@ impl MobileNode {
             .filter(|registration| registration.renew_at.is_some_and(|at| at <= now.monotonic));
         if let (Some(registration), None, None) = (due, &self.pending, self.not_before) {
             self.begin(registration.target, now);
+            // Its agent may have no care-of address to give any more.
+            if self.pending.is_none()
+                && self.not_before.is_none()
+                && let Some(registration) = &mut self.registration
+            {
+                registration.renew_at = Some(now.monotonic + Pending::MIN_INTERVAL);
+            }
         }
     }
 
@@ -238,13 +245,6 @@ impl MobileNode {
                 self.begin(registration.target, now);
             }
             self.renew_sessions(now);
-        }
-    }
-
-    /// Ends a stop whose requests have all been answered.
-    pub(super) fn finish_stop_if_answered(&mut self) {
-        if self.pending.is_none() && !self.sessions.awaits_farewell() {
-            self.finish_stop();
         }
     }
 

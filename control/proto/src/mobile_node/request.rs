@@ -41,12 +41,14 @@ pub(super) struct Identity {
     pub(super) sub_nai: Option<Arc<[u8]>>,
     /// Whether the address is given back; without a sub-NAI, those of all sessions.
     pub(super) releases: bool,
+    /// Whether the home agent says which address it has, be one named or not.
+    pub(super) is_given: bool,
 }
 
 impl Identity {
     /// The node itself.
-    pub(super) const fn node(home_address: Ipv4Addr) -> Self {
-        Identity { home_address, sub_nai: None, releases: false }
+    pub(super) const fn node(home_address: Ipv4Addr, is_given: bool) -> Self {
+        Identity { home_address, sub_nai: None, releases: false, is_given }
     }
 
     /// Whether foreign agents can share keys with it: they know nodes by home address,
@@ -305,18 +307,20 @@ fn is_about(
     let Some(name) = identity.name(config) else { return same_address };
     let session = identity.sub_nai.is_some();
     let accepts = reply.body.code.is_accepted();
-    let gives =
-        accepts && !identity.releases && (session || identity.home_address.is_unspecified());
+    let gives = accepts && !identity.releases && identity.is_given;
     match SessionName::of(reply) {
-        // What the home agent says of a session is its address from then on.
+        // What the home agent says of it is its address from then on.
         Ok(Some(named)) if named.name == name && gives => {
             super::is_host(address) && (!session || address != config.home_address)
-                || pending.lifetime.is_zero() && address.is_unspecified()
+                || session && pending.lifetime.is_zero() && address.is_unspecified()
         }
         Ok(Some(named)) => named.name == name && same_address,
         // A foreign agent's denial need not say whom it is for; nor, when the node has
         // an address to be known by, a home agent that knows nothing of NAIs.
-        Ok(None) => same_address && !gives && !(session && accepts),
+        Ok(None) => {
+            let asks = identity.home_address.is_unspecified() && !identity.releases;
+            same_address && !(accepts && (session || asks))
+        }
         Err(_) => false,
     }
 }

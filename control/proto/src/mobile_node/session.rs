@@ -11,7 +11,9 @@
 //!
 //! A session lives from [`MobileNode::add_session`] to [`MobileNode::remove_session`]
 //! and is never given up in between. What is removed is forgotten when the home agent
-//! has its address back, or has not answered [`RELEASE_ATTEMPTS`] times.
+//! has its address back, or has not answered [`RELEASE_ATTEMPTS`] times. A node that stops
+//! removes its own sessions, each by a request: other nodes may have the same NAI. All
+//! sessions of the NAI end by [`MobileNode::remove_all_sessions`] only.
 //!
 //! | bound | number |
 //! |---|---|
@@ -211,13 +213,7 @@ impl MobileNode {
         wanted: Option<Ipv4Addr>,
         now: Now,
     ) -> Result<(), SessionError> {
-        if self.stopping.is_some() {
-            return Err(SessionError::Stopping);
-        }
-        let nai_len = self.config.nai.as_ref().map_or(0, |nai| nai.len());
-        if !(1..=MAX_NAI).contains(&nai_len) {
-            return Err(SessionError::NoNai);
-        }
+        let nai_len = self.may_have_sessions()?;
         let most = match self.config.session_carriage {
             SessionCarriage::Separate => MAX_SUB_NAI,
             SessionCarriage::Combined => (MAX_SUB_NAI - 1).saturating_sub(nai_len),
@@ -235,15 +231,44 @@ impl MobileNode {
 
     /// Ends a session and gives its address back. Whether there was one.
     pub fn remove_session(&mut self, sub_nai: &[u8], now: Now) -> bool {
-        let Some(removed) = self.sessions.remove(sub_nai) else { return false };
-        let (sub_nai, home_address) = removed;
-        self.actions.push_back(MobileNodeAction::LoseSession {
-            sub_nai: Arc::clone(&sub_nai),
-            home_address,
-        });
+        let Some(sub_nai) = self.end_session(sub_nai) else { return false };
         self.tend(&sub_nai, now);
         self.settle_sessions(now);
         true
+    }
+
+    /// The host has it no longer; its name, if there was one.
+    fn end_session(&mut self, sub_nai: &[u8]) -> Option<Arc<[u8]>> {
+        let (sub_nai, home_address) = self.sessions.remove(sub_nai)?;
+        let action = MobileNodeAction::LoseSession { sub_nai: Arc::clone(&sub_nai), home_address };
+        self.actions.push_back(action);
+        Some(sub_nai)
+    }
+
+    /// Ends all sessions of the node's NAI, those that other nodes have registered too, and
+    /// gives their addresses back in one request, once there is a way. A session that begins
+    /// meanwhile waits for that.
+    ///
+    /// # Errors
+    /// [`SessionError`]; nothing has changed.
+    pub fn remove_all_sessions(&mut self, now: Now) -> Result<(), SessionError> {
+        self.may_have_sessions()?;
+        for name in self.sessions.names() {
+            self.end_session(&name);
+            self.sessions.forget(&name);
+        }
+        self.sessions.releases_all = true;
+        self.settle_sessions(now);
+        Ok(())
+    }
+
+    /// The length of the node's NAI, if it is one and the node is not on the way out.
+    fn may_have_sessions(&self) -> Result<usize, SessionError> {
+        if self.stopping.is_some() {
+            return Err(SessionError::Stopping);
+        }
+        let nai_len = self.config.nai.as_ref().map_or(0, |nai| nai.len());
+        (1..=MAX_NAI).contains(&nai_len).then_some(nai_len).ok_or(SessionError::NoNai)
     }
 
     /// Its sessions, in order of their names.

@@ -336,8 +336,11 @@ fn a_session_that_gets_another_address_leaves_the_one_it_had() {
 
 // S1-14.
 #[test]
-fn when_all_sessions_are_given_back_those_of_the_station_go() {
+fn when_all_sessions_are_given_back_those_of_the_station_go_and_the_node_stays() {
     let mut world = World::foreign(|_| {});
+    let own = asking(&mut world);
+    relayed_bytes(&world.visit(&naming(&own, &[NAME])));
+    world.answer(&giving(&own, address(99), &[NAME], &[]));
     register(&mut world, b"a", 100);
     register(&mut world, b"b", 101);
     // The same user's, at another station.
@@ -349,7 +352,7 @@ fn when_all_sessions_are_given_back_those_of_the_station_go() {
     relayed_bytes(&world.visit(&naming(&all, &[NAME, Extension::SessionRelease])));
     the_code(&world.answer(&giving(&all, NOBODY, &[NAME], &[])));
     let left: Vec<Ipv4Addr> = visitors(&world).iter().map(|one| one.state.home_address).collect();
-    assert_eq!(left, [address(102)]);
+    assert_eq!(left, [address(99), address(102)]);
 }
 
 fn named(

@@ -380,21 +380,6 @@ fn a_session_at_home_has_its_address_without_a_binding() {
     assert_eq!(state(&world, pooled(101)), None, "not heard of");
 }
 
-#[test]
-fn one_release_ends_all_sessions_of_a_nai_and_no_others() {
-    let mut world = world(110);
-    let names: [&[u8]; 4] = [b"a", b"b", b"c", b""];
-    let addresses = names.map(|name| Ask::new(name).address(&mut world));
-    let other = Ask::new(b"a").of(OTHER_NAI).address(&mut world);
-    assert_eq!(Ask::new(b"").releases().reply(&mut world).code.0, 0);
-    for address in addresses {
-        assert_eq!(state(&world, address), Some(SessionState::HeldDown));
-    }
-    let bindings: Vec<_> = world.agent.bindings().map(|one| one.home_address).collect();
-    assert_eq!(bindings, [other]);
-    assert_eq!(world.counters().sessions_released, 4);
-}
-
 /// What a request may name: what is set aside for it, or what is free of its realm's pool.
 #[test]
 fn a_new_session_gets_the_address_that_it_names_if_it_may() {
@@ -612,3 +597,4 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 mod model;
+mod own;

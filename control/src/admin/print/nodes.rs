@@ -188,6 +188,14 @@ pub fn security_associations(associations: &[SecurityAssociationView]) -> String
     table.render("No security associations: nobody can register.")
 }
 
+fn own_address(node: &MobileNodeView) -> String {
+    match node.home_address {
+        Some(address) if node.home_address_given => format!("{address}, given by the home agent"),
+        Some(address) => address.to_string(),
+        None => "none yet: the home agent is to give one".into(),
+    }
+}
+
 /// `show mobile-node`.
 pub fn mobile_node(node: &MobileNodeView) -> String {
     let place = match (node.care_of_address, node.foreign_agent) {
@@ -202,7 +210,7 @@ pub fn mobile_node(node: &MobileNodeView) -> String {
         clean(&node.interface),
         place,
         age(node.age_seconds),
-        node.home_address,
+        own_address(node),
         node.home_agent,
         reverse_tunnel(node.reverse_tunnel),
     );

@@ -170,9 +170,18 @@ impl Host {
     /// # Errors
     /// The first refusal of the kernel; the rest was tried all the same.
     pub fn place_again(&mut self, interface: u32) -> Result<(), KernelError> {
+        self.put_again(|index| index == interface)
+    }
+
+    /// The source of routes to sessions is another.
+    pub(super) fn route_sessions_again(&mut self) -> Result<(), KernelError> {
+        self.put_again(|_| true)
+    }
+
+    fn put_again(&mut self, on: impl Fn(u32) -> bool) -> Result<(), KernelError> {
         let mut result = Ok(());
         for (address, place) in self.placed.places.clone() {
-            if matches!(place, Place::Station { index, .. } if index == interface) {
+            if matches!(place, Place::Station { index, .. } if on(index)) {
                 result = result.and(self.put(address, place));
             }
         }
@@ -199,7 +208,7 @@ impl Host {
 
     /// Whether the kernel hands datagrams for this address to sockets of this host.
     pub fn receives(&self, address: Ipv4Addr) -> bool {
-        address == self.home
+        self.home == Some(address)
             || address.is_broadcast()
             || address.is_multicast()
             || self.current.addresses.iter().any(|(ours, _)| *ours == address)
@@ -347,9 +356,10 @@ impl Host {
         message.header.scope = RouteScope::Link;
         message.attributes = vec![
             RouteAttribute::Destination(RouteAddress::Inet(address)),
-            RouteAttribute::PrefSource(RouteAddress::Inet(self.home)),
             RouteAttribute::Oif(index),
         ];
+        let source = self.home.map(RouteAddress::Inet);
+        message.attributes.extend(source.map(RouteAttribute::PrefSource));
         message
     }
 

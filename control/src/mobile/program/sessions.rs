@@ -15,8 +15,9 @@ use crate::admin::api::{Answer, Outcome, Query, Refusal, RefusalKind};
 use crate::admin::sessions::{AddSession, CommandEnd, RemoveSession, SessionView};
 use crate::clock;
 use crate::kernel::KernelError;
+use crate::mobile::dhcp_server::SessionWish;
 use crate::mobile::host::{self, Place};
-use crate::mobile::lan::{self, Lan};
+use crate::mobile::lan::Lan;
 use crate::mobile::sessions::{Command, Owner};
 
 /// The LAN and its devices.
@@ -46,10 +47,10 @@ impl Program {
         Ok(())
     }
 
-    pub(super) fn do_lan(&mut self, output: lan::Output) {
+    pub(super) fn do_lan(&mut self, wish: SessionWish) {
         let now = clock::now();
-        match output {
-            lan::Output::Start { sub_nai, wanted } => {
+        match wish {
+            SessionWish::Start { sub_nai, wanted } => {
                 let begun = self.begin(&sub_nai, wanted, Owner::Device, now);
                 if let (Err(error), Some(lan)) = (begun, &mut self.lan) {
                     tracing::warn!(
@@ -59,7 +60,7 @@ impl Program {
                     lan.handle_refusal(&sub_nai, now.monotonic);
                 }
             }
-            lan::Output::End { sub_nai } => drop(self.end(&sub_nai, now)),
+            SessionWish::End { sub_nai } => drop(self.end(&sub_nai, now)),
         }
     }
 }
@@ -176,12 +177,10 @@ impl Program {
     /// The answer to what is asked about sessions; `None` when something else is asked.
     pub(super) fn answer_about_sessions(&mut self, query: &Query, now: Now) -> Option<Outcome> {
         match query {
-            Query::Sessions(_) => {
-                let view = |session: &Session| self.session_view(session, now.monotonic);
-                Some(Ok(Answer::OwnSessions { sessions: self.node.sessions().map(view).collect() }))
-            }
+            Query::Sessions(_) => Some(Ok(self.session_views(now))),
             Query::AddSession(add) => Some(self.add_session(add, now)),
             Query::RemoveSession(remove) => Some(self.remove_session(remove, now)),
+            Query::RemoveAllSessions => Some(self.remove_all_sessions(now)),
             _ => None,
         }
     }
@@ -241,6 +240,23 @@ impl Program {
         Ok(view)
     }
 
+    fn remove_all_sessions(&mut self, now: Now) -> Outcome {
+        let views = self.session_views(now);
+        self.node.remove_all_sessions(now).map_err(refused)?;
+        tracing::warn!("all sessions of the NAI end, those of other nodes too");
+        for name in self.sessions.names() {
+            if let (Some(Owner::Device), Some(lan)) = (self.end(&name, now), &mut self.lan) {
+                lan.handle_end(&name, now.monotonic);
+            }
+        }
+        Ok(views)
+    }
+
+    fn session_views(&self, now: Now) -> Answer {
+        let view = |session: &Session| self.session_view(session, now.monotonic);
+        Answer::OwnSessions { sessions: self.node.sessions().map(view).collect() }
+    }
+
     fn view_of(&self, name: &[u8], now: Now) -> Outcome {
         let session = self.node.session(name).ok_or_else(|| {
             Refusal::not_found("There is no such session.", "See `homeport-mn session list`.")
@@ -262,6 +278,7 @@ impl Program {
             Owner::Local => (Some(self.config.tunnel.clone()), None),
         };
         let home_address = session.home_address();
+        let traffic = home_address.map(|address| self.tunnel.traffic(address)).unwrap_or_default();
         SessionView {
             name: shown(name),
             kind: owner.kind(),
@@ -272,6 +289,10 @@ impl Program {
             mac: mac.map(|mac| mac.to_string()),
             lease_seconds: lease.and_then(|lease| lease.expires_at).map(left),
             remaining_seconds: session.expires_at().map(left),
+            tunnel_sent_packets: traffic.sent_packets,
+            tunnel_sent_bytes: traffic.sent_bytes,
+            tunnel_received_packets: traffic.received_packets,
+            tunnel_received_bytes: traffic.received_bytes,
             last_code: session.last_denial().map(|code| code.0),
             last_code_text: session.last_denial().map(|code| code.text().to_owned()),
         }

@@ -18,7 +18,7 @@ pub(in crate::mobile_node) enum Whose {
     Node,
     /// This session's.
     Session(Arc<[u8]>),
-    /// The one that gives all addresses back.
+    /// The one that gives the addresses of all sessions back.
     Farewell,
 }
 
@@ -114,18 +114,22 @@ impl MobileNode {
         if self.sessions.get(name).is_some_and(|one| one.home_address == Some(home_address)) {
             return;
         }
-        // What one has, another has no longer.
+        self.take_from_sessions(home_address, now);
+        self.lose_address(name);
+        let Some(session) = self.sessions.get_mut(name) else { return };
+        session.home_address = Some(home_address);
+        let sub_nai = Arc::clone(name);
+        self.actions.push_back(MobileNodeAction::UseSession { sub_nai, home_address });
+    }
+
+    /// What one has, another has no longer.
+    pub(in crate::mobile_node) fn take_from_sessions(&mut self, home_address: Ipv4Addr, now: Now) {
         let holder = self.sessions.all().find(|one| one.home_address == Some(home_address));
         if let Some(holder) = holder.map(|one| Arc::clone(&one.sub_nai)) {
             self.lose_address(&holder);
             self.sessions.end_turn(&holder);
             self.tend(&holder, now);
         }
-        self.lose_address(name);
-        let Some(session) = self.sessions.get_mut(name) else { return };
-        session.home_address = Some(home_address);
-        let sub_nai = Arc::clone(name);
-        self.actions.push_back(MobileNodeAction::UseSession { sub_nai, home_address });
     }
 
     /// A session has its address no longer, if it had one.
@@ -188,11 +192,21 @@ impl MobileNode {
         now: Now,
     ) {
         let Some(mut farewell) = self.sessions.farewell.take() else { return };
-        self.learn_challenge(&farewell, reply);
-        if !reply.body.code.is_accepted() && self.correct(&mut farewell, reply, now) {
-            self.sessions.farewell = Some(farewell);
-            self.bid_farewell(now);
+        if reply.mobile_home_authentication().is_some() {
+            self.sessions.farewell_memory.learn_nonce(reply.body.identification);
         }
-        self.finish_stop_if_answered();
+        self.learn_challenge(&farewell, reply);
+        let accepted = reply.body.code.is_accepted();
+        if !accepted && self.correct(&mut farewell, reply, now) {
+            self.sessions.farewell = Some(farewell);
+            return self.bid_farewell(now);
+        }
+        self.sessions.releases_all = false;
+        // An agent may have taken the node itself for one of them.
+        let away = self.registration.as_mut().filter(|one| !one.lifetime.is_zero());
+        if let Some(registration) = away.filter(|_| accepted && self.stopping.is_none()) {
+            registration.renew_at = Some(now.monotonic);
+            self.renew(now);
+        }
     }
 }

@@ -7,7 +7,7 @@ use core::time::Duration;
 use super::table::{Turn, Whereabouts};
 use super::{MAX_NEW, RELEASE_ATTEMPTS, Session, Standing};
 use crate::mobile_node::request::{Identity, Memory, Pending, Target};
-use crate::mobile_node::{Attachment, MobileNode, Registration};
+use crate::mobile_node::{Attachment, MobileNode};
 use crate::security::ReplayProtection;
 use crate::{Instant, Lifetime, Now};
 
@@ -20,10 +20,13 @@ const UNSENT_WAIT: Duration = Duration::from_secs(1);
 impl MobileNode {
     /// Where sessions are to be registered.
     fn place(&self) -> Option<Target> {
-        if !self.link_up || self.stopping.is_some() {
+        if !self.link_up {
             return None;
         }
         let registered = self.registration.map(|registration| registration.target);
+        if self.stopping.is_some() {
+            return registered;
+        }
         let Some(pending) = &self.pending else { return registered };
         if registered == Some(pending.target) {
             return registered;
@@ -43,6 +46,10 @@ impl MobileNode {
         if whereabouts != self.sessions.whereabouts {
             self.move_sessions(whereabouts, now);
         }
+        // What began meanwhile would be released too, should that request be late.
+        if self.sessions.releases_all {
+            return self.begin_farewell(now);
+        }
         // A home agent has one nonce for all of a NAI that it does not know yet.
         let most_new = match self.style() {
             ReplayProtection::Timestamps { .. } => MAX_NEW,
@@ -58,6 +65,8 @@ impl MobileNode {
         let before = core::mem::replace(&mut self.sessions.whereabouts, whereabouts);
         let Whereabouts { place, registered, home } = whereabouts;
         let moves = before.place != place;
+        let farewell = self.sessions.farewell.take();
+        self.sessions.farewell = farewell.filter(|one| Some(one.target) == place);
         for name in self.sessions.names() {
             let Some(session) = self.sessions.get_mut(&name) else { continue };
             let elsewhere =
@@ -131,6 +140,7 @@ impl MobileNode {
                 home_address: session.asked_address(),
                 sub_nai: Some(Arc::clone(name)),
                 releases: session.leaving,
+                is_given: true,
             };
             let care_of_address = match place {
                 // At home the one is the other, known or not.
@@ -176,9 +186,14 @@ impl MobileNode {
         while let Some(name) = self.sessions.take_due(now.monotonic) {
             self.tend(&name, now);
         }
-        let due = self.sessions.poll_farewell().is_some_and(|at| at <= now.monotonic);
-        if due {
-            self.bid_farewell(now);
+        let farewell = self.sessions.farewell.as_ref();
+        if let Some(farewell) = farewell.filter(|one| one.retransmit_at <= now.monotonic) {
+            if farewell.attempts >= RELEASE_ATTEMPTS {
+                self.sessions.farewell = None;
+                self.sessions.releases_all = false;
+            } else {
+                self.bid_farewell(now);
+            }
         }
     }
 
@@ -195,6 +210,7 @@ impl MobileNode {
     /// Another home agent has another clock, and other nonces.
     pub(in crate::mobile_node) fn forget_memories(&mut self) {
         self.sessions.all_mut().for_each(|session| session.memory = Memory::default());
+        self.sessions.farewell_memory = Memory::default();
     }
 
     /// The node has come home, and its sessions with it.
@@ -210,32 +226,43 @@ impl MobileNode {
         }
     }
 
-    /// The node stops: all addresses are given back, in one request.
-    pub(in crate::mobile_node) fn stop_sessions(
-        &mut self,
-        registration: Option<&Registration>,
-        now: Now,
-    ) {
-        let known = self.sessions.all().any(|session| session.known);
-        self.sessions.stop();
-        let Some(Registration { target, care_of_address, .. }) = registration.filter(|_| known)
-        else {
+    /// The node stops: each of its sessions gives its address back.
+    pub(in crate::mobile_node) fn stop_sessions(&mut self, now: Now) {
+        for name in self.sessions.names() {
+            self.end_session(&name);
+            if let Some(session) = self.sessions.get_mut(&name) {
+                session.not_before = None;
+            }
+            self.tend(&name, now);
+        }
+    }
+
+    /// Whether sessions of a node that stops have something to be answered yet.
+    pub(in crate::mobile_node) fn sessions_wait(&self) -> bool {
+        self.place().is_some() && !self.sessions.is_done()
+    }
+
+    /// Gives the addresses of all sessions of the NAI back, once there is a way.
+    fn begin_farewell(&mut self, now: Now) {
+        let (None, Some(place)) = (&self.sessions.farewell, self.sessions.whereabouts.place) else {
             return;
         };
-        let care_of_address = match target {
+        let Some((care_of_address, _)) = self.terms(place, now.monotonic) else { return };
+        let care_of_address = match place {
             Target::Home(_) => Ipv4Addr::UNSPECIFIED,
-            Target::ForeignAgent(_) | Target::CoLocated(_) => *care_of_address,
+            Target::ForeignAgent(_) | Target::CoLocated(_) => care_of_address,
         };
-        let whom = Identity { releases: true, ..Identity::node(Ipv4Addr::UNSPECIFIED) };
-        let asked = self.ask(*target);
-        let farewell = Pending::new(whom, *target, care_of_address, Lifetime::ZERO, asked);
+        let whom = Identity { releases: true, ..Identity::node(Ipv4Addr::UNSPECIFIED, false) };
+        let asked = self.ask(place);
+        let farewell = Pending::new(whom, place, care_of_address, Lifetime::ZERO, asked);
         self.sessions.farewell = Some(farewell);
         self.bid_farewell(now);
     }
 
     pub(super) fn bid_farewell(&mut self, now: Now) {
         let Some(mut farewell) = self.sessions.farewell.take() else { return };
-        if self.transmit(&mut farewell, self.memory, now) {
+        if self.transmit(&mut farewell, self.sessions.farewell_memory, now) {
+            self.sessions.farewell_memory.sent(&farewell);
             self.sessions.farewell = Some(farewell);
         }
     }

@@ -10,7 +10,7 @@ use core::net::Ipv4Addr;
 
 use super::{MAX_KNOWN, MAX_SESSIONS, Session, SessionError};
 use crate::Instant;
-use crate::mobile_node::request::{Pending, Target};
+use crate::mobile_node::request::{Memory, Pending, Target};
 use crate::mobile_node::{ANNOUNCEMENTS, MobileNodeAction};
 
 /// Where the node is, as far as it concerns sessions.
@@ -55,8 +55,12 @@ pub(in crate::mobile_node) struct Sessions {
     new: Lane,
     tickets: u64,
     pub(super) whereabouts: Whereabouts,
-    /// The release of all of them, at a stop.
+    /// Whether the addresses of all sessions of the NAI are to be given back; until they
+    /// are, nobody asks for one.
+    pub(super) releases_all: bool,
+    /// The request for that.
     pub(super) farewell: Option<Pending>,
+    pub(super) farewell_memory: Memory,
 }
 
 impl Sessions {
@@ -268,20 +272,20 @@ impl Sessions {
     }
 
     pub(in crate::mobile_node) fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(due, _)| *due)
+        let farewell = self.farewell.as_ref().map(|farewell| farewell.retransmit_at);
+        let session = self.timers.first().map(|(due, _)| *due);
+        [farewell, session].into_iter().flatten().min()
     }
 
-    pub(in crate::mobile_node) fn poll_farewell(&self) -> Option<Instant> {
-        self.farewell.as_ref().map(|farewell| farewell.retransmit_at)
-    }
-
-    pub(in crate::mobile_node) const fn awaits_farewell(&self) -> bool {
-        self.farewell.is_some()
+    /// Whether there is none, and nothing to be given back.
+    pub(super) fn is_done(&self) -> bool {
+        self.by_name.is_empty() && !self.releases_all
     }
 
     /// Nothing is asked for, and nothing waited for.
     pub(in crate::mobile_node) fn stop(&mut self) {
         self.farewell = None;
+        self.releases_all = false;
         self.timers.clear();
         self.known = Lane::default();
         self.new = Lane::default();

@@ -30,6 +30,7 @@ enum Input {
         wanted: Option<u8>,
     },
     RemoveSession(u8),
+    RemoveAllSessions,
     /// A reply to one of the last requests, with its name.
     SessionReply {
         back: usize,
@@ -61,6 +62,7 @@ fn input() -> impl Strategy<Value = Input> {
             Input::AddSession { name, wanted }
         }),
         2 => (0u8..8).prop_map(Input::RemoveSession),
+        1 => Just(Input::RemoveAllSessions),
         12 => (0usize..8, prop_oneof![4 => Just(0), 1 => Just(133), 2 => any::<u8>()], 0u8..16, 0u16..200).prop_map(
             |(back, code, host, lifetime)| Input::SessionReply { back, code, host, lifetime }
         ),
@@ -115,6 +117,11 @@ fn apply(world: &mut World, input: &Input) {
         Input::RemoveSession(name) => {
             world.input(|node, now| {
                 node.remove_session(&[*name], now);
+            });
+        }
+        Input::RemoveAllSessions => {
+            world.input(|node, now| {
+                let _ = node.remove_all_sessions(now);
             });
         }
         Input::SessionReply { .. } if world.node.config().nai.is_none() => {}
@@ -175,13 +182,17 @@ proptest! {
     }
 
     /// Whatever happens, the table of sessions is right, and what the host was told of
-    /// addresses is what the sessions have.
+    /// addresses is what the sessions and the node have, each its own.
     #[test]
     fn sessions_and_what_the_host_is_told_of_them_agree(
         inputs in proptest::collection::vec(input(), 1..80),
         nonces in any::<bool>(),
+        given in any::<bool>(),
     ) {
         let mut config = super::sessions::named();
+        if given {
+            config.home_address = Ipv4Addr::UNSPECIFIED;
+        }
         if nonces {
             let with_nonces = association(256, ReplayProtection::Nonces);
             config.security = SecurityAssociations::default();
@@ -193,6 +204,7 @@ proptest! {
             world.node.sessions.check();
         }
         let mut told = alloc::collections::BTreeMap::new();
+        let mut own = (!given).then_some(HOME);
         for (_, action) in &world.log {
             match action {
                 MobileNodeAction::UseSession { sub_nai, home_address } => {
@@ -201,9 +213,15 @@ proptest! {
                 MobileNodeAction::LoseSession { sub_nai, home_address } => {
                     prop_assert_eq!(told.remove(sub_nai), *home_address);
                 }
+                MobileNodeAction::UseHomeAddress(address) => {
+                    prop_assert!(given && own != *address);
+                    own = *address;
+                }
                 _ => {}
             }
         }
+        prop_assert_eq!(own, world.node.home_address());
+        prop_assert!(!told.values().any(|address| Some(*address) == own));
         let has = world.node.sessions.all().filter_map(|one| Some((one.sub_nai(), one.home_address()?)));
         let told = told.iter().map(|(name, address)| (&name[..], *address));
         prop_assert!(has.eq(told));

@@ -2,7 +2,11 @@
 //! what, and when.
 
 mod denials;
+mod home;
 mod leaving;
+mod moves;
+mod own_address;
+mod pace;
 
 use super::*;
 use crate::message::{Extension, Message, Received, RequestFlags, SessionCarriage, SessionName};
@@ -262,136 +266,6 @@ fn who_may_not_be_a_session_is_told_why() {
     });
 }
 
-// S1-14.
-#[test]
-fn a_move_takes_one_round_trip_for_all_and_keeps_the_addresses() {
-    let (mut world, mut giver) = with_sessions(named(), &[b"a", b"b", b"c"]);
-    world.pass(5_000);
-    world.forget();
-    giver.answered = 0;
-    world.link(false);
-    assert_eq!(session(&world, b"a").phase(), Phase::Searching);
-    assert_eq!(session(&world, b"a").home_address(), Some(Ipv4Addr::new(10, 1, 0, 100)));
-    world.link(true);
-    world.hear(&Advertised::foreign(SECOND));
-    let sent = world.requests();
-    assert_eq!(sent.len(), 4, "all at once, before any reply");
-    assert!(sent.iter().all(|one| one.body.care_of_address == care_of(SECOND)));
-    assert!(sent.iter().all(|one| !one.body.home_address.is_unspecified()));
-    giver.accept_all(&mut world);
-    for name in [b"a", b"b", b"c"] {
-        assert_eq!(session(&world, name).care_of_address(), Some(care_of(SECOND)));
-        assert_eq!(session(&world, name).phase(), Phase::Registered);
-    }
-    assert_eq!((uses(&world), losses(&world)), (vec![], vec![]), "nothing is new to the host");
-}
-
-#[test]
-fn what_was_asked_at_the_old_place_is_asked_there_no_more() {
-    let (mut world, _) = with_sessions(named(), &[b"a"]);
-    world.pass_hearing(46, &mut [Advertised::foreign(FIRST)]);
-    let renewal = last_for(&world, b"a");
-    assert_eq!(renewal.send.destination, FIRST);
-    world.link(false);
-    world.forget();
-    world.pass(20_000);
-    assert_eq!(world.requests().len(), 0);
-    // Its reply comes late, and means nothing.
-    receive(
-        &mut world,
-        &renewal,
-        &reply_to(&renewal, ReplyCode::ACCEPTED, Ipv4Addr::new(10, 1, 0, 100)),
-    );
-    assert_eq!(world.discards(), [DiscardReason::NotPending]);
-    assert_eq!(session(&world, b"a").phase(), Phase::Searching);
-}
-
-// S1-14.
-#[test]
-fn at_home_the_home_agent_is_told_after_the_node_itself_and_again() {
-    let (mut world, mut giver) = with_sessions(named(), &[b"a"]);
-    world.pass(5_000);
-    let address = session(&world, b"a").home_address().unwrap();
-    world.link(false);
-    world.link(true);
-    world.forget();
-    giver.answered = 0;
-    world.hear(&Advertised::home());
-    let sent = world.requests();
-    assert_eq!(sent.len(), 1, "its replies would go to where the node was");
-    assert_eq!(sent[0].body.home_address, HOME);
-    giver.accept_all(&mut world);
-    assert_eq!(world.node.phase(), Phase::AtHome);
-    let told = last_for(&world, b"a");
-    assert_eq!((told.body.lifetime, told.body.home_address), (Lifetime::ZERO, address));
-    assert_eq!(told.body.care_of_address, address);
-    assert!(!releases(&told));
-    assert_eq!((told.send.source, told.send.destination), (HOME, HOME_AGENT));
-    let a = session(&world, b"a");
-    assert_eq!((a.phase(), a.care_of_address()), (Phase::AtHome, Some(address)));
-    assert_eq!((a.lifetime(), a.expires_at()), (Some(Lifetime::ZERO), None));
-    // Every two fifths of the lifetime that it would ask for, and a little.
-    let mut home = [Advertised::home()];
-    for _ in 0..2 {
-        let before = last_for(&world, b"a").at;
-        world.forget();
-        giver.answered = 0;
-        world.pass_hearing(39, &mut home);
-        assert_eq!(world.requests().len(), 0);
-        while world.requests().is_empty() && world.now < before + 60_000 {
-            world.pass_hearing(1, &mut home);
-        }
-        let after = last_for(&world, b"a").at - before;
-        assert!((40_000..=45_000).contains(&after), "{after}");
-        giver.accept_all(&mut world);
-    }
-    assert_eq!(requests_for(&world, b"").len(), 0, "the node itself has nothing to repeat");
-}
-
-#[test]
-fn a_session_that_begins_at_home_is_given_its_address_there() {
-    let mut world = World::up(named());
-    let mut giver = Giver::default();
-    world.hear(&Advertised::home());
-    giver.accept_all(&mut world);
-    add(&mut world, b"a");
-    let asked = last_for(&world, b"a").body;
-    assert_eq!(asked.home_address, Ipv4Addr::UNSPECIFIED);
-    assert_eq!(asked.care_of_address, Ipv4Addr::UNSPECIFIED);
-    giver.accept_all(&mut world);
-    let address = Ipv4Addr::new(10, 1, 0, 100);
-    assert_eq!(uses(&world), [(b"a".to_vec(), address)]);
-    assert_eq!(announced(&world, address), [world.now], "it is told to the link");
-}
-
-#[test]
-fn a_homecoming_is_announced_for_each_session() {
-    let (mut world, mut giver) = with_sessions(named(), &[b"a", b"b"]);
-    world.pass(5_000);
-    world.link(false);
-    world.link(true);
-    world.forget();
-    giver.answered = 0;
-    let start = world.now;
-    world.hear(&Advertised::home());
-    let addresses = [Ipv4Addr::new(10, 1, 0, 100), Ipv4Addr::new(10, 1, 0, 101)];
-    for address in addresses {
-        assert_eq!(announced(&world, address), [start], "before the home agent is told");
-    }
-    world.pass(10);
-    giver.accept_all(&mut world);
-    world.pass_hearing(8, &mut [Advertised::home()]);
-    for address in addresses {
-        let again =
-            ANNOUNCEMENTS.map(|after| start + 10 + u64::try_from(after.as_millis()).unwrap());
-        assert_eq!(announced(&world, address), [&[start], &again[..]].concat());
-    }
-    world.forget();
-    world.link(false);
-    world.pass(10_000);
-    assert_eq!(announced(&world, addresses[0]), []);
-}
-
 #[test]
 fn a_reply_counts_for_the_session_that_it_names_alone() {
     let mut world = World::up(named());
@@ -441,91 +315,6 @@ fn a_reply_counts_for_the_session_that_it_names_alone() {
 }
 
 #[test]
-fn no_more_than_four_without_address_ask_at_once_and_a_thousand_get_theirs() {
-    let mut world = World::up(named());
-    let mut giver = Giver::default();
-    for n in 0..1_000u32 {
-        add(&mut world, &n.to_be_bytes());
-    }
-    world.hear(&Advertised::foreign(FIRST));
-    assert_eq!(world.requests().len(), 1 + MAX_NEW);
-    giver.accept_all(&mut world);
-    assert_eq!(uses(&world).len(), 1_000);
-    assert_eq!(giver.given.len(), 1_000);
-    // With their addresses they move faster, but not all at once.
-    world.pass(5_000);
-    world.forget();
-    giver.answered = 0;
-    world.link(false);
-    world.link(true);
-    world.hear(&Advertised::foreign(SECOND));
-    assert_eq!(world.requests().len(), 1 + MAX_KNOWN);
-    giver.accept_all(&mut world);
-    let arrived = world.node.sessions().filter(|one| one.phase() == Phase::Registered);
-    assert_eq!(arrived.count(), 1_000);
-    assert_eq!(world.requests().len(), 1_001);
-    assert!(uses(&world).is_empty() && losses(&world).is_empty());
-}
-
-#[test]
-fn those_that_nobody_answers_do_not_keep_the_others_waiting_for_ever() {
-    let mut world = World::up(named());
-    for n in 0..6u32 {
-        add(&mut world, &n.to_be_bytes());
-    }
-    let mut agent = [Advertised::foreign(FIRST)];
-    world.hear(&agent[0]);
-    accept_own(&mut world);
-    world.pass_hearing(9, &mut agent);
-    for n in 0..6u32 {
-        let sent = requests_for(&world, &n.to_be_bytes());
-        assert!(!sent.is_empty(), "{n}");
-        let gaps: Vec<_> = sent.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-        assert!(gaps.iter().all(|gap| *gap >= 1_000), "{gaps:?}");
-    }
-}
-
-#[test]
-fn an_unanswered_session_asks_again_ever_more_slowly() {
-    let (mut world, _) = with_sessions(named(), &[]);
-    add(&mut world, b"a");
-    world.pass_hearing(20, &mut [Advertised::foreign(FIRST)]);
-    let sent = requests_for(&world, b"a");
-    let times: Vec<_> = sent.iter().map(|one| one.at).collect();
-    assert_eq!(times, [1_000, 2_000, 4_000, 8_000, 16_000]);
-    let mut lows: Vec<_> = sent.iter().map(|one| one.body.identification.0).collect();
-    assert!(lows.is_sorted());
-    lows.dedup();
-    assert_eq!(lows.len(), 5);
-}
-
-#[test]
-fn sessions_are_renewed_before_half_and_expire_alone() {
-    let (mut world, mut giver) = with_sessions(named(), &[b"a"]);
-    let mut agent = [Advertised::foreign(FIRST)];
-    world.pass_hearing(39, &mut agent);
-    assert_eq!(requests_for(&world, b"a").len(), 1);
-    world.pass_hearing(10, &mut agent);
-    assert!(requests_for(&world, b"a").len() > 1);
-    giver.accept_all(&mut world);
-    // From now on the home agent answers the node alone.
-    while session(&world, b"a").phase() == Phase::Registered {
-        world.pass_hearing(1, &mut agent);
-        let sent = world.requests().split_off(giver.answered);
-        giver.answered += sent.len();
-        for own in sent.iter().filter(|sent| name_of(sent).is_empty()) {
-            receive(&mut world, own, &reply_to(own, ReplyCode::ACCEPTED, HOME));
-        }
-        assert!(world.now < 400_000);
-    }
-    let a = session(&world, b"a");
-    assert_eq!((a.phase(), a.expires_at()), (Phase::Registering, None));
-    assert!(a.home_address().is_some(), "the address stays its own");
-    assert_eq!(losses(&world), []);
-    assert_eq!(world.node.phase(), Phase::Registered);
-}
-
-#[test]
 fn an_address_that_changes_is_lost_before_the_new_one_is_used() {
     let (mut world, _) = with_sessions(named(), &[b"a", b"b"]);
     let (old, new) = (Ipv4Addr::new(10, 1, 0, 100), Ipv4Addr::new(10, 1, 0, 101));
@@ -557,19 +346,6 @@ fn an_address_that_changes_is_lost_before_the_new_one_is_used() {
 }
 
 #[test]
-fn an_agent_that_restarts_is_told_of_all_sessions_again() {
-    let (mut world, mut giver) = with_sessions(named(), &[b"a", b"b"]);
-    world.pass(1_000);
-    world.hear(&Advertised { sequence: 5, ..Advertised::foreign(FIRST) });
-    world.forget();
-    giver.answered = 0;
-    world.pass(100);
-    world.hear(&Advertised { sequence: 0, ..Advertised::foreign(FIRST) });
-    assert_eq!(world.requests().len(), 3);
-    assert_eq!(session(&world, b"a").phase(), Phase::Registered, "until then it stands");
-}
-
-#[test]
 fn nonces_are_each_sessions_own() {
     let mut config = named();
     let with_nonces = association(256, ReplayProtection::Nonces);
@@ -591,35 +367,4 @@ fn nonces_are_each_sessions_own() {
     world.pass_hearing(46, &mut agent);
     assert_eq!(last_for(&world, b"a").body.identification.high(), 7);
     assert_eq!(last_for(&world, b"b").body.identification.high(), 9);
-}
-
-// Shows 2794-2-a, 5944-3.6-b, 5944-3.6.1.1-b, 5944-3.6.1.2-j.
-#[test]
-fn a_node_without_home_address_takes_the_one_that_it_is_given() {
-    let mut world = World::up(MobileNodeConfig { home_address: Ipv4Addr::UNSPECIFIED, ..named() });
-    world.hear(&Advertised::foreign(FIRST));
-    let sent = world.last();
-    assert_eq!((sent.send.source, sent.send.destination), (Ipv4Addr::UNSPECIFIED, FIRST));
-    assert_eq!(sent.body.home_address, Ipv4Addr::UNSPECIFIED);
-    let [nai, signature] = request_of(&sent).extensions()[..] else { panic!() };
-    assert_eq!(nai.extension, Extension::NetworkAccessIdentifier(NAI));
-    assert!(request_of(&sent).verify(&signature, &with_home_agent()));
-    // Who does not say whose address it is gives none.
-    let given = RegistrationReply { home_address: HOME, ..sent.reply(ReplyCode::ACCEPTED, 100) };
-    receive(&mut world, &sent, &signed(&given));
-    receive(&mut world, &sent, &reply_to(&sent, ReplyCode::ACCEPTED, Ipv4Addr::UNSPECIFIED));
-    assert_eq!(world.discards(), [DiscardReason::NotPending; 2]);
-    assert_eq!(world.attachments(), []);
-    receive(&mut world, &sent, &reply_to(&sent, ReplyCode::ACCEPTED, HOME));
-    let place = |wanted: &MobileNodeAction| {
-        world.log.iter().position(|(_, action)| action == wanted).unwrap()
-    };
-    let used = place(&MobileNodeAction::UseHomeAddress(HOME));
-    assert!(used < place(&MobileNodeAction::UseAttachment(through(FIRST))));
-    assert_eq!(world.node.config().home_address, HOME);
-    world.forget();
-    world.pass_hearing(46, &mut [Advertised::foreign(FIRST)]);
-    let renewal = requests_for(&world, b"").pop().unwrap();
-    assert_eq!((renewal.send.source, renewal.body.home_address), (HOME, HOME));
-    assert!(!world.did(&MobileNodeAction::UseHomeAddress(HOME)), "it is told once");
 }

@@ -327,10 +327,11 @@ impl Lab {
             }
             Payload::Icmp(_) => {}
             Payload::Udp { source_port, destination_port, data } => {
+                let own = self.world.node.config().home_address;
                 let to_node = match self.network {
                     Some(Network::Of(at)) => {
                         at == from && transmit.link == Some((LINK, NODE_MAC))
-                            || from == 0 && at == 0 && transmit.destination == HOME
+                            || from == 0 && at == 0 && transmit.destination == own
                     }
                     Some(Network::Dhcp) if self.nat.is_some() => {
                         self.is_outside(transmit.destination, *destination_port)

@@ -137,3 +137,18 @@ fn a_stop_whose_agent_is_lost_meanwhile_ends_all_the_same() {
     assert!(!world.did(&MobileNodeAction::StartDhcp));
     assert_eq!(world.node.poll_timeout(), None);
 }
+
+/// Its agent stays, but is no foreign agent any more, and nobody else is there.
+#[test]
+fn a_renewal_that_cannot_be_sent_is_thought_of_once_a_second_until_the_registration_ends() {
+    let mut world = World::at(FIRST, MobileNodeConfig { co_located: false, ..config() });
+    let flags = AgentFlags::default();
+    let mut agent = [Advertised { flags, ..Advertised::foreign(FIRST) }];
+    world.forget();
+    world.pass_hearing(98, &mut agent);
+    assert_eq!((world.requests().len(), world.node.phase()), (0, Phase::Registered));
+    agent[0].flags = Advertised::foreign(FIRST).flags;
+    world.pass_hearing(1, &mut agent);
+    world.pass(500);
+    assert_eq!(world.requests().len(), 1);
+}

@@ -161,23 +161,78 @@ fn sessions_stay_registered_as_long_as_the_node_does() {
     }
 }
 
-// S1-17.
+fn without_address() -> MobileNodeConfig {
+    MobileNodeConfig { home_address: Ipv4Addr::UNSPECIFIED, ..config() }
+}
+
 #[test]
-fn a_node_without_home_address_is_given_one_beside_its_sessions() {
-    let home_address = Ipv4Addr::UNSPECIFIED;
-    let node = MobileNodeConfig { home_address, ..config() };
-    let mut lab = with_sessions(lab(ReplayProtection::default(), node));
-    lab.move_to(Network::Of(1));
-    lab.all_are(Phase::Registered);
-    let own = lab.world.node.config().home_address;
-    assert!((pooled(100)..=pooled(200)).contains(&own));
-    let mut addresses: Vec<_> = lab.addresses().into_values().chain([own]).collect();
-    addresses.sort();
-    assert_eq!(addresses, lab.bound().into_keys().collect::<Vec<_>>());
-    lab.pass(3_000);
-    lab.move_to(Network::Of(2));
-    lab.all_are(Phase::Registered);
-    assert_eq!(lab.world.node.config().home_address, own);
+fn a_node_without_home_address_is_given_one_beside_its_sessions_and_keeps_it() {
+    for replay in [ReplayProtection::default(), ReplayProtection::Nonces] {
+        for start in [Network::Of(0), Network::Of(1), Network::Dhcp] {
+            let mut lab = with_sessions(lab(replay, without_address()));
+            lab.move_to(start);
+            lab.pass(3_000);
+            let own = lab.world.node.home_address().unwrap();
+            assert!((pooled(100)..=pooled(200)).contains(&own));
+            let addresses = lab.addresses();
+            assert!(!addresses.values().any(|address| *address == own));
+            for network in [Network::Of(2), Network::Dhcp, Network::Of(0), Network::Of(1)] {
+                lab.move_to(network);
+                // Longer than addresses at home are kept for who is not heard of.
+                lab.pass(130_000);
+                let at_home = network == Network::Of(0);
+                lab.all_are(if at_home { Phase::AtHome } else { Phase::Registered });
+                assert_eq!(
+                    (lab.addresses(), lab.bound().len()),
+                    (addresses.clone(), if at_home { 0 } else { 4 })
+                );
+                assert_eq!(lab.world.node.home_address(), Some(own));
+            }
+            // Started anew, stopped or not.
+            for stops in [true, false] {
+                if stops {
+                    lab.world.input(MobileNode::handle_stop);
+                    lab.settle();
+                    assert!(!lab.bound().contains_key(&own));
+                }
+                let seed = [u8::from(stops); 32];
+                let config = lab.world.node.config().clone();
+                let config = MobileNodeConfig { home_address: Ipv4Addr::UNSPECIFIED, ..config };
+                lab.world.node = MobileNode::new(config, seed);
+                lab.pass(2_000);
+                lab.move_to(Network::Of(1));
+                assert_eq!(lab.world.node.home_address(), Some(own));
+                assert_eq!(lab.world.node.phase(), Phase::Registered);
+            }
+            assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+        }
+    }
+}
+
+/// The home agent has lost its memory, and what it gave before is not its to give.
+#[test]
+fn a_node_is_given_another_address_when_its_own_is_anothers() {
+    for network in [Network::Of(0), Network::Of(1), Network::Dhcp] {
+        let mut lab = with_sessions(lab(ReplayProtection::default(), without_address()));
+        lab.move_to(network);
+        lab.pass(3_000);
+        let before = lab.world.node.home_address().unwrap();
+        let mut process = home_process(ReplayProtection::default());
+        process.home_agents[0] = lab.agents[0].home_agents().next().unwrap().config().clone();
+        process.home_agents[0].sessions.pools[0].ranges =
+            vec![AddressRange { first: pooled(220), last: pooled(230) }];
+        let now = lab.now();
+        lab.agents[0] = Agent::new(process, [8; 32], now);
+        lab.pass(100_000);
+        let own = lab.world.node.home_address().unwrap();
+        assert!((pooled(220)..=pooled(230)).contains(&own), "{own} after {before}");
+        lab.all_are(if network == Network::Of(0) { Phase::AtHome } else { Phase::Registered });
+        let told = lab.world.log.iter().filter_map(|(_, action)| match action {
+            MobileNodeAction::UseHomeAddress(address) => Some(*address),
+            _ => None,
+        });
+        assert_eq!(told.collect::<Vec<_>>(), [Some(before), None, Some(own)]);
+    }
 }
 
 // Shows 5944-3.6.2.3-c.
@@ -197,7 +252,7 @@ fn a_wrong_clock_costs_sessions_one_denial() {
 
 // S1-14.
 #[test]
-fn what_is_removed_is_the_home_agents_again_and_so_is_everything_after_a_stop() {
+fn what_is_removed_is_the_home_agents_again_and_after_a_stop_all_of_the_node_and_none_of_others() {
     let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
     lab.move_to(Network::Of(1));
     let address = lab.addresses()[NAMES[0]];
@@ -206,13 +261,32 @@ fn what_is_removed_is_the_home_agents_again_and_so_is_everything_after_a_stop() 
     assert!(!lab.bound().contains_key(&address));
     assert_eq!(lab.agents[1].visitors().count(), 3);
     lab.pass(1_000);
+    // Another node of the NAI has sessions here too.
+    let others = lab.bound();
+    let mut other = MobileNode::new(lab.world.node.config().clone(), [11; 32]);
+    core::mem::swap(&mut lab.world.node, &mut other);
+    lab.pass(1_000);
+    lab.world.input(|node, now| node.add_session(b"other", None, now).unwrap());
+    lab.world.link(true);
+    lab.settle();
+    lab.pass(3_000);
+    let others: Vec<_> = lab.bound().into_keys().filter(|one| !others.contains_key(one)).collect();
+    assert_eq!(others.len(), 1);
+    core::mem::swap(&mut lab.world.node, &mut other);
     lab.world.input(MobileNode::handle_stop);
     lab.settle();
     assert!(lab.world.did(&MobileNodeAction::Stopped));
-    assert_eq!(lab.bound(), BTreeMap::new());
-    assert_eq!(lab.agents[1].visitors().count(), 0);
+    assert_eq!(lab.bound().into_keys().collect::<Vec<_>>(), others);
+    assert_eq!(lab.agents[1].visitors().count(), 1);
+    // Unless somebody wants that.
+    core::mem::swap(&mut lab.world.node, &mut other);
+    lab.world.input(|node, now| node.remove_all_sessions(now).unwrap());
+    lab.settle();
+    assert_eq!(lab.bound().into_keys().collect::<Vec<_>>(), [HOME]);
+    let left = lab.agents[1].visitors().map(|one| one.state.home_address);
+    assert_eq!(left.collect::<Vec<_>>(), [HOME]);
     let live = lab.agents[0].home_agents().next().unwrap();
-    assert!(live.sessions(None).iter().all(|one| !one.state.is_live()));
+    assert!(live.sessions(None).iter().all(|one| one.sub_nai.is_empty() || !one.state.is_live()));
 }
 
 // S1-16.
