@@ -40,9 +40,9 @@ mod tunnel;
 mod visiting;
 
 use self::challenge::Challenges;
+pub(crate) use self::names::Asker;
 use self::names::Names;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
@@ -60,13 +60,12 @@ use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, MessageString, MessageWriter, Received,
-    RegistrationReply, RegistrationRequest, ReplyCode, SessionName,
+    RegistrationReply, RegistrationRequest, ReplyCode,
 };
 use crate::revocation::{Notice, RevocationList};
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{
-    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, VisitorName,
-    pending_range,
+    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
 };
 use crate::{Action, Payload, Transmit};
 
@@ -166,10 +165,10 @@ impl ForeignAgent {
             home_agent: self.home_agent_of(received),
         };
         context.ruling.standing = self.standing(&station);
-        let name = self.name_of(&station, received);
-        let judged = self.judge(datagram, &station, received, name.as_ref(), context);
+        let asker = Asker::read(self, &station, received);
+        let judged = self.judge(datagram, &station, received, &asker, context);
         let judged = judged.and_then(|answer| {
-            self.count_request(&station, name.as_ref(), context.now.monotonic)?;
+            self.count_request(&station, &asker, context.now.monotonic)?;
             if let Some(answer) = answer {
                 self.spend(&station, answer, context)?;
             }
@@ -179,7 +178,7 @@ impl ForeignAgent {
             Ok(challenge) => {
                 context.ruling.cause = Cause::Relayed;
                 context.ruling.answer = Answer::Relayed;
-                self.relay_request(&station, received, name, challenge, context);
+                self.relay_request(&station, received, asker, challenge, context);
             }
             Err(cause) => {
                 context.ruling.detail = match received.defect() {
@@ -234,7 +233,7 @@ impl ForeignAgent {
         &mut self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        name: Option<Arc<VisitorName>>,
+        asker: Asker,
         challenge: Option<challenge::Issued>,
         context: &mut Context<'_>,
     ) {
@@ -243,9 +242,8 @@ impl ForeignAgent {
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
         let is_ours = request.care_of_address == self.config.care_of_address;
         let registers = is_ours && !request.lifetime.is_zero();
-        let inserted = names::inserted(self, station, received);
         let mut own: Vec<Extension<'_>> = self.own_extensions(request);
-        own.extend(inserted.as_ref().map(|mac| Extension::SubNai(mac)));
+        own.extend(asker.inserted.as_ref().map(|mac| Extension::SubNai(mac)));
         let revocation = registers.then(|| self.revocation_support(station, context)).flatten();
         own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
@@ -269,11 +267,7 @@ impl ForeignAgent {
             station: *station,
             encapsulating_delivery: asks_encapsulating_delivery(received),
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
-            inserted: inserted.is_some(),
-            releases_all: SessionName::of(received).is_ok_and(|named| {
-                named.is_some_and(|named| named.releases && named.name.sub_nai.is_empty())
-            }),
-            name,
+            asker,
             challenge,
             revocation,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),

@@ -1,7 +1,7 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
 use super::challenge::Answer;
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len};
+use super::{Asker, ForeignAgent, asks_encapsulating_delivery, authorized_len};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::decision::{Cause, Standing};
@@ -10,8 +10,7 @@ use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, Received, RegistrationRequest, RequestFlags,
 };
-use crate::visitor::{Station, VisitorName, pending_range};
-use alloc::sync::Arc;
+use crate::visitor::{Station, pending_range};
 
 impl ForeignAgent {
     /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first; gives
@@ -21,7 +20,7 @@ impl ForeignAgent {
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        name: Option<&Arc<VisitorName>>,
+        asker: &Asker,
         context: &mut Context<'_>,
     ) -> Result<Option<Answer>, Cause> {
         let request = &station.request;
@@ -39,10 +38,11 @@ impl ForeignAgent {
             return Err(Cause::StationUnknown);
         }
         self.authenticate(received, context)?;
-        if self.is_pending(station, name) {
+        if self.is_pending(station, asker) {
             return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
+        asker.flaw.map_or(Ok(()), Err)?;
         let answer = self.answer(station, received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
@@ -71,20 +71,20 @@ impl ForeignAgent {
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(Cause::AddressTaken);
         }
-        self.validate_sessions(station, name)?;
-        self.validate_capacity(station, name)?;
+        self.validate_sessions(station, asker)?;
+        self.validate_capacity(station, asker)?;
         Ok(answer)
     }
 
     /// Whether the request is pending already. From another station, the same home
     /// address, name, home agent and low half would steal the reply of the one that asked;
     /// from the same, with another name, there is one place for both.
-    fn is_pending(&self, station: &Station, name: Option<&Arc<VisitorName>>) -> bool {
+    fn is_pending(&self, station: &Station, asker: &Asker) -> bool {
         let low = station.request.identification.low();
         self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
                 || key.3 == station.home_agent
-                    && (pending.station.mac != station.mac) == (pending.name.as_ref() == name)
+                    && (pending.station.mac != station.mac) == (pending.asker.name == asker.name)
         })
     }
 
@@ -143,7 +143,7 @@ impl ForeignAgent {
         } else if unauthorized {
             Err(Cause::VisitorUnsignedForHome)
         } else {
-            Self::validate_name(received)
+            Ok(())
         }
     }
 
@@ -175,16 +175,12 @@ impl ForeignAgent {
         Ok(())
     }
 
-    fn validate_capacity(
-        &self,
-        station: &Station,
-        name: Option<&Arc<VisitorName>>,
-    ) -> Result<(), Cause> {
+    fn validate_capacity(&self, station: &Station, asker: &Asker) -> Result<(), Cause> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
         // Several sessions of one station may be without address.
         let of_node = self.pending.range(node).filter(|(_, pending)| {
-            !request.home_address.is_unspecified() || pending.name.as_ref() == name
+            !request.home_address.is_unspecified() || pending.asker.name == asker.name
         });
         let is_visitor = self.visitor(request.home_address, station.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors

@@ -28,7 +28,9 @@ use crate::agent::Context;
 use crate::config::SessionInsertion;
 use crate::decision::Cause;
 use crate::limits::MinuteBudgets;
-use crate::message::{Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName};
+use crate::message::{
+    Named, Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName,
+};
 use crate::visitor::{PendingRegistration, Station, VisitorKey, VisitorName};
 use homeport_wire::MacAddress;
 
@@ -66,53 +68,60 @@ impl Names {
     }
 }
 
-/// The station's link-layer address in a registration that goes on with it as sub-NAI.
-pub(super) fn inserted(
-    agent: &ForeignAgent,
-    station: &Station,
-    received: &Received<'_, RegistrationRequest>,
-) -> Option<[u8; 6]> {
-    let request = &station.request;
-    let named = SessionName::of(received).ok()??;
-    let inserts = agent.config.session_insertion == SessionInsertion::Mac
-        && named.name.sub_nai.is_empty()
-        && !request.lifetime.is_zero()
-        && !request.flags.contains(RequestFlags::CO_LOCATED)
-        && agent.config.security.first_agent(station.home_agent).is_some();
-    inserts.then_some(station.mac.0)
+/// Who a request is for, as it says itself: read once, where it comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    /// As the home agent is told; `None`: it has no NAI, or none that could be meant.
+    pub(crate) name: Option<Arc<VisitorName>>,
+    /// The sub-NAI in that, where it is put in here.
+    pub(super) inserted: Option<[u8; 6]>,
+    /// Whether all sessions of the NAI are given back.
+    pub(super) releases_all: bool,
+    /// What is wrong with how the node is named: 70, or 97 when it is by neither address
+    /// nor NAI.
+    pub(super) flaw: Option<Cause>,
+}
+
+impl Asker {
+    /// Reads the names of a request.
+    pub(super) fn read(
+        agent: &ForeignAgent,
+        station: &Station,
+        received: &Received<'_, RegistrationRequest>,
+    ) -> Self {
+        let request = &station.request;
+        let nobody = Asker { name: None, inserted: None, releases_all: false, flaw: None };
+        let Named { name, releases, .. } = match SessionName::of(received) {
+            Err(_) => return Asker { flaw: Some(Cause::VisitorBadName), ..nobody },
+            Ok(None) if request.home_address.is_unspecified() => {
+                return Asker { flaw: Some(Cause::MissingNai), ..nobody };
+            }
+            Ok(None) => return nobody,
+            Ok(Some(named)) => named,
+        };
+        let inserts = agent.config.session_insertion == SessionInsertion::Mac
+            && name.sub_nai.is_empty()
+            && !request.lifetime.is_zero()
+            && !request.flags.contains(RequestFlags::CO_LOCATED)
+            && agent.config.security.first_agent(station.home_agent).is_some();
+        let inserted = inserts.then_some(station.mac.0);
+        let sub_nai = inserted.as_ref().map_or(name.sub_nai, |mac| mac);
+        Asker {
+            name: Some(Arc::new(VisitorName { nai: name.nai.into(), sub_nai: sub_nai.into() })),
+            inserted,
+            releases_all: releases && name.sub_nai.is_empty(),
+            flaw: None,
+        }
+    }
 }
 
 impl ForeignAgent {
-    /// Who asks, if it says so: as the home agent is told.
-    pub(super) fn name_of(
-        &self,
-        station: &Station,
-        received: &Received<'_, RegistrationRequest>,
-    ) -> Option<Arc<VisitorName>> {
-        let named = SessionName::of(received).ok()??;
-        let inserted = inserted(self, station, received);
-        let sub_nai = inserted.as_ref().map_or(named.name.sub_nai, |mac| mac);
-        Some(Arc::new(VisitorName { nai: named.name.nai.into(), sub_nai: sub_nai.into() }))
-    }
-
-    /// What is wrong with how a request names its node: 70, or 97 when it is by neither
-    /// address nor NAI.
-    pub(super) fn validate_name(received: &Received<'_, RegistrationRequest>) -> Result<(), Cause> {
-        match SessionName::of(received) {
-            Err(_) => Err(Cause::VisitorBadName),
-            Ok(None) if received.body.home_address.is_unspecified() => Err(Cause::MissingNai),
-            Ok(_) => Ok(()),
-        }
-    }
-
     /// Whether a request's name has room for another visitor; it has, where it is one.
-    pub(super) fn validate_sessions(
-        &self,
-        station: &Station,
-        name: Option<&Arc<VisitorName>>,
-    ) -> Result<(), Cause> {
+    pub(super) fn validate_sessions(&self, station: &Station, asker: &Asker) -> Result<(), Cause> {
         let request = &station.request;
-        let Some(name) = name.filter(|_| !request.lifetime.is_zero()) else { return Ok(()) };
+        let Some(name) = asker.name.as_ref().filter(|_| !request.lifetime.is_zero()) else {
+            return Ok(());
+        };
         if request.flags.contains(RequestFlags::CO_LOCATED) {
             return Ok(());
         }
@@ -137,11 +146,11 @@ impl ForeignAgent {
     pub(super) fn count_request(
         &mut self,
         station: &Station,
-        name: Option<&Arc<VisitorName>>,
+        asker: &Asker,
         now: Instant,
     ) -> Result<(), Cause> {
         let most = self.config.requests_per_minute_per_nai;
-        let Some(name) = name.filter(|_| most != 0) else { return Ok(()) };
+        let Some(name) = asker.name.as_ref().filter(|_| most != 0) else { return Ok(()) };
         match self.names.asked.take((Arc::clone(&name.nai), station.mac), most, now) {
             true => Ok(()),
             false => Err(Cause::NaiRateLimited),
@@ -153,11 +162,11 @@ impl ForeignAgent {
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
     ) -> bool {
-        match (&pending.name, SessionName::of(received)) {
+        match (&pending.asker.name, SessionName::of(received)) {
             (Some(asked), Ok(Some(answered))) => {
                 let SessionName { nai, sub_nai } = answered.name;
                 // What we have put in, only we need.
-                let left_out = pending.inserted && sub_nai.is_empty();
+                let left_out = pending.asker.inserted.is_some() && sub_nai.is_empty();
                 *asked.nai == *nai && (*asked.sub_nai == *sub_nai || left_out)
             }
             _ => true,

@@ -115,7 +115,7 @@ impl ForeignAgent {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
                 let asked = pending.station.home_agent;
                 // Of what RFC 2794 wants to be in a reply, the node is told.
-                let missing = pending.name.is_some() && reply.home_agent.is_unspecified();
+                let missing = pending.asker.name.is_some() && reply.home_agent.is_unspecified();
                 let says = reply.home_agent == asked || missing;
                 if !Self::answers_name(pending, received) {
                     continue;
@@ -186,7 +186,9 @@ impl ForeignAgent {
                 || asked.care_of_address == asked.home_address;
             if concerns_us {
                 self.remove_visitor(key, context);
-                if let Some(name) = pending.name.as_ref().filter(|_| pending.releases_all) {
+                if let Some(name) =
+                    pending.asker.name.as_ref().filter(|_| pending.asker.releases_all)
+                {
                     self.remove_all_of(station, name, context);
                 }
             }
@@ -210,11 +212,11 @@ impl ForeignAgent {
         if let Some(replaced) = replaced.map(|(key, _)| *key) {
             self.remove_visitor(replaced, context);
         }
-        if let Some(name) = &pending.name {
+        if let Some(name) = &pending.asker.name {
             self.remove_earlier(key, station, name, context);
         }
         let is_new = !self.visitors.contains_key(&key);
-        if is_new && pending.name.as_ref().is_some_and(|name| !self.has_room_for(name)) {
+        if is_new && pending.asker.name.as_ref().is_some_and(|name| !self.has_room_for(name)) {
             return Err(Cause::SessionsOfNaiFull);
         }
         if is_new && self.visitors.len() >= self.config.max_visitors {
@@ -244,7 +246,7 @@ impl ForeignAgent {
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
         let visitor = Visitor {
-            name: pending.name.clone(),
+            name: pending.asker.name.clone(),
             state,
             lifetime,
             identification: asked.identification,
@@ -257,7 +259,7 @@ impl ForeignAgent {
         if let Some(name) = before.and_then(|before| before.name) {
             self.names.remove(&name, key);
         }
-        if let Some(name) = &pending.name {
+        if let Some(name) = &pending.asker.name {
             self.names.insert(name, key);
         }
         let next = keepalive.map(|interval| now + interval);
