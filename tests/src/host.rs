@@ -128,6 +128,7 @@ impl NodeHost {
             nat_traversal: false,
             nai: None,
             session_carriage: homeport_proto::message::SessionCarriage::default(),
+            agents_by_nai: std::collections::BTreeSet::new(),
             security,
         };
         let mut seed = [7; 32];

@@ -164,13 +164,13 @@ impl ForeignAgent {
             request_len: datagram.payload.len(),
             home_agent: self.home_agent_of(received),
         };
-        context.ruling.standing = self.standing(&station);
         let asker = Asker::read(self, &station, received);
+        context.ruling.standing = self.standing(&station, &asker);
         let judged = self.judge(datagram, &station, received, &asker, context);
         let judged = judged.and_then(|answer| {
             self.count_request(&station, &asker, context.now.monotonic)?;
             if let Some(answer) = answer {
-                self.spend(&station, answer, context)?;
+                self.spend(&asker, answer, context)?;
             }
             Ok(answer.map(|answer| answer.issued))
         });
@@ -186,17 +186,18 @@ impl ForeignAgent {
                     defect => defect.and_then(ExtensionError::offset).unwrap_or(0),
                 };
                 context.refuse(datagram, cause);
-                self.deny(&station, cause, context);
+                self.deny((&station, &asker), cause, context);
             }
         }
         context.tell(self.as_judge(), decision);
     }
 
     /// What is known of who sent a request before it is authenticated.
-    fn standing(&self, station: &Station) -> Standing {
+    fn standing(&self, station: &Station, asker: &Asker) -> Standing {
+        let security = &self.config.security;
         let home_address = station.request.home_address;
         let is_visitor = self.visitor(home_address, station.home_agent).is_some();
-        match is_visitor || self.config.security.knows_mobile_node(home_address) {
+        match is_visitor || security.knows_mobile_node(asker.peer(security)) {
             true => Standing::Claimed,
             false => Standing::Unknown,
         }
@@ -296,7 +297,12 @@ impl ForeignAgent {
 
     /// RFC 5944 §3.7.2.3: our own answer, at most one a second to a node; none to what
     /// is discarded in silence.
-    fn deny(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
+    fn deny(
+        &mut self,
+        (station, asker): (&Station, &Asker),
+        cause: Cause,
+        context: &mut Context<'_>,
+    ) {
         context.ruling.cause = cause;
         let Some(code) = cause.code() else { return };
         context.counters.count_denial(code);
@@ -318,22 +324,27 @@ impl ForeignAgent {
             identification: request.identification,
         };
         let mut writer = MessageWriter::reply(&reply);
-        if let Some(words) = self.words(station, writer.len(), context) {
+        if let Some(words) = self.words((station, asker), writer.len(), context) {
             let (subtype, text) = (MessageString::FOREIGN_AGENT, words.as_bytes());
             // It is never longer than its length can say.
             let _ = writer.extension(&Extension::MessageString { subtype, text });
         }
-        self.send(station, &reply, writer, context);
+        self.send((station, asker), &reply, writer, context);
     }
 
     /// What our denial tells the node's user (RFC 4917): in a reply that is no longer
     /// than its request, unless the node has shown that it sent it.
-    fn words(&self, station: &Station, so_far: usize, context: &Context<'_>) -> Option<Words> {
+    fn words(
+        &self,
+        (station, asker): (&Station, &Asker),
+        so_far: usize,
+        context: &Context<'_>,
+    ) -> Option<Words> {
         if !self.config.message_strings {
             return None;
         }
         let ruling = &context.ruling;
-        let association = self.mobile_node(station.request.home_address);
+        let association = self.mobile_node(asker);
         if association.is_some() && ruling.standing >= Standing::Copied {
             return Words::fitting(ruling, MAX_WORDS);
         }
@@ -346,17 +357,17 @@ impl ForeignAgent {
     /// Sends a reply to the station that asked, without asking ARP for it.
     fn send(
         &mut self,
-        station: &Station,
+        (station, asker): (&Station, &Asker),
         reply: &RegistrationReply,
         mut writer: MessageWriter,
         context: &mut Context<'_>,
     ) {
-        if let Some(challenge) = self.replied_challenge(station, context) {
+        if let Some(challenge) = self.replied_challenge((station, asker), context) {
             // It always fits.
             let _ = writer.extension(&Extension::Challenge(&challenge));
         }
         // §3.7.3.2: appended where an association is shared.
-        if let Some(association) = self.mobile_node(station.request.home_address) {
+        if let Some(association) = self.mobile_node(asker) {
             context.authenticate(&mut writer, AuthenticationKind::MobileForeign, &association);
         }
         // §3.7.2.3: the home address, or everybody where there is none yet.
@@ -386,8 +397,9 @@ impl ForeignAgent {
         }));
     }
 
-    fn mobile_node(&self, home_address: Ipv4Addr) -> Option<MobilitySecurityAssociation> {
-        self.config.security.first_mobile_node(home_address)
+    fn mobile_node(&self, asker: &Asker) -> Option<MobilitySecurityAssociation> {
+        let security = &self.config.security;
+        security.first_mobile_node(asker.peer(security))
     }
 
     /// An ICMP error about a datagram from the care-of address. Denies the
@@ -395,14 +407,14 @@ impl ForeignAgent {
     pub(crate) fn handle_unreachable(&mut self, icmp: &[u8], context: &mut Context<'_>) -> bool {
         let Some((cause, key)) = self.quoted(icmp) else { return false };
         let Some(pending) = self.take_pending(key, context) else { return false };
-        self.give_up(&pending.station, cause, context);
+        self.give_up(&pending, cause, context);
         true
     }
 
     /// Denies a request that the home agent has not answered.
-    fn give_up(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
-        self.deny(station, cause, context);
-        self.tell_of(station, SeenExtensions::default(), context);
+    fn give_up(&mut self, pending: &PendingRegistration, cause: Cause, context: &mut Context<'_>) {
+        self.deny((&pending.station, &pending.asker), cause, context);
+        self.tell_of(&pending.station, SeenExtensions::default(), context);
     }
 
     fn quoted(&self, icmp: &[u8]) -> Option<(Cause, PendingKey)> {
@@ -444,7 +456,7 @@ impl ForeignAgent {
     /// A pending request has had its time (RFC 5944 §3.7.1).
     pub(crate) fn handle_pending_timeout(&mut self, key: PendingKey, context: &mut Context<'_>) {
         if let Some(pending) = self.take_pending(key, context) {
-            self.give_up(&pending.station, Cause::HomeAgentSilent, context);
+            self.give_up(&pending, Cause::HomeAgentSilent, context);
         }
     }
 

@@ -424,6 +424,7 @@ fn node_config() -> MobileNodeConfig {
     MobileNodeConfig {
         nai: None,
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
+        agents_by_nai: std::collections::BTreeSet::new(),
         home_address: node(0),
         home_prefix: Prefix::new(node(0), 24).unwrap_or(Prefix::ALL),
         home_agent: HOME_AGENT,

@@ -167,6 +167,7 @@ pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     MobileNodeConfig {
         nai: None,
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
+        agents_by_nai: std::collections::BTreeSet::new(),
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),

@@ -37,13 +37,13 @@ impl ForeignAgent {
         if !station.mac.is_unicast() {
             return Err(Cause::StationUnknown);
         }
-        self.authenticate(received, context)?;
+        self.authenticate(received, asker, context)?;
         if self.is_pending(station, asker) {
             return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
         asker.flaw.map_or(Ok(()), Err)?;
-        let answer = self.answer(station, received)?;
+        let answer = self.answer((station, asker), received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
             return Err(Cause::VisitorProhibited);
@@ -93,11 +93,12 @@ impl ForeignAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        asker: &Asker,
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let security = &self.config.security;
-        let home_address = received.body.home_address;
-        if !security.knows_mobile_node(home_address) {
+        let peer = asker.peer(security);
+        if !security.knows_mobile_node(peer) {
             return if self.config.require_mobile_foreign_authentication {
                 Err(Cause::VisitorNotTrusted)
             } else {
@@ -109,7 +110,7 @@ impl ForeignAgent {
         let valid = first
             .extension
             .spi()
-            .and_then(|spi| security.mobile_node(home_address, spi))
+            .and_then(|spi| security.mobile_node(peer, spi))
             .is_some_and(|association| context.is_authentic(received, first, &association));
         if !valid || extensions.next().is_some() {
             return Err(Cause::VisitorWrongKey);

@@ -12,6 +12,10 @@
 //! an association is shared with, and in registrations alone, as deregistrations are not
 //! signed (RFC 5944 §3.5.4).
 //!
+//! Keys are shared with nodes by NAI or by home address. Who says a NAI that is known is
+//! who has its key, with all its sessions, whatever its home address is; who does not is
+//! told by the home address.
+//!
 //! Decisions where the text leaves a choice:
 //! * A request with neither home address nor NAI gets MISSING_NAI (97) too, not only a
 //!   reply without it.
@@ -21,16 +25,18 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 use super::ForeignAgent;
+use super::challenge::Respondent;
 use crate::Instant;
 use crate::agent::Context;
 use crate::config::SessionInsertion;
 use crate::decision::Cause;
 use crate::limits::MinuteBudgets;
-use crate::message::{
-    Named, Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName,
-};
+use crate::message::{Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName};
+use crate::security::SecurityAssociations;
+use crate::security::nais::{Subscriber, canonical};
 use crate::visitor::{PendingRegistration, Station, VisitorKey, VisitorName};
 use homeport_wire::MacAddress;
 
@@ -71,8 +77,13 @@ impl Names {
 /// Who a request is for, as it says itself: read once, where it comes in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Asker {
+    home_address: Ipv4Addr,
+    /// The first NAI that it says, whatever else is wrong with its names.
+    nai: Option<Arc<[u8]>>,
     /// As the home agent is told; `None`: it has no NAI, or none that could be meant.
     pub(crate) name: Option<Arc<VisitorName>>,
+    /// Whether the sub-NAI in that is what the node itself has signed.
+    is_own: bool,
     /// The sub-NAI in that, where it is put in here.
     pub(super) inserted: Option<[u8; 6]>,
     /// Whether all sessions of the NAI are given back.
@@ -90,15 +101,27 @@ impl Asker {
         received: &Received<'_, RegistrationRequest>,
     ) -> Self {
         let request = &station.request;
-        let nobody = Asker { name: None, inserted: None, releases_all: false, flaw: None };
-        let Named { name, releases, .. } = match SessionName::of(received) {
-            Err(_) => return Asker { flaw: Some(Cause::VisitorBadName), ..nobody },
+        let nobody = Asker {
+            home_address: request.home_address,
+            nai: None,
+            name: None,
+            is_own: true,
+            inserted: None,
+            releases_all: false,
+            flaw: None,
+        };
+        let named = match SessionName::of(received) {
+            Err(_) => {
+                let nai = SessionName::nai_of(received).map(Arc::from);
+                return Asker { nai, flaw: Some(Cause::VisitorBadName), ..nobody };
+            }
             Ok(None) if request.home_address.is_unspecified() => {
                 return Asker { flaw: Some(Cause::MissingNai), ..nobody };
             }
             Ok(None) => return nobody,
             Ok(Some(named)) => named,
         };
+        let name = named.name;
         let inserts = agent.config.session_insertion == SessionInsertion::Mac
             && name.sub_nai.is_empty()
             && !request.lifetime.is_zero()
@@ -106,12 +129,35 @@ impl Asker {
             && agent.config.security.first_agent(station.home_agent).is_some();
         let inserted = inserts.then_some(station.mac.0);
         let sub_nai = inserted.as_ref().map_or(name.sub_nai, |mac| mac);
+        let nai: Arc<[u8]> = name.nai.into();
         Asker {
-            name: Some(Arc::new(VisitorName { nai: name.nai.into(), sub_nai: sub_nai.into() })),
+            nai: Some(Arc::clone(&nai)),
+            name: Some(Arc::new(VisitorName { nai, sub_nai: sub_nai.into() })),
+            is_own: inserted.is_none() && !named.inserted,
             inserted,
-            releases_all: releases && name.sub_nai.is_empty(),
-            flaw: None,
+            releases_all: named.releases && name.sub_nai.is_empty(),
+            ..nobody
         }
+    }
+
+    /// Where associations with it are found: the number of its NAI, if a key is shared
+    /// with that, else its home address.
+    pub(super) fn peer(&self, security: &SecurityAssociations) -> Ipv4Addr {
+        let subscriber = self.nai.as_deref().and_then(|nai| security.subscriber(nai));
+        let stranger = Subscriber::in_place_of(self.home_address).is_some();
+        match subscriber {
+            Some(subscriber) => subscriber.stand_in(),
+            None if stranger => Ipv4Addr::UNSPECIFIED,
+            None => self.home_address,
+        }
+    }
+
+    /// Who answers challenges. What an agent says of it tells no two apart: whoever
+    /// repeats a request could say something else.
+    pub(super) fn respondent(&self) -> Respondent {
+        let Some(name) = &self.name else { return Respondent::Node(self.home_address) };
+        let sub_nai = if self.is_own { Arc::clone(&name.sub_nai) } else { Arc::default() };
+        Respondent::Session(canonical(&name.nai), sub_nai)
     }
 }
 

@@ -31,7 +31,7 @@ impl ForeignAgent {
                 let Some(pending) = self.take_pending(key, context) else { return };
                 if let Err(cause) = self.take_reply(&pending, received, context) {
                     context.refuse(datagram, cause);
-                    self.deny(&pending.station, cause, context);
+                    self.deny((&pending.station, &pending.asker), cause, context);
                 }
                 return self.tell_of(&pending.station, SeenExtensions::of(received), context);
             }
@@ -59,7 +59,7 @@ impl ForeignAgent {
             // Only now is it known whose answer it was (RFC 4721 §3.2). No room to
             // remember it is no reason to undo what the home agent has done.
             if let Some(issued) = pending.challenge {
-                let _ = self.spend_accepted(received.body.home_address, issued);
+                let _ = self.spend_accepted(&pending.asker, issued);
             }
             self.accept(pending, received, context)?;
             context.ruling.standing = Standing::Authentic;
@@ -279,6 +279,6 @@ impl ForeignAgent {
         let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
         let writer = MessageWriter::relay(authorized.unwrap_or_default());
         context.counters.replies_relayed += 1;
-        self.send(&pending.station, &received.body, writer, context);
+        self.send((&pending.station, &pending.asker), &received.body, writer, context);
     }
 }
