@@ -306,6 +306,11 @@ impl ForeignAgent {
         context.ruling.cause = cause;
         let Some(code) = cause.code() else { return };
         context.counters.count_denial(code);
+        match cause {
+            Cause::SessionsOfNaiFull => context.counters.visitors_over_nai_limit += 1,
+            Cause::NaiRateLimited => context.counters.requests_over_nai_rate += 1,
+            _ => {}
+        }
         let request = &station.request;
         if !self.denials.allow((request.home_address, station.mac), context.now.monotonic) {
             context.counters.denials_suppressed += 1;

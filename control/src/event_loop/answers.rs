@@ -88,6 +88,7 @@ impl EventLoop {
             address: agent.config.address,
             registrations: count(bindings_of(agent.config.tenant)),
             limit: count(agent.config.max_bindings),
+            sessions: Some(self.session_counts(agent.config.tenant, agent.config.address)),
         });
         let foreign_agents = config.foreign_agents.iter().map(|agent| {
             let of_agent = |address: &&Ipv4Addr| **address == agent.config.care_of_address;
@@ -98,6 +99,7 @@ impl EventLoop {
                 address: agent.config.care_of_address,
                 registrations: count(visitors.iter().filter(of_agent).count()),
                 limit: count(agent.config.max_visitors),
+                sessions: None,
             }
         });
         let (held, held_for) = self.held_back.totals(now);

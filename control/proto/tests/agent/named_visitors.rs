@@ -196,6 +196,7 @@ fn a_nai_has_as_many_visitors_as_it_may_and_who_is_one_may_stay_and_go() {
     let actions = world.visit(&session(&third, b"c"));
     assert_eq!(decided(&actions).ruling.cause, Cause::SessionsOfNaiFull);
     assert_eq!(denied(&actions), 66);
+    assert_eq!(world.counters().visitors_over_nai_limit, 1);
     // Another NAI has a share of its own.
     let other = [Extension::NetworkAccessIdentifier(b"x@y"), Extension::SubNai(b"a")];
     let asked = asking(&mut world);
@@ -254,6 +255,7 @@ fn a_station_asks_for_a_nai_as_often_in_a_minute_as_it_may() {
     // Seven seconds each have passed: one has come back, and is used.
     assert_eq!(visit(&mut world, NODE_MAC, NAME).0, Cause::Relayed);
     assert_eq!(visit(&mut world, NODE_MAC, NAME), (Cause::NaiRateLimited, 66));
+    assert_eq!(world.counters().requests_over_nai_rate, 1);
     // Neither another station's share nor another NAI's is used up by that.
     assert_eq!(visit(&mut world, ROUTER_MAC, NAME).0, Cause::Relayed);
     let other = Extension::NetworkAccessIdentifier(b"x@y");
