@@ -148,7 +148,7 @@ impl ForeignAgent {
         context: &mut Context<'_>,
     ) {
         let seen = SeenExtensions::of(received);
-        let decision = Decision::open(datagram, received.body, seen);
+        let mut decision = Decision::open(datagram, received.body, seen);
         let Some(link_address) = self.link_address(datagram.port) else {
             context.refuse(datagram, Cause::LinkNotServed);
             return context.tell(self.as_judge(), decision);
@@ -165,6 +165,7 @@ impl ForeignAgent {
             home_agent: self.home_agent_of(received),
         };
         let asker = Asker::read(self, &station, received);
+        decision.session = asker.label;
         context.ruling.standing = self.standing(&station, &asker);
         let judged = self.judge(datagram, &station, received, &asker, context);
         let judged = judged.and_then(|answer| {
@@ -419,7 +420,7 @@ impl ForeignAgent {
     /// Denies a request that the home agent has not answered.
     fn give_up(&mut self, pending: &PendingRegistration, cause: Cause, context: &mut Context<'_>) {
         self.deny((&pending.station, &pending.asker), cause, context);
-        self.tell_of(&pending.station, SeenExtensions::default(), context);
+        self.tell_of(pending, SeenExtensions::default(), context);
     }
 
     fn quoted(&self, icmp: &[u8]) -> Option<(Cause, PendingKey)> {

@@ -145,8 +145,12 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     let home = (0, ANY, ANY);
     ask(&real, (PHONE, b"late"), home, false, &key(PHONE));
     assert_eq!(causes(&real, PHONE, 2), ["pool-exhausted", "pool-exhausted"]);
+    // Alike but for the session.
+    begin(PHONE, b"spare");
+    let refused = ["pool-exhausted", "pool-exhausted", "pool-exhausted"];
+    assert_eq!(causes(&real, PHONE, 3), refused);
     ask(&real, (PHONE, b"stolen"), away, false, &association(300, b"another key, not"));
-    assert_eq!(causes(&real, PHONE, 3)[0], "wrong-key");
+    assert_eq!(causes(&real, PHONE, 4)[0], "wrong-key");
 
     // What strangers ask for is told too, if nowhere else.
     ask(&real, ("nobody@x", b"laptop"), away, false, &key(PHONE));
@@ -188,9 +192,9 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     assert_eq!((pool.name.as_str(), pool.realm.as_deref()), ("train", Some("train.example")));
     let used = (pool.size, pool.bound, pool.home, pool.sticky, pool.held_down, pool.free);
     assert_eq!(used, (3, 2, 0, 1, 0, 0));
-    assert_eq!((pool.use_percent, pool.exhausted, pool.exhausted_of_tenant), (100, 2, 2));
+    assert_eq!((pool.use_percent, pool.exhausted, pool.exhausted_of_tenant), (100, 3, 3));
     let text = shown(&real, &["show", "pools"]);
-    assert!(text.contains("2 requests of tenant 0 found no free address"), "{text}");
+    assert!(text.contains("3 requests of tenant 0 found no free address"), "{text}");
 
     let metrics = samples(&real);
     let sessions =
@@ -204,7 +208,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
         (pool("addresses"), "3"),
         (pool("used"), "3"),
         (pool("held_down"), "0"),
-        (pool("exhausted_total"), "2"),
+        (pool("exhausted_total"), "3"),
     ] {
         let sample = (name, value.to_owned());
         assert!(metrics.contains(&sample), "{sample:?} is not in {metrics:?}");
@@ -223,7 +227,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
         "sessions_released tenant 0 1",
         "sessions_ended tenant 0 0",
         "sessions_over_limit tenant 0 0",
-        "pools_exhausted tenant 0 2",
+        "pools_exhausted tenant 0 3",
         "sessions_not_stored 0",
     ] {
         assert!(flat.iter().any(|line| line.starts_with(counter)), "{counter} in {text}");
@@ -247,6 +251,7 @@ fn explained(real: &Real) {
         "to do See who has the addresses (`homeport show pools`",
         "asked to be at home, by the home agent",
         "session \"extra\"",
+        "session \"spare\"",
         "session \"stolen\"",
         "with phone@train.example (or its line",
     ] {

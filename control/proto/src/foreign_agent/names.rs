@@ -32,7 +32,7 @@ use super::challenge::Respondent;
 use crate::Instant;
 use crate::agent::Context;
 use crate::config::SessionInsertion;
-use crate::decision::Cause;
+use crate::decision::{Cause, SessionLabel};
 use crate::limits::MinuteBudgets;
 use crate::message::{Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName};
 use crate::security::SecurityAssociations;
@@ -82,6 +82,8 @@ pub(crate) struct Asker {
     nai: Option<Arc<[u8]>>,
     /// As the home agent is told; `None`: it has no NAI, or none that could be meant.
     pub(crate) name: Option<Arc<VisitorName>>,
+    /// The session, for who asks what became of it.
+    pub(super) label: Option<SessionLabel>,
     /// Whether the sub-NAI in that is what the node itself has signed.
     is_own: bool,
     /// The sub-NAI in that, where it is put in here.
@@ -105,12 +107,14 @@ impl Asker {
             home_address: request.home_address,
             nai: None,
             name: None,
+            label: None,
             is_own: true,
             inserted: None,
             releases_all: false,
             flaw: None,
         };
-        let named = match SessionName::of(received) {
+        let naming = SessionName::of(received);
+        let named = match naming {
             Err(_) => {
                 let nai = SessionName::nai_of(received).map(Arc::from);
                 return Asker { nai, flaw: Some(Cause::VisitorBadName), ..nobody };
@@ -133,6 +137,7 @@ impl Asker {
         Asker {
             nai: Some(Arc::clone(&nai)),
             name: Some(Arc::new(VisitorName { nai, sub_nai: sub_nai.into() })),
+            label: SessionLabel::of(&naming),
             is_own: inserted.is_none() && !named.inserted,
             inserted,
             releases_all: named.releases && name.sub_nai.is_empty(),

@@ -11,7 +11,7 @@ use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, MessageWriter, Received, RegistrationReply, RequestFlags,
 };
-use crate::visitor::{PendingKey, PendingRegistration, Station, Visitor};
+use crate::visitor::{PendingKey, PendingRegistration, Visitor};
 use crate::{Action, ReverseTunnel};
 
 impl ForeignAgent {
@@ -33,7 +33,7 @@ impl ForeignAgent {
                     context.refuse(datagram, cause);
                     self.deny((&pending.station, &pending.asker), cause, context);
                 }
-                return self.tell_of(&pending.station, SeenExtensions::of(received), context);
+                return self.tell_of(&pending, SeenExtensions::of(received), context);
             }
             Err(cause) => cause,
         };
@@ -73,10 +73,11 @@ impl ForeignAgent {
     /// Tells what became of a pending request.
     pub(super) fn tell_of(
         &self,
-        station: &Station,
+        pending: &PendingRegistration,
         extensions: SeenExtensions,
         context: &mut Context<'_>,
     ) {
+        let station = &pending.station;
         let decision = Decision {
             tenant: self.config.tenant,
             judge: self.as_judge(),
@@ -86,7 +87,7 @@ impl ForeignAgent {
             port: station.port,
             request: station.request,
             extensions,
-            session: None,
+            session: pending.asker.label,
             ruling: context.ruling,
         };
         context.tell(self.as_judge(), decision);

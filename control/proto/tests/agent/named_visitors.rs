@@ -194,6 +194,7 @@ fn a_nai_has_as_many_visitors_as_it_may_and_who_is_one_may_stay_and_go() {
     register(&mut world, b"b", 101);
     let third = asking(&mut world);
     let actions = world.visit(&session(&third, b"c"));
+    assert_eq!(decided(&actions).session.unwrap().to_string(), "c");
     assert_eq!(decided(&actions).ruling.cause, Cause::SessionsOfNaiFull);
     assert_eq!(denied(&actions), 66);
     assert_eq!(world.counters().visitors_over_nai_limit, 1);
