@@ -262,6 +262,17 @@ impl ForeignAgent {
         }
     }
 
+    /// Whether a visitor has another name: a session may give an address back that is
+    /// another's by now, and its home agent need not mind. Deregistrations say no name
+    /// that was put in here.
+    pub(super) fn is_of_another(&self, visitor: VisitorKey, asker: &Asker) -> bool {
+        let visitor = self.visitors.get(&visitor).and_then(|visitor| visitor.name.as_deref());
+        visitor.zip(asker.name.as_deref()).is_some_and(|(visitor, asker)| {
+            visitor.nai != asker.nai
+                || !asker.sub_nai.is_empty() && visitor.sub_nai != asker.sub_nai
+        })
+    }
+
     /// A session was given another address than it had: what it had goes.
     pub(super) fn remove_earlier(
         &mut self,

@@ -186,7 +186,9 @@ impl ForeignAgent {
             let concerns_us = asked.care_of_address == care_of_address
                 || asked.care_of_address == asked.home_address;
             if concerns_us {
-                self.remove_visitor(key, context);
+                if !self.is_of_another(key, &pending.asker) {
+                    self.remove_visitor(key, context);
+                }
                 if let Some(name) =
                     pending.asker.name.as_ref().filter(|_| pending.asker.releases_all)
                 {

@@ -339,6 +339,27 @@ fn a_session_that_gets_another_address_leaves_the_one_it_had() {
 
 // S1-14.
 #[test]
+fn who_gives_back_what_is_anothers_by_now_takes_it_from_nobody() {
+    let mut world = World::foreign(|_| {});
+    register(&mut world, b"a", 100);
+    let release = |world: &mut World, name: &[u8]| {
+        let asked = RegistrationRequest {
+            home_address: address(100),
+            lifetime: Lifetime::ZERO,
+            ..asking(world)
+        };
+        let names = [NAME, Extension::SubNai(name), Extension::SessionRelease];
+        relayed_bytes(&world.visit(&naming(&asked, &names)));
+        the_code(&world.answer(&giving(&asked, address(100), &names[..2], &[])))
+    };
+    assert_eq!(release(&mut world, b"b"), 0);
+    assert_eq!(visitors(&world).len(), 1);
+    assert_eq!(release(&mut world, b"a"), 0);
+    assert_eq!(visitors(&world).len(), 0);
+}
+
+// S1-14.
+#[test]
 fn when_all_sessions_are_given_back_those_of_the_station_go() {
     let mut world = World::foreign(|_| {});
     register(&mut world, b"a", 100);
