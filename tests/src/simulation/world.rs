@@ -1,6 +1,8 @@
-//! The run of a plan: `happenings` are what it does, `starts` who begins and ends,
+//! The run of a plan: `happenings` are what it does, `devices` what
+//! comes and goes behind nodes, `starts` who begins and ends,
 //! `turns` what everybody makes of it.
 
+mod devices;
 mod happenings;
 mod starts;
 mod turns;
@@ -49,6 +51,8 @@ struct Mobile {
     due: Option<Duration>,
     correspondent: Correspondent,
     events: usize,
+    /// The devices that are there, each with the last address that it had.
+    devices: BTreeMap<usize, Option<Ipv4Addr>>,
 }
 
 /// What is over later.
@@ -149,6 +153,7 @@ impl World {
                     ..Correspondent::default()
                 },
                 events: 0,
+                devices: BTreeMap::new(),
             };
             world.mobiles.insert(node.node, mobile);
             world.start_node(node.node);

@@ -61,6 +61,7 @@ impl World {
             }
             What::CrashNode { node, down, lifetime } => {
                 let Some(mobile) = self.mobiles.get_mut(&node) else { return };
+                mobile.tend_devices(elapsed);
                 (mobile.host, mobile.due, mobile.lifetime) = (None, None, lifetime);
                 self.later.insert((elapsed + down, number), Later::NodeBack(node));
                 self.wake_node(node);
@@ -123,6 +124,8 @@ impl World {
                 self.wake_node(node);
             }
             What::Clear { node } => self.clear(node),
+            What::Attach { node, device } => self.attach(node, device),
+            What::Detach { node, device } => self.detach(node, device),
         }
     }
 
@@ -180,6 +183,7 @@ impl World {
                 host.handle_link(true, now);
             }
         }
+        mobile.tend_devices(self.elapsed);
         self.wake_node(node);
     }
 }

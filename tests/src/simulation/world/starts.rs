@@ -41,6 +41,7 @@ impl World {
         }
         mobile.events = 0;
         mobile.host = Some(host);
+        mobile.tend_devices(self.elapsed);
         self.wake_node(node);
         self.tell(|| format!("node {node} starts"));
     }
@@ -75,6 +76,7 @@ impl World {
             host.handle_link(false, now);
             host.handle_link(true, now);
         }
+        mobile.tend_devices(self.elapsed);
         self.wake_node(node);
     }
 }

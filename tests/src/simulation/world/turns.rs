@@ -144,6 +144,7 @@ impl World {
         if let Some(host) = &mut mobile.host {
             host.run(mobile.clock.now(*elapsed));
             oracle.sent(node, host.requests.drain(..));
+            oracle.sent_for_sessions(node, host.session_requests.drain(..));
             for frame in host.outbox.drain(..) {
                 if let Some(segment) = mobile.segment {
                     network.send(*elapsed, segment, Member::Node(node), frame);
