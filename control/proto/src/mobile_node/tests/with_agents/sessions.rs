@@ -11,29 +11,29 @@ fn pooled(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, host)
 }
 
-/// With whom the foreign agents share keys.
+/// Whose keys the foreign agents share.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keys {
-    WithNobody,
+    Nobodys,
     /// By its home address.
-    WithTheNode,
+    TheNodes,
     /// And so with its sessions. They want them, and their challenges answered.
-    WithTheNai,
+    TheNais,
 }
 
 /// A node with a NAI, and a home agent that knows it by that; foreign agents share no keys.
 fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
-    lab_with_keys(replay, node, Keys::WithNobody)
+    lab_with_keys(replay, node, Keys::Nobodys)
 }
 
 fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: Keys) -> Lab {
     let own = Some(node.home_address).filter(|own| !own.is_unspecified());
     let mut security = SecurityAssociations::default();
     security.insert_agent(HOME_AGENT, association(256, replay));
-    for agent in [FIRST, SECOND].into_iter().filter(|_| keys != Keys::WithNobody) {
+    for agent in [FIRST, SECOND].into_iter().filter(|_| keys != Keys::Nobodys) {
         security.insert_agent(care_of(agent), with_foreign_agent());
     }
-    let by_nai = [FIRST, SECOND].into_iter().filter(|_| keys == Keys::WithTheNai);
+    let by_nai = [FIRST, SECOND].into_iter().filter(|_| keys == Keys::TheNais);
     let agents_by_nai = by_nai.map(care_of).collect();
     let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, agents_by_nai, ..node };
     let mut lab = Lab::with(replay, node.clone(), |config| {
@@ -57,10 +57,10 @@ fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: Keys) -
     for (at, address) in [(1, FIRST), (2, SECOND)] {
         let mut process = foreign_process(address);
         let agent = &mut process.foreign_agents[0];
-        if keys != Keys::WithTheNode {
+        if keys != Keys::TheNodes {
             agent.security = SecurityAssociations::default();
         }
-        if keys == Keys::WithTheNai {
+        if keys == Keys::TheNais {
             let association = with_foreign_agent();
             agent.security.insert_nai(NAI, None, association, Lifetime::INFINITE).unwrap();
         } else {
@@ -104,7 +104,7 @@ impl Lab {
 #[test]
 fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
     let styles = [ReplayProtection::default(), ReplayProtection::Nonces];
-    let keys = [Keys::WithNobody, Keys::WithTheNai];
+    let keys = [Keys::Nobodys, Keys::TheNais];
     for (replay, keys) in styles.into_iter().flat_map(|one| keys.map(|keys| (one, keys))) {
         let mut lab = with_sessions(lab_with_keys(replay, config(), keys));
         lab.move_to(Network::Of(1));
@@ -145,7 +145,7 @@ fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
 #[test]
 fn foreign_agents_that_share_a_key_with_the_node_take_its_sessions() {
     let replay = ReplayProtection::default();
-    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::WithTheNode));
+    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::TheNodes));
     for network in [1, 2] {
         lab.move_to(Network::Of(network));
         lab.all_are(Phase::Registered);
@@ -160,7 +160,7 @@ fn foreign_agents_that_share_a_key_with_the_node_take_its_sessions() {
 #[test]
 fn where_keys_and_answers_are_wanted_sessions_sign_and_answer_as_the_node_does() {
     let replay = ReplayProtection::default();
-    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::WithTheNai));
+    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::TheNais));
     lab.move_to(Network::Of(1));
     lab.all_are(Phase::Registered);
     let counters = lab.agents[1].counters().next().unwrap().1;
@@ -181,10 +181,10 @@ fn where_keys_and_answers_are_wanted_sessions_sign_and_answer_as_the_node_does()
 #[test]
 fn sessions_stay_registered_as_long_as_the_node_does() {
     for (network, keys) in [
-        (Network::Of(1), Keys::WithNobody),
-        (Network::Of(1), Keys::WithTheNai),
-        (Network::Of(0), Keys::WithNobody),
-        (Network::Dhcp, Keys::WithNobody),
+        (Network::Of(1), Keys::Nobodys),
+        (Network::Of(1), Keys::TheNais),
+        (Network::Of(0), Keys::Nobodys),
+        (Network::Dhcp, Keys::Nobodys),
     ] {
         let mut lab = with_sessions(lab_with_keys(ReplayProtection::default(), config(), keys));
         lab.move_to(network);
@@ -209,7 +209,7 @@ fn sessions_stay_registered_as_long_as_the_node_does() {
 #[test]
 fn a_node_without_home_address_is_given_one_beside_its_sessions() {
     let home_address = Ipv4Addr::UNSPECIFIED;
-    for keys in [Keys::WithNobody, Keys::WithTheNai] {
+    for keys in [Keys::Nobodys, Keys::TheNais] {
         let node = MobileNodeConfig { home_address, ..config() };
         let mut lab = with_sessions(lab_with_keys(ReplayProtection::default(), node, keys));
         lab.move_to(Network::Of(1));
