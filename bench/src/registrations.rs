@@ -512,7 +512,8 @@ impl Bench {
         Ok(())
     }
 
-    /// What is measured.
+    /// What is measured. Not inlined, so that a profile can tell it from the rest.
+    #[inline(never)]
     fn register(&mut self) {
         let requests = std::mem::take(&mut self.requests);
         for together in requests.chunks(TOGETHER) {

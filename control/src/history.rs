@@ -12,7 +12,7 @@
 //!
 //! A decision that is like the one before it of the same node is counted there and
 //! takes no place of its own: a node that asks every second with a wrong key, or renews
-//! for days, is one entry.
+//! for days, is one entry. So is each session of a NAI, as far as its name is remembered.
 //!
 //! All memory is taken at the start, 1.1 KB for each remembered node.
 //!
@@ -79,6 +79,7 @@ fn is_alike(a: &Decision, b: &Decision) -> bool {
         Answer::Relayed | Answer::Acknowledged | Answer::Silent(_) => None,
     };
     a.request.home_address == b.request.home_address
+        && a.session == b.session
         && a.ruling.cause == b.ruling.cause
         && a.source == b.source
         && a.tenant == b.tenant

@@ -17,7 +17,7 @@ use homeport_dataplane::worker::Worker;
 use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::AgentConfig;
 use homeport_proto::event::Event;
-use homeport_proto::message::RegistrationRequest;
+use homeport_proto::message::{Message, RegistrationRequest, SessionName};
 use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, TenantId};
 
 /// One box: a dataplane and its control core.
@@ -95,7 +95,7 @@ pub fn small_dataplane() -> DataplaneConfig {
 }
 
 /// A request that a home agent here accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Accepted {
     /// The virtual home agent.
     pub tenant: TenantId,
@@ -103,6 +103,36 @@ pub struct Accepted {
     pub request: RegistrationRequest,
     /// The lifetime that its reply grants.
     pub lifetime: Lifetime,
+    /// The home address that it is for, whatever it asked for.
+    pub home_address: Ipv4Addr,
+    /// Whom it names.
+    pub name: Option<RequestName>,
+}
+
+/// Whom a request names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestName {
+    /// The NAI.
+    pub nai: Vec<u8>,
+    /// The session; empty: the node itself.
+    pub sub_nai: Vec<u8>,
+    /// Whether the address is given back; without a session, those of all.
+    pub releases: bool,
+}
+
+impl RequestName {
+    /// That of a message; `None`: it names nobody.
+    pub fn of(message: &[u8]) -> Option<Self> {
+        let Ok(Message::Request(request)) = Message::parse(message) else { return None };
+        let named = SessionName::of(&request).ok()??;
+        let (nai, sub_nai) = (named.name.nai.to_vec(), named.name.sub_nai.to_vec());
+        Some(RequestName { nai, sub_nai, releases: named.releases })
+    }
+
+    /// Whether it is for a session, or all of them, and not for the node itself.
+    pub const fn is_of_sessions(&self) -> bool {
+        !self.sub_nai.is_empty() || self.releases
+    }
 }
 
 impl AgentBox {
@@ -262,7 +292,8 @@ impl AgentBox {
                         payload,
                     };
                     self.agent.handle_datagram(&datagram, now);
-                    request = RegistrationRequest::parse(payload).ok();
+                    let name = RequestName::of(payload);
+                    request = RegistrationRequest::parse(payload).ok().map(|one| (one, name));
                 }
                 Ok(Punted::Solicitation { packet, icmp }) => {
                     let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
@@ -278,18 +309,26 @@ impl AgentBox {
                 _ => {}
             }
             self.do_actions();
-            if let Some(request) = request {
-                self.note_accepted(request, events);
+            if let Some((request, name)) = request {
+                self.note_accepted(request, name.as_ref(), events);
             }
         }
         any
     }
 
     /// Notes a request that was accepted, as the events behind the first so many tell.
-    fn note_accepted(&mut self, request: RegistrationRequest, events: usize) {
+    fn note_accepted(
+        &mut self,
+        request: RegistrationRequest,
+        name: Option<&RequestName>,
+        events: usize,
+    ) {
         for event in &self.events[events..] {
-            if let Event::HomeRegistration { tenant, code: 0 | 1, lifetime, .. } = *event {
-                self.accepted.push(Accepted { tenant, request, lifetime });
+            if let Event::HomeRegistration { tenant, home_address, code: 0 | 1, lifetime, .. } =
+                *event
+            {
+                let name = name.cloned();
+                self.accepted.push(Accepted { tenant, request, lifetime, home_address, name });
             }
         }
     }

@@ -5,9 +5,11 @@
 //! each target, and every run of the tests goes through it. A crash becomes a file there
 //! with a name that says what it was.
 
+mod devices;
 mod files;
 mod machines;
 mod parsers;
+mod sessions;
 mod tables;
 mod worker;
 
@@ -40,6 +42,8 @@ pub const TARGETS: &[Target] = &[
     target("capture", "pcap and pcapng files", files::capture),
     target("journal", "the journal of a homeportd", files::journal),
     target("agent", "home and foreign agents, input by input", machines::agent),
+    target("sessions", "home and foreign agents with sessions, input by input", sessions::sessions),
+    target("devices", "the DHCP server for devices, message by message", devices::devices),
     target("mobile_node", "the mobile node, input by input", machines::mobile_node),
     target("worker", "a worker with random tables, on both of its paths", worker::worker),
     target("hash_table", "the hash table, against an ordered map", tables::hash_table),

@@ -17,6 +17,7 @@ use homeport_wire::icmpv4::ROUTER_ADVERTISEMENT;
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Packet, UdpPacket};
 use zerocopy::FromBytes;
 
+use crate::boxes::RequestName;
 use crate::frame;
 use crate::world::{
     CO_LOCATED, CORRESPONDENT, CORRESPONDENT_MAC, HOME_ADDRESS, HOME_AGENT, NODE_MAC, Plan,
@@ -102,8 +103,10 @@ pub struct NodeHost {
     pub interval: Option<Duration>,
     /// What it sends back a datagram's number as; `None`: it sends nothing back.
     pub echo: Option<fn(u64) -> u64>,
-    /// Every registration request that it sent, in order.
+    /// Every registration request that it sent for itself, in order.
     pub requests: Vec<RegistrationRequest>,
+    /// The same of its sessions: also what gives all addresses back.
+    pub session_requests: Vec<(RequestName, RegistrationRequest)>,
     pub(crate) segment: usize,
     pub(crate) send_at: Option<Duration>,
     pub(crate) lease_at: Option<Duration>,
@@ -128,6 +131,7 @@ impl NodeHost {
             nat_traversal: false,
             nai: None,
             session_carriage: homeport_proto::message::SessionCarriage::default(),
+            agents_by_nai: std::collections::BTreeSet::new(),
             security,
         };
         let mut seed = [7; 32];
@@ -145,6 +149,7 @@ impl NodeHost {
             interval: None,
             echo: None,
             requests: Vec::new(),
+            session_requests: Vec::new(),
             segment: 0,
             send_at: None,
             lease_at: None,
@@ -161,6 +166,19 @@ impl NodeHost {
             self.outbox.clear();
             self.lease_at = None;
         }
+    }
+
+    /// A device is there: it becomes a session of the node, if it is none yet.
+    pub fn attach(&mut self, sub_nai: &[u8], wanted: Option<Ipv4Addr>, now: Now) {
+        // One that is there, or a node on its way out, is no reason to do anything.
+        let _ = self.machine.add_session(sub_nai, wanted, now);
+        self.do_actions(now);
+    }
+
+    /// A device is gone.
+    pub fn detach(&mut self, sub_nai: &[u8], now: Now) {
+        self.machine.remove_session(sub_nai, now);
+        self.do_actions(now);
     }
 
     pub(crate) fn run(&mut self, now: Now) {
@@ -314,7 +332,13 @@ impl NodeHost {
                         RegistrationPath::Link(mac) => mac,
                         RegistrationPath::CoLocated(_) => self.identity.co_located.next_hop,
                     };
-                    self.requests.extend(RegistrationRequest::parse(&request.bytes).ok());
+                    let sent = RegistrationRequest::parse(&request.bytes).ok();
+                    match RequestName::of(&request.bytes).filter(RequestName::is_of_sessions) {
+                        Some(name) => {
+                            self.session_requests.extend(sent.map(|sent| (name, sent)));
+                        }
+                        None => self.requests.extend(sent),
+                    }
                     let from = (request.source, REGISTRATION);
                     let packet =
                         frame::udp(from, (request.destination, 434), request.ttl, &request.bytes);

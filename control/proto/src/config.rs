@@ -1,6 +1,7 @@
 //! What the machines are told about themselves. Values only: where they come
 //! from and whether a person wrote them right is the caller's business.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
@@ -585,6 +586,9 @@ pub struct MobileNodeConfig {
     pub nai: Option<Vec<u8>>,
     /// How its requests carry the names of sessions.
     pub session_carriage: SessionCarriage,
+    /// The foreign agents in `security` that know the node by its NAI, and so its sessions
+    /// too. All others know it by its home address.
+    pub agents_by_nai: BTreeSet<Ipv4Addr>,
     /// Its home agent by (home agent address, SPI), foreign agents by (address,
     /// SPI).
     pub security: SecurityAssociations,

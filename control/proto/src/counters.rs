@@ -36,6 +36,10 @@ pub struct Counters {
     pub sessions_over_limit: u64,
     /// Sessions denied because no pool of their realm has a free address.
     pub pools_exhausted: u64,
+    /// Visitors that a foreign agent denied because their NAI has as many as it may.
+    pub visitors_over_nai_limit: u64,
+    /// Requests that a foreign agent denied because of too many with their NAI in a minute.
+    pub requests_over_nai_rate: u64,
     /// Challenges given to nodes behind NATs.
     pub challenges_sent: u64,
     /// Requests to a foreign agent that answered one of its challenges and were relayed.

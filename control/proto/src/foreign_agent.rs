@@ -40,9 +40,9 @@ mod tunnel;
 mod visiting;
 
 use self::challenge::Challenges;
+pub(crate) use self::names::Asker;
 use self::names::Names;
 use alloc::collections::BTreeMap;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use homeport_wire::icmpv4::{DESTINATION_UNREACHABLE, Icmpv4Packet, TIME_EXCEEDED};
@@ -60,13 +60,12 @@ use crate::limits::{FOREIGN_DENIAL_SPACING, Spacing};
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, MessageString, MessageWriter, Received,
-    RegistrationReply, RegistrationRequest, ReplyCode, SessionName,
+    RegistrationReply, RegistrationRequest, ReplyCode,
 };
 use crate::revocation::{Notice, RevocationList};
 use crate::security::MobilitySecurityAssociation;
 use crate::visitor::{
-    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, VisitorName,
-    pending_range,
+    PendingKey, PendingList, PendingRegistration, Station, Visitor, VisitorList, pending_range,
 };
 use crate::{Action, Payload, Transmit};
 
@@ -149,7 +148,7 @@ impl ForeignAgent {
         context: &mut Context<'_>,
     ) {
         let seen = SeenExtensions::of(received);
-        let decision = Decision::open(datagram, received.body, seen);
+        let mut decision = Decision::open(datagram, received.body, seen);
         let Some(link_address) = self.link_address(datagram.port) else {
             context.refuse(datagram, Cause::LinkNotServed);
             return context.tell(self.as_judge(), decision);
@@ -165,13 +164,14 @@ impl ForeignAgent {
             request_len: datagram.payload.len(),
             home_agent: self.home_agent_of(received),
         };
-        context.ruling.standing = self.standing(&station);
-        let name = self.name_of(&station, received);
-        let judged = self.judge(datagram, &station, received, name.as_ref(), context);
+        let asker = Asker::read(self, &station, received);
+        decision.session = asker.label;
+        context.ruling.standing = self.standing(&station, &asker);
+        let judged = self.judge(datagram, &station, received, &asker, context);
         let judged = judged.and_then(|answer| {
-            self.count_request(&station, name.as_ref(), context.now.monotonic)?;
+            self.count_request(&station, &asker, context.now.monotonic)?;
             if let Some(answer) = answer {
-                self.spend(&station, answer, context)?;
+                self.spend(&asker, answer, context)?;
             }
             Ok(answer.map(|answer| answer.issued))
         });
@@ -179,7 +179,7 @@ impl ForeignAgent {
             Ok(challenge) => {
                 context.ruling.cause = Cause::Relayed;
                 context.ruling.answer = Answer::Relayed;
-                self.relay_request(&station, received, name, challenge, context);
+                self.relay_request(&station, received, asker, challenge, context);
             }
             Err(cause) => {
                 context.ruling.detail = match received.defect() {
@@ -187,17 +187,18 @@ impl ForeignAgent {
                     defect => defect.and_then(ExtensionError::offset).unwrap_or(0),
                 };
                 context.refuse(datagram, cause);
-                self.deny(&station, cause, context);
+                self.deny((&station, &asker), cause, context);
             }
         }
         context.tell(self.as_judge(), decision);
     }
 
     /// What is known of who sent a request before it is authenticated.
-    fn standing(&self, station: &Station) -> Standing {
+    fn standing(&self, station: &Station, asker: &Asker) -> Standing {
+        let security = &self.config.security;
         let home_address = station.request.home_address;
         let is_visitor = self.visitor(home_address, station.home_agent).is_some();
-        match is_visitor || self.config.security.knows_mobile_node(home_address) {
+        match is_visitor || security.knows_mobile_node(asker.peer(security)) {
             true => Standing::Claimed,
             false => Standing::Unknown,
         }
@@ -234,7 +235,7 @@ impl ForeignAgent {
         &mut self,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        name: Option<Arc<VisitorName>>,
+        asker: Asker,
         challenge: Option<challenge::Issued>,
         context: &mut Context<'_>,
     ) {
@@ -243,9 +244,8 @@ impl ForeignAgent {
         let mut writer = MessageWriter::relay(authorized.unwrap_or_default());
         let is_ours = request.care_of_address == self.config.care_of_address;
         let registers = is_ours && !request.lifetime.is_zero();
-        let inserted = names::inserted(self, station, received);
         let mut own: Vec<Extension<'_>> = self.own_extensions(request);
-        own.extend(inserted.as_ref().map(|mac| Extension::SubNai(mac)));
+        own.extend(asker.inserted.as_ref().map(|mac| Extension::SubNai(mac)));
         let revocation = registers.then(|| self.revocation_support(station, context)).flatten();
         own.extend(revocation.map(Extension::RevocationSupport));
         for extension in &own {
@@ -269,11 +269,7 @@ impl ForeignAgent {
             station: *station,
             encapsulating_delivery: asks_encapsulating_delivery(received),
             asked_udp_tunnel: own.iter().any(|one| matches!(one, Extension::UdpTunnelRequest(_))),
-            inserted: inserted.is_some(),
-            releases_all: SessionName::of(received).is_ok_and(|named| {
-                named.is_some_and(|named| named.releases && named.name.sub_nai.is_empty())
-            }),
-            name,
+            asker,
             challenge,
             revocation,
             relayed: udp.map_or((0, 0), |udp| (udp.udp_len(), udp.checksum())),
@@ -302,10 +298,20 @@ impl ForeignAgent {
 
     /// RFC 5944 §3.7.2.3: our own answer, at most one a second to a node; none to what
     /// is discarded in silence.
-    fn deny(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
+    fn deny(
+        &mut self,
+        (station, asker): (&Station, &Asker),
+        cause: Cause,
+        context: &mut Context<'_>,
+    ) {
         context.ruling.cause = cause;
         let Some(code) = cause.code() else { return };
         context.counters.count_denial(code);
+        match cause {
+            Cause::SessionsOfNaiFull => context.counters.visitors_over_nai_limit += 1,
+            Cause::NaiRateLimited => context.counters.requests_over_nai_rate += 1,
+            _ => {}
+        }
         let request = &station.request;
         if !self.denials.allow((request.home_address, station.mac), context.now.monotonic) {
             context.counters.denials_suppressed += 1;
@@ -324,22 +330,27 @@ impl ForeignAgent {
             identification: request.identification,
         };
         let mut writer = MessageWriter::reply(&reply);
-        if let Some(words) = self.words(station, writer.len(), context) {
+        if let Some(words) = self.words((station, asker), writer.len(), context) {
             let (subtype, text) = (MessageString::FOREIGN_AGENT, words.as_bytes());
             // It is never longer than its length can say.
             let _ = writer.extension(&Extension::MessageString { subtype, text });
         }
-        self.send(station, &reply, writer, context);
+        self.send((station, asker), &reply, writer, context);
     }
 
     /// What our denial tells the node's user (RFC 4917): in a reply that is no longer
     /// than its request, unless the node has shown that it sent it.
-    fn words(&self, station: &Station, so_far: usize, context: &Context<'_>) -> Option<Words> {
+    fn words(
+        &self,
+        (station, asker): (&Station, &Asker),
+        so_far: usize,
+        context: &Context<'_>,
+    ) -> Option<Words> {
         if !self.config.message_strings {
             return None;
         }
         let ruling = &context.ruling;
-        let association = self.mobile_node(station.request.home_address);
+        let association = self.mobile_node(asker);
         if association.is_some() && ruling.standing >= Standing::Copied {
             return Words::fitting(ruling, MAX_WORDS);
         }
@@ -352,17 +363,17 @@ impl ForeignAgent {
     /// Sends a reply to the station that asked, without asking ARP for it.
     fn send(
         &mut self,
-        station: &Station,
+        (station, asker): (&Station, &Asker),
         reply: &RegistrationReply,
         mut writer: MessageWriter,
         context: &mut Context<'_>,
     ) {
-        if let Some(challenge) = self.replied_challenge(station, context) {
+        if let Some(challenge) = self.replied_challenge((station, asker), context) {
             // It always fits.
             let _ = writer.extension(&Extension::Challenge(&challenge));
         }
         // §3.7.3.2: appended where an association is shared.
-        if let Some(association) = self.mobile_node(station.request.home_address) {
+        if let Some(association) = self.mobile_node(asker) {
             context.authenticate(&mut writer, AuthenticationKind::MobileForeign, &association);
         }
         // §3.7.2.3: the home address, or everybody where there is none yet.
@@ -392,8 +403,9 @@ impl ForeignAgent {
         }));
     }
 
-    fn mobile_node(&self, home_address: Ipv4Addr) -> Option<MobilitySecurityAssociation> {
-        self.config.security.first_mobile_node(home_address)
+    fn mobile_node(&self, asker: &Asker) -> Option<MobilitySecurityAssociation> {
+        let security = &self.config.security;
+        security.first_mobile_node(asker.peer(security))
     }
 
     /// An ICMP error about a datagram from the care-of address. Denies the
@@ -401,14 +413,14 @@ impl ForeignAgent {
     pub(crate) fn handle_unreachable(&mut self, icmp: &[u8], context: &mut Context<'_>) -> bool {
         let Some((cause, key)) = self.quoted(icmp) else { return false };
         let Some(pending) = self.take_pending(key, context) else { return false };
-        self.give_up(&pending.station, cause, context);
+        self.give_up(&pending, cause, context);
         true
     }
 
     /// Denies a request that the home agent has not answered.
-    fn give_up(&mut self, station: &Station, cause: Cause, context: &mut Context<'_>) {
-        self.deny(station, cause, context);
-        self.tell_of(station, SeenExtensions::default(), context);
+    fn give_up(&mut self, pending: &PendingRegistration, cause: Cause, context: &mut Context<'_>) {
+        self.deny((&pending.station, &pending.asker), cause, context);
+        self.tell_of(pending, SeenExtensions::default(), context);
     }
 
     fn quoted(&self, icmp: &[u8]) -> Option<(Cause, PendingKey)> {
@@ -450,7 +462,7 @@ impl ForeignAgent {
     /// A pending request has had its time (RFC 5944 §3.7.1).
     pub(crate) fn handle_pending_timeout(&mut self, key: PendingKey, context: &mut Context<'_>) {
         if let Some(pending) = self.take_pending(key, context) {
-            self.give_up(&pending.station, Cause::HomeAgentSilent, context);
+            self.give_up(&pending, Cause::HomeAgentSilent, context);
         }
     }
 

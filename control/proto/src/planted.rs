@@ -26,6 +26,12 @@ pub enum Bug {
     OldCareOfAddressKept,
     /// A clock that was set back costs the timer that is due next.
     TimerLostAtStep,
+    /// An address that was given back is anybody's at once.
+    HoldDownIgnored,
+    /// A new session gets the address that it names, whoever has it.
+    AddressOfTwo,
+    /// A session that is bound loses its binding when it registers again, as at a move.
+    SessionLostAtMove,
 }
 
 impl Bug {
@@ -40,6 +46,9 @@ impl Bug {
         Bug::EarlierEndNotArmed,
         Bug::OldCareOfAddressKept,
         Bug::TimerLostAtStep,
+        Bug::HoldDownIgnored,
+        Bug::AddressOfTwo,
+        Bug::SessionLostAtMove,
     ];
 
     /// Its name, in kebab-case.
@@ -54,6 +63,9 @@ impl Bug {
             Bug::EarlierEndNotArmed => "earlier-end-not-armed",
             Bug::OldCareOfAddressKept => "old-care-of-address-kept",
             Bug::TimerLostAtStep => "timer-lost-at-step",
+            Bug::HoldDownIgnored => "hold-down-ignored",
+            Bug::AddressOfTwo => "address-of-two",
+            Bug::SessionLostAtMove => "session-lost-at-move",
         }
     }
 }

@@ -9,6 +9,7 @@ use core::time::Duration;
 use homeport_wire::{MacAddress, PortId};
 
 use crate::action::VisitorState;
+use crate::foreign_agent::Asker;
 use crate::foreign_agent::challenge::Issued;
 use crate::message::{Identification, RegistrationRequest, RevocationSupport};
 use crate::revocation::Agreement;
@@ -76,12 +77,8 @@ pub struct PendingRegistration {
     pub asked_udp_tunnel: bool,
     /// Whether the encapsulating delivery style was asked for (RFC 3024 §3.3).
     pub encapsulating_delivery: bool,
-    /// Who it is for, if it has a NAI (RFC 2794 §3).
-    pub name: Option<Arc<VisitorName>>,
-    /// Whether the sub-NAI in that was put in here.
-    pub(crate) inserted: bool,
-    /// Whether all sessions of the NAI are given back.
-    pub(crate) releases_all: bool,
+    /// Who it is for, as it says.
+    pub(crate) asker: Asker,
     /// The challenge of ours that it answers (RFC 4721 §3.3).
     pub(crate) challenge: Option<Issued>,
     /// What was said of revocations, if anything was.
@@ -89,6 +86,13 @@ pub struct PendingRegistration {
     /// Length and checksum of the relayed UDP datagram: an ICMP error quotes at
     /// least these of it.
     pub(crate) relayed: (u16, u16),
+}
+
+impl PendingRegistration {
+    /// Who it is for, if it has a NAI (RFC 2794 §3).
+    pub fn name(&self) -> Option<&VisitorName> {
+        self.asker.name.as_deref()
+    }
 }
 
 /// Home address, link-layer address, low half of the identification, home agent.

@@ -558,6 +558,7 @@ mod tests {
             held_down: 0,
             free: 1,
             use_percent: 0,
+            exhausted: 0,
             exhausted_of_tenant: 0,
         };
         handle.try_next().unwrap().answer(Ok(Answer::Pools { pools: all.map(pool).into() }));

@@ -5,7 +5,10 @@
 
 use std::fmt::Write;
 
-use super::api::{Answer, CoreView, CounterView, DropView, NaptView, Plane, PortView, Status};
+use super::api::{
+    Answer, CoreView, CounterView, DropView, NaptView, Plane, PoolView, PortView, SessionCounts,
+    Status,
+};
 
 /// The media type of the text format.
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -19,6 +22,8 @@ pub struct Snapshot {
     pub ports: Vec<PortView>,
     /// Its NAPTs.
     pub napts: Vec<NaptView>,
+    /// The pools of its home agents.
+    pub pools: Vec<PoolView>,
     /// Its drops and discards.
     pub drops: Vec<DropView>,
     /// Its other counters.
@@ -32,6 +37,7 @@ impl Snapshot {
             Answer::Status(status) => self.status = Some(status),
             Answer::Ports { ports } => self.ports = ports,
             Answer::Napt { napt } => self.napts = napt,
+            Answer::Pools { pools } => self.pools = pools,
             Answer::Drops { drops } => self.drops = drops,
             Answer::Counters { counters } => self.counters = counters,
             _ => {}
@@ -47,6 +53,7 @@ pub fn render(snapshot: &Snapshot) -> String {
     }
     ports(&mut text, &snapshot.ports);
     napts(&mut text, &snapshot.napts);
+    pools(&mut text, &snapshot.pools);
     drops(&mut text, &snapshot.drops);
     counters(&mut text, &snapshot.counters);
     text.0
@@ -70,6 +77,7 @@ fn process(text: &mut Exposition, status: &Status) {
         let labels = [("agent", &*agent.name), ("role", agent.role.label()), ("tenant", &*tenant)];
         text.sample("agent_registrations", &labels, agent.registrations);
     }
+    sessions(text, status);
     let totals = &status.totals;
     for (name, value, help) in [
         ("packets_in_total", totals.rx, "Handed to the dataplane by ports, twins and control."),
@@ -83,6 +91,55 @@ fn process(text: &mut Exposition, status: &Status) {
     }
     text.family("packets_held", Kind::Gauge, "Waiting for a next hop's link-layer address.");
     text.sample("packets_held", &[], totals.held);
+}
+
+fn sessions(text: &mut Exposition, status: &Status) {
+    let counted = || status.agents.iter().filter_map(|agent| Some((agent, agent.sessions?)));
+    if counted().next().is_none() {
+        return;
+    }
+    let help = "Sessions of the NAIs that a home agent knows, by state.";
+    text.family("sessions", Kind::Gauge, help);
+    for (agent, counts) in counted() {
+        let SessionCounts { bound, home, sticky, held_down } = counts;
+        let tenant = agent.tenant.to_string();
+        for (state, value) in
+            [("bound", bound), ("home", home), ("sticky", sticky), ("held-down", held_down)]
+        {
+            let labels = [("agent", &*agent.name), ("tenant", &*tenant), ("state", state)];
+            text.sample("sessions", &labels, value);
+        }
+    }
+}
+
+fn pools(text: &mut Exposition, pools: &[PoolView]) {
+    type Column = (&'static str, Kind, &'static str, fn(&PoolView) -> u64);
+    let columns: [Column; 4] = [
+        ("pool_addresses", Kind::Gauge, "Addresses that a pool has to give.", |pool| pool.size),
+        ("pool_used", Kind::Gauge, "Addresses of a pool that are a session's.", |pool| {
+            pool.bound + pool.home + pool.sticky
+        }),
+        ("pool_held_down", Kind::Gauge, "Addresses of a pool that are nobody's yet.", |pool| {
+            pool.held_down
+        }),
+        (
+            "pool_exhausted_total",
+            Kind::Counter,
+            "How often a pool had no address to give.",
+            |pool| pool.exhausted,
+        ),
+    ];
+    if pools.is_empty() {
+        return;
+    }
+    for (name, kind, help, value) in columns {
+        text.family(name, kind, help);
+        for pool in pools {
+            let tenant = pool.tenant.to_string();
+            let labels = [("agent", &*pool.agent), ("tenant", &*tenant), ("pool", &*pool.name)];
+            text.sample(name, &labels, value(pool));
+        }
+    }
 }
 
 fn ports(text: &mut Exposition, ports: &[PortView]) {

@@ -381,6 +381,7 @@ mod tests {
                 address: Ipv4Addr::new(10, 0, 1, 2),
                 registrations: 1,
                 limit: 1000,
+                sessions: None,
             }],
             totals: Totals { rx: 15, tx: 5, punted: 4, to_kernel: 3, dropped: 2, held: 1 },
         };

@@ -437,7 +437,9 @@ async fn read_config(body: Bytes) -> Result<Config, Refusal> {
 
 async fn show_metrics(State(sender): State<AdminSender>) -> Response {
     let mut all = metrics::Snapshot::default();
-    for query in [Query::Status, Query::Ports, Query::Napt, Query::Drops, Query::Counters] {
+    let queries =
+        [Query::Status, Query::Ports, Query::Napt, Query::Pools, Query::Drops, Query::Counters];
+    for query in queries {
         match ask_as(&sender, Identity::Operator, query).await {
             Ok(answer) => all.take(answer),
             // A daemon without ports has no counters of them.

@@ -19,7 +19,8 @@ use homeport_proto::Lifetime;
 
 pub use self::counts::{CounterView, DropView, Plane, Totals};
 pub use self::sessions::{
-    MAX_SESSION_ROWS, PoolView, SessionStateView, SessionView, SessionsArgs, SessionsView,
+    MAX_SESSION_ROWS, PoolView, SessionCounts, SessionStateView, SessionView, SessionsArgs,
+    SessionsView,
 };
 
 /// How a tunnel encapsulates.
@@ -143,6 +144,9 @@ pub struct AgentView {
     pub registrations: u64,
     /// How many there may be.
     pub limit: u64,
+    /// Sessions of a home agent, by state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sessions: Option<SessionCounts>,
 }
 
 /// `show status`: the process at a glance.

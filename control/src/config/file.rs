@@ -244,7 +244,8 @@ section! {
     SecurityAssociationSection as "the security association" {
         /// The peer, a mobile node: its home address.
         mobile_node: Option<At<Ipv4Addr>>,
-        /// The peer, a mobile node: its NAI, beside or instead of its home address.
+        /// The peer, a mobile node: its NAI, beside or instead of its home address. Of a
+        /// mobile node, beside a foreign agent: that knows it by this.
         nai: Option<At<NaiText>>,
         /// The peer, a foreign agent: its care-of address.
         foreign_agent: Option<At<Ipv4Addr>>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use homeport_proto::Lifetime;
 use homeport_proto::config::HomeNetwork;
-use homeport_proto::security::nais::MAX_NAIS;
+use homeport_proto::security::nais::{MAX_NAIS, canonical};
 use homeport_proto::security::{
     MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
 };
@@ -30,7 +30,10 @@ pub enum Owner<'a> {
     /// A foreign agent: mobile nodes, and home agents.
     ForeignAgent,
     /// A mobile node: its home agent, and foreign agents.
-    MobileNode,
+    MobileNode {
+        /// Its NAI.
+        nai: Option<&'a str>,
+    },
 }
 
 enum Peer {
@@ -55,7 +58,7 @@ pub fn security_associations(
         let addresses = [&section.mobile_node, &section.foreign_agent, &section.home_agent];
         let has_address = addresses.into_iter().any(Option::is_some);
         let peer = match &section.nai {
-            Some(_) if !has_address => None,
+            Some(_) if !has_address && !matches!(owner, Owner::MobileNode { .. }) => None,
             _ => peer(section, owner, problems),
         };
         let replay = replay(section, problems);
@@ -116,23 +119,56 @@ pub fn security_associations(
     associations
 }
 
-/// The NAI of an association; only a home agent knows nodes by it.
+/// The NAI that an agent knows the peer by; that of a mobile node, by which foreign
+/// agents know it, names no peer.
 fn nai<'a>(
     section: &'a SecurityAssociationSection,
     owner: Owner<'_>,
     problems: &mut Problems,
 ) -> Option<&'a NaiText> {
     let nai = section.nai.as_ref()?;
+    if let Owner::MobileNode { nai: own } = owner {
+        known_by(section, nai, own, problems);
+        return None;
+    }
     let others = [section.foreign_agent.as_ref(), section.home_agent.as_ref()];
-    let message = if !matches!(owner, Owner::HomeAgent { .. }) {
-        "nai: only a home agent knows nodes by their NAI"
-    } else if others.into_iter().any(|other| other.is_some()) {
-        "nai: this association has two peers, and an agent has no NAI"
-    } else {
-        return nai.is_nai(problems).then_some(&**nai);
+    if others.into_iter().any(|other| other.is_some()) {
+        problems.add(
+            nai.span(),
+            "nai: this association has two peers, and an agent has no NAI",
+            "write nai, or nai and mobile_node",
+        );
+        return None;
+    }
+    nai.is_nai(problems).then_some(&**nai)
+}
+
+/// A mobile node says of a foreign agent that it is known there by its NAI.
+fn known_by(
+    section: &SecurityAssociationSection,
+    nai: &At<NaiText>,
+    own: Option<&str>,
+    problems: &mut Problems,
+) {
+    let is_own = |own: &str| canonical(own.as_bytes()) == canonical(nai.0.as_bytes());
+    let (message, help) = match own {
+        _ if section.foreign_agent.is_none() => (
+            "nai: it says of a foreign agent that it knows the node by its NAI".to_owned(),
+            "write it beside foreign_agent, or leave it away".to_owned(),
+        ),
+        None => (
+            "nai: this node has none to be known by".to_owned(),
+            format!("add nai = \"{}\" to [mobile_node], or leave it away", nai.0),
+        ),
+        Some(own) if !is_own(own) => (
+            format!("nai: this node is {own}"),
+            format!(
+                "write nai = \"{own}\", or leave it away: then the foreign agent knows the node by its home address"
+            ),
+        ),
+        Some(_) => return,
     };
-    problems.add(nai.span(), message, "write nai, or nai and mobile_node, at a [[home_agent]]");
-    None
+    problems.add(nai.span(), message, help);
 }
 
 fn peer(
@@ -148,7 +184,7 @@ fn peer(
     let may: [&str; 2] = match owner {
         Owner::HomeAgent { .. } => ["mobile_node", "foreign_agent"],
         Owner::ForeignAgent => ["mobile_node", "home_agent"],
-        Owner::MobileNode => ["home_agent", "foreign_agent"],
+        Owner::MobileNode { .. } => ["home_agent", "foreign_agent"],
     };
     let [first, second] = may;
     let mut given = named.into_iter().filter_map(|(key, at)| Some((key, at?)));

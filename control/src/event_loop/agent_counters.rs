@@ -30,7 +30,7 @@ pub(super) fn agent_counters(
 }
 
 /// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 29] {
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 31] {
     [
         (
             "messages_received",
@@ -94,6 +94,16 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
             "pools_exhausted",
             counters.pools_exhausted,
             "Sessions denied because no pool of their realm has a free address.",
+        ),
+        (
+            "visitors_over_nai_limit",
+            counters.visitors_over_nai_limit,
+            "Visitors denied because their NAI has as many as it may (max_sessions_per_nai).",
+        ),
+        (
+            "requests_over_nai_rate",
+            counters.requests_over_nai_rate,
+            "Requests denied because of too many with their NAI (requests_per_minute_per_nai).",
         ),
         ("challenges_sent", counters.challenges_sent, "Challenges given to nodes behind NATs."),
         (

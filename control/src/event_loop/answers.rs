@@ -91,6 +91,7 @@ impl EventLoop {
             address: agent.config.address,
             registrations: count(bindings_of(agent.config.tenant)),
             limit: count(agent.config.max_bindings),
+            sessions: Some(self.session_counts(agent.config.tenant, agent.config.address)),
         });
         let foreign_agents = config.foreign_agents.iter().map(|agent| {
             let of_agent = |address: &&Ipv4Addr| **address == agent.config.care_of_address;
@@ -101,6 +102,7 @@ impl EventLoop {
                 address: agent.config.care_of_address,
                 registrations: count(visitors.iter().filter(of_agent).count()),
                 limit: count(agent.config.max_visitors),
+                sessions: None,
             }
         });
         let (held, held_for) = self.held_back.totals(now);
@@ -265,8 +267,8 @@ impl EventLoop {
             tenant: agent.tenant.0,
             home_address: request.home_address,
             home_agent: request.home_agent,
-            nai: nai(pending.name.as_deref()),
-            session: session(pending.name.as_deref()),
+            nai: nai(pending.name()),
+            session: session(pending.name()),
             care_of_address: request.care_of_address,
             mac: station.mac.to_string(),
             port: self.port_name(station.port),

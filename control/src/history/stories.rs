@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashTable;
-use homeport_proto::decision::{Decision, Standing};
+use homeport_proto::decision::{Decision, SessionLabel, Standing};
 use homeport_proto::{Instant, TenantId};
 
 use super::Told;
@@ -232,9 +232,11 @@ impl Story {
     }
 
     fn take(&mut self, decision: &Decision, now: Instant) {
-        if let Some(newest) = self.told.get_mut(self.newest).and_then(Option::as_mut)
-            && newest.counts(decision, now)
+        if let Some(at) = self.last_of(decision.session)
+            && let Some(told) = self.told.get_mut(at).and_then(Option::as_mut)
+            && told.counts(decision, now)
         {
+            self.newest = at;
             return;
         }
         let is_copy = |told: &Told| told.decision.ruling.standing == Standing::Copied;
@@ -249,5 +251,14 @@ impl Story {
             *place = Some(Told::once(decision, now));
             self.newest = at;
         }
+    }
+
+    /// Where the last decision on a session stands: several may take turns.
+    fn last_of(&self, session: Option<SessionLabel>) -> Option<usize> {
+        let told = self.told.iter().enumerate();
+        let told = told.filter_map(|(at, one)| Some((at, one.as_ref()?)));
+        told.filter(|(_, one)| one.decision.session == session)
+            .max_by_key(|(at, one)| (one.last, *at == self.newest))
+            .map(|(at, _)| at)
     }
 }

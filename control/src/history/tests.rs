@@ -1,7 +1,10 @@
 use std::time::Duration;
 
-use homeport_proto::decision::{Cause, Judge, Ruling, SeenExtensions, Subject};
-use homeport_proto::message::{Identification, RegistrationRequest, ReplyCode, RequestFlags};
+use homeport_proto::decision::{Cause, Judge, Ruling, SeenExtensions, SessionLabel, Subject};
+use homeport_proto::message::{
+    Identification, Named, RegistrationRequest, ReplyCode, RequestFlags, SessionCarriage,
+    SessionName,
+};
 use homeport_proto::{Lifetime, PortId};
 
 use super::*;
@@ -80,6 +83,50 @@ fn a_story_is_the_last_eight_and_what_comes_again_is_counted() {
     assert_eq!(causes(&history, node(1)), expected);
     // Another tenant's node of the same address has a story of its own.
     assert!(history.of(TenantId(2), node(1)).is_empty());
+}
+
+/// All that have no address yet are told of by their NAI.
+#[test]
+fn sessions_of_a_nai_that_take_turns_are_an_entry_each() {
+    let mut history = History::new(16);
+    let named = |sub_nai: &[u8], cause| {
+        let name = SessionName { nai: b"phone@x", sub_nai };
+        let carriage = SessionCarriage::Separate;
+        let named = Named { name, carriage, inserted: false, releases: false };
+        let session = SessionLabel::of(&Ok(Some(named)));
+        Decision { session, ..decision(node(1), cause, Standing::Authentic) }
+    };
+    for second in 0..30 {
+        let name = [b'a' + u8::try_from(second % 3).unwrap()];
+        history.record(&named(&name, Cause::PoolExhausted), at(second));
+    }
+    let seen = |history: &History| {
+        let told = history.of(TENANT, node(1)).into_iter();
+        told.map(|one| (one.decision.session.unwrap().to_string(), one.times)).collect::<Vec<_>>()
+    };
+    let turns = |names: [&str; 3]| names.map(|name| (name.to_owned(), 10)).to_vec();
+    assert_eq!(seen(&history), turns(["c", "b", "a"]));
+    // What came between is what a session's next is compared with.
+    history.record(&named(b"a", Cause::TableFull), at(30));
+    history.record(&named(b"a", Cause::PoolExhausted), at(31));
+    assert_eq!(seen(&history)[..2], [("a".into(), 1), ("a".into(), 1)]);
+    // However many there are, a story is the last eight.
+    for second in 40..90 {
+        let name = [u8::try_from(second).unwrap()];
+        history.record(&named(&name, Cause::PoolExhausted), at(second));
+    }
+    assert_eq!(seen(&history).len(), STORY);
+    // Nor are they told apart by less among what anybody could have sent.
+    for name in [b"a", b"b"] {
+        let claim = named(name, Cause::WrongKey);
+        let ruling = Ruling { standing: Standing::Claimed, ..claim.ruling };
+        let mut claim = Decision { ruling, ..claim };
+        claim.request.home_address = node(2);
+        history.record(&claim, at(100));
+        history.record(&claim, at(101));
+    }
+    let told = history.of(TENANT, node(2));
+    assert_eq!(told.iter().map(|one| one.times).collect::<Vec<_>>(), [2, 2]);
 }
 
 #[test]

@@ -299,7 +299,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
     let directory = path.parent().unwrap_or(Path::new(""));
     let security = security_associations(
         &node.security_association,
-        Owner::MobileNode,
+        Owner::MobileNode { nai: node.nai.as_ref().map(|nai| nai.as_str()) },
         directory,
         "mobile_node",
         &mut BTreeMap::new(),
@@ -336,6 +336,12 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
             nat_traversal: *node.nat_traversal,
             nai: node.nai.as_ref().map(|nai| nai.as_bytes().to_vec()),
             session_carriage: (*node.session_carriage).into(),
+            agents_by_nai: node
+                .security_association
+                .iter()
+                .filter(|section| section.nai.is_some())
+                .filter_map(|section| section.foreign_agent.as_ref().map(|agent| **agent))
+                .collect(),
             security,
         },
     })

@@ -146,6 +146,43 @@ fn a_lan_has_defaults_and_a_router_in_its_prefix() {
     assert_eq!(parse_beside(RIGHT, 0o600).unwrap().lan, None);
 }
 
+const KNOWS_THE_NAI: &str = "[[mobile_node.security_association]]\n\
+    foreign_agent = \"10.0.2.2\"\nnai = \"phone@Train.EXAMPLE\"\nspi = 257\nkey_file = \"mn.key\"\n";
+
+#[test]
+fn a_foreign_agent_may_know_the_node_by_its_nai() {
+    let agent = Ipv4Addr::new(10, 0, 2, 2);
+    for (section, by_nai) in [
+        (KNOWS_THE_NAI.to_owned(), true),
+        (KNOWS_THE_NAI.replace("nai = \"phone@Train.EXAMPLE\"\n", ""), false),
+    ] {
+        let config = parse_beside(&format!("{LAN}{section}"), 0o600).unwrap();
+        assert!(config.node.security.first_agent(agent).is_some());
+        assert_eq!(config.node.agents_by_nai.contains(&agent), by_nai);
+    }
+    let own = "nai = \"phone@train.example\"\n";
+    for (text, place, help) in [
+        (
+            format!("{LAN}{}", KNOWS_THE_NAI.replace("phone@", "tablet@")),
+            "16:7: nai: this node is phone@train.example;",
+            "write nai = \"phone@train.example\", or leave it away",
+        ),
+        (
+            LAN.replace("spi = 256", &format!("{own}spi = 256")),
+            "12:7: nai: it says of a foreign agent that",
+            "beside foreign_agent",
+        ),
+        (
+            format!("{RIGHT}{KNOWS_THE_NAI}"),
+            "15:7: nai: this node has none",
+            "add nai = \"phone@Train.EXAMPLE\" to [mobile_node]",
+        ),
+    ] {
+        let error = error(&text);
+        assert!(error.starts_with(place) && error.contains(help), "{error}");
+    }
+}
+
 #[test]
 fn each_slip_about_sessions_is_named_with_its_place_and_what_to_write() {
     let long = format!("\"{}\"", "n".repeat(254));

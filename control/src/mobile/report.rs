@@ -291,6 +291,7 @@ impl Report {
                 address: config.node.home_address,
                 registrations: u64::try_from(registered).unwrap_or(u64::MAX),
                 limit: u64::try_from(most).unwrap_or(u64::MAX),
+                sessions: None,
             }],
             totals: Totals::default(),
         }

@@ -37,6 +37,14 @@ fn metrics_are_prometheus_text_with_every_drop_reason() {
         "homeport_dropped_total{port=\"core\",reason=\"no-route\"} 7",
         "homeport_registration_replies_sent_total{tenant=\"0\",code=\"133\"} 3",
         "homeport_agent_registrations{agent=\"ha\",role=\"home_agent\",tenant=\"0\"} 1",
+        "homeport_sessions{agent=\"ha\",tenant=\"0\",state=\"bound\"} 1",
+        "homeport_sessions{agent=\"ha\",tenant=\"0\",state=\"home\"} 2",
+        "homeport_sessions{agent=\"ha\",tenant=\"0\",state=\"sticky\"} 3",
+        "homeport_sessions{agent=\"ha\",tenant=\"0\",state=\"held-down\"} 4",
+        "homeport_pool_addresses{agent=\"ha\",tenant=\"0\",pool=\"train\"} 100",
+        "homeport_pool_used{agent=\"ha\",tenant=\"0\",pool=\"train\"} 6",
+        "homeport_pool_held_down{agent=\"ha\",tenant=\"0\",pool=\"train\"} 4",
+        "homeport_pool_exhausted_total{agent=\"ha\",tenant=\"0\",pool=\"train\"} 6",
         "homeport_port_device_total{port=\"core\",counter=\"kernel-drops\"} 9",
     ] {
         assert!(body.lines().any(|line| line == expected), "{expected} is not in\n{body}");

@@ -409,6 +409,7 @@ pub(crate) fn status() -> Status {
             address: Ipv4Addr::new(10, 0, 1, 2),
             registrations: 1,
             limit: 1000,
+            sessions: Some(SessionCounts { bound: 1, home: 2, sticky: 3, held_down: 4 }),
         }],
         totals: Totals { rx: 15, tx: 5, punted: 4, to_kernel: 3, dropped: 2, held: 1 },
     }
@@ -516,6 +517,7 @@ pub(crate) fn pool() -> PoolView {
         held_down: 4,
         free: 90,
         use_percent: 10,
+        exhausted: 6,
         exhausted_of_tenant: 5,
     }
 }

@@ -145,8 +145,12 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     let home = (0, ANY, ANY);
     ask(&real, (PHONE, b"late"), home, false, &key(PHONE));
     assert_eq!(causes(&real, PHONE, 2), ["pool-exhausted", "pool-exhausted"]);
+    // Alike but for the session.
+    begin(PHONE, b"spare");
+    let refused = ["pool-exhausted", "pool-exhausted", "pool-exhausted"];
+    assert_eq!(causes(&real, PHONE, 3), refused);
     ask(&real, (PHONE, b"stolen"), away, false, &association(300, b"another key, not"));
-    assert_eq!(causes(&real, PHONE, 3)[0], "wrong-key");
+    assert_eq!(causes(&real, PHONE, 4)[0], "wrong-key");
 
     // What strangers ask for is told too, if nowhere else.
     ask(&real, ("nobody@x", b"laptop"), away, false, &key(PHONE));
@@ -188,9 +192,27 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     assert_eq!((pool.name.as_str(), pool.realm.as_deref()), ("train", Some("train.example")));
     let used = (pool.size, pool.bound, pool.home, pool.sticky, pool.held_down, pool.free);
     assert_eq!(used, (3, 2, 0, 1, 0, 0));
-    assert_eq!((pool.use_percent, pool.exhausted_of_tenant), (100, 2));
+    assert_eq!((pool.use_percent, pool.exhausted, pool.exhausted_of_tenant), (100, 3, 3));
     let text = shown(&real, &["show", "pools"]);
-    assert!(text.contains("2 requests of tenant 0 found no free address"), "{text}");
+    assert!(text.contains("3 requests of tenant 0 found no free address"), "{text}");
+
+    let metrics = samples(&real);
+    let sessions =
+        |state| format!("homeport_sessions{{agent=\"ha\",tenant=\"0\",state=\"{state}\"}}");
+    let pool = |of| format!("homeport_pool_{of}{{agent=\"ha\",tenant=\"0\",pool=\"train\"}}");
+    for (name, value) in [
+        (sessions("bound"), "2"),
+        (sessions("home"), "0"),
+        (sessions("sticky"), "1"),
+        (sessions("held-down"), "1"),
+        (pool("addresses"), "3"),
+        (pool("used"), "3"),
+        (pool("held_down"), "0"),
+        (pool("exhausted_total"), "3"),
+    ] {
+        let sample = (name, value.to_owned());
+        assert!(metrics.contains(&sample), "{sample:?} is not in {metrics:?}");
+    }
 
     let text = shown(&real, &["show", "bindings"]);
     assert!(text.lines().next().unwrap().ends_with("NAI                   SESSION"), "{text}");
@@ -205,7 +227,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
         "sessions_released tenant 0 1",
         "sessions_ended tenant 0 0",
         "sessions_over_limit tenant 0 0",
-        "pools_exhausted tenant 0 2",
+        "pools_exhausted tenant 0 3",
         "sessions_not_stored 0",
     ] {
         assert!(flat.iter().any(|line| line.starts_with(counter)), "{counter} in {text}");
@@ -229,6 +251,7 @@ fn explained(real: &Real) {
         "to do See who has the addresses (`homeport show pools`",
         "asked to be at home, by the home agent",
         "session \"extra\"",
+        "session \"spare\"",
         "session \"stolen\"",
         "with phone@train.example (or its line",
     ] {
@@ -311,14 +334,20 @@ fn a_visitor_is_found_by_its_nai_before_it_has_an_address() {
     assert!(text.contains(&format!("{PHONE}  {EVIL_SHOWN}")), "{text}");
 }
 
-fn series(real: &Real) -> BTreeSet<String> {
+/// The samples of the metrics, each a name with its labels, and a value.
+fn samples(real: &Real) -> Vec<(String, String)> {
     let mut stream = TcpStream::connect(real.metrics()).unwrap();
     stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     let (_, body) = text.split_once("\r\n\r\n").unwrap();
     let samples = body.lines().filter(|line| !line.starts_with('#'));
-    samples.filter_map(|line| line.rsplit_once(' ')).map(|(name, _)| name.to_owned()).collect()
+    let samples = samples.filter_map(|line| line.rsplit_once(' '));
+    samples.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn series(real: &Real) -> BTreeSet<String> {
+    samples(real).into_iter().map(|(name, _)| name).collect()
 }
 
 const MANY: u32 = 100_000;
@@ -335,7 +364,7 @@ fn a_hundred_thousand_nais_are_a_bounded_answer_and_no_series_of_metrics() {
     room.write("subscribers.csv", &subscribers, 0o600);
     room.config(|text| {
         let network = "[[home_agent.home_network]]\nprefix = \"10.64.0.0/14\"\n\
-                       [[home_agent.pool]]\nname = \"all\"\nranges = [\"10.64.0.1-10.65.255.255\"]\n";
+                       [[home_agent.pool]]\nname = \"train\"\nranges = [\"10.64.0.1-10.65.255.255\"]\n";
         text.replace("max_lifetime", "subscribers = \"subscribers.csv\"\nmax_lifetime") + network
     });
     let first = Ipv4Addr::new(10, 64, 0, 1).to_bits();

@@ -24,9 +24,9 @@ use homeport_proto::{
     TunnelledEcho,
 };
 
-const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
-const FOREIGN_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
-const FOREIGN_LINK: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
+pub(super) const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
+pub(super) const FOREIGN_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(super) const FOREIGN_LINK: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 /// A home agent elsewhere, and a foreign agent elsewhere.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(10, 0, 3, 2);
 
@@ -60,7 +60,7 @@ port = "visited"
 foreign_agent = "fa"
 "#;
 
-fn association(spi: u32, replay: ReplayProtection) -> MobilitySecurityAssociation {
+pub(super) fn association(spi: u32, replay: ReplayProtection) -> MobilitySecurityAssociation {
     let key = Key::new(spi.to_be_bytes().repeat(4));
     MobilitySecurityAssociation { spi: Spi(spi), algorithm: Algorithm::HmacMd5, key, replay }
 }
@@ -76,7 +76,7 @@ fn key_of(number: u8) -> MobilitySecurityAssociation {
 }
 
 /// The agents; they do not change while the target runs, so they are made once.
-fn config() -> AgentConfig {
+pub(super) fn config() -> AgentConfig {
     static CONFIGS: std::sync::OnceLock<AgentConfig> = std::sync::OnceLock::new();
     let config = CONFIGS.get_or_init(|| {
         let parsed = Config::parse(CONFIG, Path::new("fuzz.toml"));
@@ -324,7 +324,7 @@ fn revocable(now: Now) -> Extension<'static> {
 }
 
 /// Sometimes changes a byte, cuts the end off, or adds to it.
-fn damage(message: &mut Vec<u8>, bytes: &mut Unstructured<'_>) -> Result<()> {
+pub(super) fn damage(message: &mut Vec<u8>, bytes: &mut Unstructured<'_>) -> Result<()> {
     let [how, at, value] = bytes.arbitrary::<[u8; 3]>()?;
     let at = usize::from(at) % message.len().max(1);
     match how % 8 {
@@ -424,6 +424,7 @@ fn node_config() -> MobileNodeConfig {
     MobileNodeConfig {
         nai: None,
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
+        agents_by_nai: std::collections::BTreeSet::new(),
         home_address: node(0),
         home_prefix: Prefix::new(node(0), 24).unwrap_or(Prefix::ALL),
         home_agent: HOME_AGENT,

@@ -20,8 +20,9 @@ use homeport_dataplane::launch::DataplaneConfig;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::{
-    AdvertiserConfig, AgentConfig, EncapsulationSet, ForeignAgentConfig, HomeAgentConfig,
-    HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile, TunnelPolicy, UdpTunnelling,
+    AddressPool, AddressRange, AdvertiserConfig, AgentConfig, EncapsulationSet, ForeignAgentConfig,
+    HomeAgentConfig, HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile, SessionPolicy,
+    TunnelPolicy, UdpTunnelling,
 };
 use homeport_proto::security::{
     Algorithm, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
@@ -45,6 +46,25 @@ pub const MAX_VISITORS: usize = 16;
 const UNDERLAY: TenantId = TenantId(0);
 const CORE_PORT: PortId = PortId(0);
 const ACCESS_PORT: PortId = PortId(1);
+
+/// The addresses that each home agent has for devices: fewer than there may be of them.
+pub const POOL: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 1, 0, 200), Ipv4Addr::new(10, 1, 0, 203));
+/// How many they are.
+const POOL_SIZE: usize = 4;
+/// How long an address stays a session's when its binding has ended.
+pub const STICKY: Duration = Duration::from_secs(25);
+/// How long an address that was given back is given to nobody else.
+pub const HOLD_DOWN: Duration = Duration::from_secs(15);
+
+/// The NAI of a node with devices.
+pub fn nai(node: &NodePlan) -> Vec<u8> {
+    format!("n{}@ha{}.example", node.number, node.home_agent).into_bytes()
+}
+
+/// The name of a device's session. Each is the name of a device of every node.
+pub fn sub_nai(device: usize) -> Vec<u8> {
+    vec![0xff, device as u8, b'\n']
+}
 
 /// A home agent's address.
 pub const fn home_agent_address(home_agent: usize) -> Ipv4Addr {
@@ -165,8 +185,9 @@ pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(home_agent_address(node.home_agent), node_association(node));
     MobileNodeConfig {
-        nai: None,
+        nai: (node.devices > 0).then(|| nai(node)),
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
+        agents_by_nai: std::collections::BTreeSet::new(),
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),
@@ -277,14 +298,23 @@ fn home_box(plan: &Plan, at: usize) -> BoxSetup {
         }
         for node in plan.nodes().filter(|node| node.home_agent == number) {
             let home = home_address(node.number);
-            security.insert_mobile_node(home, node_association(node));
+            if node.devices > 0 {
+                let association = node_association(node);
+                security
+                    .insert_nai(&nai(node), Some(home), association, Lifetime::INFINITE)
+                    .expect("a NAI");
+            } else {
+                security.insert_mobile_node(home, node_association(node));
+            }
             let correspondent = correspondent_address(shape, node);
             kernel.push(neighbor(port, correspondent, correspondent_mac(node.node)));
             if place.home_link {
                 kernel.push(neighbor(port, home, node_mac(node.node)));
             }
         }
-        let max_bindings = plan.nodes().filter(|node| node.home_agent == number).count();
+        let nodes = || plan.nodes().filter(|node| node.home_agent == number);
+        let has_devices = nodes().any(|node| node.devices > 0);
+        let max_bindings = nodes().count() + if has_devices { POOL_SIZE } else { 0 };
         let link = place.home_link.then_some(port);
         config.home_agents.push(home_agent(number, tenant, link, security, max_bindings));
         if place.home_link {
@@ -321,7 +351,17 @@ fn home_agent(
         message_strings: false,
         revocation: false,
         assignment: homeport_proto::config::HomeAgentAssignment::default(),
-        sessions: homeport_proto::config::SessionPolicy::default(),
+        sessions: SessionPolicy {
+            pools: vec![AddressPool {
+                name: "devices".into(),
+                realm: None,
+                ranges: vec![AddressRange { first: POOL.0, last: POOL.1 }],
+                exclusions: Vec::new(),
+            }],
+            sticky: STICKY,
+            hold_down: HOLD_DOWN,
+            ..SessionPolicy::default()
+        },
     }
 }
 

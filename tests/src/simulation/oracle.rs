@@ -1,6 +1,8 @@
 //! The rules that hold at every moment, and what they are judged by: what each node
 //! really sent, and what each home agent said that it accepted.
 
+mod sessions;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::Ipv4Addr;
@@ -19,7 +21,8 @@ use super::layout::{
 };
 use super::plan::{NodePlan, Plan, Shape};
 use super::sight::{Sight, Tag, look};
-use crate::boxes::{Accepted, AgentBox};
+use crate::boxes::{Accepted, AgentBox, RequestName};
+use sessions::Sessions;
 
 /// A rule that was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,6 +43,9 @@ pub enum Rule {
     Tables,
     /// Nothing grows beyond its bound.
     Bounds,
+    /// An address is one session's, which keeps it, and whoever asks gets one in the end if
+    /// there is one.
+    Addresses,
     /// When nothing is wrong any more, every node is reached in time.
     Reachability,
     /// And then nothing is lost.
@@ -103,6 +109,7 @@ pub struct Oracle {
     /// Care-of addresses that were right at some time in the present turn of a box.
     right: Vec<(Home, Ipv4Addr)>,
     inputs: Vec<u64>,
+    sessions: Sessions,
 }
 
 type Verdict = Result<(), (Rule, String)>;
@@ -125,6 +132,7 @@ impl Oracle {
             lives: vec![life; shape.home_agents.len()],
             right: Vec::new(),
             inputs: vec![0; shape.boxes()],
+            sessions: Sessions::default(),
             shape,
         }
     }
@@ -148,6 +156,7 @@ impl Oracle {
         for one in self.home_agents_of(at) {
             self.bindings.retain(|(of, _), _| *of != one);
             self.in_order.retain(|(of, _), _| *of != one);
+            self.sessions.forget(one);
         }
     }
 
@@ -213,7 +222,10 @@ impl Oracle {
             let accepted: Vec<Accepted> = one.accepted.drain(..).collect();
             self.bindings.retain(|_, binding| binding.expires.is_none_or(|at| at > now.monotonic));
             for accepted in accepted {
-                self.accept(at, &accepted, now)?;
+                match accepted.name.clone().filter(RequestName::is_of_sessions) {
+                    Some(name) => self.accept_session(at, &accepted, &name, now)?,
+                    None => self.accept(at, &accepted, now)?,
+                }
             }
             match at.checked_sub(self.shape.home_boxes()) {
                 None => self.judge_bindings(at, one)?,
@@ -240,13 +252,8 @@ impl Oracle {
     }
 
     fn accept(&mut self, at: usize, accepted: &Accepted, now: Now) -> Verdict {
-        let Accepted { tenant, request, lifetime } = *accepted;
-        let all = self.home_agents_of(at);
-        let is_it = |one: &usize| {
-            self.shape.home_agents[*one].tenant == tenant.0
-                && home_agent_address(*one) == request.home_agent
-        };
-        let home_agent = all.into_iter().find(is_it);
+        let Accepted { tenant, request, lifetime, .. } = *accepted;
+        let home_agent = self.accepting(at, accepted);
         let found = home_agent.and_then(|one| Some((one, *self.node(one, request.home_address)?)));
         let Some((home_agent, node)) = found else {
             return broken(Rule::Forgery, format!("tenant {tenant} accepted {request:?}"));
@@ -274,11 +281,24 @@ impl Oracle {
             }
             return Ok(());
         }
+        self.bind(home, &request, now);
+        Ok(())
+    }
+
+    fn bind(&mut self, home: Home, request: &RegistrationRequest, now: Now) {
+        let RegistrationRequest { care_of_address, lifetime, identification, .. } = *request;
         let expires = lifetime.duration().map(|duration| now.monotonic + duration);
-        let identification = request.identification;
         self.bindings.insert(home, Binding { care_of_address, expires, identification });
         self.right.push((home, care_of_address));
-        Ok(())
+    }
+
+    /// Which home agent of a box has accepted.
+    fn accepting(&self, at: usize, accepted: &Accepted) -> Option<usize> {
+        let is_it = |one: &usize| {
+            self.shape.home_agents[*one].tenant == accepted.tenant.0
+                && home_agent_address(*one) == accepted.request.home_agent
+        };
+        self.home_agents_of(at).into_iter().find(is_it)
     }
 
     /// Whether an accepted request was only answered once more, as it may be with
@@ -388,10 +408,13 @@ impl Oracle {
     fn judge_visitors(&self, foreign_agent: usize, one: &AgentBox, now: Now) -> Verdict {
         let Some(agent) = one.agent.foreign_agents().next() else { return Ok(()) };
         let config = agent.config();
-        let mut pending: BTreeMap<(Ipv4Addr, MacAddress), usize> = BTreeMap::new();
+        let mut pending: BTreeMap<_, usize> = BTreeMap::new();
         for one in agent.pending() {
             let station = &one.station;
-            *pending.entry((station.request.home_address, station.mac)).or_default() += 1;
+            let home = station.request.home_address;
+            // Without an address, a station's sessions are told apart by their names.
+            let name = one.name().filter(|_| home.is_unspecified());
+            *pending.entry((home, station.mac, name)).or_default() += 1;
         }
         if agent.pending().len() > config.max_pending
             || agent.visitors().len() > MAX_VISITORS
@@ -406,12 +429,20 @@ impl Oracle {
         for visitor in agent.visitors() {
             let state = &visitor.state;
             let home = state.home_address;
-            let node = self.home_agent_with(state.home_agent).and_then(|one| self.node(one, home));
+            let home_agent = self.home_agent_with(state.home_agent);
+            let session = visitor.name.as_deref().filter(|name| !name.sub_nai.is_empty());
+            let node = home_agent.and_then(|one| match session {
+                Some(name) => self.named(one, &name.nai),
+                None => self.node(one, home),
+            });
             let Some(node) = node.filter(|node| node_mac(node.node) == state.mac) else {
                 let what = format!("foreign agent {foreign_agent} has the visitor {state:?}");
                 return broken(Rule::Isolation, what);
             };
-            let sent = self.sent.get(&node.node);
+            let sent = match session {
+                Some(name) => self.sessions.sent(node.node, &name.sub_nai),
+                None => self.sent.get(&node.node),
+            };
             let asked = sent.and_then(|all| {
                 all.iter().rfind(|request| request.identification == visitor.identification)
             });
@@ -468,6 +499,13 @@ impl Oracle {
             }
             Sight::Reply(reply) if foreign_agent.is_some() && port > 0 => {
                 let home_agent = self.home_agent_with(reply.home_agent);
+                let home = home_agent.map(|one| (one, reply.home_address));
+                // That all addresses are given back is said of none.
+                if home.is_some_and(|home| self.sessions.had(home, to))
+                    || reply.home_address.is_unspecified()
+                {
+                    return Ok(());
+                }
                 let node = home_agent.and_then(|one| self.node(one, reply.home_address));
                 let right = node.map(|node| node_mac(node.node));
                 if reply.code.is_accepted() && right != Some(to) {

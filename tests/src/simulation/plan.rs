@@ -80,6 +80,8 @@ pub struct NodePlan {
     pub reverse_tunnel: ReverseTunnel,
     /// How it wants its packets encapsulated.
     pub encapsulation: PreferredEncapsulation,
+    /// How many devices it has: with any, it has a NAI, and each is a session of it.
+    pub devices: usize,
 }
 
 /// Something that happens at a time.
@@ -166,13 +168,17 @@ pub enum What {
     Stop { node: usize },
     /// An operator clears the node's binding.
     Clear { node: usize },
+    /// A device comes to a node, and wants an address.
+    Attach { node: usize, device: usize },
+    /// A device leaves its node, and its address is given back.
+    Detach { node: usize, device: usize },
 }
 
 impl Plan {
     /// The whole plan of a seed.
     pub fn draw(seed: u64) -> Self {
         let mut random = Random::new(seed, 1);
-        let shape = draw_shape(&mut random);
+        let mut shape = draw_shape(&mut random);
         let mut items: Vec<Item> = Vec::new();
         let mut nodes = 0;
         for home_agent in 0..shape.home_agents.len() {
@@ -181,8 +187,11 @@ impl Plan {
                 nodes += 1;
             }
         }
+        draw_devices(&mut Random::new(seed, DEVICES), &mut shape, &mut items);
         let mut draft = Draft { random, shape: &shape, nodes: &items.clone(), events: Vec::new() };
         draft.draw();
+        draft.random = Random::new(seed, DEVICES + 1);
+        draft.devices();
         let mut events = draft.events;
         events.sort_by_key(|event| event.at);
         items.extend(events.into_iter().map(Item::Event));
@@ -279,7 +288,31 @@ fn draw_node(random: &mut Random, node: usize, home_agent: usize, number: usize)
             PreferredEncapsulation::Minimal,
             PreferredEncapsulation::Gre,
         ]),
+        devices: 0,
     }
+}
+
+/// What the chances of devices are drawn for: whatever else there is stays as it is.
+const DEVICES: u64 = 1 << 48;
+
+/// Most times, two nodes at most have devices: more of them than their home agents have
+/// addresses for, if they are of the same.
+fn draw_devices(random: &mut Random, shape: &mut Shape, items: &mut [Item]) {
+    if random.percent(40) {
+        return;
+    }
+    let first = random.index(items.len());
+    let other = random.index(items.len());
+    let second = random.pick(&[first, (first + 1) % items.len(), other]);
+    for (at, item) in items.iter_mut().enumerate() {
+        if let Item::Node(node) = item
+            && (at == first || at == second)
+        {
+            node.devices = random.between(2, 3) as usize;
+        }
+    }
+    // All of a node ask at once.
+    shape.max_pending.0 = shape.max_pending.0.max(16);
 }
 
 /// The longest lifetime that a node asks for.
@@ -328,6 +361,31 @@ impl Draft<'_> {
                 let place = self.place(node);
                 let place = if self.random.percent(90) { place } else { Place::Away };
                 self.add(end.saturating_sub(ahead), What::Move { node, place });
+            }
+        }
+    }
+
+    /// Devices come, go and come again; most are there in the end.
+    fn devices(&mut self) {
+        let end = self.shape.quiet_at.as_millis() as u64;
+        for item in self.nodes {
+            let Item::Node(NodePlan { node, devices, .. }) = *item else { continue };
+            for device in 0..devices {
+                let mut at = self.random.between(0, 8_000);
+                for turn in 0..self.random.between(1, 8) {
+                    let what = match turn % 2 {
+                        0 => What::Attach { node, device },
+                        _ => What::Detach { node, device },
+                    };
+                    self.add(Duration::from_millis(at), what);
+                    at += self.random.pick(&[20, 900, 5_000, 12_000, 17_000, 40_000]);
+                    if at > end {
+                        break;
+                    }
+                }
+                if self.random.percent(80) {
+                    self.add(Duration::from_millis(end), What::Attach { node, device });
+                }
             }
         }
     }

@@ -89,17 +89,23 @@ fn drive(world: &mut World, plan: &Plan) -> Result<(), Violation> {
     lose_nothing(world, MAX_LIFETIME + plan.shape.interval * 3)
 }
 
-/// Every node is reached, and answers.
+/// Every node is reached, and answers; and its devices have addresses, as far as there
+/// are any.
 fn reach_everybody(world: &mut World, begun: Duration, bound: Duration) -> Result<(), Violation> {
     let mut waited_for: Vec<(usize, u64)> = Vec::new();
     for node in world.present() {
         let first = world.listen(node);
         waited_for.push((node, first));
     }
-    while !waited_for.is_empty() {
+    let mut unserved = world.unserved();
+    while !waited_for.is_empty() || !unserved.is_empty() {
         if world.elapsed() >= begun + bound {
             let who: Vec<String> =
                 waited_for.iter().map(|(node, _)| world.describe(*node)).collect();
+            if waited_for.is_empty() {
+                let what = format!("after {bound:?} without address: {}", unserved.join("; "));
+                return Err(Violation { at: world.elapsed(), rule: Rule::Addresses, what });
+            }
             let what = format!("after {bound:?} not reached: {}", who.join("; "));
             return Err(Violation { at: world.elapsed(), rule: Rule::Reachability, what });
         }
@@ -111,6 +117,7 @@ fn reach_everybody(world: &mut World, begun: Duration, bound: Duration) -> Resul
             }
         }
         waited_for = left;
+        unserved = world.unserved();
     }
     Ok(())
 }

@@ -5,7 +5,8 @@
 //! last ones that were advertised on it. Of a node that has answered one, its last is
 //! remembered: that one and all before it are stale for the node. A challenge is
 //! answered when the request passes every check, and not before, so that a forger
-//! uses up nobody's challenge.
+//! uses up nobody's challenge. A node with a NAI is its sessions: each is remembered by
+//! itself, so that many of them can answer what was advertised once.
 //!
 //! A reply carries a challenge that its node has not used: the newest of the window,
 //! else one for the node alone. Only a node that has answered one already has a place
@@ -19,17 +20,19 @@
 //!   authentication that we share, or a mobile-AAA authentication, which the home
 //!   agent has to accept before the challenge counts as used. Else it is 67.
 //! * A solicited advertisement is for the node that its solicitation comes from: from
-//!   no address, the newest of the window.
+//!   no address, the newest of the window. So it is for a node with a NAI, whose sessions
+//!   hear it too.
 //!
 //! **Not done:** asking an AAA server about a mobile-AAA authentication (108, RFC 4721
 //! §3.2); the Foreign Agent Error extension when a home agent gives back another
 //! challenge than was relayed (109, RFC 4636): what it gives back is taken away.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 use homeport_wire::PortId;
 
-use super::ForeignAgent;
+use super::{Asker, ForeignAgent};
 use crate::agent::Context;
 use crate::config::ChallengePolicy;
 use crate::decision::Cause;
@@ -52,6 +55,15 @@ pub(crate) struct Issued {
     challenge: Challenge,
 }
 
+/// Who answers challenges.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Respondent {
+    /// A node without a NAI, by its home address.
+    Node(Ipv4Addr),
+    /// A session, by NAI and sub-NAI; without that, the node itself.
+    Session(Arc<[u8]>, Arc<[u8]>),
+}
+
 /// What is remembered of a node that has answered a challenge.
 #[derive(Clone, Copy, Debug)]
 struct Answerer {
@@ -65,7 +77,7 @@ struct Answerer {
 pub(super) struct Challenges {
     issued: u64,
     windows: BTreeMap<PortId, VecDeque<Issued>>,
-    answerers: BTreeMap<Ipv4Addr, Answerer>,
+    answerers: BTreeMap<Respondent, Answerer>,
 }
 
 /// An answer that is right.
@@ -100,17 +112,17 @@ impl Challenges {
     /// A challenge that the node has not used.
     fn unused(
         &mut self,
-        node: Ipv4Addr,
+        node: &Respondent,
         port: PortId,
         len: usize,
         context: &mut Context<'_>,
     ) -> Issued {
         let newest = self.windows.get(&port).and_then(VecDeque::back).copied();
         let newest = newest.unwrap_or_else(|| self.advance(port, len, context));
-        match self.answerers.get(&node).copied() {
+        match self.answerers.get(node).copied() {
             Some(Answerer { used, offered }) if used.number >= newest.number => {
                 let offered = offered.unwrap_or_else(|| self.issue(context));
-                self.answerers.insert(node, Answerer { used, offered: Some(offered) });
+                self.answerers.insert(node.clone(), Answerer { used, offered: Some(offered) });
                 offered
             }
             _ => newest,
@@ -118,8 +130,8 @@ impl Challenges {
     }
 
     /// The challenge that a node answers on a link (RFC 4721 §3.2).
-    fn judge(&self, node: Ipv4Addr, port: PortId, answer: &[u8]) -> Result<Issued, Cause> {
-        let answerer = self.answerers.get(&node);
+    fn judge(&self, node: &Respondent, port: PortId, answer: &[u8]) -> Result<Issued, Cause> {
+        let answerer = self.answerers.get(node);
         let window = self.windows.get(&port).into_iter().flatten();
         let offered = answerer.and_then(|answerer| answerer.offered.as_ref());
         let issued = window.chain(offered).find(|issued| issued.challenge == answer);
@@ -136,7 +148,7 @@ impl Challenges {
     /// Notes that a node has used a challenge: it and those before it are stale for the
     /// node. `false` when there is no room to remember it: `most` nodes are, and each
     /// of them could use its challenge once more.
-    fn spend(&mut self, node: Ipv4Addr, issued: Issued, most: usize) -> bool {
+    fn spend(&mut self, node: Respondent, issued: Issued, most: usize) -> bool {
         if !self.answerers.contains_key(&node) && self.answerers.len() >= most {
             let oldest = self.windows.values().filter_map(VecDeque::front);
             let oldest = oldest.map(|issued| issued.number).min().unwrap_or(u64::MAX);
@@ -173,7 +185,7 @@ impl ForeignAgent {
         }
         let len = self.config.challenge_window;
         let issued = match asked_by {
-            Some(node) => self.challenges.unused(node, port, len, context),
+            Some(node) => self.challenges.unused(&Respondent::Node(node), port, len, context),
             None => self.challenges.advance(port, len, context),
         };
         Some(issued.challenge)
@@ -182,12 +194,14 @@ impl ForeignAgent {
     /// The challenge of a reply (RFC 4721 §3.3).
     pub(super) fn replied_challenge(
         &mut self,
-        station: &Station,
+        (station, asker): (&Station, &Asker),
         context: &mut Context<'_>,
     ) -> Option<Challenge> {
-        let (node, port) = (station.request.home_address, station.port);
-        let len = self.config.challenge_window;
-        self.challenges().then(|| self.challenges.unused(node, port, len, context).challenge)
+        if !self.challenges() {
+            return None;
+        }
+        let (node, len) = (asker.respondent(), self.config.challenge_window);
+        Some(self.challenges.unused(&node, station.port, len, context).challenge)
     }
 
     /// Bytes of the extension in which a reply carries it; none where there are none.
@@ -198,7 +212,7 @@ impl ForeignAgent {
     /// What a request answers, `None` where it need not (RFC 4721 §3.2).
     pub(super) fn answer(
         &self,
-        station: &Station,
+        (station, asker): (&Station, &Asker),
         received: &Received<'_, RegistrationRequest>,
     ) -> Result<Option<Answer>, Cause> {
         let required = self.config.challenge == ChallengePolicy::Required;
@@ -230,16 +244,16 @@ impl ForeignAgent {
         if !signed && !to_be_proven {
             return Err(Cause::ChallengeUnsigned);
         }
-        let node = station.request.home_address;
-        let issued = match self.challenges.judge(node, station.port, challenge) {
+        let issued = match self.challenges.judge(&asker.respondent(), station.port, challenge) {
             Ok(issued) => issued,
             Err(Cause::StaleChallenge) => {
-                self.retransmitted(station, challenge).ok_or(Cause::StaleChallenge)?
+                self.retransmitted((station, asker), challenge).ok_or(Cause::StaleChallenge)?
             }
             Err(cause) => return Err(cause),
         };
         // Where an association is shared, the authenticator has been found right.
-        let is_signed = signed && self.config.security.knows_mobile_node(node);
+        let security = &self.config.security;
+        let is_signed = signed && security.knows_mobile_node(asker.peer(security));
         if !is_signed && !to_be_proven {
             return match required {
                 true => Err(Cause::ChallengeUnproven),
@@ -250,8 +264,12 @@ impl ForeignAgent {
     }
 
     /// The challenge of a pending request that is sent once more: the same but for its
-    /// lifetime and identification (RFC 4721 §3.2).
-    fn retransmitted(&self, station: &Station, challenge: &[u8]) -> Option<Issued> {
+    /// lifetime and identification, and of the same name (RFC 4721 §3.2).
+    fn retransmitted(
+        &self,
+        (station, asker): (&Station, &Asker),
+        challenge: &[u8],
+    ) -> Option<Issued> {
         let request = |of: &Station| RegistrationRequest {
             lifetime: station.request.lifetime,
             identification: station.request.identification,
@@ -260,6 +278,7 @@ impl ForeignAgent {
         self.pending
             .range(pending_range(station.request.home_address, station.mac, station.mac))
             .filter(|(_, pending)| request(&pending.station) == station.request)
+            .filter(|(_, pending)| pending.asker.name == asker.name)
             .filter_map(|(_, pending)| pending.challenge)
             .find(|issued| issued.challenge == challenge)
     }
@@ -271,21 +290,21 @@ impl ForeignAgent {
     /// [`Cause::AnswerersFull`] when it cannot be remembered.
     pub(super) fn spend(
         &mut self,
-        station: &Station,
+        asker: &Asker,
         answer: Answer,
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         context.counters.foreign_challenges_answered += 1;
         match answer.is_signed {
-            true => self.spend_accepted(station.request.home_address, answer.issued),
+            true => self.spend_accepted(asker, answer.issued),
             false => Ok(()),
         }
     }
 
     /// A node's home agent has accepted what answers a challenge.
-    pub(super) fn spend_accepted(&mut self, node: Ipv4Addr, issued: Issued) -> Result<(), Cause> {
+    pub(super) fn spend_accepted(&mut self, asker: &Asker, issued: Issued) -> Result<(), Cause> {
         let most = self.config.max_visitors.saturating_add(self.config.max_pending);
-        match self.challenges.spend(node, issued, most) {
+        match self.challenges.spend(asker.respondent(), issued, most) {
             true => Ok(()),
             false => Err(Cause::AnswerersFull),
         }

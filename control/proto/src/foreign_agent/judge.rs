@@ -1,7 +1,7 @@
 //! What a foreign agent checks in a request. Nothing here changes anything.
 
 use super::challenge::Answer;
-use super::{ForeignAgent, asks_encapsulating_delivery, authorized_len};
+use super::{Asker, ForeignAgent, asks_encapsulating_delivery, authorized_len};
 use crate::agent::{Context, Datagram, is_host};
 use crate::config::Profile;
 use crate::decision::{Cause, Standing};
@@ -10,8 +10,7 @@ use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, Extension, Located, Received, RegistrationRequest, RequestFlags,
 };
-use crate::visitor::{Station, VisitorName, pending_range};
-use alloc::sync::Arc;
+use crate::visitor::{Station, pending_range};
 
 impl ForeignAgent {
     /// The checks of RFC 5944 §3.7.2 and RFC 3024 §4.2.1, authentication first; gives
@@ -21,7 +20,7 @@ impl ForeignAgent {
         datagram: &Datagram<'_>,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-        name: Option<&Arc<VisitorName>>,
+        asker: &Asker,
         context: &mut Context<'_>,
     ) -> Result<Option<Answer>, Cause> {
         let request = &station.request;
@@ -38,12 +37,13 @@ impl ForeignAgent {
         if !station.mac.is_unicast() {
             return Err(Cause::StationUnknown);
         }
-        self.authenticate(received, context)?;
-        if self.is_pending(station, name) {
+        self.authenticate(received, asker, context)?;
+        if self.is_pending(station, asker) {
             return Err(Cause::Duplicate);
         }
         self.validate_form(received)?;
-        let answer = self.answer(station, received)?;
+        asker.flaw.map_or(Ok(()), Err)?;
+        let answer = self.answer((station, asker), received)?;
         let deregisters = request.lifetime.is_zero();
         if self.config.administratively_prohibited && !deregisters {
             return Err(Cause::VisitorProhibited);
@@ -71,20 +71,20 @@ impl ForeignAgent {
         if !deregisters && !co_located && self.is_taken(request.home_address, station) {
             return Err(Cause::AddressTaken);
         }
-        self.validate_sessions(station, name)?;
-        self.validate_capacity(station, name)?;
+        self.validate_sessions(station, asker)?;
+        self.validate_capacity(station, asker)?;
         Ok(answer)
     }
 
     /// Whether the request is pending already. From another station, the same home
     /// address, name, home agent and low half would steal the reply of the one that asked;
     /// from the same, with another name, there is one place for both.
-    fn is_pending(&self, station: &Station, name: Option<&Arc<VisitorName>>) -> bool {
+    fn is_pending(&self, station: &Station, asker: &Asker) -> bool {
         let low = station.request.identification.low();
         self.pending_of(station.request.home_address, low).any(|(key, pending)| {
             pending.station == *station
                 || key.3 == station.home_agent
-                    && (pending.station.mac != station.mac) == (pending.name.as_ref() == name)
+                    && (pending.station.mac != station.mac) == (pending.asker.name == asker.name)
         })
     }
 
@@ -93,11 +93,12 @@ impl ForeignAgent {
     pub(super) fn authenticate(
         &self,
         received: &Received<'_, RegistrationRequest>,
+        asker: &Asker,
         context: &mut Context<'_>,
     ) -> Result<(), Cause> {
         let security = &self.config.security;
-        let home_address = received.body.home_address;
-        if !security.knows_mobile_node(home_address) {
+        let peer = asker.peer(security);
+        if !security.knows_mobile_node(peer) {
             return if self.config.require_mobile_foreign_authentication {
                 Err(Cause::VisitorNotTrusted)
             } else {
@@ -109,7 +110,7 @@ impl ForeignAgent {
         let valid = first
             .extension
             .spi()
-            .and_then(|spi| security.mobile_node(home_address, spi))
+            .and_then(|spi| security.mobile_node(peer, spi))
             .is_some_and(|association| context.is_authentic(received, first, &association));
         if !valid || extensions.next().is_some() {
             return Err(Cause::VisitorWrongKey);
@@ -143,7 +144,7 @@ impl ForeignAgent {
         } else if unauthorized {
             Err(Cause::VisitorUnsignedForHome)
         } else {
-            Self::validate_name(received)
+            Ok(())
         }
     }
 
@@ -175,16 +176,12 @@ impl ForeignAgent {
         Ok(())
     }
 
-    fn validate_capacity(
-        &self,
-        station: &Station,
-        name: Option<&Arc<VisitorName>>,
-    ) -> Result<(), Cause> {
+    fn validate_capacity(&self, station: &Station, asker: &Asker) -> Result<(), Cause> {
         let request = &station.request;
         let node = pending_range(request.home_address, station.mac, station.mac);
         // Several sessions of one station may be without address.
         let of_node = self.pending.range(node).filter(|(_, pending)| {
-            !request.home_address.is_unspecified() || pending.name.as_ref() == name
+            !request.home_address.is_unspecified() || pending.asker.name == asker.name
         });
         let is_visitor = self.visitor(request.home_address, station.home_agent).is_some();
         let full = self.visitors.len() >= self.config.max_visitors

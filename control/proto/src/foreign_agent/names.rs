@@ -12,6 +12,10 @@
 //! an association is shared with, and in registrations alone, as deregistrations are not
 //! signed (RFC 5944 §3.5.4).
 //!
+//! Keys are shared with nodes by NAI or by home address. Who says a NAI that is known is
+//! who has its key, with all its sessions, whatever its home address is; who does not is
+//! told by the home address.
+//!
 //! Decisions where the text leaves a choice:
 //! * A request with neither home address nor NAI gets MISSING_NAI (97) too, not only a
 //!   reply without it.
@@ -21,14 +25,18 @@
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::net::Ipv4Addr;
 
 use super::ForeignAgent;
+use super::challenge::Respondent;
 use crate::Instant;
 use crate::agent::Context;
 use crate::config::SessionInsertion;
-use crate::decision::Cause;
+use crate::decision::{Cause, SessionLabel};
 use crate::limits::MinuteBudgets;
 use crate::message::{Received, RegistrationReply, RegistrationRequest, RequestFlags, SessionName};
+use crate::security::SecurityAssociations;
+use crate::security::nais::{Subscriber, canonical};
 use crate::visitor::{PendingRegistration, Station, VisitorKey, VisitorName};
 use homeport_wire::MacAddress;
 
@@ -66,53 +74,105 @@ impl Names {
     }
 }
 
-/// The station's link-layer address in a registration that goes on with it as sub-NAI.
-pub(super) fn inserted(
-    agent: &ForeignAgent,
-    station: &Station,
-    received: &Received<'_, RegistrationRequest>,
-) -> Option<[u8; 6]> {
-    let request = &station.request;
-    let named = SessionName::of(received).ok()??;
-    let inserts = agent.config.session_insertion == SessionInsertion::Mac
-        && named.name.sub_nai.is_empty()
-        && !request.lifetime.is_zero()
-        && !request.flags.contains(RequestFlags::CO_LOCATED)
-        && agent.config.security.first_agent(station.home_agent).is_some();
-    inserts.then_some(station.mac.0)
+/// Who a request is for, as it says itself: read once, where it comes in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Asker {
+    home_address: Ipv4Addr,
+    /// The first NAI that it says, whatever else is wrong with its names.
+    nai: Option<Arc<[u8]>>,
+    /// As the home agent is told; `None`: it has no NAI, or none that could be meant.
+    pub(crate) name: Option<Arc<VisitorName>>,
+    /// The session, for who asks what became of it.
+    pub(super) label: Option<SessionLabel>,
+    /// Whether the sub-NAI in that is what the node itself has signed.
+    is_own: bool,
+    /// The sub-NAI in that, where it is put in here.
+    pub(super) inserted: Option<[u8; 6]>,
+    /// Whether all sessions of the NAI are given back.
+    pub(super) releases_all: bool,
+    /// What is wrong with how the node is named: 70, or 97 when it is by neither address
+    /// nor NAI.
+    pub(super) flaw: Option<Cause>,
 }
 
-impl ForeignAgent {
-    /// Who asks, if it says so: as the home agent is told.
-    pub(super) fn name_of(
-        &self,
+impl Asker {
+    /// Reads the names of a request.
+    pub(super) fn read(
+        agent: &ForeignAgent,
         station: &Station,
         received: &Received<'_, RegistrationRequest>,
-    ) -> Option<Arc<VisitorName>> {
-        let named = SessionName::of(received).ok()??;
-        let inserted = inserted(self, station, received);
-        let sub_nai = inserted.as_ref().map_or(named.name.sub_nai, |mac| mac);
-        Some(Arc::new(VisitorName { nai: named.name.nai.into(), sub_nai: sub_nai.into() }))
-    }
-
-    /// What is wrong with how a request names its node: 70, or 97 when it is by neither
-    /// address nor NAI.
-    pub(super) fn validate_name(received: &Received<'_, RegistrationRequest>) -> Result<(), Cause> {
-        match SessionName::of(received) {
-            Err(_) => Err(Cause::VisitorBadName),
-            Ok(None) if received.body.home_address.is_unspecified() => Err(Cause::MissingNai),
-            Ok(_) => Ok(()),
+    ) -> Self {
+        let request = &station.request;
+        let nobody = Asker {
+            home_address: request.home_address,
+            nai: None,
+            name: None,
+            label: None,
+            is_own: true,
+            inserted: None,
+            releases_all: false,
+            flaw: None,
+        };
+        let naming = SessionName::of(received);
+        let named = match naming {
+            Err(_) => {
+                let nai = SessionName::nai_of(received).map(Arc::from);
+                return Asker { nai, flaw: Some(Cause::VisitorBadName), ..nobody };
+            }
+            Ok(None) if request.home_address.is_unspecified() => {
+                return Asker { flaw: Some(Cause::MissingNai), ..nobody };
+            }
+            Ok(None) => return nobody,
+            Ok(Some(named)) => named,
+        };
+        let name = named.name;
+        let inserts = agent.config.session_insertion == SessionInsertion::Mac
+            && name.sub_nai.is_empty()
+            && !request.lifetime.is_zero()
+            && !request.flags.contains(RequestFlags::CO_LOCATED)
+            && agent.config.security.first_agent(station.home_agent).is_some();
+        let inserted = inserts.then_some(station.mac.0);
+        let sub_nai = inserted.as_ref().map_or(name.sub_nai, |mac| mac);
+        let nai: Arc<[u8]> = name.nai.into();
+        Asker {
+            nai: Some(Arc::clone(&nai)),
+            name: Some(Arc::new(VisitorName { nai, sub_nai: sub_nai.into() })),
+            label: SessionLabel::of(&naming),
+            is_own: inserted.is_none() && !named.inserted,
+            inserted,
+            releases_all: named.releases && name.sub_nai.is_empty(),
+            ..nobody
         }
     }
 
+    /// Where associations with it are found: the number of its NAI, if a key is shared
+    /// with that, else its home address.
+    pub(super) fn peer(&self, security: &SecurityAssociations) -> Ipv4Addr {
+        let subscriber = self.nai.as_deref().and_then(|nai| security.subscriber(nai));
+        let stranger = Subscriber::in_place_of(self.home_address).is_some();
+        match subscriber {
+            Some(subscriber) => subscriber.stand_in(),
+            None if stranger => Ipv4Addr::UNSPECIFIED,
+            None => self.home_address,
+        }
+    }
+
+    /// Who answers challenges. What an agent says of it tells no two apart: whoever
+    /// repeats a request could say something else.
+    pub(super) fn respondent(&self) -> Respondent {
+        let Some(name) = &self.name else { return Respondent::Node(self.home_address) };
+        let sub_nai = if self.is_own { Arc::clone(&name.sub_nai) } else { Arc::default() };
+        Respondent::Session((*canonical(&name.nai)).into(), sub_nai)
+    }
+}
+
+impl ForeignAgent {
     /// Whether a request's name has room for another visitor; it has, where it is one.
-    pub(super) fn validate_sessions(
-        &self,
-        station: &Station,
-        name: Option<&Arc<VisitorName>>,
-    ) -> Result<(), Cause> {
+    pub(super) fn validate_sessions(&self, station: &Station, asker: &Asker) -> Result<(), Cause> {
         let request = &station.request;
-        let Some(name) = name.filter(|_| !request.lifetime.is_zero()) else { return Ok(()) };
+        let Some(name) = asker.name.as_ref().filter(|_| !request.lifetime.is_zero()) else {
+            return Ok(());
+        };
         if request.flags.contains(RequestFlags::CO_LOCATED) {
             return Ok(());
         }
@@ -137,11 +197,11 @@ impl ForeignAgent {
     pub(super) fn count_request(
         &mut self,
         station: &Station,
-        name: Option<&Arc<VisitorName>>,
+        asker: &Asker,
         now: Instant,
     ) -> Result<(), Cause> {
         let most = self.config.requests_per_minute_per_nai;
-        let Some(name) = name.filter(|_| most != 0) else { return Ok(()) };
+        let Some(name) = asker.name.as_ref().filter(|_| most != 0) else { return Ok(()) };
         match self.names.asked.take((Arc::clone(&name.nai), station.mac), most, now) {
             true => Ok(()),
             false => Err(Cause::NaiRateLimited),
@@ -153,11 +213,11 @@ impl ForeignAgent {
         pending: &PendingRegistration,
         received: &Received<'_, RegistrationReply>,
     ) -> bool {
-        match (&pending.name, SessionName::of(received)) {
+        match (&pending.asker.name, SessionName::of(received)) {
             (Some(asked), Ok(Some(answered))) => {
                 let SessionName { nai, sub_nai } = answered.name;
                 // What we have put in, only we need.
-                let left_out = pending.inserted && sub_nai.is_empty();
+                let left_out = pending.asker.inserted.is_some() && sub_nai.is_empty();
                 *asked.nai == *nai && (*asked.sub_nai == *sub_nai || left_out)
             }
             _ => true,
@@ -206,6 +266,17 @@ impl ForeignAgent {
         for visitor in here {
             self.remove_visitor(visitor, context);
         }
+    }
+
+    /// Whether a visitor has another name: a session may give an address back that is
+    /// another's by now, and its home agent need not mind. Deregistrations say no name
+    /// that was put in here.
+    pub(super) fn is_of_another(&self, visitor: VisitorKey, asker: &Asker) -> bool {
+        let visitor = self.visitors.get(&visitor).and_then(|visitor| visitor.name.as_deref());
+        visitor.zip(asker.name.as_deref()).is_some_and(|(visitor, asker)| {
+            visitor.nai != asker.nai
+                || !asker.sub_nai.is_empty() && visitor.sub_nai != asker.sub_nai
+        })
     }
 
     /// A session was given another address than it had: what it had goes.

@@ -11,7 +11,7 @@ use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, MessageWriter, Received, RegistrationReply, RequestFlags,
 };
-use crate::visitor::{PendingKey, PendingRegistration, Station, Visitor};
+use crate::visitor::{PendingKey, PendingRegistration, Visitor};
 use crate::{Action, ReverseTunnel};
 
 impl ForeignAgent {
@@ -31,9 +31,9 @@ impl ForeignAgent {
                 let Some(pending) = self.take_pending(key, context) else { return };
                 if let Err(cause) = self.take_reply(&pending, received, context) {
                     context.refuse(datagram, cause);
-                    self.deny(&pending.station, cause, context);
+                    self.deny((&pending.station, &pending.asker), cause, context);
                 }
-                return self.tell_of(&pending.station, SeenExtensions::of(received), context);
+                return self.tell_of(&pending, SeenExtensions::of(received), context);
             }
             Err(cause) => cause,
         };
@@ -59,7 +59,7 @@ impl ForeignAgent {
             // Only now is it known whose answer it was (RFC 4721 §3.2). No room to
             // remember it is no reason to undo what the home agent has done.
             if let Some(issued) = pending.challenge {
-                let _ = self.spend_accepted(received.body.home_address, issued);
+                let _ = self.spend_accepted(&pending.asker, issued);
             }
             self.accept(pending, received, context)?;
             context.ruling.standing = Standing::Authentic;
@@ -73,10 +73,11 @@ impl ForeignAgent {
     /// Tells what became of a pending request.
     pub(super) fn tell_of(
         &self,
-        station: &Station,
+        pending: &PendingRegistration,
         extensions: SeenExtensions,
         context: &mut Context<'_>,
     ) {
+        let station = &pending.station;
         let decision = Decision {
             tenant: self.config.tenant,
             judge: self.as_judge(),
@@ -86,7 +87,7 @@ impl ForeignAgent {
             port: station.port,
             request: station.request,
             extensions,
-            session: None,
+            session: pending.asker.label,
             ruling: context.ruling,
         };
         context.tell(self.as_judge(), decision);
@@ -115,7 +116,7 @@ impl ForeignAgent {
             for (key, pending) in self.pending_of(home_address, reply.identification.low()) {
                 let asked = pending.station.home_agent;
                 // Of what RFC 2794 wants to be in a reply, the node is told.
-                let missing = pending.name.is_some() && reply.home_agent.is_unspecified();
+                let missing = pending.asker.name.is_some() && reply.home_agent.is_unspecified();
                 let says = reply.home_agent == asked || missing;
                 if !Self::answers_name(pending, received) {
                     continue;
@@ -185,8 +186,12 @@ impl ForeignAgent {
             let concerns_us = asked.care_of_address == care_of_address
                 || asked.care_of_address == asked.home_address;
             if concerns_us {
-                self.remove_visitor(key, context);
-                if let Some(name) = pending.name.as_ref().filter(|_| pending.releases_all) {
+                if !self.is_of_another(key, &pending.asker) {
+                    self.remove_visitor(key, context);
+                }
+                if let Some(name) =
+                    pending.asker.name.as_ref().filter(|_| pending.asker.releases_all)
+                {
                     self.remove_all_of(station, name, context);
                 }
             }
@@ -210,11 +215,11 @@ impl ForeignAgent {
         if let Some(replaced) = replaced.map(|(key, _)| *key) {
             self.remove_visitor(replaced, context);
         }
-        if let Some(name) = &pending.name {
+        if let Some(name) = &pending.asker.name {
             self.remove_earlier(key, station, name, context);
         }
         let is_new = !self.visitors.contains_key(&key);
-        if is_new && pending.name.as_ref().is_some_and(|name| !self.has_room_for(name)) {
+        if is_new && pending.asker.name.as_ref().is_some_and(|name| !self.has_room_for(name)) {
             return Err(Cause::SessionsOfNaiFull);
         }
         if is_new && self.visitors.len() >= self.config.max_visitors {
@@ -244,7 +249,7 @@ impl ForeignAgent {
         let now = context.now.monotonic;
         let expires = lifetime.duration().map(|duration| now + duration);
         let visitor = Visitor {
-            name: pending.name.clone(),
+            name: pending.asker.name.clone(),
             state,
             lifetime,
             identification: asked.identification,
@@ -257,7 +262,7 @@ impl ForeignAgent {
         if let Some(name) = before.and_then(|before| before.name) {
             self.names.remove(&name, key);
         }
-        if let Some(name) = &pending.name {
+        if let Some(name) = &pending.asker.name {
             self.names.insert(name, key);
         }
         let next = keepalive.map(|interval| now + interval);
@@ -277,6 +282,6 @@ impl ForeignAgent {
         let authorized = authorized_len(received).and_then(|len| received.bytes().get(..len));
         let writer = MessageWriter::relay(authorized.unwrap_or_default());
         context.counters.replies_relayed += 1;
-        self.send(&pending.station, &received.body, writer, context);
+        self.send((&pending.station, &pending.asker), &received.body, writer, context);
     }
 }

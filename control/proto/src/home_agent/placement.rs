@@ -183,6 +183,10 @@ impl HomeAgent {
                 return Err(Cause::AddressNotTheirs);
             }
             return match self.nodes.session(named) {
+                #[cfg(feature = "planted-bugs")]
+                Some(_) if crate::planted::is(crate::planted::Bug::AddressOfTwo) => {
+                    Ok((named, PlacementStep::Named))
+                }
                 None => Ok((named, PlacementStep::Named)),
                 Some(_) => Err(Cause::AddressHeld),
             };
@@ -238,6 +242,11 @@ impl HomeAgent {
         let Some(subscriber) = asked.owner.subscriber else { return };
         let now = context.now.monotonic;
         let (sticky, hold_down) = (self.config.sessions.sticky, self.config.sessions.hold_down);
+        #[cfg(feature = "planted-bugs")]
+        let hold_down = match crate::planted::is(crate::planted::Bug::HoldDownIgnored) {
+            true => core::time::Duration::ZERO,
+            false => hold_down,
+        };
         if asked.releases_all() {
             let all: Vec<u32> = self.sessions.all_of(subscriber).collect();
             for number in all {
@@ -252,6 +261,12 @@ impl HomeAgent {
             return;
         }
         let Some(number) = asked.session else { return };
+        #[cfg(feature = "planted-bugs")]
+        if crate::planted::is(crate::planted::Bug::SessionLostAtMove)
+            && self.sessions.get(number).is_some_and(|one| one.state == SessionState::Bound)
+        {
+            self.retain_registrations(asked.request.home_address, context, |_| false);
+        }
         if !asked.request.lifetime.is_zero() {
             self.sessions.set(number, SessionState::Bound, now, sticky);
         } else if asked.releases() {

@@ -19,6 +19,8 @@ pub(super) struct Pool {
     free: VecDeque<Ipv4Addr>,
     /// What is in `free`: none is there twice.
     queued: BTreeSet<Ipv4Addr>,
+    /// How often it had none to give.
+    pub(super) exhausted: u64,
 }
 
 impl Pool {
@@ -48,6 +50,7 @@ impl Pool {
                 return Some(address);
             }
         }
+        self.exhausted += 1;
         None
     }
 
@@ -138,7 +141,7 @@ mod tests {
             assert_eq!(take(&mut pool, &used), Some(expected));
             used.insert(expected);
         }
-        assert_eq!(take(&mut pool, &used), None);
+        assert_eq!((take(&mut pool, &used), pool.exhausted), (None, 1));
         for address in [10, 3, 1].map(at) {
             used.remove(&address);
             pool.give_back(address);

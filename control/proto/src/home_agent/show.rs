@@ -33,6 +33,9 @@ pub struct PoolUse<'a> {
     pub pool: &'a AddressPool,
     /// How many of its addresses are bound, at home, sticky and held down.
     pub used: [u64; 4],
+    /// How often it had no address to give, since the pools are what they are; the
+    /// session may have got one of the next pool.
+    pub exhausted: u64,
 }
 
 impl PoolUse<'_> {
@@ -72,9 +75,10 @@ impl HomeAgent {
 
     /// Its pools, each with its use: every session is looked at.
     pub fn pools(&self) -> Vec<PoolUse<'_>> {
-        let pools = &self.config.sessions.pools;
-        let mut uses: Vec<PoolUse<'_>> =
-            pools.iter().map(|pool| PoolUse { pool, used: [0; 4] }).collect();
+        let pools = self.config.sessions.pools.iter().zip(&self.pools);
+        let mut uses: Vec<PoolUse<'_>> = pools
+            .map(|(pool, given)| PoolUse { pool, used: [0; 4], exhausted: given.exhausted })
+            .collect();
         for session in self.sessions.iter() {
             let realm = realm(self.config.security.nai(session.subscriber));
             let of = uses

@@ -1,11 +1,13 @@
 //! The agents that were heard on the link, and which of them to register with
 //! (RFC 5944 §2.4).
 
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 use core::time::Duration;
 use homeport_wire::MacAddress;
 
+use super::session::MAX_SESSIONS;
 use crate::config::{MobileNodeConfig, Prefix};
 use crate::message::advertisement::{AgentAdvertisement, AgentFlags, MobilityAgent};
 use crate::{Instant, ReverseTunnel};
@@ -35,8 +37,11 @@ pub struct HeardAgent {
     pub heard_at: Instant,
     /// When it counts as gone if it is not heard again.
     pub expires_at: Instant,
-    /// Its newest challenge, by an advertisement or a reply (RFC 4721).
-    pub(super) challenge: Option<Vec<u8>>,
+    /// Its newest advertised challenge (RFC 4721).
+    challenge: Option<Vec<u8>>,
+    /// What its replies have given since, by the sub-NAI of whom they were for; without
+    /// one, the node itself. To others that may be unknown.
+    given: BTreeMap<Vec<u8>, Vec<u8>>,
     preference: i32,
     probed: bool,
     refused_until: Option<Instant>,
@@ -47,6 +52,11 @@ impl HeardAgent {
     /// The care-of address to use with it.
     pub fn care_of_address(&self) -> Option<Ipv4Addr> {
         self.mobility.care_of_addresses.first().copied()
+    }
+
+    /// The newest challenge that a session, or the node itself, has to answer.
+    pub(super) fn challenge_for(&self, sub_nai: &[u8]) -> Option<&[u8]> {
+        self.given.get(sub_nai).or(self.challenge.as_ref()).map(Vec::as_slice)
     }
 
     /// Whether it serves visitors the way that `config` wants to be served.
@@ -156,7 +166,10 @@ impl AgentList {
             known.prefix = prefix;
             known.is_home = is_home;
             known.preference = preference;
-            known.challenge = challenge.or(known.challenge.take());
+            if challenge.is_some() && challenge != known.challenge {
+                known.challenge = challenge;
+                known.given.clear();
+            }
             known.heard_at = now;
             known.expires_at = expires_at;
             known.probed = false;
@@ -174,6 +187,7 @@ impl AgentList {
             heard_at: now,
             expires_at,
             challenge,
+            given: BTreeMap::new(),
             preference,
             probed: false,
             refused_until: None,
@@ -238,10 +252,13 @@ impl AgentList {
         }
     }
 
-    /// The agent has given a challenge in a reply.
-    pub(super) fn challenge(&mut self, address: Ipv4Addr, challenge: &[u8]) {
+    /// The agent has given a challenge in a reply to a session, or to the node itself.
+    pub(super) fn challenge(&mut self, address: Ipv4Addr, sub_nai: &[u8], challenge: &[u8]) {
         if let Some(agent) = self.get_mut(address) {
-            agent.challenge = Some(challenge.to_vec());
+            if agent.given.len() > MAX_SESSIONS {
+                agent.given.clear();
+            }
+            agent.given.insert(sub_nai.to_vec(), challenge.to_vec());
         }
     }
 

@@ -1,7 +1,8 @@
 //! A foreign agent's challenge, and its answer (RFC 4721 §3.1, §3.5).
 //!
 //! The newest that the agent has given is answered, be it from an advertisement or a
-//! reply. The answer is the challenge under the mobile-foreign authentication: to an
+//! reply; what a reply gives is for the session, or the node, that it answers, and for
+//! nobody else. The answer is the challenge under the mobile-foreign authentication: to an
 //! agent that we share no association with, there is none to give.
 //!
 //! **Not done:** the mobile-AAA authentication, which would be such an answer.
@@ -17,7 +18,8 @@ impl MobileNode {
     pub(super) fn foreign_challenge(&self, pending: &Pending) -> Option<Vec<u8>> {
         let Target::ForeignAgent(address) = pending.target else { return None };
         self.foreign_association(pending)?;
-        self.agents.get(address)?.challenge.clone()
+        let sub_nai = pending.identity.sub_nai.as_deref().unwrap_or_default();
+        self.agents.get(address)?.challenge_for(sub_nai).map(<[u8]>::to_vec)
     }
 
     /// Takes the challenge out of an agent's reply, which has been verified.
@@ -39,7 +41,8 @@ impl MobileNode {
             _ => None,
         });
         if let Some(challenge) = challenge {
-            self.agents.challenge(address, challenge);
+            let sub_nai = pending.identity.sub_nai.as_deref().unwrap_or_default();
+            self.agents.challenge(address, sub_nai, challenge);
         }
     }
 

@@ -51,9 +51,9 @@ impl Identity {
         Identity { home_address, sub_nai: None, releases: false, is_given }
     }
 
-    /// Whether foreign agents can share keys with it: they know nodes by home address,
-    /// and of sessions none.
-    pub(super) fn is_known_to_agents(&self) -> bool {
+    /// Whether foreign agents that know nodes by home address can share a key with it:
+    /// such know no sessions.
+    pub(super) fn is_known_by_address(&self) -> bool {
         self.sub_nai.is_none() && !self.releases && !self.home_address.is_unspecified()
     }
 

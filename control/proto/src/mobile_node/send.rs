@@ -75,17 +75,17 @@ impl MobileNode {
     }
 
     /// The association of who asks with the foreign agent, by the agent's address on the
-    /// link or by its care-of address.
+    /// link or by its care-of address. Sessions have one where it is the NAI's.
     pub(super) fn foreign_association(
         &self,
         pending: &Pending,
     ) -> Option<&Arc<MobilitySecurityAssociation>> {
         let Target::ForeignAgent(agent) = pending.target else { return None };
-        if !pending.identity.is_known_to_agents() {
-            return None;
-        }
-        let security = &self.config.security;
-        security.first_agent(agent).or_else(|| security.first_agent(pending.care_of_address))
+        [agent, pending.care_of_address].into_iter().find_map(|address| {
+            let is_known = pending.identity.is_known_by_address()
+                || self.config.agents_by_nai.contains(&address);
+            self.config.security.first_agent(address).filter(|_| is_known)
+        })
     }
 
     /// Whether the attachment changed.

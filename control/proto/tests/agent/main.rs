@@ -31,6 +31,8 @@ mod message_strings;
 #[cfg(test)]
 mod mobile_networks;
 #[cfg(test)]
+mod named_challenges;
+#[cfg(test)]
 mod named_visitors;
 #[cfg(test)]
 mod pair;

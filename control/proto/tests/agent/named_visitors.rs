@@ -194,8 +194,10 @@ fn a_nai_has_as_many_visitors_as_it_may_and_who_is_one_may_stay_and_go() {
     register(&mut world, b"b", 101);
     let third = asking(&mut world);
     let actions = world.visit(&session(&third, b"c"));
+    assert_eq!(decided(&actions).session.unwrap().to_string(), "c");
     assert_eq!(decided(&actions).ruling.cause, Cause::SessionsOfNaiFull);
     assert_eq!(denied(&actions), 66);
+    assert_eq!(world.counters().visitors_over_nai_limit, 1);
     // Another NAI has a share of its own.
     let other = [Extension::NetworkAccessIdentifier(b"x@y"), Extension::SubNai(b"a")];
     let asked = asking(&mut world);
@@ -254,6 +256,7 @@ fn a_station_asks_for_a_nai_as_often_in_a_minute_as_it_may() {
     // Seven seconds each have passed: one has come back, and is used.
     assert_eq!(visit(&mut world, NODE_MAC, NAME).0, Cause::Relayed);
     assert_eq!(visit(&mut world, NODE_MAC, NAME), (Cause::NaiRateLimited, 66));
+    assert_eq!(world.counters().requests_over_nai_rate, 1);
     // Neither another station's share nor another NAI's is used up by that.
     assert_eq!(visit(&mut world, ROUTER_MAC, NAME).0, Cause::Relayed);
     let other = Extension::NetworkAccessIdentifier(b"x@y");
@@ -332,6 +335,27 @@ fn a_session_that_gets_another_address_leaves_the_one_it_had() {
     )));
     let left: Vec<Ipv4Addr> = visitors(&world).iter().map(|one| one.state.home_address).collect();
     assert_eq!(left, [address(101), address(102)]);
+}
+
+// S1-14.
+#[test]
+fn who_gives_back_what_is_anothers_by_now_takes_it_from_nobody() {
+    let mut world = World::foreign(|_| {});
+    register(&mut world, b"a", 100);
+    let release = |world: &mut World, name: &[u8]| {
+        let asked = RegistrationRequest {
+            home_address: address(100),
+            lifetime: Lifetime::ZERO,
+            ..asking(world)
+        };
+        let names = [NAME, Extension::SubNai(name), Extension::SessionRelease];
+        relayed_bytes(&world.visit(&naming(&asked, &names)));
+        the_code(&world.answer(&giving(&asked, address(100), &names[..2], &[])))
+    };
+    assert_eq!(release(&mut world, b"b"), 0);
+    assert_eq!(visitors(&world).len(), 1);
+    assert_eq!(release(&mut world, b"a"), 0);
+    assert_eq!(visitors(&world).len(), 0);
 }
 
 // S1-14.

@@ -129,6 +129,19 @@ pub struct SessionsView {
     pub more: u64,
 }
 
+/// How many sessions a home agent has, by state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SessionCounts {
+    /// With a binding.
+    pub bound: u64,
+    /// At home.
+    pub home: u64,
+    /// Whose binding has ended.
+    pub sticky: u64,
+    /// That are over, their address nobody's yet.
+    pub held_down: u64,
+}
+
 /// `show pools`: a pool of a home agent, and who has its addresses.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct PoolView {
@@ -156,6 +169,9 @@ pub struct PoolView {
     pub free: u64,
     /// Those that are not free, in hundredths of its size, rounded down.
     pub use_percent: u64,
+    /// How often it had no address to give since the pools are what they are; the session
+    /// may have got one of the next pool.
+    pub exhausted: u64,
     /// Sessions of the tenant, of all its pools, that were denied since the start
     /// because no address was free.
     pub exhausted_of_tenant: u64,

@@ -194,7 +194,7 @@ fn each_slip_is_refused_where_it_stands_with_what_to_write() {
             "nai = \"tablet@train.example\"\nforeign_agent = \"10.0.2.9\"",
             "\"tablet",
             "nai: this association has two peers, and an agent has no NAI",
-            "write nai, or nai and mobile_node, at a [[home_agent]]",
+            "write nai, or nai and mobile_node",
         ),
         (
             "home_address = \"10.1.0.31\"\n",
@@ -312,13 +312,33 @@ fn keys_of_the_agent_and_of_the_process_are_refused_where_they_stand() {
     // With one of its own, a node needs no pool.
     let text = text.replace("spi", "mobile_node = \"10.1.0.20\"\nspi");
     room.parse(&GOOD.replace(BEHIND, &text)).unwrap_or_else(|errors| panic!("{errors}"));
-    // Whom a foreign agent shares a key with has an address there.
-    let text = "encapsulating_delivery = false\n[[foreign_agent.security_association]]\n\
-                nai = \"phone@train.example\"\nspi = 300\nkey_file = \"keys/mn1.key\"";
+}
+
+#[test]
+fn a_foreign_agent_knows_nodes_by_nai_or_by_address_or_by_both() {
+    let room = Room::new();
+    let section = |peer: &str| {
+        format!(
+            "encapsulating_delivery = false\n[[foreign_agent.security_association]]\n\
+             {peer}\nspi = 300\nkey_file = \"keys/mn1.key\""
+        )
+    };
+    let by_nai = "nai = \"phone@Train.Example\"";
+    for (peer, by_address) in
+        [(by_nai, false), (&format!("{by_nai}\nmobile_node = \"10.1.0.20\""), true)]
+    {
+        let text = GOOD.replace("encapsulating_delivery = false", &section(peer));
+        let config = room.parse(&text).unwrap_or_else(|errors| panic!("{errors}"));
+        let security = &config.foreign_agents[0].config.security;
+        let phone = security.subscriber(b"phone@train.example").unwrap();
+        assert!(security.knows_mobile_node(phone.stand_in()));
+        assert_eq!(security.knows_mobile_node("10.1.0.20".parse().unwrap()), by_address);
+    }
+    let two = section(&format!("{by_nai}\nhome_agent = \"10.0.9.9\""));
     says(
-        &room.only_problem("encapsulating_delivery = false", text, "\"phone"),
-        "nai: only a home agent knows nodes by their NAI",
-        "write nai, or nai and mobile_node, at a [[home_agent]]",
+        &room.only_problem("encapsulating_delivery = false", &two, "\"phone"),
+        "nai: this association has two peers, and an agent has no NAI",
+        "write nai, or nai and mobile_node",
     );
 }
 

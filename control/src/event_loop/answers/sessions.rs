@@ -7,7 +7,8 @@ use homeport_proto::{Instant, TenantId};
 
 use super::super::EventLoop;
 use crate::admin::api::{
-    MAX_SESSION_ROWS, PoolView, Refusal, SessionView, SessionsArgs, SessionsView, lifetime_seconds,
+    MAX_SESSION_ROWS, PoolView, Refusal, SessionCounts, SessionView, SessionsArgs, SessionsView,
+    lifetime_seconds,
 };
 use crate::admin::names::shown;
 
@@ -68,11 +69,26 @@ impl EventLoop {
                     held_down: pool.count(SessionState::HeldDown),
                     free,
                     use_percent: used.saturating_mul(100).checked_div(size).unwrap_or(100),
+                    exhausted: pool.exhausted,
                     exhausted_of_tenant: counters.map_or(0, |(_, one)| one.pools_exhausted),
                 }
             }));
         }
         views
+    }
+
+    /// How many sessions a home agent has, by state.
+    pub(super) fn session_counts(&self, tenant: TenantId, address: Ipv4Addr) -> SessionCounts {
+        let mut agents = self.core.agent.home_agents();
+        let it = agents
+            .find(|agent| (agent.config().tenant, agent.config().address) == (tenant, address));
+        let of = |state| it.map_or(0, |agent| super::count(agent.session_count(state)));
+        SessionCounts {
+            bound: of(SessionState::Bound),
+            home: of(SessionState::AtHome),
+            sticky: of(SessionState::Sticky),
+            held_down: of(SessionState::HeldDown),
+        }
     }
 
     /// The home agents with their names, by tenant and name.

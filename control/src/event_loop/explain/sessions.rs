@@ -90,7 +90,7 @@ impl EventLoop {
             let Some(asked) = asked else { continue };
             let visitors = agent.visitors().filter(|one| is_it(one.name.as_deref()));
             let visitors = visitors.map(|visitor| self.visitor_view(visitor, now.monotonic));
-            let pending = agent.pending().filter(|one| is_it(one.name.as_deref()));
+            let pending = agent.pending().filter(|one| is_it(one.name()));
             let pending = pending.map(|pending| self.pending_view(config, pending));
             let agent = asked.name();
             let view = |visitor| VisitingView { agent: agent.to_owned(), visitor };

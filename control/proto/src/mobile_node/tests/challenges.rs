@@ -118,6 +118,59 @@ fn a_denial_with_a_new_challenge_is_answered_at_once() {
     }
 }
 
+/// What a reply gives may be known for the session alone that it answers.
+#[test]
+fn the_challenge_of_a_sessions_reply_is_answered_by_that_session_alone() {
+    let mut config = MobileNodeConfig { nai: Some(b"phone@x".to_vec()), ..knows_the_agent() };
+    config.agents_by_nai.insert(FIRST);
+    let mut world = World::up(config);
+    for name in [b"a", b"b"] {
+        world.input(|node, now| node.add_session(name, None, now).unwrap());
+    }
+    world.hear_challenge(&[1; 8], 1);
+    let sent = world.requests();
+    let [own, a, b] = &sent[..] else { panic!("{}", sent.len()) };
+    assert!([own, a, b].iter().all(|sent| answer_in(sent) == [1; 8]));
+    let reply = |sent: &Sent, given: &[u8]| {
+        let mut writer = MessageWriter::reply(&sent.reply(ReplyCode::STALE_CHALLENGE, 0));
+        writer.extension(&Extension::Challenge(given)).unwrap();
+        writer.authenticate(AuthenticationKind::MobileForeign, &shared());
+        writer.finish()
+    };
+    for (sent, given) in [(a, [2; 8]), (b, [3; 8]), (own, [4; 8])] {
+        world.receive(&reply(sent, &given));
+        assert_eq!(answer_in(&world.last()), given);
+    }
+    // Sent once more, each has its own still, until there is a newer advertisement.
+    let answers = |world: &World, from: usize| {
+        let mut answers: Vec<_> = world.requests()[from..].iter().map(answer_in).collect();
+        answers.sort();
+        answers.dedup();
+        answers
+    };
+    let from = world.requests().len();
+    // Heard again, it is not new.
+    world.hear_challenge(&[1; 8], 2);
+    world.pass(1_500);
+    assert_eq!(answers(&world, from), [[2; 8], [3; 8], [4; 8]]);
+    world.hear_challenge(&[5; 8], 3);
+    let from = world.requests().len();
+    world.pass(2_000);
+    assert_eq!(answers(&world, from), [[5; 8]]);
+}
+
+/// The challenge that a request answers.
+fn answer_in(sent: &Sent) -> [u8; 8] {
+    let Ok(Message::Request(request)) = Message::parse(&sent.send.bytes) else { panic!() };
+    let signed = request.extensions().last().unwrap();
+    assert!(request.verify(signed, &shared()));
+    let mut challenges = request.extensions().iter().filter_map(|one| match one.extension {
+        Extension::Challenge(challenge) => Some(challenge),
+        _ => None,
+    });
+    challenges.next().unwrap().try_into().unwrap()
+}
+
 #[test]
 fn a_challenge_that_the_agent_has_not_signed_is_not_taken() {
     let mut world = World::up(knows_the_agent());

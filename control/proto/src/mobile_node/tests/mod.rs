@@ -72,6 +72,7 @@ fn config() -> MobileNodeConfig {
         nat_traversal: false,
         nai: None,
         session_carriage: crate::message::SessionCarriage::default(),
+        agents_by_nai: alloc::collections::BTreeSet::new(),
         security,
     }
 }

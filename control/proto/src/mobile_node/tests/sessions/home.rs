@@ -85,5 +85,5 @@ fn a_homecoming_is_announced_for_each_session() {
     world.forget();
     world.link(false);
     world.pass(10_000);
-    assert_eq!(announced(&world, addresses[0]), []);
+    assert_eq!(announced(&world, addresses[0]), [0; 0]);
 }

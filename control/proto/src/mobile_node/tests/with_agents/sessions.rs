@@ -11,21 +11,31 @@ fn pooled(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, host)
 }
 
-/// A node with a NAI, and agents that know it by that. The foreign agents share no key
-/// with it, as they could not with sessions that have no address yet.
-fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
-    lab_with_keys(replay, node, false)
+/// Whose keys the foreign agents share.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keys {
+    Nobodys,
+    /// By its home address.
+    TheNodes,
+    /// And so with its sessions. They want them, and their challenges answered.
+    TheNais,
 }
 
-/// The same; with `keys` the foreign agents share them with the node itself.
-fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: bool) -> Lab {
+/// A node with a NAI, and a home agent that knows it by that; foreign agents share no keys.
+fn lab(replay: ReplayProtection, node: MobileNodeConfig) -> Lab {
+    lab_with_keys(replay, node, Keys::Nobodys)
+}
+
+fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: Keys) -> Lab {
     let own = Some(node.home_address).filter(|own| !own.is_unspecified());
     let mut security = SecurityAssociations::default();
     security.insert_agent(HOME_AGENT, association(256, replay));
-    for agent in [FIRST, SECOND].into_iter().filter(|_| keys) {
+    for agent in [FIRST, SECOND].into_iter().filter(|_| keys != Keys::Nobodys) {
         security.insert_agent(care_of(agent), with_foreign_agent());
     }
-    let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, ..node };
+    let by_nai = [FIRST, SECOND].into_iter().filter(|_| keys == Keys::TheNais);
+    let agents_by_nai = by_nai.map(care_of).collect();
+    let node = MobileNodeConfig { nai: Some(NAI.to_vec()), security, agents_by_nai, ..node };
     let mut lab = Lab::with(replay, node.clone(), |config| {
         config.security = SecurityAssociations::default();
         let nai =
@@ -47,11 +57,16 @@ fn lab_with_keys(replay: ReplayProtection, node: MobileNodeConfig, keys: bool) -
     for (at, address) in [(1, FIRST), (2, SECOND)] {
         let mut process = foreign_process(address);
         let agent = &mut process.foreign_agents[0];
-        if !keys {
+        if keys != Keys::TheNodes {
             agent.security = SecurityAssociations::default();
         }
-        agent.require_mobile_foreign_authentication = false;
-        agent.challenge = crate::config::ChallengePolicy::Off;
+        if keys == Keys::TheNais {
+            let association = with_foreign_agent();
+            agent.security.insert_nai(NAI, None, association, Lifetime::INFINITE).unwrap();
+        } else {
+            agent.require_mobile_foreign_authentication = false;
+            agent.challenge = crate::config::ChallengePolicy::Off;
+        }
         lab.agents[at] = Agent::new(process, [9; 32], now);
     }
     lab
@@ -88,8 +103,10 @@ impl Lab {
 // S1-03, S1-14, S1-16.
 #[test]
 fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
-    for replay in [ReplayProtection::default(), ReplayProtection::Nonces] {
-        let mut lab = with_sessions(lab(replay, config()));
+    let styles = [ReplayProtection::default(), ReplayProtection::Nonces];
+    let keys = [Keys::Nobodys, Keys::TheNais];
+    for (replay, keys) in styles.into_iter().flat_map(|one| keys.map(|keys| (one, keys))) {
+        let mut lab = with_sessions(lab_with_keys(replay, config(), keys));
         lab.move_to(Network::Of(1));
         lab.all_are(Phase::Registered);
         let addresses = lab.addresses();
@@ -128,7 +145,7 @@ fn sessions_keep_their_addresses_on_the_whole_tour_and_no_request_is_denied() {
 #[test]
 fn foreign_agents_that_share_a_key_with_the_node_take_its_sessions() {
     let replay = ReplayProtection::default();
-    let mut lab = with_sessions(lab_with_keys(replay, config(), true));
+    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::TheNodes));
     for network in [1, 2] {
         lab.move_to(Network::Of(network));
         lab.all_are(Phase::Registered);
@@ -139,10 +156,37 @@ fn foreign_agents_that_share_a_key_with_the_node_take_its_sessions() {
     }
 }
 
+/// RFC 4721: each session answers for itself, one challenge each, and none is denied.
+#[test]
+fn where_keys_and_answers_are_wanted_sessions_sign_and_answer_as_the_node_does() {
+    let replay = ReplayProtection::default();
+    let mut lab = with_sessions(lab_with_keys(replay, config(), Keys::TheNais));
+    lab.move_to(Network::Of(1));
+    lab.all_are(Phase::Registered);
+    let counters = lab.agents[1].counters().next().unwrap().1;
+    assert_eq!((counters.foreign_challenges_answered, counters.requests_relayed), (4, 4));
+    lab.pass(400_000);
+    lab.all_are(Phase::Registered);
+    lab.world.input(|node, now| assert!(node.remove_session(NAMES[0], now)));
+    lab.settle();
+    lab.world.input(MobileNode::handle_stop);
+    lab.settle();
+    assert!(lab.world.did(&MobileNodeAction::Stopped));
+    assert_eq!(lab.agents[1].visitors().count(), 0);
+    let counters = lab.agents[1].counters().next().unwrap().1;
+    assert_eq!(counters.foreign_challenges_answered, counters.requests_relayed);
+    assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+}
+
 #[test]
 fn sessions_stay_registered_as_long_as_the_node_does() {
-    for network in [Network::Of(1), Network::Of(0), Network::Dhcp] {
-        let mut lab = with_sessions(lab(ReplayProtection::default(), config()));
+    for (network, keys) in [
+        (Network::Of(1), Keys::Nobodys),
+        (Network::Of(1), Keys::TheNais),
+        (Network::Of(0), Keys::Nobodys),
+        (Network::Dhcp, Keys::Nobodys),
+    ] {
+        let mut lab = with_sessions(lab_with_keys(ReplayProtection::default(), config(), keys));
         lab.move_to(network);
         lab.pass(100);
         let addresses = lab.addresses();
@@ -232,6 +276,26 @@ fn a_node_is_given_another_address_when_its_own_is_anothers() {
             _ => None,
         });
         assert_eq!(told.collect::<Vec<_>>(), [Some(before), None, Some(own)]);
+    }
+}
+
+#[test]
+fn a_node_without_home_address_passes_agents_that_want_keys_beside_its_sessions() {
+    let home_address = Ipv4Addr::UNSPECIFIED;
+    for keys in [Keys::Nobodys, Keys::TheNais] {
+        let node = MobileNodeConfig { home_address, ..config() };
+        let mut lab = with_sessions(lab_with_keys(ReplayProtection::default(), node, keys));
+        lab.move_to(Network::Of(1));
+        lab.all_are(Phase::Registered);
+        let own = lab.world.node.home_address().unwrap();
+        assert!((pooled(100)..=pooled(200)).contains(&own));
+        let mut addresses: Vec<_> = lab.addresses().into_values().chain([own]).collect();
+        addresses.sort();
+        assert_eq!(addresses, lab.bound().into_keys().collect::<Vec<_>>());
+        lab.pass(3_000);
+        lab.move_to(Network::Of(2));
+        lab.all_are(Phase::Registered);
+        assert_eq!(lab.world.node.home_address().unwrap(), own);
     }
 }
 
