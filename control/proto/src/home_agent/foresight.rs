@@ -94,6 +94,9 @@ impl<'a> Ahead<'a> {
         self.association = security.guess(subscriber.stand_in());
         if self.session.is_none() {
             self.node = self.agent.nodes.guess(self.home_address);
+            if let Some(Name { hash, .. }) = self.name {
+                sessions.prepare_new(hash);
+            }
             self.session = sessions.last_of(subscriber);
             self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
             // Nobody must have the address yet: whoever finds that out looks there.
@@ -110,6 +113,9 @@ impl<'a> Ahead<'a> {
         for number in self.node.into_iter().chain(self.of_nai) {
             agent.nodes.prepare(number);
         }
+        if self.node.is_none() {
+            agent.nodes.prepare_new(self.home_address);
+        }
         if let Some(subscriber) = self.subscriber {
             agent.config.security.prepare_nai(subscriber);
         }
@@ -120,7 +126,8 @@ impl<'a> Ahead<'a> {
 }
 
 /// Brings the place where an entry of this hash would be put into the processor's cache,
-/// by one that is beside it.
+/// by one that is beside it. Which one that is, is read before: whoever calls this has
+/// looked for the entry in a step before, or else each look-up would wait for the last.
 pub(super) fn touch<T: Copy>(table: &HashTable<T>, hash: u64) {
     let Some(last) = table.num_buckets().checked_sub(1) else { return };
     #[expect(clippy::cast_possible_truncation, reason = "its low bits choose the place")]

@@ -481,12 +481,12 @@ impl NodeList {
         if let Some(subscriber) = Subscriber::in_place_of(home_address) {
             return self.of_nai(subscriber);
         }
-        let hash = hash(home_address);
-        let found = self.index.find(hash, |_| true).copied();
-        if found.is_none() {
-            touch(&self.index, hash);
-        }
-        found
+        self.index.find(hash(home_address), |_| true).copied()
+    }
+
+    /// Brings the place in the index of a new node into the processor's cache.
+    pub(super) fn prepare_new(&self, home_address: Ipv4Addr) {
+        touch(&self.index, hash(home_address));
     }
 
     /// Brings a record into the processor's cache, as far as it is small.

@@ -222,11 +222,13 @@ impl SessionList {
 
     /// The session that has most likely a name of this hash: no record is looked at.
     pub(super) fn guess(&self, hash: u32) -> Option<Indexed> {
-        let found = self.by_name.find(spread(hash), |_| true).copied();
-        if found.is_none() {
-            touch(&self.by_name, spread(hash));
-        }
-        found
+        self.by_name.find(spread(hash), |_| true).copied()
+    }
+
+    /// Brings the place in the index of a new session, whose name is of this hash, into the
+    /// processor's cache.
+    pub(super) fn prepare_new(&self, hash: u32) {
+        touch(&self.by_name, spread(hash));
     }
 
     /// The youngest session of a NAI, which the next one is linked with.
