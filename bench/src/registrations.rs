@@ -390,13 +390,14 @@ impl Bench {
                 }
             }
         }
+        let pool = per_nai.map(|_| AddressPool {
+            name: "all".into(),
+            realm: None,
+            ranges: vec![AddressRange { first: home_address(1), last: home_address(nodes) }],
+            exclusions: Vec::new(),
+        });
         let sessions = SessionPolicy {
-            pools: vec![AddressPool {
-                name: "all".into(),
-                realm: None,
-                ranges: vec![AddressRange { first: home_address(1), last: home_address(nodes) }],
-                exclusions: Vec::new(),
-            }],
+            pools: pool.into_iter().collect(),
             max_sessions_per_nai: u32::MAX / 2,
             ..SessionPolicy::default()
         };

@@ -479,20 +479,35 @@ fn config(change: impl FnOnce(&mut HomeAgentConfig)) -> AgentConfig {
     AgentConfig { home_agents: vec![config], ..AgentConfig::default() }
 }
 
-#[test]
-fn sessions_stay_in_a_new_config_though_nais_have_other_numbers() {
-    let mut world = world(110);
-    let (one, two) = (Ask::new(b"one"), Ask::new(b"two").of(OTHER_NAI));
-    let addresses = (one.address(&mut world), two.address(&mut world));
-    let renumbered = config(|config| {
+fn renumbered() -> AgentConfig {
+    config(|config| {
         let mut security = homeport_proto::security::SecurityAssociations::default();
         for nai in [&b"new@train.example"[..], OTHER_NAI, NAI] {
             let key = if nai == OTHER_NAI { other_key() } else { mobile_home() };
             security.insert_nai(nai, None, key, Lifetime::INFINITE).unwrap();
         }
         config.security = security;
-    });
-    world.agent.handle_config(renumbered, world.now());
+    })
+}
+
+#[test]
+fn what_is_remembered_of_a_nai_follows_it_to_another_number() {
+    let mut world = world(101);
+    Ask::new(b"one").address(&mut world);
+    let denied = Ask::new(b"two").message(&mut world);
+    assert_eq!(the_code(&world.relay(FOREIGN, &denied)), 130);
+    world.agent.handle_config(renumbered(), world.now());
+    world.drain();
+    assert_eq!(the_code(&world.relay(FOREIGN, &denied)), 133, "it has been judged before");
+    assert_eq!(Ask::new(b"two").address(&mut world), pooled(103));
+}
+
+#[test]
+fn sessions_stay_in_a_new_config_though_nais_have_other_numbers() {
+    let mut world = world(110);
+    let (one, two) = (Ask::new(b"one"), Ask::new(b"two").of(OTHER_NAI));
+    let addresses = (one.address(&mut world), two.address(&mut world));
+    world.agent.handle_config(renumbered(), world.now());
     assert_eq!(world.drain(), []);
     assert_eq!((one.address(&mut world), two.address(&mut world)), addresses);
     // Who is gone from the config is gone.
