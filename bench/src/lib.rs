@@ -16,6 +16,7 @@ pub mod machine;
 pub mod measure;
 #[cfg(feature = "dpdk")]
 pub mod null_path;
+mod order;
 pub mod plan;
 pub mod plot;
 pub mod ports;

@@ -41,6 +41,7 @@ mod mobile_network;
 mod node;
 mod path;
 pub(crate) mod placement;
+mod plain_binding;
 mod pool;
 mod reply;
 mod revocation;
