@@ -298,7 +298,7 @@ impl NonceHistory {
 }
 
 /// A duration in units of 2^-32 s.
-fn fixed_point(duration: Duration) -> u64 {
+pub(crate) fn fixed_point(duration: Duration) -> u64 {
     let fraction = (u64::from(duration.subsec_nanos()) << 32) / 1_000_000_000;
     duration.as_secs().min(u64::from(u32::MAX >> 1)) << 32 | fraction
 }

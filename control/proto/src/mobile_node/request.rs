@@ -12,6 +12,7 @@ use rand_core::RngCore;
 use super::negotiate::Asked;
 use crate::config::MobileNodeConfig;
 use crate::event::DiscardReason;
+use crate::identification::fixed_point;
 use crate::message::extension::ExtensionError;
 use crate::message::{
     AuthenticationKind, DynamicHomeAgent, DynamicHomeAgentKind, Extension, Identification,
@@ -133,22 +134,28 @@ pub(super) struct Identifications {
 }
 
 impl Identifications {
-    /// A new one. `nonce` is what the home agent's next high half must be, with nonces.
+    /// A new one for whom `memory` is of.
     fn next(
         &mut self,
         style: ReplayProtection,
-        nonce: u32,
+        memory: Memory,
         now: NtpTime,
         rng: &mut ChaCha8Rng,
     ) -> Identification {
         match style {
-            ReplayProtection::Nonces => Identification::from_halves(nonce, rng.next_u32()),
-            ReplayProtection::Timestamps { .. } => {
+            ReplayProtection::Nonces => Identification::from_halves(memory.nonce, rng.next_u32()),
+            ReplayProtection::Timestamps { tolerance } => {
                 let time = NtpTime(now.0.wrapping_add_signed(self.offset));
+                // A denial of somebody else may have brought us back behind our own last
+                // one; it counts as long as the home agent would take later ones.
+                let ahead = fixed_point(tolerance).cast_signed();
+                let own = memory.last.filter(|own| own.wrapping_distance(time) <= ahead);
+                let later = |one: &NtpTime, other: &NtpTime| one.wrapping_distance(*other).cmp(&0);
+                let last = [self.last, own].into_iter().flatten().max_by(later);
                 // Each must be greater than those before it, even when the clock
                 // stands or steps back (RFC 5944 §5.7.1). And its low half, which
                 // alone tells whose reply a denial is, must not be the last one's.
-                let next = match self.last {
+                let next = match last {
                     Some(last) if time.wrapping_distance(last) <= 0 => just_after(last),
                     Some(last) if Identification(last.0).low() == Identification(time.0).low() => {
                         just_after(time)
@@ -447,7 +454,7 @@ impl Pending {
             .first_agent(config.home_agent)
             .map_or_else(ReplayProtection::default, |association| association.replay);
         if self.bytes.is_empty() || style != ReplayProtection::Nonces {
-            self.identification = identifications.next(style, memory.nonce, now.ntp, rng);
+            self.identification = identifications.next(style, memory, now.ntp, rng);
             self.before = memory.last;
             self.clock = identifications.settings;
             self.bytes = emit(config, self, foreign_agent);

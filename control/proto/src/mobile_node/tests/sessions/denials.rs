@@ -114,3 +114,27 @@ fn an_address_that_the_home_agent_prohibits_is_lost_and_another_asked_for() {
     world.pass_hearing(3, &mut agent);
     assert_eq!(last_for(&world, b"a").body.home_address, Ipv4Addr::UNSPECIFIED);
 }
+
+/// RFC 5944 §5.7.1: each timestamp is greater than those before it, though the denial of
+/// another session has set the clock back meanwhile.
+#[test]
+fn a_denied_session_makes_no_other_repeat_its_timestamps() {
+    let (mut world, _) = with_sessions(named(), &[b"a"]);
+    world.pass_hearing(45, &mut [Advertised::foreign(FIRST)]);
+    let own = last_for(&world, b"");
+    accept_own(&mut world);
+    let session = last_for(&world, b"a");
+    assert!(own.at > 40_000 && session.at > 40_000, "both are renewed");
+    let mut denied = session.clone();
+    denied.body.identification.0 -= 3 << 32;
+    let home_address = session.body.home_address;
+    let payload = reply_to(&denied, ReplyCode::IDENTIFICATION_MISMATCH, home_address);
+    receive(&mut world, &session, &payload);
+    let again = last_for(&world, b"a").body.identification;
+    assert!(again.0 < session.body.identification.0, "it goes back behind what was denied");
+    world.link(false);
+    world.link(true);
+    world.hear(&Advertised::foreign(SECOND));
+    let next = last_for(&world, b"").body.identification;
+    assert!(next.0 > own.body.identification.0, "{next:?} behind {:?}", own.body.identification);
+}
