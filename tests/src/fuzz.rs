@@ -13,6 +13,8 @@ mod sessions;
 mod tables;
 mod worker;
 
+use homeport_proto::{Instant, Now, NtpTime};
+
 /// A target: its name, what it shows, and the function.
 #[derive(Clone, Copy, Debug)]
 pub struct Target {
@@ -22,6 +24,13 @@ pub struct Target {
     pub about: &'static str,
     /// Runs it on these bytes.
     pub run: fn(&[u8]),
+}
+
+/// Both clocks when the monotonic one has come to `monotonic`.
+fn later(now: Now, monotonic: Instant) -> Now {
+    let by = monotonic.saturating_since(now.monotonic).as_nanos();
+    let ntp = NtpTime(now.ntp.0.wrapping_add(((by << 32) / 1_000_000_000) as u64));
+    Now { monotonic, ntp }
 }
 
 const fn target(name: &'static str, about: &'static str, run: fn(&[u8])) -> Target {

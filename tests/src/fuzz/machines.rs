@@ -24,6 +24,8 @@ use homeport_proto::{
     TunnelledEcho,
 };
 
+use super::later;
+
 pub(super) const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 2);
 pub(super) const FOREIGN_AGENT: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 pub(super) const FOREIGN_LINK: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
@@ -310,10 +312,7 @@ impl Agents {
     }
 
     fn go_to(&mut self, monotonic: Instant) {
-        let by = monotonic.saturating_since(self.now.monotonic).as_nanos() as u64;
-        self.now.monotonic = monotonic;
-        let fraction = (u128::from(by) << 32) / 1_000_000_000;
-        self.now.ntp = NtpTime(self.now.ntp.0.wrapping_add(fraction as u64));
+        self.now = later(self.now, monotonic);
     }
 }
 

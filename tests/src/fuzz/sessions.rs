@@ -22,6 +22,7 @@ use homeport_proto::{
     Action, Instant, Lifetime, MacAddress, Now, NtpTime, Payload, PortId, TenantId,
 };
 
+use super::later;
 use super::machines::{FOREIGN_AGENT, FOREIGN_LINK, HOME_AGENT, association, config, damage};
 
 /// Who is known, the one with timestamps and the other with nonces; and a stranger.
@@ -290,10 +291,7 @@ impl Boxes {
     }
 
     fn go_to(&mut self, monotonic: Instant) {
-        let by = monotonic.saturating_since(self.now.monotonic).as_nanos() as u64;
-        self.now.monotonic = monotonic;
-        let fraction = (u128::from(by) << 32) / 1_000_000_000;
-        self.now.ntp = NtpTime(self.now.ntp.0.wrapping_add(fraction as u64));
+        self.now = later(self.now, monotonic);
     }
 }
 

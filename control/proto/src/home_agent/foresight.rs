@@ -5,6 +5,7 @@
 //! step of the look-up is done for all of them: as short as it is, the processor waits for
 //! the memory of many at once. Everything here is a guess that changes nothing.
 
+use alloc::borrow::Cow;
 use core::hint::black_box;
 use core::net::Ipv4Addr;
 
@@ -36,9 +37,9 @@ pub(crate) struct Ahead<'a> {
     subscriber: Option<Subscriber>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Name<'a> {
-    name: SessionName<'a>,
+    nai: Cow<'a, [u8]>,
     of_nai: u64,
     hash: u32,
 }
@@ -49,8 +50,9 @@ impl<'a> Ahead<'a> {
         let has_nais = agent.config.security.nai_count() > 0;
         let name = if has_nais { SessionName::glimpse(request) } else { None };
         let name = name.map(|name| {
-            let of_nai = hash_of(&canonical(name.nai));
-            Name { name, of_nai, hash: name_hash(of_nai, name.sub_nai) }
+            let nai = canonical(name.nai);
+            let of_nai = hash_of(&nai);
+            Name { nai, of_nai, hash: name_hash(of_nai, name.sub_nai) }
         });
         Ahead {
             agent,
@@ -68,15 +70,15 @@ impl<'a> Ahead<'a> {
     /// The second: whom the names belong to. `newcomers` counts those of the requests that
     /// are likely to be given a new address.
     pub(crate) fn find_names(&mut self, newcomers: &mut usize) {
-        let (agent, Some(Name { name, of_nai, hash })) = (self.agent, self.name) else { return };
-        self.subscriber = agent.config.security.guess_subscriber(of_nai);
-        match agent.sessions.guess(hash) {
+        let (agent, Some(Name { nai, of_nai, hash })) = (self.agent, &self.name) else { return };
+        self.subscriber = agent.config.security.guess_subscriber(*of_nai);
+        match agent.sessions.guess(*hash) {
             Some(Indexed { number, node, address }) => {
                 (self.session, self.node) = (Some(number), Some(node));
                 self.home_address = address;
             }
             None if self.home_address.is_unspecified() => {
-                self.home_address = agent.next_address(name, *newcomers);
+                self.home_address = agent.next_address(realm(nai), *newcomers);
                 *newcomers += 1;
             }
             None => {}
@@ -94,8 +96,8 @@ impl<'a> Ahead<'a> {
         self.association = security.guess(subscriber.stand_in());
         if self.session.is_none() {
             self.node = self.agent.nodes.guess(self.home_address);
-            if let Some(Name { hash, .. }) = self.name {
-                sessions.prepare_new(hash);
+            if let Some(Name { hash, .. }) = &self.name {
+                sessions.prepare_new(*hash);
             }
             self.session = sessions.last_of(subscriber);
             self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
@@ -147,9 +149,7 @@ impl<'a> Ahead<'a> {
 
 impl HomeAgent {
     /// The address that a new session is likely to get behind so many others.
-    fn next_address(&self, name: SessionName<'_>, others: usize) -> Ipv4Addr {
-        let nai = canonical(name.nai);
-        let realm = realm(&nai);
+    fn next_address(&self, realm: &[u8], others: usize) -> Ipv4Addr {
         let pools = self.config.sessions.pools.iter().zip(&self.pools);
         let mut serving = pools.filter(|(config, _)| config.serves(realm));
         let next = serving.find_map(|(config, pool)| pool.ahead(config, others));

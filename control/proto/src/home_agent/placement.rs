@@ -16,9 +16,8 @@ use core::net::Ipv4Addr;
 use homeport_wire::reasons;
 
 use super::pool::Pool;
-use super::session::{Session, SessionState};
+use super::session::{Place, Session, SessionState};
 use super::{Asked, ForeignHome, HomeAgent};
-use crate::Action;
 use crate::action::StoredSession;
 use crate::agent::{Context, is_host};
 use crate::config::{HomeAgentConfig, Reservation};
@@ -28,6 +27,7 @@ use crate::message::{
 };
 use crate::security::nais::realm;
 use crate::security::{ReplayProtection, Subscriber};
+use crate::{Action, Instant};
 
 reasons! {
     /// Where the home address of a session came from.
@@ -140,9 +140,7 @@ impl HomeAgent {
         self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
         let known = (subscriber, asked.owner.of_nai);
-        let node = self.nodes.make(address);
-        asked.session = Some(self.sessions.add(known, sub_nai, (address, node), until));
-        self.nodes.set_session(address, asked.session);
+        asked.session = Some(self.admit(known, sub_nai, address, until));
         asked.request.home_address = address;
         if comes_home {
             asked.request.care_of_address = address;
@@ -159,6 +157,21 @@ impl HomeAgent {
         self.store(StoredSession { nai, sub_nai, home_address: address, kept: true }, context);
         context.counters.sessions_begun += 1;
         Ok(())
+    }
+
+    /// Makes an address a session's, held down until it is said how the session stands.
+    fn admit(
+        &mut self,
+        known: (Subscriber, u64),
+        sub_nai: &[u8],
+        address: Ipv4Addr,
+        until: Instant,
+    ) -> u32 {
+        let pool = pool_of(&self.config, self.config.security.nai(known.0), address);
+        let place = Place { address, node: self.nodes.make(address), pool };
+        let number = self.sessions.add(known, sub_nai, place, until);
+        self.nodes.set_session(address, Some(number));
+        number
     }
 
     fn find_address(
@@ -321,9 +334,11 @@ impl HomeAgent {
             let nai = self.config.security.nai(session.subscriber);
             match config.security.subscriber(nai) {
                 Some(subscriber) => {
-                    let node = self.nodes.make(session.address);
-                    let number = self.sessions.put_back(subscriber, session, node);
-                    self.nodes.set_session(session.address, Some(number));
+                    let address = session.address;
+                    let pool = pool_of(config, nai, address);
+                    let place = Place { address, node: self.nodes.make(address), pool };
+                    let number = self.sessions.put_back(subscriber, session, place);
+                    self.nodes.set_session(address, Some(number));
                 }
                 None => {
                     self.nodes.set_session(session.address, None);
@@ -363,12 +378,17 @@ impl HomeAgent {
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let node = self.nodes.make(address);
-        let number = self.sessions.add(known, &session.sub_nai, (address, node), now + lasts);
-        self.nodes.set_session(address, Some(number));
+        let number = self.admit(known, &session.sub_nai, address, now + lasts);
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true
     }
+}
+
+/// The number of the pool that a NAI has an address of.
+fn pool_of(config: &HomeAgentConfig, nai: &[u8], address: Ipv4Addr) -> Option<u16> {
+    let (pools, realm) = (&config.sessions.pools, realm(nai));
+    let at = pools.iter().position(|pool| pool.contains(address) && pool.serves(realm))?;
+    u16::try_from(at).ok()
 }
 
 /// The reservations of a config, by name and by address.

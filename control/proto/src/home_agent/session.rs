@@ -31,6 +31,9 @@ use crate::security::Subscriber;
 /// The number of no session.
 const NONE: u32 = u32::MAX;
 
+/// The number of no pool.
+const NO_POOL: u16 = u16::MAX;
+
 /// How a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -82,6 +85,8 @@ pub(super) struct Session {
     queued: Links,
     /// Of its NAI and its name.
     hash: u32,
+    /// Whose address it has, or [`NO_POOL`].
+    pool: u16,
     pub(super) state: SessionState,
 }
 
@@ -95,6 +100,7 @@ impl Default for Session {
             of_nai: UNLINKED,
             queued: UNLINKED,
             hash: 0,
+            pool: NO_POOL,
             state: SessionState::HeldDown,
         }
     }
@@ -141,6 +147,16 @@ pub(super) struct Indexed {
     pub(super) address: Ipv4Addr,
 }
 
+/// The address of a session, and what else knows it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) address: Ipv4Addr,
+    /// The number of the node's record.
+    pub(super) node: u32,
+    /// The number of the pool that it is of, if it is of one.
+    pub(super) pool: Option<u16>,
+}
+
 /// A home agent's sessions.
 #[derive(Debug)]
 pub(super) struct SessionList {
@@ -153,6 +169,8 @@ pub(super) struct SessionList {
     queues: [Ends; 2],
     /// How many are in which state.
     counts: [usize; 4],
+    /// The same of each pool.
+    of_pools: Vec<[usize; 4]>,
 }
 
 impl Default for SessionList {
@@ -164,6 +182,7 @@ impl Default for SessionList {
             of_nai: Vec::new(),
             queues: [EMPTY; 2],
             counts: [0; 4],
+            of_pools: Vec::new(),
         }
     }
 }
@@ -191,6 +210,11 @@ type Chain = fn(&mut Session) -> &mut Links;
 impl SessionList {
     pub(super) fn count(&self, state: SessionState) -> usize {
         self.counts.get(state as usize).copied().unwrap_or(0)
+    }
+
+    /// How many addresses of a pool are sessions' in which state.
+    pub(super) fn of_pool(&self, pool: usize) -> [usize; 4] {
+        self.of_pools.get(pool).copied().unwrap_or_default()
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Session> {
@@ -265,10 +289,10 @@ impl SessionList {
         &mut self,
         (subscriber, of_nai): (Subscriber, u64),
         sub_nai: &[u8],
-        (address, node): (Ipv4Addr, u32),
+        place: Place,
         until: Instant,
     ) -> u32 {
-        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, (address, node), until)
+        self.add_hashed(subscriber, name_hash(of_nai, sub_nai), sub_nai, place, until)
     }
 
     fn add_hashed(
@@ -276,9 +300,10 @@ impl SessionList {
         subscriber: Subscriber,
         hash: u32,
         sub_nai: &[u8],
-        (address, node): (Ipv4Addr, u32),
+        Place { address, node, pool }: Place,
         until: Instant,
     ) -> u32 {
+        let pool = pool.unwrap_or(NO_POOL);
         let session = Session {
             sub_nai: SmallVec::from_slice(sub_nai),
             until,
@@ -287,6 +312,7 @@ impl SessionList {
             of_nai: UNLINKED,
             queued: UNLINKED,
             hash,
+            pool,
             state: SessionState::HeldDown,
         };
         let number = match self.vacant.pop() {
@@ -311,7 +337,7 @@ impl SessionList {
             of.sessions = ends;
         }
         self.enqueue(number, SessionState::HeldDown);
-        self.recount(None, Some(SessionState::HeldDown));
+        self.recount(pool, None, Some(SessionState::HeldDown));
         number
     }
 
@@ -323,10 +349,10 @@ impl SessionList {
         }
         let before = core::mem::replace(&mut session.state, state);
         session.until = now + lasts;
-        let subscriber = session.subscriber;
+        let (subscriber, pool) = (session.subscriber, session.pool);
         self.dequeue(number, before);
         self.enqueue(number, state);
-        self.recount(Some(before), Some(state));
+        self.recount(pool, Some(before), Some(state));
         if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.live += u32::from(state.is_live());
             of.live -= u32::from(before.is_live());
@@ -334,9 +360,14 @@ impl SessionList {
     }
 
     /// Adds a session that was in another list before, in the order of their ends.
-    pub(super) fn put_back(&mut self, subscriber: Subscriber, session: &Session, node: u32) -> u32 {
-        let Session { address, until, state, hash, .. } = *session;
-        let number = self.add_hashed(subscriber, hash, &session.sub_nai, (address, node), until);
+    pub(super) fn put_back(
+        &mut self,
+        subscriber: Subscriber,
+        session: &Session,
+        place: Place,
+    ) -> u32 {
+        let Session { until, state, hash, .. } = *session;
+        let number = self.add_hashed(subscriber, hash, &session.sub_nai, place, until);
         self.set(number, state, until, Duration::ZERO);
         number
     }
@@ -356,7 +387,7 @@ impl SessionList {
     /// Forgets a session. Its address is nobody's.
     pub(super) fn remove(&mut self, number: u32) -> Option<Session> {
         let session = self.get(number)?.clone();
-        let Session { subscriber, state, .. } = session;
+        let Session { subscriber, state, pool, .. } = session;
         self.dequeue(number, state);
         if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.all -= 1;
@@ -367,7 +398,7 @@ impl SessionList {
         if let Ok(entry) = self.by_name.find_entry(spread(session.hash), is_it) {
             entry.remove();
         }
-        self.recount(Some(state), None);
+        self.recount(pool, Some(state), None);
         self.vacant.push(number);
         Some(session)
     }
@@ -384,12 +415,19 @@ impl SessionList {
         }
     }
 
-    fn recount(&mut self, before: Option<SessionState>, after: Option<SessionState>) {
-        if let Some(count) = before.and_then(|state| self.counts.get_mut(state as usize)) {
-            *count -= 1;
+    fn recount(&mut self, pool: u16, before: Option<SessionState>, after: Option<SessionState>) {
+        let place = usize::from(pool);
+        if pool != NO_POOL && self.of_pools.len() <= place {
+            self.of_pools.resize(place + 1, [0; 4]);
         }
-        if let Some(count) = after.and_then(|state| self.counts.get_mut(state as usize)) {
-            *count += 1;
+        let of_pool = self.of_pools.get_mut(place);
+        for counts in core::iter::once(&mut self.counts).chain(of_pool) {
+            if let Some(count) = before.and_then(|state| counts.get_mut(state as usize)) {
+                *count -= 1;
+            }
+            if let Some(count) = after.and_then(|state| counts.get_mut(state as usize)) {
+                *count += 1;
+            }
         }
     }
 }
@@ -480,6 +518,9 @@ mod tests {
             let mut model: BTreeMap<(Subscriber, u8), (u8, SessionState, Instant)> = BTreeMap::new();
             let mut now = Instant(0);
             let address = |at: u8| Ipv4Addr::new(10, 9, 0, at);
+            // Of three pools, or of none.
+            let pool = |at: u8| Some(u16::from(at % 4)).filter(|pool| *pool < 3);
+            let place = |at: u8| Place { address: address(at), node: u32::from(at), pool: pool(at) };
             for op in ops {
                 match op {
                     Op::Add(nai, name, at) => {
@@ -488,7 +529,7 @@ mod tests {
                             || model.values().any(|(used, ..)| *used == at);
                         if !taken {
                             let known = (subscriber, hash_of(NAIS[nai]));
-                            let place = (address(at), u32::from(at));
+                            let place = place(at);
                             list.add(known, &[name], place, now + HOLD_DOWN);
                             let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
                             model.insert((subscriber, name), one);
@@ -529,8 +570,8 @@ mod tests {
                     prop_assert_eq!(list.last_of(*subscriber), list.all_of(*subscriber).last());
                 }
                 for ((subscriber, name), (at, state, _)) in &model {
-                    let place = subscribers.iter().position(|one| one == subscriber).unwrap();
-                    let known = (*subscriber, hash_of(NAIS[place]));
+                    let nai = subscribers.iter().position(|one| one == subscriber).unwrap();
+                    let known = (*subscriber, hash_of(NAIS[nai]));
                     let found = list.find(known, &[*name]).unwrap();
                     prop_assert_eq!((found.address, found.node), (address(*at), u32::from(*at)));
                     let record = list.get(found.number).unwrap();
@@ -538,6 +579,12 @@ mod tests {
                     prop_assert!(list.guess(name_hash(known.1, &[*name])).is_some());
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
+                }
+                for one in 0..3 {
+                    let of = model.values().filter(|(at, ..)| pool(*at) == Some(one));
+                    let mut counts = [0; 4];
+                    of.for_each(|(_, state, _)| counts[*state as usize] += 1);
+                    prop_assert_eq!(list.of_pool(usize::from(one)), counts);
                 }
                 prop_assert_eq!(list.iter().count(), model.len());
             }

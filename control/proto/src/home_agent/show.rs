@@ -8,7 +8,6 @@ use super::session::{Session, SessionState};
 use crate::Instant;
 use crate::config::AddressPool;
 use crate::security::Subscriber;
-use crate::security::nais::realm;
 
 /// One session, as it is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,22 +72,13 @@ impl HomeAgent {
         self.sessions.count(state)
     }
 
-    /// Its pools, each with its use: every session is looked at.
+    /// Its pools, each with its use.
     pub fn pools(&self) -> Vec<PoolUse<'_>> {
-        let pools = self.config.sessions.pools.iter().zip(&self.pools);
-        let mut uses: Vec<PoolUse<'_>> = pools
-            .map(|(pool, given)| PoolUse { pool, used: [0; 4], exhausted: given.exhausted })
-            .collect();
-        for session in self.sessions.iter() {
-            let realm = realm(self.config.security.nai(session.subscriber));
-            let of = uses
-                .iter_mut()
-                .find(|one| one.pool.contains(session.address) && one.pool.serves(realm));
-            if let Some(count) = of.and_then(|of| of.used.get_mut(session.state as usize)) {
-                *count += 1;
-            }
-        }
-        uses
+        let pools = self.config.sessions.pools.iter().zip(&self.pools).enumerate();
+        let of = |at| self.sessions.of_pool(at).map(|count| count as u64);
+        pools
+            .map(|(at, (pool, given))| PoolUse { pool, used: of(at), exhausted: given.exhausted })
+            .collect()
     }
 
     fn view<'a>(&'a self, session: &'a Session) -> SessionView<'a> {

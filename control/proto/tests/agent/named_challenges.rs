@@ -49,16 +49,6 @@ fn asking(world: &mut World, home_address: Ipv4Addr) -> RegistrationRequest {
     RegistrationRequest { home_address, ..request(world.timestamp()) }
 }
 
-/// What the home agent is sent of a request with these extensions.
-fn naming(asked: &RegistrationRequest, extensions: &[Extension<'_>]) -> Vec<u8> {
-    let mut writer = MessageWriter::request(asked);
-    for extension in extensions {
-        writer.extension(extension).unwrap();
-    }
-    writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
-    writer.finish()
-}
-
 /// A session's request, signed for the foreign agent behind what it answers.
 fn signed(message: &[u8], challenge: Option<&[u8]>, key: &MobilitySecurityAssociation) -> Vec<u8> {
     let mut writer = MessageWriter::relay(message);

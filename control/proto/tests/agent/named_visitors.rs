@@ -29,16 +29,6 @@ fn asking(world: &mut World) -> RegistrationRequest {
     RegistrationRequest { home_address: NOBODY, ..request(world.timestamp()) }
 }
 
-/// A request with these extensions under the mobile-home authentication.
-fn naming(asked: &RegistrationRequest, extensions: &[Extension<'_>]) -> Vec<u8> {
-    let mut writer = MessageWriter::request(asked);
-    for extension in extensions {
-        writer.extension(extension).unwrap();
-    }
-    writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
-    writer.finish()
-}
-
 fn session(asked: &RegistrationRequest, sub_nai: &[u8]) -> Vec<u8> {
     naming(asked, &[NAME, Extension::SubNai(sub_nai)])
 }
