@@ -161,8 +161,10 @@ impl Agent {
             }
         }
         let mut newcomers = 0;
-        requests.iter_mut().for_each(|(_, ahead)| ahead.find_names(&mut newcomers));
+        requests.iter_mut().for_each(|(_, ahead)| ahead.find_session());
+        requests.iter_mut().for_each(|(_, ahead)| ahead.find_subscriber(&mut newcomers));
         requests.iter_mut().for_each(|(_, ahead)| ahead.find_records());
+        requests.iter().for_each(|(_, ahead)| ahead.find_place());
         self.shared.hints.clear();
         for (tenant, ahead) in &requests {
             self.shared.hints.add(ahead);

@@ -112,26 +112,31 @@ impl<'a> Ahead<'a> {
         }
     }
 
-    /// The second: whom the names belong to. `newcomers` counts those of the requests that
-    /// are likely to be given a new address.
-    pub(crate) fn find_names(&mut self, newcomers: &mut usize) {
-        let (agent, Some(Name { nai, of_nai, hash })) = (self.agent, &self.name) else { return };
-        self.subscriber = agent.config.security.guess_subscriber(*of_nai);
-        self.indexed = agent.sessions.guess(*hash);
-        match self.indexed {
-            Some(Indexed { number, node, address }) => {
-                (self.session, self.node) = (Some(number), Some(node));
-                self.home_address = address;
-            }
-            None if self.home_address.is_unspecified() => {
-                self.home_address = agent.next_address(realm(nai), *newcomers);
-                *newcomers += 1;
-            }
-            None => {}
+    /// The second: the session, if it is known.
+    pub(crate) fn find_session(&mut self) {
+        let Some(Name { hash, .. }) = &self.name else { return };
+        self.indexed = self.agent.sessions.guess(*hash);
+        if let Some(Indexed { number, node, address, subscriber, .. }) = self.indexed {
+            (self.session, self.node) = (Some(number), Some(node));
+            (self.home_address, self.subscriber) = (address, Some(subscriber));
         }
     }
 
-    /// The third: the numbers of records.
+    /// The third: whose another one is. `newcomers` counts those of the requests that are
+    /// likely to be given a new address.
+    pub(crate) fn find_subscriber(&mut self, newcomers: &mut usize) {
+        let (agent, Some(Name { nai, of_nai, .. })) = (self.agent, &self.name) else { return };
+        if self.indexed.is_some() {
+            return;
+        }
+        self.subscriber = agent.config.security.guess_subscriber(*of_nai);
+        if self.subscriber.is_some() && self.home_address.is_unspecified() {
+            self.home_address = agent.next_address(realm(nai), *newcomers);
+            *newcomers += 1;
+        }
+    }
+
+    /// The fourth: the numbers of records.
     pub(crate) fn find_records(&mut self) {
         let (security, sessions) = (&self.agent.config.security, &self.agent.sessions);
         let Some(subscriber) = self.subscriber else {
@@ -141,15 +146,21 @@ impl<'a> Ahead<'a> {
         };
         self.association = security.guess(subscriber.stand_in());
         security.prepare_place_of_nai(subscriber);
-        if self.session.is_none() {
+        if self.indexed.is_none() {
             self.node = self.agent.nodes.guess(self.home_address);
-            if let Some(Name { hash, .. }) = &self.name {
-                sessions.prepare_new(*hash);
-            }
             self.session = sessions.last_of(subscriber);
             self.of_nai = self.agent.nodes.guess(subscriber.stand_in());
+        }
+    }
+
+    /// The fifth: where a new session goes.
+    pub(crate) fn find_place(&self) {
+        if let (Some(Name { hash, .. }), Some(_), None) =
+            (&self.name, self.subscriber, &self.indexed)
+        {
+            self.agent.sessions.prepare_new(*hash);
             // Nobody must have the address yet: whoever finds that out looks there.
-            black_box(security.guess(self.home_address));
+            black_box(self.agent.config.security.guess(self.home_address));
         }
     }
 

@@ -158,6 +158,7 @@ impl HomeAgent {
         let sub_nai = named.name.sub_nai;
         let (address, step) = self.find_address(subscriber, sub_nai, asked, context)?;
         context.ruling.step = Some(step);
+        self.store((subscriber, sub_nai), address, true, context);
         let until = context.now.monotonic + self.config.sessions.hold_down;
         let known = (subscriber, asked.owner.of_nai);
         asked.session = Some(self.admit(known, sub_nai, address, until));
@@ -173,7 +174,6 @@ impl HomeAgent {
             let nonces = node.nonces.entry(asked.association.spi).or_default();
             nonces.accept(identification, nonce);
         }
-        self.store((subscriber, sub_nai), address, true, context);
         context.counters.sessions_begun += 1;
         Ok(())
     }

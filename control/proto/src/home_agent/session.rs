@@ -146,6 +146,9 @@ pub(super) struct Indexed {
     /// The number of the node's record.
     pub(super) node: u32,
     pub(super) address: Ipv4Addr,
+    pub(super) subscriber: Subscriber,
+    /// That of the record.
+    hash: u32,
 }
 
 /// The address of a session, and what else knows it.
@@ -201,10 +204,6 @@ fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn index_hash(sessions: &Chunks<Session>, indexed: &Indexed) -> u64 {
-    sessions.get(indexed.number).map_or(0, |session| spread(session.hash))
-}
-
 /// Which of the links of a session.
 type Chain = fn(&mut Session) -> &mut Links;
 
@@ -225,8 +224,7 @@ impl SessionList {
     /// Makes room for so many sessions, so that nothing need grow while they register.
     pub(super) fn reserve(&mut self, sessions: usize) {
         let more = sessions.saturating_sub(self.by_name.len());
-        let sessions = &self.sessions;
-        self.by_name.reserve(more, |one| index_hash(sessions, one));
+        self.by_name.reserve(more, |one| spread(one.hash));
     }
 
     /// The session of this name: whose it is, the hash of that one's NAI, and the sub-NAI.
@@ -236,7 +234,10 @@ impl SessionList {
         sub_nai: &[u8],
     ) -> Option<Indexed> {
         let hash = name_hash(of_nai, sub_nai);
-        let is_it = |one: &Indexed| self.is_named(one.number, subscriber, sub_nai);
+        let is_it = |one: &Indexed| {
+            (one.subscriber, one.hash) == (subscriber, hash)
+                && self.is_named(one.number, subscriber, sub_nai)
+        };
         self.by_name.find(spread(hash), is_it).copied()
     }
 
@@ -249,7 +250,7 @@ impl SessionList {
 
     /// The session that has most likely a name of this hash: no record is looked at.
     pub(super) fn guess(&self, hash: u32) -> Option<Indexed> {
-        self.by_name.find(spread(hash), |_| true).copied()
+        self.by_name.find(spread(hash), |one| one.hash == hash).copied()
     }
 
     /// Brings the place in the index of a new session, whose name is of this hash, into the
@@ -307,28 +308,18 @@ impl SessionList {
         until: Instant,
     ) -> u32 {
         let pool = pool.unwrap_or(NO_POOL);
-        let session = Session {
-            sub_nai: SmallVec::from_slice(sub_nai),
-            until,
-            subscriber,
-            address,
-            of_nai: UNLINKED,
-            queued: UNLINKED,
-            hash,
-            pool,
-            state: SessionState::HeldDown,
-        };
-        let number = match self.vacant.pop() {
-            Some(number) => {
-                if let Some(record) = self.sessions.get_mut(number) {
-                    *record = session;
-                }
-                number
-            }
-            None => self.sessions.push(session),
-        };
-        let (sessions, indexed) = (&self.sessions, Indexed { number, node, address });
-        self.by_name.insert_unique(spread(hash), indexed, |one| index_hash(sessions, one));
+        let vacant = self.vacant.pop();
+        let number = vacant.unwrap_or_else(|| self.sessions.push(Session::default()));
+        if let Some(record) = self.sessions.get_mut(number) {
+            // In its place: one that is put together elsewhere is read back to be put here,
+            // and that waits for everything that was written before.
+            record.sub_nai.extend_from_slice(sub_nai);
+            (record.until, record.subscriber, record.address) = (until, subscriber, address);
+            (record.hash, record.pool) = (hash, pool);
+            record.state = SessionState::HeldDown;
+        }
+        let indexed = Indexed { number, node, address, subscriber, hash };
+        self.by_name.insert_unique(spread(hash), indexed, |one| spread(one.hash));
         let place = subscriber.place();
         if self.of_nai.len() <= place {
             let none = OfNai { sessions: EMPTY, live: 0, all: 0 };
@@ -588,7 +579,7 @@ mod tests {
                     prop_assert_eq!((found.address, found.node), (address(*at), u32::from(*at)));
                     let record = list.get(found.number).unwrap();
                     prop_assert_eq!((record.address, record.state), (address(*at), *state));
-                    prop_assert!(list.guess(name_hash(known.1, &[*name])).is_some());
+                    prop_assert_eq!(list.guess(name_hash(known.1, &[*name])), Some(found));
                     let alike = model.values().filter(|(_, other, _)| other == state).count();
                     prop_assert_eq!(list.count(*state), alike);
                 }

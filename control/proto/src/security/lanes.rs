@@ -240,9 +240,9 @@ mod tests {
     #[test]
     fn lanes_give_what_one_after_the_other_gives() {
         let bytes: Vec<u8> = (0..=255).cycle().take(400).collect();
-        let associations: Vec<_> = (0..11).map(|n| association(&bytes[n..2 * n + 5])).collect();
+        let associations: Vec<_> = (0..21).map(|n| association(&bytes[n..2 * n + 5])).collect();
         for len in 0..200 {
-            let covered: Vec<_> = (0..11).map(|n| &bytes[n..n + (len + 37 * n) % 200]).collect();
+            let covered: Vec<_> = (0..21).map(|n| &bytes[n..n + (len + 37 * n) % 200]).collect();
             let wanted: Vec<Wanted<'_>> =
                 associations.iter().map(ready).zip(covered.iter().copied()).collect();
             let mut precomputed = Precomputed::default();
