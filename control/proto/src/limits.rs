@@ -11,6 +11,7 @@
 //! | foreign agent denials of a node | one in [`FOREIGN_DENIAL_SPACING`] | no reply | `denials_suppressed` |
 //! | nodes whose denials are spaced | [`SPACED_NODES`] | no reply | `denials_suppressed` |
 //! | bindings | `HomeAgentConfig::max_bindings` | 130 | `denied` by code |
+//! | live sessions of a NAI; those that keep an address, with them | `SessionPolicy::max_sessions_per_nai`; twice that | 130 | `sessions_over_limit` |
 //! | bindings of a node | `HomeAgentConfig::max_simultaneous`, at most [`MAX_SIMULTANEOUS`] | 135 | `denied` by code |
 //! | visitors | `ForeignAgentConfig::max_visitors` | 66, flag B | `denied` by code |
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |

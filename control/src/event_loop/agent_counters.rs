@@ -88,7 +88,7 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
         (
             "sessions_over_limit",
             counters.sessions_over_limit,
-            "Sessions denied because their NAI has as many as it may (max_sessions_per_nai).",
+            "Requests of sessions, new ones or ones that would be live again, denied because their NAI has as many as it may (max_sessions_per_nai).",
         ),
         (
             "pools_exhausted",

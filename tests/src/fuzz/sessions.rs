@@ -186,8 +186,9 @@ impl Boxes {
             assert!(addresses.insert(one.home_address), "{one:?} is not its alone");
         }
         for nai in NAIS {
-            // A sticky one that comes back is let in beside as many as there may be.
-            assert!(agent.sessions(Some(nai)).len() <= 2 * MOST as usize);
+            let all = agent.sessions(Some(nai));
+            assert!(all.iter().filter(|one| one.state.is_live()).count() <= MOST as usize);
+            assert!(all.len() <= 2 * MOST as usize);
         }
         for binding in agent.bindings() {
             assert!(addresses.contains(&binding.home_address), "nobody's is bound");

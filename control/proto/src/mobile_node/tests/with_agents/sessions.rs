@@ -253,6 +253,51 @@ fn a_node_without_home_address_is_given_one_beside_its_sessions_and_keeps_it() {
     }
 }
 
+/// A lower limit, and all of them away for longer than they were registered.
+#[test]
+fn a_session_that_is_one_too_many_keeps_its_address_and_asks_seldom_until_there_is_room() {
+    for network in [Network::Of(0), Network::Of(1), Network::Dhcp] {
+        let mut lab = with_sessions(lab(ReplayProtection::default(), without_address()));
+        lab.move_to(Network::Of(2));
+        lab.pass(3_000);
+        let (own, addresses) = (lab.world.node.home_address(), lab.addresses());
+        let mut process = home_process(ReplayProtection::default());
+        process.home_agents[0] = lab.agents[0].home_agents().next().unwrap().config().clone();
+        process.home_agents[0].sessions.max_sessions_per_nai = 3;
+        let now = lab.now();
+        lab.agents[0].handle_config(process, now);
+        lab.pass(400_000);
+        lab.all_are(Phase::Registered);
+        lab.world.link(false);
+        lab.network = None;
+        lab.pass(400_000);
+        assert_eq!(lab.bound().len(), 0);
+        lab.move_to(network);
+        lab.pass(3_000);
+        let with_code = |lab: &Lab| {
+            let denied = lab.world.node.sessions().filter(|one| one.phase() == Phase::Denied);
+            let denied = denied.map(|one| (one.sub_nai().to_vec(), one.last_denial().unwrap()));
+            denied.collect::<Vec<_>>()
+        };
+        let denied = with_code(&lab);
+        let [(name, ReplyCode::HA_INSUFFICIENT_RESOURCES)] = denied.as_slice() else {
+            panic!("{network:?}: {denied:?}");
+        };
+        let refused = |lab: &Lab| lab.agents[0].counters().next().unwrap().1.sessions_over_limit;
+        let before = refused(&lab);
+        lab.pass(600_000);
+        assert_eq!(with_code(&lab), denied);
+        assert_eq!((lab.world.node.home_address(), lab.addresses()), (own, addresses.clone()));
+        let times = refused(&lab) - before;
+        assert!((8..=16).contains(&times), "{times} requests in ten minutes");
+        let other = NAMES.into_iter().find(|other| other != name).unwrap();
+        lab.world.input(|node, now| assert!(node.remove_session(other, now)));
+        lab.pass(80_000);
+        assert_eq!(with_code(&lab), []);
+        assert_eq!(lab.addresses()[name], addresses[name]);
+    }
+}
+
 /// The home agent has lost its memory, and what it gave before is not its to give.
 #[test]
 fn a_node_is_given_another_address_when_its_own_is_anothers() {
