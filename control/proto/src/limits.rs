@@ -20,7 +20,8 @@
 //! | requests of a station with a NAI | `ForeignAgentConfig::requests_per_minute_per_nai` | 66 | `denied` by code |
 //! | stations and NAIs whose requests are counted | [`SPACED_NODES`] | 66 | `denied` by code |
 //! | challenges of a link | `ForeignAgentConfig::challenge_window` | 104 | `denied` by code |
-//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `denied` by code |
+//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `answerers_refused` |
+//! | of one NAI; of all without a key | half of those, or twice `ForeignAgentConfig::max_sessions_per_nai` | 66 | `answerers_refused` |
 //! | revocations of an agent that wait | [`MAX_PENDING_REVOCATIONS`] | sent once | |
 //! | times that a revocation is sent | [`REVOCATION_ATTEMPTS`] | given up | `revocations_unanswered` |
 //! | revocations remembered | [`REMEMBERED_REVOCATIONS`] | repetitions get silence | `not-registered` |
