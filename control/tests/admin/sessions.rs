@@ -229,6 +229,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
         "sessions_over_limit tenant 0 0",
         "pools_exhausted tenant 0 3",
         "sessions_not_stored 0",
+        "sessions_not_synced 0",
     ] {
         assert!(flat.iter().any(|line| line.starts_with(counter)), "{counter} in {text}");
     }
