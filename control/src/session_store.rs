@@ -333,6 +333,7 @@ mod tests {
             }
             wait_until(|| store.syncer.done() >= round);
         }
+        store.syncer.stop();
         // Together, and not one by one.
         assert!(store.syncer.done() < 150);
         assert_eq!((store.lost(), store.unsynced()), (0, 0));
