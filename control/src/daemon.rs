@@ -58,6 +58,10 @@ impl RecordTo {
 /// it could not go on. Everything that it had made is taken away before.
 pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config)) -> Result<()> {
     check_privileges()?;
+    // Before any other thread is there: they all keep off the workers' cores.
+    if !config.dataplane.cores.is_empty() {
+        place_control_core(&config);
+    }
     // Before any packet: what is recorded begins with the first.
     let recorder = record.map(RecordTo::open).transpose()?;
     let sessions = config.daemon.state_dir.as_deref().map(SessionStore::open).transpose()?;
@@ -68,10 +72,6 @@ pub fn run(config: Config, record: Option<&RecordTo>, ready: impl FnOnce(&Config
         tracing::warn!(
             "which address is whose session's is forgotten at a restart: set state_dir in [daemon]"
         );
-    }
-    // Before any other thread is there: they all keep off the workers' cores.
-    if !config.dataplane.cores.is_empty() {
-        place_control_core(&config);
     }
     let config = Arc::new(config);
     // Signals first: from here on a SIGTERM takes everything away again.

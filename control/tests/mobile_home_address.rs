@@ -86,6 +86,22 @@ impl Net {
     }
 
     fn write_configs(&self, pool: &str) {
+        self.write_agents(pool);
+        let socket = self.folder.path("mn.sock");
+        self.folder.write(
+            "mn.toml",
+            &format!(
+                "[daemon]\nadmin_socket = \"{}\"\nlog = \"debug\"\n\
+                 [mobile_node]\ninterface = \"eth0\"\nhome_prefix = \"10.1.0.0/24\"\n\
+                 home_agent = \"10.0.0.2\"\nlifetime = \"20s\"\nnai = \"{NAI}\"\n\
+                 [[mobile_node.security_association]]\nhome_agent = \"10.0.0.2\"\nspi = 256\n\
+                 key_file = \"mn.key\"\n",
+                socket.display()
+            ),
+        );
+    }
+
+    fn write_agents(&self, pool: &str) {
         for (number, (name, link, address)) in BOXES.iter().take(3).enumerate() {
             let core = format!("10.0.0.{}", number + 2);
             let port = |name: &str, address: &str| {
@@ -118,18 +134,6 @@ impl Net {
                 + &agent;
             self.folder.write(&format!("{name}.toml"), &text);
         }
-        let socket = self.folder.path("mn.sock");
-        self.folder.write(
-            "mn.toml",
-            &format!(
-                "[daemon]\nadmin_socket = \"{}\"\nlog = \"debug\"\n\
-                 [mobile_node]\ninterface = \"eth0\"\nhome_prefix = \"10.1.0.0/24\"\n\
-                 home_agent = \"10.0.0.2\"\nlifetime = \"20s\"\nnai = \"{NAI}\"\n\
-                 [[mobile_node.security_association]]\nhome_agent = \"10.0.0.2\"\nspi = 256\n\
-                 key_file = \"mn.key\"\n",
-                socket.display()
-            ),
-        );
     }
 
     fn start(&self) -> Daemon {
@@ -312,4 +316,45 @@ fn a_node_asks_at_home_too_and_takes_another_address_from_a_home_agent_that_has_
     net.is_reached(second);
     mn.stop();
     assert_eq!(net.host(), before);
+}
+
+/// Without `state_dir` it would get the first of the pool.
+#[test]
+fn a_node_gets_back_what_it_had_though_its_home_agent_has_forgotten_it_unless_it_is_anothers() {
+    if unavailable("a_node_gets_back_what_it_had") {
+        return;
+    }
+    let mut net = Net::new("back");
+    let text = std::fs::read_to_string(net.folder.path("mn.toml")).unwrap();
+    let state = net.folder.path("mn-state");
+    let state_dir = format!("[daemon]\nstate_dir = \"{}\"\n", state.display());
+    net.folder.write("mn.toml", &text.replacen("[daemon]\n", &state_dir, 1));
+    let mut mn = net.start();
+    net.move_to(1);
+    let first = arrived(&mn, |_| true).1;
+    mn.kill();
+    let forget = |net: &mut Net, pool: &str| {
+        net.write_agents(pool);
+        net.agents.remove(0).stop();
+        net.agents.insert(0, Daemon::start(&net.boxes[0], &net.folder, "ha"));
+    };
+    forget(&mut net, "10.1.0.90-10.1.0.109");
+    let mut mn = net.start();
+    assert_eq!(arrived(&mn, |_| true).1, first);
+    let explained = net.homeport("ha", &["explain", &first.to_string()]);
+    assert!(explained.contains("named: The session was not known"), "{explained}");
+    net.is_reached(first);
+    // It is not to be had any more.
+    mn.kill();
+    forget(&mut net, "10.1.0.200-10.1.0.209");
+    let mut mn = net.start();
+    let second = arrived(&mn, |_| true).1;
+    assert!((200..=209).contains(&second.octets()[3]), "{second}");
+    assert_eq!(counter(&mn, "home_addresses_lost"), 0);
+    net.is_reached(second);
+    mn.stop();
+    forget(&mut net, "10.1.0.190-10.1.0.209");
+    let mut mn = net.start();
+    assert_eq!(arrived(&mn, |_| true).1, second);
+    mn.stop();
 }

@@ -44,6 +44,9 @@ pub struct Counters {
     pub challenges_sent: u64,
     /// Requests to a foreign agent that answered one of its challenges and were relayed.
     pub foreign_challenges_answered: u64,
+    /// Answers to challenges that a foreign agent could not remember: their NAI, those
+    /// without a key, or all had as many as they may.
+    pub answerers_refused: u64,
     /// Half-bound UDP tunnels whose first keepalive came.
     pub tunnels_bound: u64,
     /// Outer addresses of UDP tunnels that were shown to be their nodes'.

@@ -31,6 +31,7 @@
 //! **Not done:** the reply 136 to a discovery that was relayed to a subnet broadcast comes from
 //! another address than was asked, and is discarded.
 
+mod answerers;
 pub(crate) mod challenge;
 mod judge;
 mod names;

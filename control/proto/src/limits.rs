@@ -11,6 +11,7 @@
 //! | foreign agent denials of a node | one in [`FOREIGN_DENIAL_SPACING`] | no reply | `denials_suppressed` |
 //! | nodes whose denials are spaced | [`SPACED_NODES`] | no reply | `denials_suppressed` |
 //! | bindings | `HomeAgentConfig::max_bindings` | 130 | `denied` by code |
+//! | live sessions of a NAI; those that keep an address, with them | `SessionPolicy::max_sessions_per_nai`; twice that | 130 | `sessions_over_limit` |
 //! | bindings of a node | `HomeAgentConfig::max_simultaneous`, at most [`MAX_SIMULTANEOUS`] | 135 | `denied` by code |
 //! | visitors | `ForeignAgentConfig::max_visitors` | 66, flag B | `denied` by code |
 //! | pending requests | `ForeignAgentConfig::max_pending` | 66 | `denied` by code |
@@ -19,7 +20,8 @@
 //! | requests of a station with a NAI | `ForeignAgentConfig::requests_per_minute_per_nai` | 66 | `denied` by code |
 //! | stations and NAIs whose requests are counted | [`SPACED_NODES`] | 66 | `denied` by code |
 //! | challenges of a link | `ForeignAgentConfig::challenge_window` | 104 | `denied` by code |
-//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `denied` by code |
+//! | nodes whose last challenge is remembered | `max_visitors` and `max_pending` together | 66 | `answerers_refused` |
+//! | of one NAI; of all without a key | half of those, or twice `ForeignAgentConfig::max_sessions_per_nai` | 66 | `answerers_refused` |
 //! | revocations of an agent that wait | [`MAX_PENDING_REVOCATIONS`] | sent once | |
 //! | times that a revocation is sent | [`REVOCATION_ATTEMPTS`] | given up | `revocations_unanswered` |
 //! | revocations remembered | [`REMEMBERED_REVOCATIONS`] | repetitions get silence | `not-registered` |

@@ -149,6 +149,8 @@ pub struct MobileNode {
     config: MobileNodeConfig,
     /// Whether the home agent says which home address it has.
     is_given: bool,
+    /// The address to ask for while it has none: what it had before.
+    wanted: Option<Ipv4Addr>,
     rng: ChaCha8Rng,
     link_up: bool,
     agents: AgentList,
@@ -188,6 +190,7 @@ impl MobileNode {
         let wishes = Wishes::new(&config);
         MobileNode {
             is_given: config.home_address.is_unspecified(),
+            wanted: None,
             config,
             wishes,
             keepalive: None,
@@ -216,6 +219,13 @@ impl MobileNode {
             sessions: Sessions::default(),
             actions: VecDeque::new(),
         }
+    }
+
+    /// Asks for `wanted` and not for any address, where a home agent gives it one: what it
+    /// had before it was started anew. It is not the node's before the home agent has said
+    /// so; if it refuses, the node asks for any.
+    pub fn ask_for_home_address(&mut self, wanted: Ipv4Addr) {
+        self.wanted = Some(wanted).filter(|wanted| self.is_given && is_host(*wanted));
     }
 
     /// The interface's link came up or went down. With a link that went down

@@ -30,7 +30,7 @@ pub(super) fn agent_counters(
 }
 
 /// An agent's counters with their names and sentences.
-const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 31] {
+const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'static str); 32] {
     [
         (
             "messages_received",
@@ -88,7 +88,7 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
         (
             "sessions_over_limit",
             counters.sessions_over_limit,
-            "Sessions denied because their NAI has as many as it may (max_sessions_per_nai).",
+            "Requests of sessions, new ones or ones that would be live again, denied because their NAI has as many as it may (max_sessions_per_nai).",
         ),
         (
             "pools_exhausted",
@@ -110,6 +110,11 @@ const fn agent_counter_table(counters: &Counters) -> [(&'static str, u64, &'stat
             "foreign_challenges_answered",
             counters.foreign_challenges_answered,
             "Requests to a foreign agent that answered its challenge.",
+        ),
+        (
+            "answerers_refused",
+            counters.answerers_refused,
+            "Answers to a foreign agent's challenges that could not be remembered, for too many of one NAI, of nodes without a key, or of all.",
         ),
         (
             "tunnels_bound",

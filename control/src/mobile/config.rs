@@ -102,6 +102,8 @@ section! {
         admin_socket: At<PathBuf> = PathBuf::from("/run/homeport/mn.sock"),
         /// What is logged.
         log: At<LogFilter> = LogFilter("info".into()),
+        /// The folder where a home address that was given is written down.
+        state_dir: Option<At<PathBuf>>,
     }
 }
 
@@ -195,6 +197,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// A filter for `tracing`.
     pub log: String,
+    /// The folder where a home address that was given is written down.
+    pub state_dir: Option<PathBuf>,
     /// The interface that it moves with.
     pub interface: String,
     /// The tunnel interface.
@@ -253,6 +257,13 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         Some(daemon) => daemon.clone(),
         None => DaemonSection::from_table(&DeTable::new(), 0..0, problems)?,
     };
+    if let Some(folder) = daemon.state_dir.as_ref().filter(|folder| !folder.is_absolute()) {
+        problems.add(
+            folder.span(),
+            format!("state_dir: \"{}\" does not begin with /", folder.display()),
+            "write it from the root on, as in \"/var/lib/homeport-mn\"",
+        );
+    }
     let node = &file.mobile_node;
     interface_name(&node.interface, problems);
     interface_name(&node.tunnel, problems);
@@ -319,6 +330,7 @@ fn check(file: &File, path: &Path, problems: &mut Problems) -> Option<Config> {
         path: path.into(),
         admin_socket: (*daemon.admin_socket).clone(),
         log: daemon.log.0.clone(),
+        state_dir: daemon.state_dir.as_deref().cloned(),
         interface: (*node.interface).clone(),
         tunnel: (*node.tunnel).clone(),
         mss_clamp: *node.mss_clamp,

@@ -55,6 +55,15 @@ fn error(text: &str) -> String {
 }
 
 #[test]
+fn the_state_dir_is_named_from_the_root_on() {
+    let with = |folder: &str| format!("[daemon]\nstate_dir = \"{folder}\"{RIGHT}");
+    let config = parse_beside(&with("/var/lib/homeport-mn"), 0o600).unwrap();
+    assert_eq!(config.state_dir.as_deref(), Some(Path::new("/var/lib/homeport-mn")));
+    let said = error(&with("state"));
+    assert!(said.contains("state_dir: \"state\" does not begin with /"), "{said}");
+}
+
+#[test]
 fn what_is_written_is_what_the_node_is_told_and_the_rest_has_defaults() {
     let config = parse_beside(RIGHT, 0o600).unwrap();
     assert_eq!(config.interface, "eth0");
@@ -66,7 +75,7 @@ fn what_is_written_is_what_the_node_is_told_and_the_rest_has_defaults() {
     assert_eq!(config.node.encapsulation, PreferredEncapsulation::IpInIp);
     assert!(config.node.nat_traversal && !config.mss_clamp);
     assert_eq!(config.node.security.agents().count(), 1);
-    assert_eq!(config.node.nai, None);
+    assert_eq!((config.node.nai, config.state_dir), (None, None));
     assert_eq!(config.node.session_carriage, SessionCarriage::Separate);
 }
 

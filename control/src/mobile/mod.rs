@@ -12,6 +12,7 @@
 //!   server says.
 //! * [`dhcp_server`] makes a session of every device on a LAN that asks for an address;
 //!   [`dhcp_request`] reads what a device says, [`presence`] finds out that it is gone.
+//! * [`memory`] keeps the home address that the node was given, for when it is started anew.
 //! * `sockets` are the sockets, `tunnel_sockets` those of the tunnel, `frame` what
 //!   goes through them.
 //!
@@ -33,6 +34,7 @@ pub mod frame;
 pub mod host;
 pub mod lan;
 pub mod link;
+pub mod memory;
 pub mod namespace;
 pub mod path_mtu;
 pub mod presence;

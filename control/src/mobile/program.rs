@@ -35,6 +35,7 @@ use super::frame::{self, ALL_ROUTERS, Heard, Station};
 use super::host::{self, Host};
 use super::lan::Lan;
 use super::link::{DEFAULT_MTU, Link, LinkState, LinkWatch};
+use super::memory::AddressMemory;
 use super::report::Report;
 use super::sessions::Sessions;
 use super::tunnel::{Tunnel, TunnelSockets};
@@ -69,7 +70,12 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
     let tun = Tun::create(&config.tunnel)?;
     host::set_up_tunnel(&config.tunnel)?;
     let seed = clock::seed().context("drawing a random seed")?;
-    let node = MobileNode::new(config.node.clone(), seed);
+    let mut node = MobileNode::new(config.node.clone(), seed);
+    let memory = home_address::memory(&config)?;
+    if let Some(before) = memory.as_ref().and_then(AddressMemory::recall) {
+        tracing::info!(address = %before, "asking for the home address that the node had");
+        node.ask_for_home_address(before);
+    }
     let (home, home_agent) = (node.home_address(), config.node.home_agent);
     let state_file = config.admin_socket.with_extension("found");
     let host = Host::open(&config.interface, &config.tunnel, home, &state_file)?;
@@ -85,6 +91,7 @@ pub fn run(config: Config, ready: impl FnOnce()) -> Result<()> {
         link: None,
         lan,
         sessions: Sessions::default(),
+        memory,
         port: 0,
         mtu: 0,
         attachment: Attachment::None,
@@ -110,6 +117,8 @@ struct Program {
     lan: Option<Lan>,
     /// Whose the sessions are.
     sessions: Sessions,
+    /// What home address it was given, if that is to be written down.
+    memory: Option<AddressMemory>,
     /// The UDP port that requests leave from: chosen once, so that replies to
     /// what an earlier link saw find it too.
     port: u16,

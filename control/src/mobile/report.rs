@@ -44,7 +44,7 @@ pub struct Report {
 }
 
 /// Names and meanings of what is counted by name.
-const COUNTERS: [(&str, &str); 22] = [
+const COUNTERS: [(&str, &str); 23] = [
     ("links_up", "The link came up."),
     ("solicitations_sent", "Agent solicitations sent."),
     ("agents_heard", "Agents heard for the first time on a link."),
@@ -76,6 +76,7 @@ const COUNTERS: [(&str, &str); 22] = [
         "home_addresses_lost",
         "Times that the home agent would not let the node have the home address that it had.",
     ),
+    ("home_addresses_unsaved", "Home addresses that could not be written to state_dir."),
     ("expirations", "Registrations that ended without renewal."),
     ("sessions_used", "Home addresses that sessions got."),
     ("sessions_lost", "Sessions that ended, or lost their home address."),

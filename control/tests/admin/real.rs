@@ -173,12 +173,22 @@ impl Real {
         self.send((source, 40_000), &writer.finish());
     }
 
-    pub(crate) fn send(&self, (source, source_port): (Ipv4Addr, u16), message: &[u8]) {
-        let udp = UdpHeader::new((source, source_port), (AGENT, 434), message).unwrap();
+    pub(crate) fn send(&self, from: (Ipv4Addr, u16), message: &[u8]) {
+        self.send_to(AGENT, from, message);
+    }
+
+    /// To another address of the box.
+    pub(crate) fn send_to(
+        &self,
+        to: Ipv4Addr,
+        (source, source_port): (Ipv4Addr, u16),
+        message: &[u8],
+    ) {
+        let udp = UdpHeader::new((source, source_port), (to, 434), message).unwrap();
         let payload = [udp.as_bytes(), message].concat();
         let ethernet = EthernetHeader::new(OURS, ROUTER_MAC, EtherType::IPV4);
         let len = u16::try_from(Ipv4Header::LEN + payload.len()).unwrap();
-        let mut ip = Ipv4Header::new(source, AGENT, IpProtocol::UDP, 64, len);
+        let mut ip = Ipv4Header::new(source, to, IpProtocol::UDP, 64, len);
         ip.fill_checksum();
         assert!(self.link.push(&[ethernet.as_bytes(), ip.as_bytes(), &payload].concat()));
     }

@@ -10,7 +10,10 @@ use homeport_control::admin::api::{PoolView, SessionStateView, SessionView, Sess
 use homeport_control::admin::explain::ExplanationView;
 use homeport_control::clock;
 use homeport_control::session_store::Line;
-use homeport_proto::message::{Extension, Identification, RegistrationRequest, RequestFlags};
+use homeport_proto::message::{
+    AuthenticationKind, Extension, Identification, MessageWriter, RegistrationReply,
+    RegistrationRequest, ReplyCode, RequestFlags,
+};
 use homeport_proto::security::MobilitySecurityAssociation;
 use homeport_proto::{Lifetime, StoredSession, TenantId};
 use serde_json::Value;
@@ -37,10 +40,25 @@ const POOL: &str = "[[home_agent.pool]]\nname = \"train\"\nrealm = \"train.examp
                     [[home_agent.reservation]]\nnai = \"phone@train.example\"\n\
                     session = \"printer\"\nhome_address = \"10.1.0.30\"\n";
 
+/// Another home agent of the box, whose numbers for the NAIs are the other way round.
+const OTHER: Ipv4Addr = Ipv4Addr::new(10, 0, 1, 3);
+const OTHER_AGENT: &str = "[[home_agent]]\nname = \"hb\"\naddress = \"10.0.1.3\"\n\
+                           max_bindings = 1000\n\
+                           [[home_agent.home_network]]\nprefix = \"10.2.0.0/24\"\n\
+                           [[home_agent.pool]]\nname = \"other\"\n\
+                           ranges = [\"10.2.0.100-10.2.0.101\"]\n";
+
 fn start() -> Real {
     let room = Room::new();
     room.config(|text| text + &NAIS.concat() + POOL);
     Real::start(room, Some(Vec::new()))
+}
+
+/// The config with both home agents, the first of which has the NAIs in this order.
+fn with_both(text: &str, nais: [&str; 2]) -> String {
+    let text = text.replace("\"10.0.1.2/24\"", "\"10.0.1.2/24\", \"10.0.1.3/24\"");
+    let [phone, tablet] = NAIS;
+    text + &nais.concat() + POOL + OTHER_AGENT + tablet + phone
 }
 
 /// The key in the room's file, shared with a NAI.
@@ -121,9 +139,17 @@ fn causes(real: &Real, nai: &str, count: usize) -> Vec<String> {
 
 #[test]
 fn sessions_pools_and_nais_are_shown_and_explained() {
-    let real = start();
+    let room = Room::new();
+    room.config(|text| with_both(&text, NAIS));
+    let real = Real::start(room, Some(Vec::new()));
     let away = (300, ANY, ELSEWHERE);
     let begin = |nai: &str, name: &[u8]| ask(&real, (nai, name), away, false, &key(nai));
+
+    // Of whom nothing is known it is told what could have got lost.
+    let output = real.homeport(&["--json", "explain", TABLET]);
+    assert_eq!(code(&output), 1);
+    let silent: ExplanationView = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!silent.swallowed.is_empty());
 
     // Three addresses and one that is set aside; then nobody gets any more.
     begin(PHONE, b"laptop");
@@ -151,6 +177,24 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     assert_eq!(causes(&real, PHONE, 3), refused);
     ask(&real, (PHONE, b"stolen"), away, false, &association(300, b"another key, not"));
     assert_eq!(causes(&real, PHONE, 4)[0], "wrong-key");
+    // At the other home agent, where it has the number that the tablet has at this one.
+    let mut writer = MessageWriter::request(&RegistrationRequest {
+        flags: RequestFlags::CO_LOCATED.with(RequestFlags::REVERSE_TUNNEL),
+        lifetime: Lifetime(300),
+        home_address: ANY,
+        home_agent: OTHER,
+        care_of_address: ELSEWHERE,
+        identification: Identification(clock::now().ntp.0),
+    });
+    writer.extension(&Extension::NetworkAccessIdentifier(PHONE.as_bytes())).unwrap();
+    writer.authenticate(AuthenticationKind::MobileHome, &association(300, b"another key, not"));
+    real.send_to(OTHER, (ELSEWHERE, 40_000), &writer.finish());
+    assert_eq!(causes(&real, PHONE, 5)[..2], ["wrong-key", "wrong-key"]);
+    let story: ExplanationView = json(&real, &["explain", PHONE], None);
+    assert!(story.swallowed.is_empty());
+    let story: ExplanationView = json(&real, &["explain", PHONE, "--home-agent", "hb"], None);
+    assert_eq!((story.registrations.len(), story.sessions.len()), (1, 0));
+    assert!(story.swallowed.is_empty());
 
     // What strangers ask for is told too, if nowhere else.
     ask(&real, ("nobody@x", b"laptop"), away, false, &key(PHONE));
@@ -188,7 +232,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
     }
 
     let pools: Vec<PoolView> = json(&real, &["show", "pools"], Some("pools"));
-    let [pool] = &pools[..] else { panic!("{pools:?}") };
+    let [pool, _] = &pools[..] else { panic!("{pools:?}") };
     assert_eq!((pool.name.as_str(), pool.realm.as_deref()), ("train", Some("train.example")));
     let used = (pool.size, pool.bound, pool.home, pool.sticky, pool.held_down, pool.free);
     assert_eq!(used, (3, 2, 0, 1, 0, 0));
@@ -229,6 +273,7 @@ fn sessions_pools_and_nais_are_shown_and_explained() {
         "sessions_over_limit tenant 0 0",
         "pools_exhausted tenant 0 3",
         "sessions_not_stored 0",
+        "sessions_not_synced 0",
     ] {
         assert!(flat.iter().any(|line| line.starts_with(counter)), "{counter} in {text}");
     }
@@ -281,18 +326,19 @@ fn explained(real: &Real) {
     }
     let story = flat(&shown(real, &["explain", "10.1.0.102"]));
     assert!(story.contains(&format!("the session \"{EVIL_SHOWN}\" of {TABLET}")), "{story}");
+    let silent: ExplanationView = json(real, &["explain", TABLET], None);
+    assert!(silent.swallowed.is_empty());
     let story = shown(real, &["explain", TABLET]);
     assert!(story.contains("tablet@train.example has one session:"), "{story}");
     assert!(story.contains("No request of it is remembered"), "{story}");
 
     // With other numbers for the NAIs, nobody is told another's story.
     let [phone, tablet] = NAIS;
-    let file = real.room.config(|text| text + tablet + phone + POOL);
+    let file = real.room.config(|text| with_both(&text, [tablet, phone]));
     let output = real.homeport(&["config", "apply", file.to_str().unwrap()]);
     assert_eq!(code(&output), 0, "{}", err(&output));
-    for nai in [PHONE, TABLET] {
-        assert_eq!(causes(real, nai, 0), [""; 0]);
-    }
+    assert_eq!(causes(real, PHONE, 1), ["wrong-key"], "at the other, whose numbers stay");
+    assert_eq!(causes(real, TABLET, 0), [""; 0]);
     session(real, "laptop", SessionStateView::Bound);
 }
 
@@ -308,16 +354,22 @@ fn a_visitor_is_found_by_its_nai_before_it_has_an_address() {
         )
     });
     let real = Real::start(room, None);
-    let request = RegistrationRequest {
-        flags: RequestFlags::default(),
-        lifetime: Lifetime(300),
-        home_address: ANY,
-        home_agent: Ipv4Addr::new(10, 9, 0, 1),
-        care_of_address: AGENT,
-        identification: Identification(clock::now().ntp.0),
+    let home_agent = Ipv4Addr::new(10, 9, 0, 1);
+    let visit = |nai: &str, sub_nai: &[u8]| {
+        let request = RegistrationRequest {
+            flags: RequestFlags::default(),
+            lifetime: Lifetime(300),
+            home_address: ANY,
+            home_agent,
+            care_of_address: AGENT,
+            identification: Identification(clock::now().ntp.0),
+        };
+        let names =
+            [Extension::NetworkAccessIdentifier(nai.as_bytes()), Extension::SubNai(sub_nai)];
+        real.send_request(Ipv4Addr::new(10, 0, 1, 77), &request, &names, &key(nai));
+        request
     };
-    let names = [Extension::NetworkAccessIdentifier(PHONE.as_bytes()), Extension::SubNai(EVIL)];
-    real.send_request(Ipv4Addr::new(10, 0, 1, 77), &request, &names, &key(PHONE));
+    visit(PHONE, EVIL);
     until("a visitor", || {
         let output = real.homeport(&["explain", PHONE]);
         Some(()).filter(|()| code(&output) == 0)
@@ -332,6 +384,36 @@ fn a_visitor_is_found_by_its_nai_before_it_has_an_address() {
     let text = out(&real.homeport(&["show", "visitors"]));
     assert!(text.lines().next().unwrap().contains("NAI                  SESSION"), "{text}");
     assert!(text.contains(&format!("{PHONE}  {EVIL_SHOWN}")), "{text}");
+
+    // Another of its sessions has an address by now, and writes the realm in its own way;
+    // and somebody else is here.
+    let alike = "phone@Train.Example";
+    visit(TABLET, b"theirs");
+    let asked = visit(alike, b"laptop");
+    let mut writer = MessageWriter::reply(&RegistrationReply {
+        code: ReplyCode::ACCEPTED,
+        lifetime: asked.lifetime,
+        home_address: Ipv4Addr::new(10, 9, 0, 50),
+        home_agent,
+        identification: asked.identification,
+    });
+    writer.extension(&Extension::NetworkAccessIdentifier(alike.as_bytes())).unwrap();
+    writer.extension(&Extension::SubNai(b"laptop")).unwrap();
+    writer.authenticate(AuthenticationKind::MobileHome, &key(PHONE));
+    let reply = writer.finish();
+    let story: ExplanationView = until("the visitor", || {
+        // Only what is pending by now is answered.
+        real.send((home_agent, 434), &reply);
+        let story: ExplanationView = json(&real, &["explain", "phone@TRAIN.example"], None);
+        Some(story).filter(|story| story.visitors.iter().any(|one| one.visitor.home_address != ANY))
+    });
+    let sessions = story
+        .visitors
+        .iter()
+        .map(|one| (one.visitor.home_address, one.visitor.session.as_deref().unwrap_or_default()));
+    let sessions: Vec<_> = sessions.collect();
+    assert!(story.swallowed.is_empty());
+    assert_eq!(sessions, [(ANY, EVIL_SHOWN), (Ipv4Addr::new(10, 9, 0, 50), "laptop")]);
 }
 
 /// The samples of the metrics, each a name with its labels, and a value.

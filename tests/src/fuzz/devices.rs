@@ -23,10 +23,11 @@ const ACK: u8 = 5;
 
 /// One of a few addresses, not all of which can be a device's.
 const fn address(number: u8) -> Ipv4Addr {
-    match number % 8 {
+    match number % 10 {
         0 => Ipv4Addr::UNSPECIFIED,
         1 => ROUTER,
         2 => Ipv4Addr::new(10, 2, 0, 1),
+        3 => Ipv4Addr::new(10, 1, 0, 255),
         other => Ipv4Addr::new(10, 1, 0, 100 + other),
     }
 }
@@ -105,6 +106,9 @@ impl Lan {
         if !matches!(kind, OFFER | ACK) || yours.is_unspecified() {
             return;
         }
+        // Neither the router, nor the network itself, nor all of it, nor somewhere else.
+        assert!(yours.octets()[..3] == ROUTER.octets()[..3] && yours != ROUTER, "{yours}");
+        assert!((1..255).contains(&yours.octets()[3]), "{yours}");
         let session = self.sessions.values().find(|one| one.mac == client);
         assert_eq!(session.and_then(|one| one.given), Some(yours), "it is not its session's");
         let before = self.told.insert(yours, client);
@@ -127,7 +131,9 @@ impl Lan {
         let client = if flags & 7 == 7 { mac(current) } else { from };
         message[28..34].copy_from_slice(&client.0);
         message[236..].copy_from_slice(&COOKIE);
-        message.extend([53, 1, kind % 9]);
+        // Mostly what begins a session.
+        const KINDS: [u8; 12] = [1, 1, 1, 3, 3, 3, 4, 7, 8, 0, 2, 5];
+        message.extend([53, 1, KINDS[usize::from(kind) % KINDS.len()]]);
         if options & 1 == 1 {
             let wanted = address(bytes.arbitrary()?).octets();
             message.extend([50, 4].into_iter().chain(wanted));
@@ -142,6 +148,12 @@ impl Lan {
                 let name = bytes.arbitrary::<u8>()? % 4;
                 message.extend([code, 2, 0, b'a' + name]);
             }
+        }
+        if options & 32 == 32 {
+            // Around the longest name that a session may have.
+            let len = 240 + bytes.arbitrary::<u8>()? % 16;
+            message.extend([61, len]);
+            message.resize(message.len() + usize::from(len), b'n');
         }
         if options & 16 == 16 {
             let len = usize::from(bytes.arbitrary::<u8>()?);
@@ -245,7 +257,11 @@ fn serves(bytes: &mut Unstructured<'_>) -> Result<()> {
                 lan.server.handle_absence(address(bytes.arbitrary()?), lan.now);
                 lan.judge(None);
             }
-            _ => lan.pass(Duration::from_millis(100 * u64::from(bytes.arbitrary::<u8>()?))),
+            _ => {
+                // As often a moment as a while.
+                let by = u64::from(bytes.arbitrary::<u8>()?);
+                lan.pass(Duration::from_millis(if by & 1 == 1 { 10 * by } else { 100 * by }));
+            }
         }
     }
     lan.server.end_all(lan.now);

@@ -126,7 +126,7 @@ causes! {
     TwoChallenges = "two-challenges", Some(Code::FA_POORLY_FORMED_REQUEST), None, "two challenges", "The request answers two challenges.";
     ChallengeUnsigned = "challenge-unsigned", None, Some(Discard::NoAuthentication), "answer not signed", "The node answered a challenge, and signed the answer for nobody.";
     ChallengeUnproven = "challenge-unproven", Some(Code::FA_MOBILE_NODE_FAILED_AUTHENTICATION), Some(Discard::BadMobileForeignAuthenticator), "answer not verifiable", "The foreign agent wants its challenge answered, and shares no key with the node to verify the answer.";
-    AnswerersFull = "answerers-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "no room for challenges", "The foreign agent remembers the challenges of as many nodes as it may.";
+    AnswerersFull = "answerers-full", Some(Code::FA_INSUFFICIENT_RESOURCES), None, "no room for challenges", "The foreign agent remembers the challenges of as many nodes as it may, or of as many sessions of the NAI.";
     VisitorReservedFlags = "visitor-reserved-flags", Some(Code::FA_POORLY_FORMED_REQUEST), None, "reserved flag set", "The request has a flag set that must be zero.";
     HeaderCompression = "header-compression", Some(Code::FA_HEADER_COMPRESSION_UNAVAILABLE), None, "no compression", "The node asked for header compression, which there is not.";
     NoHomeAddress = "no-home-address", Some(Code::FA_POORLY_FORMED_REQUEST), None, "no home address", "The home address that the request names is no host's.";

@@ -6,7 +6,7 @@
 //! remembered: that one and all before it are stale for the node. A challenge is
 //! answered when the request passes every check, and not before, so that a forger
 //! uses up nobody's challenge. A node with a NAI is its sessions: each is remembered by
-//! itself, so that many of them can answer what was advertised once.
+//! itself (`answerers`), so that many of them can answer what was advertised once.
 //!
 //! A reply carries a challenge that its node has not used: the newest of the window,
 //! else one for the node alone. Only a node that has answered one already has a place
@@ -28,10 +28,10 @@
 //! challenge than was relayed (109, RFC 4636): what it gives back is taken away.
 
 use alloc::collections::{BTreeMap, VecDeque};
-use alloc::sync::Arc;
 use core::net::Ipv4Addr;
 use homeport_wire::PortId;
 
+use super::answerers::{Answerers, Places, Respondent};
 use super::{Asker, ForeignAgent};
 use crate::agent::Context;
 use crate::config::ChallengePolicy;
@@ -51,25 +51,8 @@ pub(crate) type Challenge = [u8; CHALLENGE_LEN];
 /// A challenge and its number in the order of issue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Issued {
-    number: u64,
-    challenge: Challenge,
-}
-
-/// Who answers challenges.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Respondent {
-    /// A node without a NAI, by its home address.
-    Node(Ipv4Addr),
-    /// A session, by NAI and sub-NAI; without that, the node itself.
-    Session(Arc<[u8]>, Arc<[u8]>),
-}
-
-/// What is remembered of a node that has answered a challenge.
-#[derive(Clone, Copy, Debug)]
-struct Answerer {
-    used: Issued,
-    /// For it alone, and not used yet.
-    offered: Option<Issued>,
+    pub(super) number: u64,
+    pub(super) challenge: Challenge,
 }
 
 /// What was issued, and who has answered it.
@@ -77,7 +60,7 @@ struct Answerer {
 pub(super) struct Challenges {
     issued: u64,
     windows: BTreeMap<PortId, VecDeque<Issued>>,
-    answerers: BTreeMap<Respondent, Answerer>,
+    answerers: Answerers,
 }
 
 /// An answer that is right.
@@ -119,10 +102,11 @@ impl Challenges {
     ) -> Issued {
         let newest = self.windows.get(&port).and_then(VecDeque::back).copied();
         let newest = newest.unwrap_or_else(|| self.advance(port, len, context));
-        match self.answerers.get(node).copied() {
-            Some(Answerer { used, offered }) if used.number >= newest.number => {
+        match self.answerers.get(node) {
+            Some(one) if one.used.number >= newest.number => {
+                let offered = one.offered;
                 let offered = offered.unwrap_or_else(|| self.issue(context));
-                self.answerers.insert(node.clone(), Answerer { used, offered: Some(offered) });
+                self.answerers.offer(node, offered);
                 offered
             }
             _ => newest,
@@ -145,25 +129,10 @@ impl Challenges {
         }
     }
 
-    /// Notes that a node has used a challenge: it and those before it are stale for the
-    /// node. `false` when there is no room to remember it: `most` nodes are, and each
-    /// of them could use its challenge once more.
-    fn spend(&mut self, node: Respondent, issued: Issued, most: usize) -> bool {
-        if !self.answerers.contains_key(&node) && self.answerers.len() >= most {
-            let oldest = self.windows.values().filter_map(VecDeque::front);
-            let oldest = oldest.map(|issued| issued.number).min().unwrap_or(u64::MAX);
-            self.answerers.retain(|_, answerer| answerer.used.number >= oldest);
-            if self.answerers.len() >= most {
-                return false;
-            }
-        }
-        let before = self.answerers.get(&node).copied();
-        if before.is_none_or(|before| before.used.number < issued.number) {
-            let offered = before.and_then(|before| before.offered);
-            let offered = offered.filter(|offered| offered.number > issued.number);
-            self.answerers.insert(node, Answerer { used: issued, offered });
-        }
-        true
+    /// The number of the oldest challenge that everybody on its link can answer.
+    fn oldest(&self) -> u64 {
+        let oldest = self.windows.values().filter_map(VecDeque::front);
+        oldest.map(|issued| issued.number).min().unwrap_or(u64::MAX)
     }
 }
 
@@ -296,17 +265,36 @@ impl ForeignAgent {
     ) -> Result<(), Cause> {
         context.counters.foreign_challenges_answered += 1;
         match answer.is_signed {
-            true => self.spend_accepted(asker, answer.issued),
+            true => self.spend_accepted(asker, answer.issued, context),
             false => Ok(()),
         }
     }
 
     /// A node's home agent has accepted what answers a challenge.
-    pub(super) fn spend_accepted(&mut self, asker: &Asker, issued: Issued) -> Result<(), Cause> {
-        let most = self.config.max_visitors.saturating_add(self.config.max_pending);
-        match self.challenges.spend(asker.respondent(), issued, most) {
+    ///
+    /// # Errors
+    /// [`Cause::AnswerersFull`] when it cannot be remembered.
+    pub(super) fn spend_accepted(
+        &mut self,
+        asker: &Asker,
+        issued: Issued,
+        context: &mut Context<'_>,
+    ) -> Result<(), Cause> {
+        let config = &self.config;
+        let all = config.max_visitors.saturating_add(config.max_pending);
+        // As many may come where as many have gone.
+        let share = match config.max_sessions_per_nai {
+            0 => all / 2,
+            most => most.saturating_mul(2).min(all / 2),
+        };
+        let places = Places { all, share: share.max(1), oldest: self.challenges.oldest() };
+        let owner = asker.owner(&config.security);
+        match self.challenges.answerers.note(asker.respondent(), owner, issued, places) {
             true => Ok(()),
-            false => Err(Cause::AnswerersFull),
+            false => {
+                context.counters.answerers_refused += 1;
+                Err(Cause::AnswerersFull)
+            }
         }
     }
 

@@ -28,7 +28,7 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use super::ForeignAgent;
-use super::challenge::Respondent;
+use super::answerers::{Owner, Respondent};
 use crate::Instant;
 use crate::agent::Context;
 use crate::config::SessionInsertion;
@@ -154,6 +154,15 @@ impl Asker {
             Some(subscriber) => subscriber.stand_in(),
             None if stranger => Ipv4Addr::UNSPECIFIED,
             None => self.home_address,
+        }
+    }
+
+    /// Whose share of what is remembered of answers it takes: who has a key takes its own.
+    pub(super) fn owner(&self, security: &SecurityAssociations) -> Owner {
+        match &self.nai {
+            _ if !security.knows_mobile_node(self.peer(security)) => Owner::Strangers,
+            Some(nai) if security.subscriber(nai).is_some() => Owner::Nai((*canonical(nai)).into()),
+            _ => Owner::Node(self.home_address),
         }
     }
 

@@ -59,7 +59,7 @@ impl ForeignAgent {
             // Only now is it known whose answer it was (RFC 4721 §3.2). No room to
             // remember it is no reason to undo what the home agent has done.
             if let Some(issued) = pending.challenge {
-                let _ = self.spend_accepted(&pending.asker, issued);
+                let _ = self.spend_accepted(&pending.asker, issued, context);
             }
             self.accept(pending, received, context)?;
             context.ruling.standing = Standing::Authentic;

@@ -129,6 +129,10 @@ impl HomeAgent {
     /// Finds a home address for a session that is not known yet, if the request needs
     /// one: it is the session's from then on, whatever becomes of the request, but held
     /// down unless it is accepted.
+    ///
+    /// # Errors
+    /// Why it gets none; or [`Cause::TooManySessions`] where one that is known would be
+    /// live again, beside as many as there may be.
     pub(super) fn place(
         &mut self,
         asked: &mut Asked<'_, '_>,
@@ -139,21 +143,26 @@ impl HomeAgent {
         if named.inserted && !matches!(asked.foreign_home, ForeignHome::Valid(_)) {
             return Err(Cause::SubNaiUnproven);
         }
-        if asked.session.is_some() {
+        let known = asked.session.and_then(|number| self.sessions.get(number));
+        if known.is_some() {
             context.ruling.step = Some(PlacementStep::Known);
-            return Ok(());
         }
         let comes_home = asked.comes_home();
-        if asked.request.lifetime.is_zero() && !comes_home {
+        let ends = asked.request.lifetime.is_zero() && !comes_home;
+        // Who is live renews, whatever the limit is by now.
+        if ends || known.is_some_and(|session| session.state.is_live()) {
             return Ok(());
         }
         let (live, all) = self.sessions.of_nai(subscriber);
         let most = self.config.sessions.max_sessions_per_nai;
         // What is held down or sticky counts too, if less: else one NAI could lay a pool
         // waste by names that it never uses again.
-        if live >= most || all >= most.saturating_mul(2) {
+        if live >= most || known.is_none() && all >= most.saturating_mul(2) {
             context.counters.sessions_over_limit += 1;
             return Err(Cause::TooManySessions);
+        }
+        if known.is_some() {
+            return Ok(());
         }
         let sub_nai = named.name.sub_nai;
         let (address, step) = self.find_address(subscriber, sub_nai, asked, context)?;

@@ -109,8 +109,14 @@ impl MobileNode {
     }
 
     /// Whom the node's own requests are for.
-    pub(super) const fn identity(&self) -> Identity {
-        Identity::node(self.config.home_address, self.is_given)
+    pub(super) fn identity(&self) -> Identity {
+        Identity::node(self.asked_address(), self.is_given)
+    }
+
+    /// What they have in the Home Address field.
+    fn asked_address(&self) -> Ipv4Addr {
+        let wanted = self.wanted.unwrap_or(Ipv4Addr::UNSPECIFIED);
+        self.home_address().unwrap_or(wanted)
     }
 
     /// The care-of address and the lifetime to ask for.
@@ -118,7 +124,7 @@ impl MobileNode {
         match target {
             // Lifetime zero and the home address as care-of address end every
             // binding (RFC 5944 §3.6.1.1).
-            Target::Home(_) => Some((self.config.home_address, Lifetime::ZERO)),
+            Target::Home(_) => Some((self.asked_address(), Lifetime::ZERO)),
             Target::ForeignAgent(address) => {
                 let agent = self.agents.get(address)?;
                 // No more than the agent advertises (RFC 5944 §3.6.1.1).
@@ -243,6 +249,7 @@ impl MobileNode {
             return false;
         }
         self.take_from_sessions(home_address, now);
+        self.wanted = None;
         self.config.home_address = home_address;
         self.actions.push_back(MobileNodeAction::UseHomeAddress(Some(home_address)));
         true
@@ -337,7 +344,12 @@ impl MobileNode {
             _ => {
                 let Identity { is_given, home_address, .. } = pending.identity;
                 let names_one = is_given && !home_address.is_unspecified();
-                if names_one && code == ReplyCode::HA_PROHIBITED {
+                let refused = names_one && code == ReplyCode::HA_PROHIBITED;
+                if refused && self.wanted.take().is_some() {
+                    // Not this address, then any.
+                    return;
+                }
+                if refused {
                     self.lose_address_of_node();
                 }
                 self.not_before = Some(at + self.denial_wait(self.denials));

@@ -5,6 +5,8 @@
 #[cfg(test)]
 mod advertiser;
 #[cfg(test)]
+mod answerers;
+#[cfg(test)]
 mod assignment;
 #[cfg(test)]
 mod attacks;

@@ -405,32 +405,6 @@ fn a_new_session_gets_the_address_that_it_names_if_it_may() {
     }
 }
 
-#[test]
-fn a_nai_has_only_so_many_sessions_and_cannot_lay_a_pool_waste() {
-    let mut world = World::home(|config| {
-        with_pool(config, 150);
-        config.sessions.max_sessions_per_nai = 2;
-    });
-    let mut last = Cause::Accepted;
-    for name in 0..20u8 {
-        let ask = [name];
-        let ask = Ask::new(&ask);
-        last = ask.decision(&mut world).ruling.cause;
-        if last == Cause::Accepted {
-            ask.releases().reply(&mut world);
-        }
-        world.millis += 1_000;
-    }
-    assert_eq!(last, Cause::TooManySessions);
-    let home_agent = world.agent.home_agents().next().unwrap();
-    assert_eq!(home_agent.sessions(None).len(), 4);
-    assert_eq!(Ask::new(b"a").of(OTHER_NAI).address(&mut world), pooled(106));
-    world.pass(31_000);
-    Ask::new(b"x").address(&mut world);
-    Ask::new(b"y").address(&mut world);
-    assert_eq!(Ask::new(b"z").decision(&mut world).ruling.cause, Cause::TooManySessions);
-}
-
 /// No request is accepted twice, be it of a session that is no more or never was.
 #[test]
 fn a_replayed_first_request_is_never_accepted() {
@@ -611,5 +585,6 @@ pub(crate) const CASES: &[Case] = &[
     }),
 ];
 
+mod limits;
 mod model;
 mod own;

@@ -74,6 +74,8 @@ impl EventLoop {
         if let Some(store) = &self.core.sessions {
             let lost = "Addresses of sessions that could not be written down: after a restart they may be another's.";
             add("sessions_not_stored", store.lost(), lost);
+            let unsynced = "Times that addresses of sessions could not be brought to the disk: after a power failure they may be another's.";
+            add("sessions_not_synced", store.unsynced(), unsynced);
         }
         for (table, value) in self.core.installer.full_counts() {
             counters.push(CounterView {

@@ -1,6 +1,7 @@
 //! Sessions against the real agents: the whole tour. S1-01 to S1-16.
 
 use super::*;
+use crate::action::StoredSession;
 use crate::config::{AddressPool, AddressRange, SessionPolicy};
 use alloc::collections::BTreeMap;
 
@@ -253,6 +254,51 @@ fn a_node_without_home_address_is_given_one_beside_its_sessions_and_keeps_it() {
     }
 }
 
+/// A lower limit, and all of them away for longer than they were registered.
+#[test]
+fn a_session_that_is_one_too_many_keeps_its_address_and_asks_seldom_until_there_is_room() {
+    for network in [Network::Of(0), Network::Of(1), Network::Dhcp] {
+        let mut lab = with_sessions(lab(ReplayProtection::default(), without_address()));
+        lab.move_to(Network::Of(2));
+        lab.pass(3_000);
+        let (own, addresses) = (lab.world.node.home_address(), lab.addresses());
+        let mut process = home_process(ReplayProtection::default());
+        process.home_agents[0] = lab.agents[0].home_agents().next().unwrap().config().clone();
+        process.home_agents[0].sessions.max_sessions_per_nai = 3;
+        let now = lab.now();
+        lab.agents[0].handle_config(process, now);
+        lab.pass(400_000);
+        lab.all_are(Phase::Registered);
+        lab.world.link(false);
+        lab.network = None;
+        lab.pass(400_000);
+        assert_eq!(lab.bound().len(), 0);
+        lab.move_to(network);
+        lab.pass(3_000);
+        let with_code = |lab: &Lab| {
+            let denied = lab.world.node.sessions().filter(|one| one.phase() == Phase::Denied);
+            let denied = denied.map(|one| (one.sub_nai().to_vec(), one.last_denial().unwrap()));
+            denied.collect::<Vec<_>>()
+        };
+        let denied = with_code(&lab);
+        let [(name, ReplyCode::HA_INSUFFICIENT_RESOURCES)] = denied.as_slice() else {
+            panic!("{network:?}: {denied:?}");
+        };
+        let refused = |lab: &Lab| lab.agents[0].counters().next().unwrap().1.sessions_over_limit;
+        let before = refused(&lab);
+        lab.pass(600_000);
+        assert_eq!(with_code(&lab), denied);
+        assert_eq!((lab.world.node.home_address(), lab.addresses()), (own, addresses.clone()));
+        let times = refused(&lab) - before;
+        assert!((8..=16).contains(&times), "{times} requests in ten minutes");
+        let other = NAMES.into_iter().find(|other| other != name).unwrap();
+        lab.world.input(|node, now| assert!(node.remove_session(other, now)));
+        lab.pass(80_000);
+        assert_eq!(with_code(&lab), []);
+        assert_eq!(lab.addresses()[name], addresses[name]);
+    }
+}
+
 /// The home agent has lost its memory, and what it gave before is not its to give.
 #[test]
 fn a_node_is_given_another_address_when_its_own_is_anothers() {
@@ -276,6 +322,57 @@ fn a_node_is_given_another_address_when_its_own_is_anothers() {
             _ => None,
         });
         assert_eq!(told.collect::<Vec<_>>(), [Some(before), None, Some(own)]);
+    }
+}
+
+/// Started anew, and its home agent too, which remembers nothing.
+#[test]
+fn a_node_that_asks_for_the_address_that_it_had_gets_it_unless_another_has_it() {
+    let pool = |lab: &mut Lab, replay, first: u8| {
+        let mut process = home_process(replay);
+        process.home_agents[0] = lab.agents[0].home_agents().next().unwrap().config().clone();
+        process.home_agents[0].sessions.pools[0].ranges =
+            vec![AddressRange { first: pooled(first), last: pooled(200) }];
+        let now = lab.now();
+        lab.agents[0] = Agent::new(process, [8; 32], now);
+        lab.pass(1_000);
+    };
+    let styles = [ReplayProtection::default(), ReplayProtection::Nonces];
+    let networks = [Network::Of(0), Network::Of(1), Network::Dhcp];
+    for (replay, network) in styles.into_iter().flat_map(|one| networks.map(|it| (one, it))) {
+        for keys in [Keys::Nobodys, Keys::TheNais] {
+            // Free, another's, and outside the pool.
+            for (first, held, expected) in [(90, false, 150), (90, true, 90), (160, false, 160)] {
+                let mut lab = lab_with_keys(replay, without_address(), keys);
+                pool(&mut lab, replay, first);
+                if held {
+                    let (nai, sub_nai, home_address) = (NAI.into(), b"a".into(), pooled(150));
+                    let other = StoredSession { nai, sub_nai, home_address, kept: true };
+                    let now = lab.now();
+                    assert!(lab.agents[0].restore_session(TENANT, HOME_AGENT, &other, now));
+                }
+                lab.world.input(|node, _| node.ask_for_home_address(pooled(150)));
+                assert_eq!(lab.world.node.home_address(), None);
+                lab.move_to(network);
+                // Nobody is told of an address that may be another's.
+                let announced = |action| lab.world.log.iter().position(|(_, it)| *it == action);
+                let used =
+                    lab.world.log.iter().position(|(_, it)| {
+                        matches!(it, MobileNodeAction::UseHomeAddress(Some(_)))
+                    });
+                let announced = announced(MobileNodeAction::AnnounceHome);
+                assert!(announced.is_none_or(|at| used.is_some_and(|used| used < at)));
+                lab.pass(1_000);
+                let own = lab.world.node.home_address().unwrap();
+                assert_eq!(own, pooled(expected), "{network:?} {replay:?}");
+                let told = lab.world.log.iter().filter_map(|(_, action)| match action {
+                    MobileNodeAction::UseHomeAddress(address) => Some(*address),
+                    _ => None,
+                });
+                assert_eq!(told.collect::<Vec<_>>(), [Some(own)]);
+                assert!(lab.world.discards().is_empty(), "{:?}", lab.world.discards());
+            }
+        }
     }
 }
 
