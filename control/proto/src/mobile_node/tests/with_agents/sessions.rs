@@ -346,7 +346,8 @@ fn a_node_that_asks_for_the_address_that_it_had_gets_it_unless_another_has_it() 
                 let mut lab = lab_with_keys(replay, without_address(), keys);
                 pool(&mut lab, replay, first);
                 if held {
-                    let (nai, sub_nai, home_address) = (NAI.into(), b"a".into(), pooled(150));
+                    let (nai, sub_nai, home_address) =
+                        (NAI.into(), b"a".as_slice().into(), pooled(150));
                     let other = StoredSession { nai, sub_nai, home_address, kept: true };
                     let now = lab.now();
                     assert!(lab.agents[0].restore_session(TENANT, HOME_AGENT, &other, now));
