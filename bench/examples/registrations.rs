@@ -23,9 +23,9 @@ fn main() -> anyhow::Result<()> {
         }
         ["compare", nodes, others, renewals] => {
             let both = [population(nodes)?, population(others)?];
-            let registrations::Compared { new, renewals } =
+            let registrations::Compared { new, renewals, all } =
                 registrations::compared(both, renewals.parse()?)?;
-            for (what, [one, other]) in [("new", new), ("renewals", renewals)] {
+            for (what, [one, other]) in [("new", new), ("renewals", renewals), ("all", all)] {
                 println!("{what:<9} {one:>9.0} {other:>9.0} a second; ratio {:.3}", other / one);
             }
         }

@@ -156,6 +156,8 @@ pub struct Compared {
     pub new: [f64; 2],
     /// Renewals of each.
     pub renewals: [f64; 2],
+    /// All registrations of each.
+    pub all: [f64; 2],
 }
 
 /// Registers everybody of both once, and `rounds` times more.
@@ -183,13 +185,14 @@ pub fn compared(populations: [Population; 2], rounds: usize) -> anyhow::Result<C
     for (bench, _) in &both {
         bench.check_bound(bench.population.nodes)?;
     }
-    let rate = |(bench, new): &(Bench, f64), renewals: bool| {
-        let nodes = bench.population.nodes as f64;
-        if renewals { nodes * rounds as f64 / (bench.cpu_seconds - new) } else { nodes / new }
-    };
+    let rounds = rounds as f64;
+    let nodes = |bench: &Bench| bench.population.nodes as f64;
     Ok(Compared {
-        new: both.each_ref().map(|one| rate(one, false)),
-        renewals: both.each_ref().map(|one| rate(one, true)),
+        new: both.each_ref().map(|(bench, new)| nodes(bench) / new),
+        renewals: both
+            .each_ref()
+            .map(|(bench, new)| nodes(bench) * rounds / (bench.cpu_seconds - new)),
+        all: both.each_ref().map(|(bench, _)| nodes(bench) * (rounds + 1.0) / bench.cpu_seconds),
     })
 }
 
@@ -586,6 +589,10 @@ mod tests {
     fn two_populations_are_registered_and_renewed_by_turns() {
         let sessions = Population { nodes: 300, per_nai: Some(10) };
         let compared = compared([Population::plain(200), sessions], 2).unwrap();
-        assert!(compared.new.iter().chain(&compared.renewals).all(|rate| rate.is_finite()));
+        let Compared { new, renewals, all } = compared;
+        assert!([new, renewals, all].concat().iter().all(|rate| rate.is_finite()));
+        for ((new, renewals), all) in new.iter().zip(renewals).zip(all) {
+            assert!(all >= new.min(renewals) && all <= new.max(renewals), "{compared:?}");
+        }
     }
 }
