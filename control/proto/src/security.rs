@@ -10,6 +10,7 @@
 
 mod associations;
 pub(crate) mod lanes;
+mod mobile_nodes;
 pub mod nais;
 
 use alloc::sync::Arc;

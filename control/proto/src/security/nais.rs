@@ -10,6 +10,7 @@
 
 use alloc::borrow::Cow;
 use alloc::vec::Vec;
+use core::fmt;
 use core::hash::BuildHasher;
 use core::hint::black_box;
 use core::net::Ipv4Addr;
@@ -94,6 +95,12 @@ pub(super) struct Nais {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
     index: HashTable<u32>,
+}
+
+impl fmt::Debug for Nais {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} NAIs", self.len())
+    }
 }
 
 fn bytes_of<'a>(bytes: &'a [u8], entries: &[Entry], place: usize) -> &'a [u8] {
