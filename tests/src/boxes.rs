@@ -18,7 +18,7 @@ use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::AgentConfig;
 use homeport_proto::event::Event;
 use homeport_proto::message::{Message, RegistrationRequest, SessionName};
-use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, TenantId};
+use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, StoredSession, TenantId};
 
 /// One box: a dataplane and its control core.
 pub struct AgentBox {
@@ -30,6 +30,8 @@ pub struct AgentBox {
     pub events: Vec<Event>,
     /// Every request that a home agent here accepted, in order.
     pub accepted: Vec<Accepted>,
+    /// What it has to write down, in order.
+    pub to_store: Vec<(TenantId, Ipv4Addr, StoredSession)>,
     /// How many inputs the machines had.
     pub inputs: u64,
     config: AgentConfig,
@@ -186,6 +188,7 @@ impl AgentBox {
             installer,
             events: Vec::new(),
             accepted: Vec::new(),
+            to_store: Vec::new(),
             inputs: 0,
             config,
             worker,
@@ -193,6 +196,21 @@ impl AgentBox {
             injects,
             ports,
             links,
+        }
+    }
+
+    /// Gives a home agent back what it had written down of a session. What it does not take
+    /// is written off.
+    pub fn restore(
+        &mut self,
+        tenant: TenantId,
+        home_agent: Ipv4Addr,
+        session: &StoredSession,
+        now: Now,
+    ) {
+        if !self.agent.restore_session(tenant, home_agent, session, now) {
+            let gone = StoredSession { kept: false, ..session.clone() };
+            self.to_store.push((tenant, home_agent, gone));
         }
     }
 
@@ -346,6 +364,10 @@ impl AgentBox {
                 }
                 Action::Event(event) => {
                     self.events.push(event);
+                    continue;
+                }
+                Action::StoreSession { tenant, home_agent, session } => {
+                    self.to_store.push((tenant, home_agent, session));
                     continue;
                 }
                 _ => continue,

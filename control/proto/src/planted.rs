@@ -32,6 +32,8 @@ pub enum Bug {
     AddressOfTwo,
     /// A session that is bound loses its binding when it registers again, as at a move.
     SessionLostAtMove,
+    /// That an address is a session's from now on is not written down.
+    StoredSessionLost,
 }
 
 impl Bug {
@@ -49,6 +51,7 @@ impl Bug {
         Bug::HoldDownIgnored,
         Bug::AddressOfTwo,
         Bug::SessionLostAtMove,
+        Bug::StoredSessionLost,
     ];
 
     /// Its name, in kebab-case.
@@ -66,6 +69,7 @@ impl Bug {
             Bug::HoldDownIgnored => "hold-down-ignored",
             Bug::AddressOfTwo => "address-of-two",
             Bug::SessionLostAtMove => "session-lost-at-move",
+            Bug::StoredSessionLost => "stored-session-lost",
         }
     }
 }

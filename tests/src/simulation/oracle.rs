@@ -148,12 +148,14 @@ impl Oracle {
         }
     }
 
-    /// A box is down: its home agents have forgotten all.
+    /// A box is down: its home agents have forgotten all, but what they have written down.
     pub fn stopped(&mut self, at: usize) {
         for one in self.home_agents_of(at) {
             self.bindings.retain(|(of, _), _| *of != one);
             self.in_order.retain(|(of, _), _| *of != one);
-            self.sessions.forget(one);
+            if !self.shape.has_state[at] {
+                self.sessions.forget(one);
+            }
         }
     }
 
@@ -225,7 +227,10 @@ impl Oracle {
                 }
             }
             match at.checked_sub(self.shape.home_boxes()) {
-                None => self.judge_bindings(at, one)?,
+                None => {
+                    self.judge_bindings(at, one)?;
+                    self.judge_sessions(at, one, now)?;
+                }
                 Some(foreign_agent) => self.judge_visitors(foreign_agent, one, now)?,
             }
         }

@@ -40,6 +40,8 @@ pub struct Shape {
     pub speak: Duration,
     /// When faults and attacks end.
     pub quiet_at: Duration,
+    /// Of each box of home agents, whether it has a folder for what outlives it.
+    pub has_state: Vec<bool>,
 }
 
 /// Where a home agent is.
@@ -188,6 +190,8 @@ impl Plan {
             }
         }
         draw_devices(&mut Random::new(seed, DEVICES), &mut shape, &mut items);
+        let mut states = Random::new(seed, DEVICES + 2);
+        shape.has_state = (0..shape.home_boxes()).map(|_| states.percent(60)).collect();
         let mut draft = Draft { random, shape: &shape, nodes: &items.clone(), events: Vec::new() };
         draft.draw();
         draft.random = Random::new(seed, DEVICES + 1);
@@ -269,6 +273,7 @@ fn draw_shape(random: &mut Random) -> Shape {
         max_pending: random.pick(&[(4, 2), (8, 4), (32, 5)]),
         speak: Duration::from_millis(random.pick(&[300, 700, 1_500])),
         quiet_at: Duration::from_secs(random.between(40, 100)),
+        has_state: Vec::new(),
     }
 }
 

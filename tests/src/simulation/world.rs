@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use homeport_proto::Lifetime;
+use homeport_proto::{Lifetime, StoredSession, TenantId};
 
 use super::clock::Clock;
 use super::layout::{
@@ -37,6 +37,8 @@ struct Site {
     due: Option<Duration>,
     buffers: usize,
     events: usize,
+    /// Its folder, if it has one: which address is whose, by home agent.
+    folder: Option<BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), StoredSession>>,
 }
 
 /// A node with its surroundings.
@@ -128,6 +130,7 @@ impl World {
                 due: None,
                 buffers: 0,
                 events: 0,
+                folder: shape.has_state.get(at).is_some_and(|has| *has).then(BTreeMap::new),
             });
             world.start_box(at);
         }

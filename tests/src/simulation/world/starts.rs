@@ -14,7 +14,9 @@ impl World {
             return;
         }
         let now = site.clock.now(self.elapsed);
-        let one = AgentBox::build(setup(&self.plan, at, site.incarnation), now);
+        let mut one = AgentBox::build(setup(&self.plan, at, site.incarnation), now);
+        let stored = site.folder.iter().flatten();
+        stored.for_each(|(key, session)| one.restore(key.0, key.1, session, now));
         site.incarnation += 1;
         (site.buffers, site.events, site.due) = (one.free_buffers(), 0, Some(self.elapsed));
         site.one = Some(one);

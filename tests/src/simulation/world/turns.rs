@@ -88,6 +88,14 @@ impl World {
         };
         oracle.before(at);
         one.run(now, *origin + *elapsed);
+        for (tenant, home_agent, session) in one.to_store.drain(..) {
+            let Some(folder) = &mut site.folder else { continue };
+            let key = (tenant, home_agent, session.home_address);
+            match session.kept {
+                true => folder.insert(key, session),
+                false => folder.remove(&key),
+            };
+        }
         let mut frames = Vec::new();
         for (port, link) in one.links().iter().enumerate() {
             while let Some(frame) = link.take() {
