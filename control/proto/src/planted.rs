@@ -34,6 +34,8 @@ pub enum Bug {
     SessionLostAtMove,
     /// That an address is a session's from now on is not written down.
     StoredSessionLost,
+    /// A session that visits takes the place of any other one of its station.
+    OneSessionPerStation,
 }
 
 impl Bug {
@@ -52,6 +54,7 @@ impl Bug {
         Bug::AddressOfTwo,
         Bug::SessionLostAtMove,
         Bug::StoredSessionLost,
+        Bug::OneSessionPerStation,
     ];
 
     /// Its name, in kebab-case.
@@ -70,6 +73,7 @@ impl Bug {
             Bug::AddressOfTwo => "address-of-two",
             Bug::SessionLostAtMove => "session-lost-at-move",
             Bug::StoredSessionLost => "stored-session-lost",
+            Bug::OneSessionPerStation => "one-session-per-station",
         }
     }
 }

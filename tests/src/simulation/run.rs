@@ -126,7 +126,12 @@ fn reach_everybody(world: &mut World, begun: Duration, bound: Duration) -> Resul
 fn lose_nothing(world: &mut World, lasts: Duration) -> Result<(), Violation> {
     let present: Vec<(usize, u64)> =
         world.present().into_iter().map(|node| (node, world.listen(node))).collect();
+    let devices = world.listen_to_devices();
     world.run_until(world.elapsed() + lasts)?;
+    let devices: Vec<((usize, usize), u64, u64)> = devices
+        .into_iter()
+        .filter_map(|(peer, first)| Some((peer, first, world.hush_peer(peer)?)))
+        .collect();
     let present: Vec<(usize, u64, u64)> =
         present.into_iter().map(|(node, first)| (node, first, world.hush(node))).collect();
     world.run_until(world.elapsed() + Duration::from_secs(1))?;
@@ -136,6 +141,15 @@ fn lose_nothing(world: &mut World, lasts: Duration) -> Result<(), Violation> {
             let who = world.describe(node);
             let count = (first..=last).filter(|number| !answered.contains(number)).count();
             let what = format!("{count} of {} lost, {lost:x} first: {who}", last - first + 1);
+            return Err(Violation { at: world.elapsed(), rule: Rule::Loss, what });
+        }
+    }
+    for (peer, first, last) in devices {
+        let answered = world.answers_of_device(peer);
+        let lost = || (first..=last).filter(|number| !answered.contains(number));
+        if let Some(number) = lost().next() {
+            let (who, count) = (world.describe_peer(peer), lost().count());
+            let what = format!("{count} of {} lost, {number:x} first: {who}", last - first + 1);
             return Err(Violation { at: world.elapsed(), rule: Rule::Loss, what });
         }
     }

@@ -20,6 +20,7 @@ impl World {
         site.incarnation += 1;
         (site.buffers, site.events, site.due) = (one.free_buffers(), 0, Some(self.elapsed));
         site.one = Some(one);
+        self.resolve(at);
         self.oracle.started(at, now);
         self.tell(|| format!("box {at} starts"));
     }

@@ -7,7 +7,7 @@ use homeport_wire::{EthernetHeader, MacAddress};
 use zerocopy::FromBytes;
 
 use super::{Outcome, World};
-use crate::simulation::layout::{node_mac, segment_of};
+use crate::simulation::layout::{PEER, node_mac, segment_of};
 use crate::simulation::network::{Flight, Member};
 use crate::simulation::oracle::Rule;
 use crate::simulation::run::Telling;
@@ -30,6 +30,9 @@ impl World {
                     one.links()[port].push(&flight.frame);
                     site.due = Some(self.elapsed);
                 }
+            }
+            if to.0[2] == PEER {
+                self.arrive_at_peers(&flight)?;
             }
             self.arrive_at_hosts(&flight, to)?;
         }
@@ -74,7 +77,9 @@ impl World {
             .collect();
         for node in due {
             self.node_turn(node)?;
+            self.tend_peers(node);
         }
+        self.peer_turns();
         Ok(())
     }
 
