@@ -36,6 +36,8 @@ pub enum Bug {
     StoredSessionLost,
     /// A session that visits takes the place of any other one of its station.
     OneSessionPerStation,
+    /// The challenge that a node has answered last may be answered once more.
+    ChallengeAnsweredTwice,
 }
 
 impl Bug {
@@ -55,6 +57,7 @@ impl Bug {
         Bug::SessionLostAtMove,
         Bug::StoredSessionLost,
         Bug::OneSessionPerStation,
+        Bug::ChallengeAnsweredTwice,
     ];
 
     /// Its name, in kebab-case.
@@ -74,6 +77,7 @@ impl Bug {
             Bug::SessionLostAtMove => "session-lost-at-move",
             Bug::StoredSessionLost => "stored-session-lost",
             Bug::OneSessionPerStation => "one-session-per-station",
+            Bug::ChallengeAnsweredTwice => "challenge-answered-twice",
         }
     }
 }

@@ -20,9 +20,9 @@ use homeport_dataplane::launch::DataplaneConfig;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::{
-    AddressPool, AddressRange, AdvertiserConfig, AgentConfig, EncapsulationSet, ForeignAgentConfig,
-    HomeAgentConfig, HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile, SessionPolicy,
-    TunnelPolicy, UdpTunnelling,
+    AddressPool, AddressRange, AdvertiserConfig, AgentConfig, ChallengePolicy, EncapsulationSet,
+    ForeignAgentConfig, HomeAgentConfig, HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile,
+    SessionPolicy, TunnelPolicy, UdpTunnelling,
 };
 use homeport_proto::security::{
     Algorithm, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
@@ -190,6 +190,22 @@ fn foreign_home(foreign_agent: usize, home_agent: usize) -> MobilitySecurityAsso
     association(300, Algorithm::HmacSha1, key.as_bytes(), ReplayProtection::default())
 }
 
+/// What a node shares with a foreign agent that challenges. One without a NAI is known by
+/// its home address, which others have elsewhere: all of these share one key.
+fn mobile_foreign(foreign_agent: usize, node: &NodePlan) -> MobilitySecurityAssociation {
+    let who = match node.devices {
+        0 => format!("number {}", node.number),
+        _ => format!("node {}", node.node),
+    };
+    let key = format!("foreign agent {foreign_agent} and {who}");
+    association(400, Algorithm::HmacMd5, key.as_bytes(), ReplayProtection::default())
+}
+
+/// The foreign agents that challenge.
+fn challengers(shape: &Shape) -> impl Iterator<Item = usize> {
+    (0..shape.foreign_agents).filter(|one| shape.has_challenges[*one])
+}
+
 /// Who a node is.
 pub fn identity(shape: &Shape, node: &NodePlan) -> Identity {
     Identity {
@@ -208,13 +224,17 @@ pub fn identity(shape: &Shape, node: &NodePlan) -> Identity {
 }
 
 /// What a node is told about itself.
-pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
+pub fn node_config(shape: &Shape, node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(home_agent_address(node.home_agent), node_association(node));
+    for one in challengers(shape) {
+        security.insert_agent(link_address(one), mobile_foreign(one, node));
+    }
+    let named = challengers(shape).filter(|_| node.devices > 0);
     MobileNodeConfig {
         nai: (node.devices > 0).then(|| nai(node)),
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
-        agents_by_nai: std::collections::BTreeSet::new(),
+        agents_by_nai: named.map(link_address).collect(),
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),
@@ -411,6 +431,15 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
     for one in 0..shape.home_agents.len() {
         security.insert_agent(home_agent_address(one), foreign_home(number, one));
     }
+    for node in plan.nodes().filter(|_| shape.has_challenges[number]) {
+        let association = mobile_foreign(number, node);
+        if node.devices > 0 {
+            let forever = Lifetime::INFINITE;
+            security.insert_nai(&nai(node), None, association, forever).expect("a NAI");
+        } else {
+            security.insert_mobile_node(home_address(node.number), association);
+        }
+    }
     let (max_pending, max_pending_per_node) = shape.max_pending;
     let agent = ForeignAgentConfig {
         tenant: UNDERLAY,
@@ -438,7 +467,10 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
-        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge: match shape.has_challenges[number] {
+            true => ChallengePolicy::Required,
+            false => ChallengePolicy::Off,
+        },
         challenge_window: 2,
         assigned_home_agent: None,
         revocation: false,

@@ -1,7 +1,9 @@
 //! The rules that hold at every moment, and what they are judged by: what each node
 //! really sent, and what each home agent said that it accepted. `lists` judges what boxes
-//! know, `frames` what they send, `sessions` whose an address is.
+//! know, `frames` what they send, `sessions` whose an address is, `challenges` who has answered
+//! which.
 
+mod challenges;
 mod frames;
 mod lists;
 mod sessions;
@@ -19,6 +21,7 @@ use homeport_proto::{Instant, Lifetime, Now, NtpTime};
 use super::layout::{home_address, home_agent_address};
 use super::plan::{NodePlan, Plan, Shape};
 use crate::boxes::{Accepted, AgentBox, RequestName};
+use challenges::Challenges;
 use sessions::Sessions;
 
 /// A rule that was broken.
@@ -30,7 +33,7 @@ pub enum Rule {
     Isolation,
     /// Nothing that a stranger made is believed or passed on.
     Forgery,
-    /// No request is accepted twice, nor after a later one.
+    /// No request is accepted twice, nor after a later one, and no challenge answered twice.
     Replay,
     /// A binding ends when its last request says, and not later.
     Lifetime,
@@ -107,6 +110,8 @@ pub struct Oracle {
     right: Vec<(Home, Ipv4Addr)>,
     inputs: Vec<u64>,
     sessions: Sessions,
+    /// Of each foreign agent.
+    challenges: Vec<Challenges>,
 }
 
 type Verdict = Result<(), (Rule, String)>;
@@ -130,6 +135,7 @@ impl Oracle {
             right: Vec::new(),
             inputs: vec![0; shape.boxes()],
             sessions: Sessions::default(),
+            challenges: (0..shape.foreign_agents).map(|_| Challenges::default()).collect(),
             shape,
         }
     }
@@ -142,6 +148,9 @@ impl Oracle {
     /// A box starts.
     pub fn started(&mut self, at: usize, now: Now) {
         self.inputs[at] = 0;
+        if let Some(foreign_agent) = at.checked_sub(self.shape.home_boxes()) {
+            self.challenges[foreign_agent] = Challenges::default();
+        }
         for one in self.home_agents_of(at) {
             let life = &mut self.lives[one];
             *life = Life { number: life.number + 1, started: now.ntp, stepped_back: false };
@@ -231,8 +240,14 @@ impl Oracle {
                     self.judge_bindings(at, one)?;
                     self.judge_sessions(at, one, now)?;
                 }
-                Some(foreign_agent) => self.judge_visitors(foreign_agent, one, now)?,
+                Some(foreign_agent) => {
+                    self.judge_visitors(foreign_agent, one, now)?;
+                    self.judge_challenges(foreign_agent, one)?;
+                }
             }
+        }
+        if let Some(foreign_agent) = at.checked_sub(self.shape.home_boxes()) {
+            self.note_challenges(foreign_agent, frames);
         }
         frames.iter().try_for_each(|(port, frame)| self.judge_frame(at, *port, frame))
     }

@@ -34,7 +34,7 @@ impl World {
         let mut seed = [mobile.incarnation; 32];
         seed[..8].copy_from_slice(&self.plan.seed.to_be_bytes());
         seed[8] = node as u8;
-        let config = node_config(&mobile.plan, mobile.lifetime);
+        let config = node_config(&self.plan.shape, &mobile.plan, mobile.lifetime);
         let who = identity(&self.plan.shape, &mobile.plan);
         let mut host = NodeHost::with_config(config, seed, who);
         host.echo = Some(echoed);
