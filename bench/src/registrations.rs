@@ -522,6 +522,8 @@ impl Bench {
                 self.agent.handle_datagram(&signed.datagram(), now);
                 self.do_actions();
             }
+            self.agent.sign_replies();
+            self.do_actions();
         }
         self.requests = requests;
     }

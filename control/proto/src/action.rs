@@ -168,10 +168,10 @@ pub struct Transmit {
 pub struct StoredSession {
     /// The NAI, its realm in lower case.
     #[serde(with = "crate::hex")]
-    pub nai: Vec<u8>,
+    pub nai: SmallVec<[u8; 32]>,
     /// The session; empty: the node itself.
     #[serde(with = "crate::hex")]
-    pub sub_nai: Vec<u8>,
+    pub sub_nai: SmallVec<[u8; 16]>,
     /// The address.
     pub home_address: Ipv4Addr,
     /// Whether it is the session's from now on, or no more.

@@ -3,6 +3,7 @@
 
 mod config;
 mod context;
+mod replies;
 mod revocation;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,6 +13,7 @@ use smallvec::SmallVec;
 
 use self::context::Shared;
 pub(crate) use self::context::{AgentKey, Context, Token};
+use self::replies::Replies;
 use crate::action::StoredSession;
 use crate::advertiser::{Advertiser, Tidings};
 use crate::binding::MobilityBinding;
@@ -23,11 +25,11 @@ use crate::event::DiscardReason;
 use crate::foreign_agent::ForeignAgent;
 use crate::home_agent::HomeAgent;
 use crate::home_agent::assignment::requested;
-use crate::home_agent::foresight::Ahead;
+use crate::home_agent::foresight::{Ahead, Hints};
 use crate::keepalive::TunnelledEcho;
 use crate::limits::{MESSAGES_PER_SECOND, SourceBudgets};
 use crate::message::{Message, MessageError, Received, RegistrationRequest};
-use crate::security::lanes::Wanted;
+use crate::security::lanes::{WORTH_IT, Wanted};
 use crate::timer::Timers;
 use crate::visitor::Visitor;
 use crate::{Action, Instant, Now};
@@ -102,6 +104,8 @@ impl Agent {
                 timers: Timers::new(),
                 counters: BTreeMap::new(),
                 draws,
+                replies: Replies::default(),
+                hints: Hints::default(),
                 local: BTreeSet::new(),
                 #[cfg(feature = "planted-bugs")]
                 last_ntp: now.ntp,
@@ -138,7 +142,9 @@ impl Agent {
     /// handled: so what requests among them need is waited for together, and not by one
     /// after the other, which with millions of nodes is most of the time. `prepare` is
     /// told of each of these the tenant and the home address that it is likely to be
-    /// about. Changes nothing that could be seen.
+    /// about. Changes nothing that could be seen, but for when replies of a home agent are
+    /// sent: not before [`sign_replies`](Self::sign_replies) is called, behind the last of
+    /// the datagrams.
     pub fn foresee<'b>(
         &mut self,
         datagrams: impl IntoIterator<Item = Datagram<'b>>,
@@ -157,13 +163,26 @@ impl Agent {
         let mut newcomers = 0;
         requests.iter_mut().for_each(|(_, ahead)| ahead.find_names(&mut newcomers));
         requests.iter_mut().for_each(|(_, ahead)| ahead.find_records());
+        self.shared.hints.clear();
         for (tenant, ahead) in &requests {
+            self.shared.hints.add(ahead);
             ahead.prepare();
             prepare(*tenant, ahead.home_address);
         }
         let signatures = requests.iter().filter_map(|(_, ahead)| ahead.signature());
         let signatures: SmallVec<[Wanted<'_>; TOGETHER]> = signatures.collect();
         self.shared.draws.precompute(&signatures);
+        if signatures.len() >= WORTH_IT && self.shared.draws.are_live() {
+            self.shared.replies.hold_back();
+        }
+    }
+
+    /// Sends the replies to what was [foreseen](Self::foresee). Who forgets it has them sent
+    /// by [`handle_timeout`](Self::handle_timeout), which is due at once as long as there
+    /// are any.
+    pub fn sign_replies(&mut self) {
+        let Shared { actions, replies, .. } = &mut self.shared;
+        actions.extend(replies.sign().map(Action::Transmit));
     }
 
     /// A datagram for one of the agents.
@@ -388,6 +407,7 @@ impl Agent {
     pub fn handle_timeout(&mut self, now: Now) {
         #[cfg(feature = "planted-bugs")]
         self.shared.lose_a_timer(now);
+        self.sign_replies();
         for (key, agent) in &mut self.home_agents {
             agent.handle_timeout(&mut self.shared.context(key.0, now));
         }
@@ -447,7 +467,8 @@ impl Agent {
     /// When [`handle_timeout`](Self::handle_timeout) is due next.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let expiries = self.home_agents.values().filter_map(HomeAgent::poll_timeout);
-        expiries.chain(self.shared.timers.next()).min()
+        let held = (!self.shared.replies.is_empty()).then_some(Instant(0));
+        expiries.chain(self.shared.timers.next()).chain(held).min()
     }
 
     /// The home agents, ordered by tenant and address.

@@ -89,6 +89,12 @@ impl Draws {
         }
     }
 
+    /// Whether authenticators of what is sent may be computed at any time: nobody notes
+    /// them, and nobody gives them.
+    pub(crate) const fn are_live(&self) -> bool {
+        matches!(self.source, Source::Live(_))
+    }
+
     /// From this seed, which must be unpredictable, and the associations' keys.
     pub fn live(seed: [u8; 32]) -> Draws {
         Draws::of(Source::Live(ChaCha8Rng::from_seed(seed)))

@@ -19,9 +19,15 @@ pub fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S:
 ///
 /// # Errors
 /// It is no string, of an odd length, or not of hex digits.
-pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+pub fn deserialize<'de, D, B>(deserializer: D) -> Result<B, D::Error>
+where
+    D: Deserializer<'de>,
+    B: From<Vec<u8>>,
+{
     let text = String::deserialize(deserializer)?;
-    bytes(&text).ok_or_else(|| D::Error::custom("hex digits are expected, an even number of them"))
+    bytes(&text)
+        .map(B::from)
+        .ok_or_else(|| D::Error::custom("hex digits are expected, an even number of them"))
 }
 
 /// The hex digits of bytes.

@@ -245,7 +245,7 @@ impl HomeAgent {
         context: &mut Context<'_>,
     ) {
         let naming = SessionName::of(received);
-        let owner = self.owner(received, &naming);
+        let owner = self.owner(received, &naming, context.hints);
         let mut about = RegistrationRequest { home_address: owner.key, ..received.body };
         if owner.key.is_unspecified() {
             about.home_address = received.body.home_address;

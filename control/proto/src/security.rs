@@ -18,6 +18,7 @@ use core::fmt;
 use core::time::Duration;
 
 pub use self::associations::SecurityAssociations;
+use self::lanes::ReadyKey;
 pub use self::nais::Subscriber;
 use hmac::{Hmac, KeyInit, Mac};
 use md5::block_api::compress;
@@ -172,10 +173,9 @@ impl HmacMd5Key {
         HmacMd5Key { inner: state(0x36), outer: state(0x5c) }
     }
 
-    fn authenticator(&self, covered: &[u8]) -> Authenticator {
+    fn authenticator(&self, covered: &[u8]) -> [u8; 16] {
         let inner = md5_behind_a_block(self.inner, covered);
-        let outer = md5_behind_a_block(self.outer, &inner);
-        Authenticator::from_slice(&outer)
+        md5_behind_a_block(self.outer, &inner)
     }
 }
 
@@ -272,7 +272,9 @@ impl MobilitySecurityAssociation {
     /// the authentication extension (RFC 5944 §3.5.1).
     pub fn authenticator(&self, covered: &[u8]) -> Authenticator {
         let key = match (&self.key.0, self.algorithm) {
-            (Form::HmacMd5(key), Algorithm::HmacMd5) => return key.authenticator(covered),
+            (Form::HmacMd5(key), Algorithm::HmacMd5) => {
+                return Authenticator::from_slice(&key.authenticator(covered));
+            }
             // Nothing is right under a key that is ready for another algorithm.
             (Form::HmacMd5(_), _) => return Authenticator { bytes: [0; 32], len: 0 },
             (Form::Plain(key), _) => key.as_slice(),
@@ -295,6 +297,14 @@ impl MobilitySecurityAssociation {
     /// depend on where they differ.
     pub fn verify(&self, covered: &[u8], authenticator: &[u8]) -> bool {
         self.authenticator(covered).is(authenticator)
+    }
+
+    /// Its key, if that is ready for HMAC-MD5.
+    pub(crate) fn ready_key(&self) -> Option<ReadyKey> {
+        match (&self.key.0, self.algorithm) {
+            (Form::HmacMd5(key), Algorithm::HmacMd5) => Some(ReadyKey(key.clone())),
+            _ => None,
+        }
     }
 
     /// Bytes of an authentication extension under it (RFC 5944 §3.5.2).

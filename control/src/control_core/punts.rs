@@ -65,6 +65,8 @@ impl ControlCore {
         for (header, punted) in waiting.iter().flatten() {
             self.take_punt(header, punted, now);
         }
+        self.agent.sign_replies();
+        self.do_actions(now.monotonic);
         more
     }
 

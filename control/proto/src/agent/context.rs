@@ -7,16 +7,18 @@ use core::net::Ipv4Addr;
 use homeport_wire::{PortId, TenantId};
 
 use super::Datagram;
+use super::replies::{Blanks, Replies};
 use crate::counters::Counters;
 use crate::decision::{Cause, Decision, Judge, Ruling, SeenExtensions};
 use crate::draws::Draws;
 use crate::event::{DiscardReason, Event};
+use crate::home_agent::foresight::Hints;
 use crate::message::{AuthenticationKind, Located, MessageWriter, Received, RegistrationRequest};
 use crate::revocation::RevocationKey;
 use crate::security::MobilitySecurityAssociation;
 use crate::timer::Timers;
 use crate::visitor::{PendingKey, VisitorKey};
-use crate::{Action, Now};
+use crate::{Action, Now, Transmit};
 
 /// A home agent by its address, or a foreign agent by its care-of address.
 pub(crate) type AgentKey = (TenantId, Ipv4Addr);
@@ -49,6 +51,8 @@ pub(super) struct Shared {
     pub(super) timers: Timers<Token>,
     pub(super) counters: BTreeMap<TenantId, Counters>,
     pub(super) draws: Draws,
+    pub(super) replies: Replies,
+    pub(super) hints: Hints,
     /// Every address of an agent here, of all tenants.
     pub(super) local: BTreeSet<Ipv4Addr>,
     #[cfg(feature = "planted-bugs")]
@@ -62,8 +66,11 @@ pub(crate) struct Context<'a> {
     pub(crate) now: Now,
     /// What is found out about the message, for who asks later.
     pub(crate) ruling: Ruling,
+    /// What was found out before about it and others.
+    pub(crate) hints: &'a mut Hints,
     actions: &'a mut VecDeque<Action>,
     draws: &'a mut Draws,
+    replies: &'a mut Replies,
     local: &'a BTreeSet<Ipv4Addr>,
 }
 
@@ -142,6 +149,40 @@ impl Context<'_> {
         self.draws.authenticate(writer, kind, association);
     }
 
+    /// The same, unless the message is one of several whose authenticators are computed
+    /// together: then it gets a blank.
+    pub(crate) fn authenticate_reply(
+        &mut self,
+        writer: &mut MessageWriter,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+        blanks: Option<&mut Blanks>,
+    ) {
+        match (blanks, association.ready_key()) {
+            (Some(blanks), Some(key)) => {
+                blanks.push((key, writer.leave_blank(kind, association)));
+            }
+            _ => self.authenticate(writer, kind, association),
+        }
+    }
+
+    /// Somewhere to note the blanks of a reply under these associations, if it may have any.
+    pub(crate) fn blanks<'b>(
+        &self,
+        mut associations: impl Iterator<Item = &'b MobilitySecurityAssociation>,
+    ) -> Option<Blanks> {
+        let may = self.replies.are_held() && associations.all(|one| one.ready_key().is_some());
+        may.then(Blanks::new)
+    }
+
+    /// Sends a reply; one that has blanks, when they are filled in.
+    pub(crate) fn reply(&mut self, reply: Transmit, blanks: Option<Blanks>) {
+        match blanks {
+            Some(blanks) => self.replies.hold(reply, blanks),
+            None => self.push(Action::Transmit(reply)),
+        }
+    }
+
     /// Whether an address is one of an agent here.
     pub(crate) fn is_local(&self, address: Ipv4Addr) -> bool {
         self.local.contains(&address)
@@ -165,8 +206,10 @@ impl Shared {
             counters: self.counters.entry(tenant).or_default(),
             now,
             ruling: Ruling::default(),
+            hints: &mut self.hints,
             actions: &mut self.actions,
             draws: &mut self.draws,
+            replies: &mut self.replies,
             local: &self.local,
         }
     }

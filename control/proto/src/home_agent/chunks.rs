@@ -25,6 +25,11 @@ impl<T> Default for Chunks<T> {
 }
 
 impl<T: Default> Chunks<T> {
+    /// How many there are: the number of the next.
+    pub(super) const fn len(&self) -> u32 {
+        self.len
+    }
+
     pub(super) fn get(&self, number: u32) -> Option<&T> {
         let place = number as usize;
         let record = self.chunks.get(place / CHUNK)?.get(place % CHUNK);

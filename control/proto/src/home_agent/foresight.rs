@@ -10,9 +10,11 @@ use core::hint::black_box;
 use core::net::Ipv4Addr;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::HomeAgent;
 use super::session::{Indexed, name_hash};
+use crate::agent::TOGETHER;
 use crate::message::{SessionName, glimpse_signature};
 use crate::security::Subscriber;
 use crate::security::lanes::Wanted;
@@ -35,6 +37,48 @@ pub(crate) struct Ahead<'a> {
     /// That of the session, or of the one that it will be linked with.
     session: Option<u32>,
     subscriber: Option<Subscriber>,
+    /// What the index has for the session's name.
+    indexed: Option<Indexed>,
+}
+
+/// Whom requests with names are likely to be from, in their order. Whoever takes that for
+/// true has looked at who it is.
+#[derive(Debug, Default)]
+pub(crate) struct Hints {
+    of: SmallVec<[Hint; TOGETHER]>,
+    /// The one behind that which was right last.
+    next: usize,
+}
+
+/// A NAI, and a session of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Hint {
+    /// Whose NAI it is, and its hash.
+    pub(super) known: (Subscriber, u64),
+    pub(super) session: Option<Indexed>,
+}
+
+impl Hints {
+    /// Forgets those of other requests.
+    pub(crate) fn clear(&mut self) {
+        self.of.clear();
+        self.next = 0;
+    }
+
+    /// Adds that of the next request, if it has names.
+    pub(crate) fn add(&mut self, ahead: &Ahead<'_>) {
+        if let (Some(subscriber), Some(Name { of_nai, .. })) = (ahead.subscriber, &ahead.name) {
+            self.of.push(Hint { known: (subscriber, *of_nai), session: ahead.indexed });
+        }
+    }
+
+    /// The next that `is_it`.
+    pub(super) fn take(&mut self, is_it: impl Fn(&Hint) -> bool) -> Option<Hint> {
+        let (place, hint) =
+            self.of.iter().enumerate().skip(self.next).find(|(_, hint)| is_it(hint))?;
+        self.next = place + 1;
+        Some(*hint)
+    }
 }
 
 #[derive(Debug)]
@@ -64,6 +108,7 @@ impl<'a> Ahead<'a> {
             of_nai: None,
             session: None,
             subscriber: None,
+            indexed: None,
         }
     }
 
@@ -72,7 +117,8 @@ impl<'a> Ahead<'a> {
     pub(crate) fn find_names(&mut self, newcomers: &mut usize) {
         let (agent, Some(Name { nai, of_nai, hash })) = (self.agent, &self.name) else { return };
         self.subscriber = agent.config.security.guess_subscriber(*of_nai);
-        match agent.sessions.guess(*hash) {
+        self.indexed = agent.sessions.guess(*hash);
+        match self.indexed {
             Some(Indexed { number, node, address }) => {
                 (self.session, self.node) = (Some(number), Some(node));
                 self.home_address = address;
@@ -94,6 +140,7 @@ impl<'a> Ahead<'a> {
             return;
         };
         self.association = security.guess(subscriber.stand_in());
+        security.prepare_place_of_nai(subscriber);
         if self.session.is_none() {
             self.node = self.agent.nodes.guess(self.home_address);
             if let Some(Name { hash, .. }) = &self.name {

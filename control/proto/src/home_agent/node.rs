@@ -149,6 +149,10 @@ impl Node {
         Some(self.session).filter(|number| *number != NO_SESSION)
     }
 
+    pub(super) fn set_session(&mut self, session: Option<u32>) {
+        self.session = session.unwrap_or(NO_SESSION);
+    }
+
     /// When the next of its care-of addresses ends.
     pub(super) fn expires(&self) -> Option<Instant> {
         match self.plain.kind {
@@ -376,7 +380,7 @@ impl NodeList {
 
     /// Says which session an address belongs to from now on.
     pub(super) fn set_session(&mut self, home_address: Ipv4Addr, session: Option<u32>) {
-        self.make_node(home_address).session = session.unwrap_or(NO_SESSION);
+        self.make_node(home_address).set_session(session);
     }
 
     /// The node's record, made if it had none.
@@ -394,12 +398,18 @@ impl NodeList {
         self.nodes.iter()
     }
 
-    /// Forgets what an address was to whoever had it before: nobody is bound to it.
-    pub(super) fn renew(&mut self, home_address: Ipv4Addr) {
-        if let Some(node) = self.find(home_address).and_then(|number| self.get_mut(number)) {
+    /// The number of an address that nobody has yet, or is bound to: what it was to whoever
+    /// had it before is forgotten.
+    pub(super) fn make_new(&mut self, home_address: Ipv4Addr) -> u32 {
+        let count = self.nodes.len();
+        let number = self.make(home_address);
+        if number != count
+            && let Some(node) = self.get_mut(number)
+        {
             node.more = None;
             node.timestamps = TimestampHistory::default();
         }
+        number
     }
 
     /// A node's binding. `key` is the home agent's.

@@ -14,9 +14,12 @@ use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
 use homeport_wire::reasons;
+use smallvec::SmallVec;
 
+use super::foresight::Hints;
+use super::node::Node;
 use super::pool::Pool;
-use super::session::{Place, Session, SessionState};
+use super::session::{Indexed, Place, Session, SessionState};
 use super::{Asked, ForeignHome, HomeAgent};
 use crate::action::StoredSession;
 use crate::agent::{Context, is_host};
@@ -49,6 +52,8 @@ pub(super) struct Owner {
     pub(super) subscriber: Option<Subscriber>,
     /// The hash of the NAI, if it is known.
     of_nai: u64,
+    /// The session that it is likely to be about.
+    likely: Option<Indexed>,
 }
 
 /// The name in a request, as far as it has one.
@@ -60,6 +65,7 @@ impl HomeAgent {
         &self,
         received: &Received<'_, RegistrationRequest>,
         naming: &Naming<'_>,
+        hints: &mut Hints,
     ) -> Owner {
         let security = &self.config.security;
         let nai = match naming {
@@ -67,14 +73,19 @@ impl HomeAgent {
             // Whoever writes names wrongly has a key all the same.
             Err(_) => SessionName::nai_of(received),
         };
-        let known = nai.and_then(|nai| security.subscriber_and_hash(nai));
-        if let Some((subscriber, of_nai)) = known {
+        let known = nai.filter(|nai| !nai.is_empty()).and_then(|nai| {
+            if let Some(hint) = hints.take(|hint| security.nai(hint.known.0) == nai) {
+                return Some((hint.known, hint.session));
+            }
+            Some((security.subscriber_and_hash(nai)?, None))
+        });
+        if let Some(((subscriber, of_nai), likely)) = known {
             let key = subscriber.stand_in();
-            return Owner { key, subscriber: Some(subscriber), of_nai };
+            return Owner { key, subscriber: Some(subscriber), of_nai, likely };
         }
         let home_address = received.body.home_address;
         let key = if is_host(home_address) { home_address } else { Ipv4Addr::UNSPECIFIED };
-        Owner { key, subscriber: None, of_nai: 0 }
+        Owner { key, subscriber: None, of_nai: 0, likely: None }
     }
 
     /// The number of the session that a request is about, if it is known; makes the home
@@ -93,7 +104,11 @@ impl HomeAgent {
         let session = named
             .filter(|named| !named.inserted || matches!(foreign_home, ForeignHome::Valid(_)))
             .filter(|named| !(named.releases && named.name.sub_nai.is_empty() && of_all))
-            .and_then(|named| self.sessions.find((subscriber, owner.of_nai), named.name.sub_nai));
+            .and_then(|named| {
+                let sub_nai = named.name.sub_nai;
+                let likely = owner.likely.filter(|one| self.is_session(one, subscriber, sub_nai));
+                likely.or_else(|| self.sessions.find((subscriber, owner.of_nai), sub_nai))
+            });
         request.home_address = session.map_or(subscriber.stand_in(), |one| one.address);
         if let Some(one) = session {
             self.nodes.take_to_hand(one.node);
@@ -102,6 +117,13 @@ impl HomeAgent {
             request.care_of_address = request.home_address;
         }
         session.map(|one| one.number)
+    }
+
+    fn is_session(&self, one: &Indexed, subscriber: Subscriber, sub_nai: &[u8]) -> bool {
+        let of_it =
+            |node: &Node| node.session() == Some(one.number) && node.home_address() == one.address;
+        self.nodes.get(one.node).is_some_and(of_it)
+            && self.sessions.is_named(one.number, subscriber, sub_nai)
     }
 
     /// Finds a home address for a session that is not known yet, if the request needs
@@ -136,8 +158,6 @@ impl HomeAgent {
         let sub_nai = named.name.sub_nai;
         let (address, step) = self.find_address(subscriber, sub_nai, asked, context)?;
         context.ruling.step = Some(step);
-        // What was accepted of whoever had it before is too old to be accepted again.
-        self.nodes.renew(address);
         let until = context.now.monotonic + self.config.sessions.hold_down;
         let known = (subscriber, asked.owner.of_nai);
         asked.session = Some(self.admit(known, sub_nai, address, until));
@@ -153,8 +173,7 @@ impl HomeAgent {
             let nonces = node.nonces.entry(asked.association.spi).or_default();
             nonces.accept(identification, nonce);
         }
-        let (nai, sub_nai) = (self.config.security.nai(subscriber).into(), sub_nai.into());
-        self.store(StoredSession { nai, sub_nai, home_address: address, kept: true }, context);
+        self.store((subscriber, sub_nai), address, true, context);
         context.counters.sessions_begun += 1;
         Ok(())
     }
@@ -168,9 +187,12 @@ impl HomeAgent {
         until: Instant,
     ) -> u32 {
         let pool = pool_of(&self.config, self.config.security.nai(known.0), address);
-        let place = Place { address, node: self.nodes.make(address), pool };
-        let number = self.sessions.add(known, sub_nai, place, until);
-        self.nodes.set_session(address, Some(number));
+        // What was accepted of whoever had it before is too old to be accepted again.
+        let node = self.nodes.make_new(address);
+        let number = self.sessions.add(known, sub_nai, Place { address, node, pool }, until);
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.set_session(Some(number));
+        }
         number
     }
 
@@ -310,9 +332,7 @@ impl HomeAgent {
             for (_, pool) in pools.filter(|(config, _)| config.contains(address)) {
                 pool.give_back(address);
             }
-            let nai = self.config.security.nai(subscriber).into();
-            let sub_nai = session.sub_nai.as_slice().into();
-            self.store(StoredSession { nai, sub_nai, home_address: address, kept: false }, context);
+            self.store((subscriber, &session.sub_nai), address, false, context);
             context.counters.sessions_ended += 1;
         }
     }
@@ -342,18 +362,29 @@ impl HomeAgent {
                 }
                 None => {
                     self.nodes.set_session(session.address, None);
-                    let (nai, sub_nai) = (nai.into(), session.sub_nai.as_slice().into());
-                    let home_address = session.address;
-                    self.clear(home_address, context);
-                    let gone = StoredSession { nai, sub_nai, home_address, kept: false };
-                    self.store(gone, context);
+                    self.clear(session.address, context);
+                    let name = (session.subscriber, session.sub_nai.as_slice());
+                    self.store(name, session.address, false, context);
                 }
             }
         }
     }
 
-    fn store(&self, session: StoredSession, context: &mut Context<'_>) {
+    /// Has it written down whose an address is, or is no more.
+    fn store(
+        &self,
+        (subscriber, sub_nai): (Subscriber, &[u8]),
+        home_address: Ipv4Addr,
+        kept: bool,
+        context: &mut Context<'_>,
+    ) {
         let (tenant, home_agent) = self.key();
+        let session = StoredSession {
+            nai: SmallVec::from_slice(self.config.security.nai(subscriber)),
+            sub_nai: SmallVec::from_slice(sub_nai),
+            home_address,
+            kept,
+        };
         context.push(Action::StoreSession { tenant, home_agent, session });
     }
 

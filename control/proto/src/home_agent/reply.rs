@@ -1,5 +1,6 @@
 //! How a home agent answers: fields, extensions and limits of its replies.
 
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::net::Ipv4Addr;
 
@@ -148,6 +149,9 @@ impl HomeAgent {
             identification,
         };
         let mut writer = MessageWriter::reply(&reply);
+        let foreign_home = asked.foreign_home.association();
+        let signers = core::iter::once(&asked.association).chain(foreign_home.map(Arc::as_ref));
+        let mut blanks = context.blanks(signers);
         let (names, inserted) = asked.echo();
         for extension in names.into_iter().flatten() {
             // It fits as it did in the request.
@@ -165,15 +169,17 @@ impl HomeAgent {
             let _ = writer
                 .extension(&Extension::MessageString { subtype: MessageString::HOME_AGENT, text });
         }
-        context.authenticate(&mut writer, AuthenticationKind::MobileHome, &asked.association);
+        let (kind, association) = (AuthenticationKind::MobileHome, &asked.association);
+        context.authenticate_reply(&mut writer, kind, association, blanks.as_mut());
         for extension in extras.of(Writer::ForeignAgent).chain(asked.foreign_challenge()) {
             let _ = writer.extension(&extension);
         }
         if let Some(extension) = inserted {
             let _ = writer.extension(&extension);
         }
-        if let Some(association) = asked.foreign_home.association() {
-            context.authenticate(&mut writer, AuthenticationKind::ForeignHome, association);
+        if let Some(association) = foreign_home {
+            let kind = AuthenticationKind::ForeignHome;
+            context.authenticate_reply(&mut writer, kind, association, blanks.as_mut());
         }
         let data = writer.finish();
         let sent = PACKET_HEADERS + data.len();
@@ -186,7 +192,7 @@ impl HomeAgent {
             (Ipv4Addr::UNSPECIFIED, home_address) => home_address,
             (source, _) => source,
         };
-        context.push(Action::Transmit(Transmit {
+        let packet = Transmit {
             tenant: self.config.tenant,
             link: self.home_station(asked),
             source: if to_us { datagram.destination } else { self.config.address },
@@ -197,7 +203,8 @@ impl HomeAgent {
                 destination_port: datagram.source_port,
                 data,
             },
-        }));
+        };
+        context.reply(packet, blanks);
         context.push(Action::Event(Event::HomeRegistration {
             tenant: self.config.tenant,
             home_address: match Subscriber::in_place_of(request.home_address) {

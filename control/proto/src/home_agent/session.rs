@@ -81,8 +81,9 @@ impl SessionState {
     }
 }
 
-/// One session. Most names fit into the record.
+/// One session. Most names fit into the record, which is one line of the processor's cache.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct Session {
     pub(super) sub_nai: SmallVec<[u8; 16]>,
     until: Instant,
@@ -255,13 +256,15 @@ impl SessionList {
         sub_nai: &[u8],
     ) -> Option<Indexed> {
         let hash = name_hash(of_nai, sub_nai);
-        let is_it = |one: &Indexed| {
-            self.get(one.number).is_some_and(|session| {
-                (session.hash, session.subscriber) == (hash, subscriber)
-                    && session.sub_nai.as_slice() == sub_nai
-            })
-        };
+        let is_it = |one: &Indexed| self.is_named(one.number, subscriber, sub_nai);
         self.by_name.find(spread(hash), is_it).copied()
+    }
+
+    /// Whether a session has this name.
+    pub(super) fn is_named(&self, number: u32, subscriber: Subscriber, sub_nai: &[u8]) -> bool {
+        self.get(number).is_some_and(|session| {
+            session.subscriber == subscriber && session.sub_nai.as_slice() == sub_nai
+        })
     }
 
     /// The session that has most likely a name of this hash: no record is looked at.
@@ -422,6 +425,10 @@ impl SessionList {
             entry.remove();
         }
         self.recount(pool, Some(state), None);
+        if let Some(record) = self.sessions.get_mut(number) {
+            // It is nobody's.
+            *record = Session::default();
+        }
         self.vacant.push(number);
         Some(session)
     }

@@ -284,6 +284,18 @@ impl MessageWriter {
         extension::emit_authentication(&mut self.bytes, kind, association, compute);
     }
 
+    /// Adds an authentication extension whose authenticator is still to be computed; where
+    /// in the message it goes.
+    pub(crate) fn leave_blank(
+        &mut self,
+        kind: AuthenticationKind,
+        association: &MobilitySecurityAssociation,
+    ) -> usize {
+        let blank = Authenticator::zeros(association.algorithm.authenticator_len());
+        self.authenticate_by(kind, association, |_| blank);
+        self.len() - blank.as_bytes().len()
+    }
+
     /// The message.
     pub fn finish(self) -> Vec<u8> {
         self.bytes

@@ -145,6 +145,11 @@ impl SecurityAssociations {
         self.nais.guess(hash)
     }
 
+    /// Brings into the processor's cache where a NAI is kept.
+    pub(crate) fn prepare_place_of_nai(&self, subscriber: Subscriber) {
+        black_box(self.nais.home_address(subscriber));
+    }
+
     /// Brings a NAI into the processor's cache.
     pub(crate) fn prepare_nai(&self, subscriber: Subscriber) {
         self.nais.prepare(subscriber);

@@ -2,25 +2,44 @@
 //!
 //! Each step of MD5 needs the one before, so most of a processor waits for a message's
 //! authenticator. It computes those of several messages in little more time, a message in
-//! each lane of its vectors. So who has several requests has their authenticators computed
+//! each lane of its vectors, if it has AVX2. So who has several requests has their authenticators computed
 //! before it asks for the first: whether one is right is judged later, and by one rule.
+
+#[cfg(target_arch = "x86_64")]
+mod md5;
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use smallvec::SmallVec;
-use wide::u32x8;
 
+use self::md5::{LANES, Vectors, Words};
 use super::{Algorithm, Authenticator, Form, HmacMd5Key, MD5_BLOCK, MobilitySecurityAssociation};
 
-/// Messages at once.
-const LANES: usize = 8;
+/// Processors for which nobody has written it.
+#[cfg(not(target_arch = "x86_64"))]
+mod md5 {
+    pub(super) const LANES: usize = 16;
+
+    pub(super) type Words = [u32; LANES];
+
+    /// There is none.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) enum Vectors {}
+
+    impl Vectors {
+        pub(super) const fn detect() -> Option<Self> {
+            None
+        }
+
+        pub(super) fn compress(self, _: &[Words; 4], _: &[Words; 16]) -> [Words; 4] {
+            match self {}
+        }
+    }
+}
 
 /// With fewer messages, one after the other takes no longer.
-const WORTH_IT: usize = 3;
-
-/// A word of each lane.
-type Words = u32x8;
+pub(crate) const WORTH_IT: usize = 3;
 
 /// Messages whose authenticators are wanted under keys that are ready.
 pub(crate) type Wanted<'a> = (ReadyKey, &'a [u8]);
@@ -63,13 +82,10 @@ impl Precomputed {
         if wanted.len() < WORTH_IT {
             return;
         }
-        for lanes in wanted.chunks(LANES) {
-            let authenticators = authenticators(lanes);
-            for ((ReadyKey(key), covered), authenticator) in lanes.iter().zip(authenticators) {
-                let (key, covered) = (key.clone(), SmallVec::from_slice(covered));
-                self.known.push(Known { key, covered, authenticator });
-            }
-        }
+        each(wanted, |(ReadyKey(key), covered), authenticator| {
+            let (key, covered) = (key.clone(), SmallVec::from_slice(covered));
+            self.known.push(Known { key, covered, authenticator });
+        });
     }
 
     /// The authenticator over `covered` under an association, if it was computed.
@@ -93,54 +109,94 @@ impl Precomputed {
     }
 }
 
-/// The authenticators of [`LANES`] messages at most (RFC 2104 §2).
-fn authenticators(wanted: &[Wanted<'_>]) -> [[u8; 16]; LANES] {
-    let lane = |lane: usize| wanted.get(lane);
-    let state = |of: fn(&HmacMd5Key) -> [u32; 4]| {
-        let states: [[u32; 4]; LANES] =
-            core::array::from_fn(|at| lane(at).map_or([0; 4], |(ReadyKey(key), _)| of(key)));
-        transposed(&states)
-    };
-    let blocks: [usize; LANES] = core::array::from_fn(|at| {
-        // RFC 1321 §3.1, §3.2: a one bit and the length, of eight bytes, go behind it.
-        lane(at).map_or(0, |(_, covered)| (covered.len() + 1 + 8).div_ceil(MD5_BLOCK))
-    });
-    let mut inner = state(|key| key.inner);
-    for block in 0..blocks.iter().copied().max().unwrap_or(0) {
-        let padded: [[u32; 16]; LANES] = core::array::from_fn(|at| {
-            lane(at).map_or([0; 16], |(_, covered)| padded_block(covered, block))
-        });
-        let next = compressed(&inner, &transposed(&padded));
-        // Whose message is shorter keeps what it has.
-        let goes_on = Words::new(blocks.map(|all| if block < all { u32::MAX } else { 0 }));
-        for (old, new) in inner.iter_mut().zip(next) {
-            *old = (new & goes_on) | (*old & !goes_on);
+/// Gives `take` each of the messages, in their order, with its authenticator.
+pub(crate) fn each<'a>(wanted: &[Wanted<'a>], mut take: impl FnMut(&Wanted<'a>, [u8; 16])) {
+    let vectors = Vectors::detect();
+    for lanes in wanted.chunks(LANES) {
+        match vectors.filter(|_| lanes.len() >= WORTH_IT) {
+            Some(vectors) => {
+                let authenticators = authenticators(vectors, lanes);
+                lanes.iter().zip(&authenticators).for_each(|(one, found)| take(one, *found));
+            }
+            None => lanes.iter().for_each(|one| take(one, one.0.0.authenticator(one.1))),
         }
     }
-    let mut digest = [Words::splat(0); 16];
-    digest.iter_mut().zip(inner).for_each(|(to, word)| *to = word);
-    digest[4] = Words::splat(0x80);
-    // Bits, of the block of the key and the digest.
-    digest[14] = Words::splat((64 + 16) * 8);
-    let outer = compressed(&state(|key| key.outer), &digest).map(Words::to_array);
-    core::array::from_fn(|at| {
-        let mut authenticator = [0; 16];
-        for (to, words) in authenticator.as_chunks_mut::<4>().0.iter_mut().zip(&outer) {
-            *to = words.get(at).copied().unwrap_or(0).to_le_bytes();
-        }
-        authenticator
-    })
 }
 
-/// A word of every lane, for each of the words of a lane.
-fn transposed<const N: usize>(lanes: &[[u32; N]; LANES]) -> [Words; N] {
-    let word_of = |words: &[u32; N], word: usize| words.get(word).copied().unwrap_or(0);
-    core::array::from_fn(|word| Words::new(lanes.each_ref().map(|words| word_of(words, word))))
+/// The authenticators of [`LANES`] messages at most (RFC 2104 §2).
+fn authenticators(vectors: Vectors, wanted: &[Wanted<'_>]) -> [[u8; 16]; LANES] {
+    let mut blocks = [0; LANES];
+    for (blocks, (_, covered)) in blocks.iter_mut().zip(wanted) {
+        // RFC 1321 §3.1, §3.2: a one bit and the length, of eight bytes, go behind it.
+        *blocks = (covered.len() + 1 + 8).div_ceil(MD5_BLOCK);
+    }
+    let mut inner = states(wanted, |key| &key.inner);
+    for block in 0..blocks.iter().copied().max().unwrap_or(0) {
+        let next = vectors.compress(&inner, &words(wanted, block));
+        for (old, new) in inner.iter_mut().zip(&next) {
+            // Whose message is shorter keeps what it has.
+            for ((old, new), all) in old.iter_mut().zip(new).zip(blocks) {
+                *old = if block < all { *new } else { *old };
+            }
+        }
+    }
+    let mut digests = [[0; LANES]; 16];
+    digests.iter_mut().zip(inner).for_each(|(to, words)| *to = words);
+    digests[4] = [0x80; LANES];
+    // Bits, of the block of the key and the digest.
+    digests[14] = [(64 + 16) * 8; LANES];
+    let outer = vectors.compress(&states(wanted, |key| &key.outer), &digests);
+    let mut authenticators = [[0; 16]; LANES];
+    for (nth, words) in outer.iter().enumerate() {
+        for (authenticator, word) in authenticators.iter_mut().zip(words) {
+            if let Some(to) = authenticator.as_chunks_mut::<4>().0.get_mut(nth) {
+                *to = word.to_le_bytes();
+            }
+        }
+    }
+    authenticators
+}
+
+/// A state of each lane's key.
+fn states(wanted: &[Wanted<'_>], of: fn(&HmacMd5Key) -> &[u32; 4]) -> [Words; 4] {
+    let mut states = [[0; LANES]; 4];
+    for (lane, (ReadyKey(key), _)) in (0..LANES).zip(wanted) {
+        spread(&mut states, lane, of(key).iter().copied());
+    }
+    states
+}
+
+/// A block of each lane's message.
+fn words(wanted: &[Wanted<'_>], block: usize) -> [Words; 16] {
+    let mut words = [[0; LANES]; 16];
+    for (lane, (_, covered)) in (0..LANES).zip(wanted) {
+        let rest = covered.get(block * MD5_BLOCK..).unwrap_or_default();
+        let padded;
+        let bytes = match rest.first_chunk() {
+            Some(whole) => whole,
+            None => {
+                padded = padded_block(covered, block);
+                &padded
+            }
+        };
+        let le_words = bytes.as_chunks::<4>().0.iter().map(|word| u32::from_le_bytes(*word));
+        spread(&mut words, lane, le_words);
+    }
+    words
+}
+
+/// Puts the words of a lane where they belong.
+fn spread(to: &mut [Words], lane: usize, words: impl Iterator<Item = u32>) {
+    for (to, word) in to.iter_mut().zip(words) {
+        if let Some(to) = to.get_mut(lane) {
+            *to = word;
+        }
+    }
 }
 
 /// One of the blocks of a message that is padded as RFC 1321 §3.1 and §3.2 want it; the
 /// block of a key is in front of it.
-fn padded_block(covered: &[u8], block: usize) -> [u32; 16] {
+fn padded_block(covered: &[u8], block: usize) -> [u8; MD5_BLOCK] {
     let mut bytes = [0; MD5_BLOCK];
     let rest = covered.get(block * MD5_BLOCK..).unwrap_or_default();
     let is_begun = block * MD5_BLOCK <= covered.len();
@@ -156,131 +212,7 @@ fn padded_block(covered: &[u8], block: usize) -> [u32; 16] {
     {
         *length = (((MD5_BLOCK + covered.len()) as u64).wrapping_mul(8)).to_le_bytes();
     }
-    let (words, _) = bytes.as_chunks::<4>();
-    core::array::from_fn(|word| words.get(word).map_or(0, |bytes| u32::from_le_bytes(*bytes)))
-}
-
-/// The sines of RFC 1321 §3.4: the whole part of 2^32 times |sin(step + 1)|.
-const SINES: [u32; 64] = [
-    0xd76a_a478,
-    0xe8c7_b756,
-    0x2420_70db,
-    0xc1bd_ceee,
-    0xf57c_0faf,
-    0x4787_c62a,
-    0xa830_4613,
-    0xfd46_9501,
-    0x6980_98d8,
-    0x8b44_f7af,
-    0xffff_5bb1,
-    0x895c_d7be,
-    0x6b90_1122,
-    0xfd98_7193,
-    0xa679_438e,
-    0x49b4_0821,
-    0xf61e_2562,
-    0xc040_b340,
-    0x265e_5a51,
-    0xe9b6_c7aa,
-    0xd62f_105d,
-    0x0244_1453,
-    0xd8a1_e681,
-    0xe7d3_fbc8,
-    0x21e1_cde6,
-    0xc337_07d6,
-    0xf4d5_0d87,
-    0x455a_14ed,
-    0xa9e3_e905,
-    0xfcef_a3f8,
-    0x676f_02d9,
-    0x8d2a_4c8a,
-    0xfffa_3942,
-    0x8771_f681,
-    0x6d9d_6122,
-    0xfde5_380c,
-    0xa4be_ea44,
-    0x4bde_cfa9,
-    0xf6bb_4b60,
-    0xbebf_bc70,
-    0x289b_7ec6,
-    0xeaa1_27fa,
-    0xd4ef_3085,
-    0x0488_1d05,
-    0xd9d4_d039,
-    0xe6db_99e5,
-    0x1fa2_7cf8,
-    0xc4ac_5665,
-    0xf429_2244,
-    0x432a_ff97,
-    0xab94_23a7,
-    0xfc93_a039,
-    0x655b_59c3,
-    0x8f0c_cc92,
-    0xffef_f47d,
-    0x8584_5dd1,
-    0x6fa8_7e4f,
-    0xfe2c_e6e0,
-    0xa301_4314,
-    0x4e08_11a1,
-    0xf753_7e82,
-    0xbd3a_f235,
-    0x2ad7_d2bb,
-    0xeb86_d391,
-];
-
-/// The states of MD5 behind another block of each lane (RFC 1321 §3.4).
-fn compressed(state: &[Words; 4], block: &[Words; 16]) -> [Words; 4] {
-    let [mut a, mut b, mut c, mut d] = *state;
-    macro_rules! step {
-        ($a:ident, $mixed:expr, $b:ident, $at:expr, $word:expr, $left:literal, $right:literal) => {
-            let sum = $a + $mixed + block[$word & 15] + Words::splat(SINES[$at]);
-            $a = $b + ((sum << $left) | (sum >> $right));
-        };
-    }
-    // Four steps; the words of the block go on by $by from $word.
-    macro_rules! steps {
-        ($mix:ident, $at:expr, $word:expr, $by:literal,
-         $l0:literal $r0:literal, $l1:literal $r1:literal, $l2:literal $r2:literal, $l3:literal $r3:literal) => {
-            step!(a, $mix(b, c, d), b, $at, $word, $l0, $r0);
-            step!(d, $mix(a, b, c), a, $at + 1, $word + $by, $l1, $r1);
-            step!(c, $mix(d, a, b), d, $at + 2, $word + 2 * $by, $l2, $r2);
-            step!(b, $mix(c, d, a), c, $at + 3, $word + 3 * $by, $l3, $r3);
-        };
-    }
-    steps!(f, 0, 0, 1, 7 25, 12 20, 17 15, 22 10);
-    steps!(f, 4, 4, 1, 7 25, 12 20, 17 15, 22 10);
-    steps!(f, 8, 8, 1, 7 25, 12 20, 17 15, 22 10);
-    steps!(f, 12, 12, 1, 7 25, 12 20, 17 15, 22 10);
-    steps!(g, 16, 1, 5, 5 27, 9 23, 14 18, 20 12);
-    steps!(g, 20, 21, 5, 5 27, 9 23, 14 18, 20 12);
-    steps!(g, 24, 41, 5, 5 27, 9 23, 14 18, 20 12);
-    steps!(g, 28, 61, 5, 5 27, 9 23, 14 18, 20 12);
-    steps!(h, 32, 5, 3, 4 28, 11 21, 16 16, 23 9);
-    steps!(h, 36, 17, 3, 4 28, 11 21, 16 16, 23 9);
-    steps!(h, 40, 29, 3, 4 28, 11 21, 16 16, 23 9);
-    steps!(h, 44, 41, 3, 4 28, 11 21, 16 16, 23 9);
-    steps!(i, 48, 0, 7, 6 26, 10 22, 15 17, 21 11);
-    steps!(i, 52, 28, 7, 6 26, 10 22, 15 17, 21 11);
-    steps!(i, 56, 56, 7, 6 26, 10 22, 15 17, 21 11);
-    steps!(i, 60, 84, 7, 6 26, 10 22, 15 17, 21 11);
-    let [start_a, start_b, start_c, start_d] = *state;
-    [start_a + a, start_b + b, start_c + c, start_d + d]
-}
-
-fn f(b: Words, c: Words, d: Words) -> Words {
-    d ^ (b & (c ^ d))
-}
-
-fn g(b: Words, c: Words, d: Words) -> Words {
-    c ^ (d & (b ^ c))
-}
-
-fn h(b: Words, c: Words, d: Words) -> Words {
-    b ^ c ^ d
-}
-
-fn i(b: Words, c: Words, d: Words) -> Words {
-    c ^ (b | !d)
+    bytes
 }
 
 #[cfg(test)]

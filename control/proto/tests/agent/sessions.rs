@@ -21,7 +21,7 @@ use crate::decisions::decided;
 use crate::support::*;
 
 pub(crate) const NAI: &[u8] = b"phone@train.example";
-const OTHER_NAI: &[u8] = b"tablet@train.example";
+pub(crate) const OTHER_NAI: &[u8] = b"tablet@train.example";
 const NO_ADDRESS: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
 fn pooled(last: u8) -> Ipv4Addr {
@@ -61,7 +61,7 @@ fn world(last: u8) -> World {
 
 /// What a session asks.
 #[derive(Clone, Copy)]
-struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     nai: &'a [u8],
     sub_nai: &'a [u8],
     home_address: Ipv4Addr,
@@ -72,7 +72,7 @@ struct Ask<'a> {
 }
 
 impl<'a> Ask<'a> {
-    fn new(sub_nai: &'a [u8]) -> Self {
+    pub(crate) fn new(sub_nai: &'a [u8]) -> Self {
         Ask {
             nai: NAI,
             sub_nai,
@@ -88,7 +88,7 @@ impl<'a> Ask<'a> {
         if self.nai == OTHER_NAI { other_key() } else { mobile_home() }
     }
 
-    fn message(&self, world: &mut World) -> Vec<u8> {
+    pub(crate) fn message(&self, world: &mut World) -> Vec<u8> {
         let mut writer = MessageWriter::request(&RegistrationRequest {
             lifetime: Lifetime(self.lifetime),
             home_address: self.home_address,
@@ -151,7 +151,7 @@ impl<'a> Ask<'a> {
         Ask { home_address, ..self }
     }
 
-    fn of(self, nai: &'a [u8]) -> Self {
+    pub(crate) fn of(self, nai: &'a [u8]) -> Self {
         Ask { nai, ..self }
     }
 
@@ -159,7 +159,7 @@ impl<'a> Ask<'a> {
         Ask { lifetime: 0, ..self }
     }
 
-    fn releases(self) -> Self {
+    pub(crate) fn releases(self) -> Self {
         Ask { lifetime: 0, releases: true, ..self }
     }
 

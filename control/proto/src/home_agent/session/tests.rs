@@ -8,6 +8,11 @@ use proptest::prelude::*;
 
 const NAIS: [&[u8]; 3] = [b"a", b"b", b"c"];
 
+#[test]
+fn a_record_is_one_line_of_the_cache() {
+    assert_eq!(size_of::<Session>(), 64);
+}
+
 fn subscribers() -> Vec<Subscriber> {
     let mut security = SecurityAssociations::default();
     let association = MobilitySecurityAssociation {

@@ -45,7 +45,7 @@ fn what_ends_does_not_wait_for_what_came_back_after_a_restart() {
     });
     let session = StoredSession {
         nai: NAI.into(),
-        sub_nai: b"one".into(),
+        sub_nai: b"one".as_slice().into(),
         home_address: pooled(101),
         kept: true,
     };
