@@ -242,8 +242,8 @@ mod tests {
             tenant: TenantId(1),
             home_agent: Ipv4Addr::new(10, 0, 1, 2),
             session: StoredSession {
-                nai: b"phone@train.example".to_vec(),
-                sub_nai: sub_nai.to_vec(),
+                nai: b"phone@train.example".as_slice().into(),
+                sub_nai: sub_nai.into(),
                 home_address: Ipv4Addr::new(10, 9, 0, last),
                 kept,
             },

@@ -372,8 +372,8 @@ fn a_hundred_thousand_nais_are_a_bounded_answer_and_no_series_of_metrics() {
         tenant: TenantId(0),
         home_agent: AGENT,
         session: StoredSession {
-            nai: nai(number).into_bytes(),
-            sub_nai: b"laptop".to_vec(),
+            nai: nai(number).into_bytes().into(),
+            sub_nai: b"laptop".as_slice().into(),
             home_address: Ipv4Addr::from_bits(first + number),
             kept: true,
         },
