@@ -194,6 +194,11 @@ impl Oracle {
         self.bindings.remove(&(home_agent, home_address));
     }
 
+    /// Whether a node's own home address is bound.
+    pub fn is_bound(&self, node: &NodePlan) -> bool {
+        self.bindings.contains_key(&(node.home_agent, home_address(node.number)))
+    }
+
     fn home_agents_of(&self, at: usize) -> Vec<usize> {
         let all = self.shape.home_agents.iter().enumerate();
         all.filter(|(_, place)| place.at == at).map(|(one, _)| one).collect()

@@ -83,9 +83,15 @@ pub fn run(plan: &Plan, telling: Telling) -> Report {
 fn drive(world: &mut World, plan: &Plan) -> Result<(), Violation> {
     world.run_plan()?;
     world.heal();
-    let begun = world.elapsed();
+    // Strangers may go on a little.
+    let last = plan.events().map(|(_, event)| BEGIN + event.at).max().unwrap_or_default();
+    let begun = world.elapsed().max(last);
     reach_everybody(world, begun, bound(plan))?;
     world.run_until(begun + SETTLED)?;
+    let latest = begun + SETTLED + MAX_LIFETIME;
+    while world.is_misled() && world.elapsed() < latest {
+        world.run_until(world.elapsed() + Duration::from_secs(1))?;
+    }
     lose_nothing(world, MAX_LIFETIME + plan.shape.interval * 3)
 }
 

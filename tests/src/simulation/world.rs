@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
+use homeport_proto::mobile_node::Phase;
 use homeport_proto::{Lifetime, MacAddress, StoredSession, TenantId};
 
 use super::clock::Clock;
@@ -264,6 +265,15 @@ impl World {
         };
         let present = self.mobiles.values().filter(can_be_heard);
         present.map(|mobile| mobile.plan.node).collect()
+    }
+
+    /// Whether a home agent binds a node that is at home: having started anew, it has
+    /// accepted late what the node had sent before. That ends with its lifetime.
+    pub fn is_misled(&self) -> bool {
+        self.mobiles.values().any(|mobile| {
+            let phase = mobile.host.as_ref().map(|host| host.machine.phase());
+            phase == Some(Phase::AtHome) && self.oracle.is_bound(&mobile.plan)
+        })
     }
 
     /// Forgets what came back from a node, and gives the number of the next datagram
