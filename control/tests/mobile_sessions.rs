@@ -190,7 +190,7 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     let tunnel = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
     let mut ping = net.device.command("ping");
     let mut ping = ping.args(["-c1", "-W5", &CORRESPONDENT.to_string()]).spawn().unwrap();
-    let (from, to, icmp) = inner(&tunnel, care_of);
+    let (from, to, icmp) = inner(&tunnel, (care_of, HOME_AGENT));
     assert_eq!((from, to, icmp[0]), (address, CORRESPONDENT, 8));
     send_inner(&tunnel, care_of, (CORRESPONDENT, address), &of_type(0, &icmp));
     assert!(ping.wait().unwrap().success());
@@ -209,7 +209,7 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     wait_for("a refusal", LIMIT, || (counter(&mn, "tunnel_bad_inner") > bad).then_some(()));
     net.device.ip("link set eth0 down");
     send_inner(&tunnel, care_of, (HOME_AGENT, address), &of_type(8, &icmp));
-    let (from, to, answer) = inner(&tunnel, care_of);
+    let (from, to, answer) = inner(&tunnel, (care_of, HOME_AGENT));
     assert_eq!((from, to, answer[0]), (address, HOME_AGENT, 0));
     // Neither what is for nobody nor what is about the path is the device's.
     assert_eq!(traffic(), counted);
@@ -220,13 +220,36 @@ fn without_an_agent_packets_of_sessions_and_of_nobody_else_go_through_the_tunnel
     drop(client);
 }
 
-/// The next ICMP message out of the tunnel, with its ends.
-fn inner(tunnel: &TunnelSocket, care_of: Ipv4Addr) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
+/// Or the agent would not take them (RFC 3024 §5.2).
+#[test]
+fn to_an_agent_that_takes_encapsulated_packets_each_session_encapsulates_its_own() {
+    if unavailable("to_an_agent_that_takes_encapsulated_packets") {
+        return;
+    }
+    let lan = format!("reverse_tunnel = \"encapsulating\"\n{LAN}");
+    let net = Net::abroad("delivery", &lan);
+    let mn = net.start();
+    let client = net.dhcp_client("");
+    wait_for("an address", LIMIT, || net.address_of_device());
+    let address = net.agent.given(b"camera").unwrap();
+    let tunnel = net.other.inside(|| TunnelSocket::open("visited", IpProtocol::IP_IN_IP).unwrap());
+    for (namespace, source) in [(&net.device, address), (&net.node, HOME)] {
+        let mut ping = namespace.command("ping");
+        let mut ping = ping.args(["-c1", "-W1", &CORRESPONDENT.to_string()]).spawn().unwrap();
+        let (from, to, icmp) = inner(&tunnel, (source, GATEWAY));
+        assert_eq!((from, to, icmp[0]), (source, CORRESPONDENT, 8));
+        ping.wait().unwrap();
+    }
+    drop((client, mn));
+}
+
+/// The next ICMP message out of a tunnel between these ends, with its own.
+fn inner(tunnel: &TunnelSocket, ends: (Ipv4Addr, Ipv4Addr)) -> (Ipv4Addr, Ipv4Addr, Vec<u8>) {
     wait_for("a tunnelled packet", LIMIT, || {
         let mut bytes = [0; 2048];
         let len = tunnel.receive(&mut bytes).unwrap()?;
         let outer = Ipv4Packet::new_checked(&bytes[..len]).unwrap();
-        assert_eq!((outer.header().source(), outer.header().destination()), (care_of, HOME_AGENT));
+        assert_eq!((outer.header().source(), outer.header().destination()), ends);
         let inner = Ipv4Packet::new_checked(outer.payload()).unwrap();
         let header = inner.header();
         let icmp = header.protocol() == IpProtocol::ICMP;

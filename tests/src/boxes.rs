@@ -16,9 +16,10 @@ use homeport_dataplane::verdict::DropReason;
 use homeport_dataplane::worker::Worker;
 use homeport_proto::agent::{Agent, Datagram};
 use homeport_proto::config::AgentConfig;
+use homeport_proto::decision::{Cause, Judge, Subject};
 use homeport_proto::event::Event;
-use homeport_proto::message::{Message, RegistrationRequest, SessionName};
-use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, TenantId};
+use homeport_proto::message::{Extension, Message, RegistrationRequest, SessionName};
+use homeport_proto::{Action, Lifetime, MacAddress, Now, PortId, StoredSession, TenantId};
 
 /// One box: a dataplane and its control core.
 pub struct AgentBox {
@@ -30,6 +31,10 @@ pub struct AgentBox {
     pub events: Vec<Event>,
     /// Every request that a home agent here accepted, in order.
     pub accepted: Vec<Accepted>,
+    /// Every request that a foreign agent here relayed, in order.
+    pub relayed: Vec<Relayed>,
+    /// What it has to write down, in order.
+    pub to_store: Vec<(TenantId, Ipv4Addr, StoredSession)>,
     /// How many inputs the machines had.
     pub inputs: u64,
     config: AgentConfig,
@@ -109,6 +114,17 @@ pub struct Accepted {
     pub name: Option<RequestName>,
 }
 
+/// A request that a foreign agent here relayed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    /// The request.
+    pub request: RegistrationRequest,
+    /// Whom it names.
+    pub name: Option<RequestName>,
+    /// The challenge of the foreign agent that it answers (RFC 4721).
+    pub challenge: Option<Vec<u8>>,
+}
+
 /// Whom a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestName {
@@ -186,6 +202,8 @@ impl AgentBox {
             installer,
             events: Vec::new(),
             accepted: Vec::new(),
+            relayed: Vec::new(),
+            to_store: Vec::new(),
             inputs: 0,
             config,
             worker,
@@ -193,6 +211,21 @@ impl AgentBox {
             injects,
             ports,
             links,
+        }
+    }
+
+    /// Gives a home agent back what it had written down of a session. What it does not take
+    /// is written off.
+    pub fn restore(
+        &mut self,
+        tenant: TenantId,
+        home_agent: Ipv4Addr,
+        session: &StoredSession,
+        now: Now,
+    ) {
+        if !self.agent.restore_session(tenant, home_agent, session, now) {
+            let gone = StoredSession { kept: false, ..session.clone() };
+            self.to_store.push((tenant, home_agent, gone));
         }
     }
 
@@ -293,7 +326,8 @@ impl AgentBox {
                     };
                     self.agent.handle_datagram(&datagram, now);
                     let name = RequestName::of(payload);
-                    request = RegistrationRequest::parse(payload).ok().map(|one| (one, name));
+                    let parsed = RegistrationRequest::parse(payload).ok();
+                    request = parsed.map(|one| (one, name, payload));
                 }
                 Ok(Punted::Solicitation { packet, icmp }) => {
                     let (mac, source, ttl) = (packet.source_mac, packet.source, packet.ttl);
@@ -309,8 +343,9 @@ impl AgentBox {
                 _ => {}
             }
             self.do_actions();
-            if let Some((request, name)) = request {
+            if let Some((request, name, payload)) = request {
                 self.note_accepted(request, name.as_ref(), events);
+                self.note_relayed(request, name, payload, events);
             }
         }
         any
@@ -333,6 +368,26 @@ impl AgentBox {
         }
     }
 
+    /// The same of one that was relayed.
+    fn note_relayed(
+        &mut self,
+        request: RegistrationRequest,
+        name: Option<RequestName>,
+        payload: &[u8],
+        events: usize,
+    ) {
+        let is_relayed = self.events[events..].iter().any(|event| {
+            matches!(event, Event::Decision(decision)
+                if matches!(decision.judge, Judge::ForeignAgent(_))
+                    && decision.subject == Subject::Request
+                    && decision.ruling.cause == Cause::Relayed)
+        });
+        if is_relayed {
+            let challenge = challenge_of(payload);
+            self.relayed.push(Relayed { request, name, challenge });
+        }
+    }
+
     fn do_actions(&mut self) {
         while let Some(action) = self.agent.poll_action() {
             if self.installer.apply(&action) {
@@ -348,6 +403,10 @@ impl AgentBox {
                     self.events.push(event);
                     continue;
                 }
+                Action::StoreSession { tenant, home_agent, session } => {
+                    self.to_store.push((tenant, home_agent, session));
+                    continue;
+                }
                 _ => continue,
             }
             .expect("a packet that can be sent");
@@ -357,4 +416,20 @@ impl AgentBox {
             );
         }
     }
+}
+
+/// The foreign agent's challenge in a message: behind the mobile-home authentication (RFC
+/// 4721 §3.1, §3.3).
+pub fn challenge_of(message: &[u8]) -> Option<Vec<u8>> {
+    let message = Message::parse(message).ok()?;
+    let (start, extensions) = match &message {
+        Message::Request(request) => (request.mobile_home_authentication(), request.extensions()),
+        Message::Reply(reply) => (reply.mobile_home_authentication(), reply.extensions()),
+        _ => return None,
+    };
+    let start = start.map_or(0, |one| one.offset);
+    extensions.iter().filter(|one| one.offset >= start).find_map(|one| match one.extension {
+        Extension::Challenge(challenge) => Some(challenge.to_vec()),
+        _ => None,
+    })
 }

@@ -9,10 +9,10 @@ use homeport_control::mobile::forwarding::TunnelEnds;
 use homeport_proto::config::{MobileNodeConfig, Prefix};
 use homeport_proto::message::RegistrationRequest;
 use homeport_proto::mobile_node::{
-    Attachment, CoLocated, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath,
+    Attachment, CoLocated, MobileNode, MobileNodeAction, MobileNodeEvent, RegistrationPath, Session,
 };
 use homeport_proto::security::SecurityAssociations;
-use homeport_proto::{MacAddress, Now, ReverseTunnel};
+use homeport_proto::{Encapsulation, MacAddress, Now, ReverseTunnel};
 use homeport_wire::icmpv4::ROUTER_ADVERTISEMENT;
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Packet, UdpPacket};
 use zerocopy::FromBytes;
@@ -197,7 +197,8 @@ impl NodeHost {
         match self.interval {
             Some(interval) if due <= elapsed => {
                 self.sent += 1;
-                self.speak(self.sent);
+                let ends = (self.identity.home_address, self.identity.correspondent);
+                self.speak(ends, self.sent);
                 self.send_at = Some(elapsed + interval);
             }
             Some(_) => {}
@@ -205,11 +206,20 @@ impl NodeHost {
         }
     }
 
-    /// Sends a numbered datagram to the correspondent.
-    fn speak(&mut self, number: u64) {
-        let Identity { home_address, correspondent, .. } = self.identity;
-        let ends = ((home_address, APPLICATION), (correspondent, APPLICATION));
-        self.forward(&frame::udp(ends.0, ends.1, 64, &number.to_be_bytes()));
+    /// Sends a numbered datagram from an address of ours to a correspondent.
+    fn speak(&mut self, (from, to): (Ipv4Addr, Ipv4Addr), number: u64) {
+        let ends = ((from, APPLICATION), (to, APPLICATION));
+        self.forward(from, &frame::udp(ends.0, ends.1, 64, &number.to_be_bytes()));
+    }
+
+    /// The addresses that its sessions have.
+    pub fn session_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.machine.sessions().filter_map(Session::home_address)
+    }
+
+    /// Whether an address is the node's own, or a session's.
+    fn is_ours(&self, address: Ipv4Addr) -> bool {
+        address == self.identity.home_address || self.session_addresses().any(|one| one == address)
     }
 
     /// When it has something to do next.
@@ -243,8 +253,8 @@ impl NodeHost {
             // Its own tunnel.
             IpProtocol::IP_IN_IP | IpProtocol::MINIMAL | IpProtocol::GRE => {
                 let mut bytes = packet.bytes().to_vec();
-                let (home, ends) = (self.identity.home_address, self.tunnel());
-                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, |to| to == home, ends) {
+                let (is_ours, ends) = (|to| self.is_ours(to), self.tunnel());
+                if let Ok(inner) = encapsulation::decapsulate(&mut bytes, is_ours, ends) {
                     self.receive_packet(inner, mac, now);
                 }
             }
@@ -263,11 +273,12 @@ impl NodeHost {
                             now,
                         );
                     }
-                    APPLICATION if header.destination() == self.identity.home_address => {
+                    APPLICATION if self.is_ours(header.destination()) => {
                         note(&mut self.arrivals, now, udp.payload());
                         let number = udp.payload().first_chunk().copied();
                         if let Some((echo, number)) = self.echo.zip(number) {
-                            self.speak(echo(u64::from_be_bytes(number)));
+                            let ends = (header.destination(), header.source());
+                            self.speak(ends, echo(u64::from_be_bytes(number)));
                         }
                     }
                     _ => {}
@@ -277,9 +288,17 @@ impl NodeHost {
         }
     }
 
-    /// The tunnel to the home agent, if this is its other end.
+    /// The tunnel to the home agent, if this is its other end, or the one to a foreign
+    /// agent that takes encapsulated packets.
     fn tunnel(&self) -> Option<TunnelEnds> {
         match *self.machine.attachment() {
+            Attachment::ForeignAgent { address, style: ReverseTunnel::Encapsulating, .. } => {
+                Some(TunnelEnds {
+                    local: self.identity.home_address,
+                    remote: address,
+                    encapsulation: Encapsulation::IpInIp,
+                })
+            }
             Attachment::CoLocated { co_located, encapsulation, .. } => Some(TunnelEnds {
                 local: co_located.address,
                 remote: self.identity.home_agent,
@@ -290,27 +309,33 @@ impl NodeHost {
     }
 
     /// Sends an application's packet as the attachment says.
-    fn forward(&mut self, packet: &[u8]) {
-        let (own, home) = (self.identity.mac, self.identity.home_address);
+    fn forward(&mut self, from: Ipv4Addr, packet: &[u8]) {
+        let own = self.identity.mac;
         let framed = match *self.machine.attachment() {
             Attachment::None => return,
             Attachment::Home { mac, .. } => frame::ethernet(mac, own, packet),
-            Attachment::ForeignAgent { address, mac, style, .. } => match style {
-                ReverseTunnel::Encapsulating => {
-                    let outer = frame::ipv4(home, address, IpProtocol::IP_IN_IP, 64, packet);
-                    frame::ethernet(mac, own, &outer)
-                }
-                _ => frame::ethernet(mac, own, packet),
-            },
+            Attachment::ForeignAgent { mac, style, .. }
+                if style != ReverseTunnel::Encapsulating =>
+            {
+                frame::ethernet(mac, own, packet)
+            }
+            Attachment::ForeignAgent { mac, .. } => {
+                let Some(outer) = self.encapsulated(from, packet) else { return };
+                frame::ethernet(mac, own, &outer)
+            }
             Attachment::CoLocated { .. } => {
-                let mut buffer = [&[0; encapsulation::ROOM], packet].concat();
-                let Some(ends) = self.tunnel() else { return };
-                let outer = encapsulation::encapsulate(&mut buffer, ends, REGISTRATION, 0);
-                let Some(outer) = outer else { return };
-                frame::ethernet(self.identity.co_located.next_hop, own, outer)
+                let Some(outer) = self.encapsulated(from, packet) else { return };
+                frame::ethernet(self.identity.co_located.next_hop, own, &outer)
             }
         };
         self.outbox.push(framed);
+    }
+
+    /// A packet in its tunnel.
+    fn encapsulated(&self, from: Ipv4Addr, packet: &[u8]) -> Option<Vec<u8>> {
+        let ends = self.tunnel()?.of_sender(Some(self.identity.home_address), from);
+        let mut buffer = [&[0; encapsulation::ROOM], packet].concat();
+        encapsulation::encapsulate(&mut buffer, ends, REGISTRATION, 0).map(<[u8]>::to_vec)
     }
 
     fn do_actions(&mut self, now: Now) {

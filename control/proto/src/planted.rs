@@ -32,6 +32,12 @@ pub enum Bug {
     AddressOfTwo,
     /// A session that is bound loses its binding when it registers again, as at a move.
     SessionLostAtMove,
+    /// That an address is a session's from now on is not written down.
+    StoredSessionLost,
+    /// A session that visits takes the place of any other one of its station.
+    OneSessionPerStation,
+    /// The challenge that a node has answered last may be answered once more.
+    ChallengeAnsweredTwice,
 }
 
 impl Bug {
@@ -49,6 +55,9 @@ impl Bug {
         Bug::HoldDownIgnored,
         Bug::AddressOfTwo,
         Bug::SessionLostAtMove,
+        Bug::StoredSessionLost,
+        Bug::OneSessionPerStation,
+        Bug::ChallengeAnsweredTwice,
     ];
 
     /// Its name, in kebab-case.
@@ -66,6 +75,9 @@ impl Bug {
             Bug::HoldDownIgnored => "hold-down-ignored",
             Bug::AddressOfTwo => "address-of-two",
             Bug::SessionLostAtMove => "session-lost-at-move",
+            Bug::StoredSessionLost => "stored-session-lost",
+            Bug::OneSessionPerStation => "one-session-per-station",
+            Bug::ChallengeAnsweredTwice => "challenge-answered-twice",
         }
     }
 }

@@ -53,6 +53,26 @@ fn packet(
     [header.as_bytes(), &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]].concat()
 }
 
+/// Who sends is who is inside, for a foreign agent that takes encapsulated packets: also
+/// for a session's address.
+#[test]
+fn each_session_has_a_tunnel_of_its_own_to_a_foreign_agent() {
+    const SESSION: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 102);
+    let to_agent = TunnelEnds { local: HOME, remote: AGENT, encapsulation: Encapsulation::IpInIp };
+    for source in [HOME, SESSION] {
+        let ends = to_agent.of_sender(Some(HOME), source);
+        assert_eq!(ends, TunnelEnds { local: source, ..to_agent });
+        let outer = into_tunnel(&packet(source, CORRESPONDENT, |_| {}), ends, PORT).unwrap();
+        let (outer, _) = Ipv4Header::ref_from_prefix(&outer).unwrap();
+        assert_eq!((outer.source(), outer.destination()), (source, AGENT));
+    }
+    // A tunnel to the home agent ends at the care-of address, whoever sends.
+    for home in [None, Some(HOME)] {
+        let to_home = ends(Encapsulation::IpInIp);
+        assert_eq!(to_home.of_sender(home, SESSION), to_home);
+    }
+}
+
 fn into_tunnel(inner: &[u8], ends: TunnelEnds, port: u16) -> Option<Vec<u8>> {
     let mut buffer = [&[0xa5; ROOM], inner].concat();
     encapsulate(&mut buffer, ends, port, 7).map(<[u8]>::to_vec)

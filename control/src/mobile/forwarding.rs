@@ -68,6 +68,17 @@ pub struct TunnelEnds {
     pub encapsulation: Encapsulation,
 }
 
+impl TunnelEnds {
+    /// The ends for what `source`, an address of ours, sends. A foreign agent that takes
+    /// encapsulated packets takes them from whoever sent what is inside (RFC 3024 §5.2):
+    /// from the node, whose home address `home` is then our end, and from each session.
+    #[must_use]
+    pub fn of_sender(self, home: Option<Ipv4Addr>, source: Ipv4Addr) -> Self {
+        let local = if home == Some(self.local) { source } else { self.local };
+        TunnelEnds { local, ..self }
+    }
+}
+
 /// All of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {

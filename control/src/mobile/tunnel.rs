@@ -336,9 +336,12 @@ impl Tunnel {
         let kind = (error.message_type, error.code);
         let quote = quote.get(..error.quoted).unwrap_or_default();
         // Only what is about a packet of the live tunnel is believed (RFC 2003 §4).
+        let sender = Ipv4Header::ref_from_prefix(quote).ok().map(|(outer, _)| outer.source());
+        let sender = sender.filter(|sender| self.is_ours(*sender));
         let about = self
             .ends
             .filter(|ends| error.destination == ends.remote)
+            .map(|ends| sender.map_or(ends, |sender| ends.of_sender(self.home, sender)))
             .and_then(|ends| encapsulation::quoted_inner(quote, |it| self.is_ours(it), ends));
         let (Some(inner), (DESTINATION_UNREACHABLE, FRAGMENTATION_NEEDED)) = (about, kind) else {
             self.counters.tunnel_icmp_ignored += 1;
@@ -389,6 +392,7 @@ impl Tunnel {
                 return false;
             }
         };
+        let ends = ends.of_sender(self.home, facts.source);
         if self.clamp_mss && mss::clamp(inner, &facts, self.mtu()) {
             self.counters.tunnel_mss_clamped += 1;
         }

@@ -20,9 +20,9 @@ use homeport_dataplane::launch::DataplaneConfig;
 use homeport_dataplane::table::neighbor::{NeighborEntry, NeighborKey};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::{
-    AddressPool, AddressRange, AdvertiserConfig, AgentConfig, EncapsulationSet, ForeignAgentConfig,
-    HomeAgentConfig, HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile, SessionPolicy,
-    TunnelPolicy, UdpTunnelling,
+    AddressPool, AddressRange, AdvertiserConfig, AgentConfig, ChallengePolicy, EncapsulationSet,
+    ForeignAgentConfig, HomeAgentConfig, HomeNetwork, MobileNodeConfig, NatPolicy, Prefix, Profile,
+    SessionPolicy, TunnelPolicy, UdpTunnelling,
 };
 use homeport_proto::security::{
     Algorithm, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations,
@@ -51,6 +51,8 @@ const ACCESS_PORT: PortId = PortId(1);
 pub const POOL: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(10, 1, 0, 200), Ipv4Addr::new(10, 1, 0, 203));
 /// How many they are.
 const POOL_SIZE: usize = 4;
+/// The number at home of the first, as if it were a node's own.
+pub const FIRST_POOLED: usize = 190;
 /// How long an address stays a session's when its binding has ended.
 pub const STICKY: Duration = Duration::from_secs(25);
 /// How long an address that was given back is given to nobody else.
@@ -103,6 +105,25 @@ pub const fn correspondent_mac(node: usize) -> MacAddress {
     MacAddress([2, 0, 0x3f, code, code, code])
 }
 
+/// The numbers at home of all addresses for devices.
+pub const fn pooled() -> std::ops::Range<usize> {
+    FIRST_POOLED..FIRST_POOLED + POOL_SIZE
+}
+
+/// The station of the correspondent of a device's address.
+pub const fn peer_mac(home_agent: usize, number: usize) -> MacAddress {
+    MacAddress([2, 0, PEER, home_agent as u8, number as u8, 0x45])
+}
+
+/// What the stations of correspondents of devices' addresses have in common.
+pub const PEER: u8 = 0x45;
+
+/// The address of the correspondent of a device's address.
+pub fn peer_address(shape: &Shape, home_agent: usize, number: usize) -> Ipv4Addr {
+    let [a, b, c, _] = own_link_address(shape, home_agent).octets();
+    Ipv4Addr::new(a, b, c, (number - 40) as u8)
+}
+
 /// A home agent's address on its own link.
 pub fn own_link_address(shape: &Shape, home_agent: usize) -> Ipv4Addr {
     match shape.home_agents[home_agent].home_link {
@@ -138,9 +159,15 @@ pub fn segment_of(shape: &Shape, at: usize, port: usize) -> usize {
     }
 }
 
-/// The tag of a node's first datagram: home agent and number at home, from one on.
+/// The tag of a node's datagrams.
 pub const fn tag_of(node: &NodePlan) -> u64 {
-    (node.home_agent as u64 + 1) << 56 | (node.number as u64 + 1) << 48
+    tag_at(node.home_agent, node.number)
+}
+
+/// The tag of the datagrams of a node or of a device's address: home agent and number at
+/// home, from one on.
+pub const fn tag_at(home_agent: usize, number: usize) -> u64 {
+    (home_agent as u64 + 1) << 56 | (number as u64 + 1) << 48
 }
 
 /// What a node sends a datagram's number back as.
@@ -163,6 +190,22 @@ fn foreign_home(foreign_agent: usize, home_agent: usize) -> MobilitySecurityAsso
     association(300, Algorithm::HmacSha1, key.as_bytes(), ReplayProtection::default())
 }
 
+/// What a node shares with a foreign agent that challenges. One without a NAI is known by
+/// its home address, which others have elsewhere: all of these share one key.
+fn mobile_foreign(foreign_agent: usize, node: &NodePlan) -> MobilitySecurityAssociation {
+    let who = match node.devices {
+        0 => format!("number {}", node.number),
+        _ => format!("node {}", node.node),
+    };
+    let key = format!("foreign agent {foreign_agent} and {who}");
+    association(400, Algorithm::HmacMd5, key.as_bytes(), ReplayProtection::default())
+}
+
+/// The foreign agents that challenge.
+fn challengers(shape: &Shape) -> impl Iterator<Item = usize> {
+    (0..shape.foreign_agents).filter(|one| shape.has_challenges[*one])
+}
+
 /// Who a node is.
 pub fn identity(shape: &Shape, node: &NodePlan) -> Identity {
     Identity {
@@ -181,13 +224,17 @@ pub fn identity(shape: &Shape, node: &NodePlan) -> Identity {
 }
 
 /// What a node is told about itself.
-pub fn node_config(node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
+pub fn node_config(shape: &Shape, node: &NodePlan, lifetime: Lifetime) -> MobileNodeConfig {
     let mut security = SecurityAssociations::default();
     security.insert_agent(home_agent_address(node.home_agent), node_association(node));
+    for one in challengers(shape) {
+        security.insert_agent(link_address(one), mobile_foreign(one, node));
+    }
+    let named = challengers(shape).filter(|_| node.devices > 0);
     MobileNodeConfig {
         nai: (node.devices > 0).then(|| nai(node)),
         session_carriage: homeport_proto::message::SessionCarriage::Separate,
-        agents_by_nai: std::collections::BTreeSet::new(),
+        agents_by_nai: named.map(link_address).collect(),
         home_address: home_address(node.number),
         home_prefix: prefix(home_address(node.number)),
         home_agent: home_agent_address(node.home_agent),
@@ -212,6 +259,12 @@ fn on_link(address: Ipv4Addr, port: PortId) -> Change {
 
 fn neighbor(port: PortId, address: Ipv4Addr, mac: MacAddress) -> Change {
     Change::Neighbor(NeighborKey { port, address }, Some(NeighborEntry { mac }))
+}
+
+/// What the kernel of a home agent's box learns when a device's address answers on the
+/// home link.
+pub fn answers_at_home(shape: &Shape, home_agent: usize, at: (Ipv4Addr, MacAddress)) -> Change {
+    neighbor(PortId(own_port(shape, home_agent) as u16), at.0, at.1)
 }
 
 /// A box, for the so-manyth time.
@@ -314,6 +367,11 @@ fn home_box(plan: &Plan, at: usize) -> BoxSetup {
         }
         let nodes = || plan.nodes().filter(|node| node.home_agent == number);
         let has_devices = nodes().any(|node| node.devices > 0);
+        if has_devices {
+            kernel.extend(pooled().map(|one| {
+                neighbor(port, peer_address(shape, number, one), peer_mac(number, one))
+            }));
+        }
         let max_bindings = nodes().count() + if has_devices { POOL_SIZE } else { 0 };
         let link = place.home_link.then_some(port);
         config.home_agents.push(home_agent(number, tenant, link, security, max_bindings));
@@ -373,6 +431,15 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
     for one in 0..shape.home_agents.len() {
         security.insert_agent(home_agent_address(one), foreign_home(number, one));
     }
+    for node in plan.nodes().filter(|_| shape.has_challenges[number]) {
+        let association = mobile_foreign(number, node);
+        if node.devices > 0 {
+            let forever = Lifetime::INFINITE;
+            security.insert_nai(&nai(node), None, association, forever).expect("a NAI");
+        } else {
+            security.insert_mobile_node(home_address(node.number), association);
+        }
+    }
     let (max_pending, max_pending_per_node) = shape.max_pending;
     let agent = ForeignAgentConfig {
         tenant: UNDERLAY,
@@ -400,7 +467,10 @@ fn foreign_box(plan: &Plan, number: usize) -> BoxSetup {
         udp_tunnel: UdpTunnelling::Off,
         gre_keys: true,
         message_strings: false,
-        challenge: homeport_proto::config::ChallengePolicy::Off,
+        challenge: match shape.has_challenges[number] {
+            true => ChallengePolicy::Required,
+            false => ChallengePolicy::Off,
+        },
         challenge_window: 2,
         assigned_home_agent: None,
         revocation: false,

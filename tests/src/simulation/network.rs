@@ -27,6 +27,8 @@ pub enum Member {
     Node(usize),
     /// A node's correspondent.
     Correspondent(usize),
+    /// The correspondent of a device's address: its home agent and number at home.
+    Peer(usize, usize),
     /// Whoever attacks.
     Stranger,
 }
@@ -37,7 +39,7 @@ impl Member {
         match self {
             Member::Box(at, _) => Some(Party::Box(at)),
             Member::Node(node) => Some(Party::Node(node)),
-            Member::Correspondent(_) | Member::Stranger => None,
+            Member::Correspondent(_) | Member::Peer(..) | Member::Stranger => None,
         }
     }
 }
@@ -209,6 +211,7 @@ fn purpose(segment: usize, from: Member) -> u64 {
         Member::Node(node) => 1_000 + node,
         Member::Correspondent(node) => 2_000 + node,
         Member::Stranger => 3_000,
+        Member::Peer(home_agent, number) => 4_000 + home_agent * 256 + number,
     };
     (segment as u64) << 32 | member as u64
 }

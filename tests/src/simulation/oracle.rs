@@ -1,6 +1,11 @@
 //! The rules that hold at every moment, and what they are judged by: what each node
-//! really sent, and what each home agent said that it accepted.
+//! really sent, and what each home agent said that it accepted. `lists` judges what boxes
+//! know, `frames` what they send, `sessions` whose an address is, `challenges` who has answered
+//! which.
 
+mod challenges;
+mod frames;
+mod lists;
 mod sessions;
 
 use std::collections::BTreeMap;
@@ -8,20 +13,15 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use homeport_dataplane::table::binding::BindingEntry;
 use homeport_proto::limits::REMEMBERED_IDENTIFICATIONS;
 use homeport_proto::message::{Identification, RegistrationRequest};
 use homeport_proto::security::ReplayProtection;
 use homeport_proto::{Instant, Lifetime, Now, NtpTime};
-use homeport_wire::MacAddress;
 
-use super::layout::{
-    MAX_VISITORS, care_of_address, correspondent_mac, home_address, home_agent_address,
-    home_agent_at, node_mac,
-};
+use super::layout::{home_address, home_agent_address};
 use super::plan::{NodePlan, Plan, Shape};
-use super::sight::{Sight, Tag, look};
 use crate::boxes::{Accepted, AgentBox, RequestName};
+use challenges::Challenges;
 use sessions::Sessions;
 
 /// A rule that was broken.
@@ -33,7 +33,7 @@ pub enum Rule {
     Isolation,
     /// Nothing that a stranger made is believed or passed on.
     Forgery,
-    /// No request is accepted twice, nor after a later one.
+    /// No request is accepted twice, nor after a later one, and no challenge answered twice.
     Replay,
     /// A binding ends when its last request says, and not later.
     Lifetime,
@@ -110,6 +110,8 @@ pub struct Oracle {
     right: Vec<(Home, Ipv4Addr)>,
     inputs: Vec<u64>,
     sessions: Sessions,
+    /// Of each foreign agent.
+    challenges: Vec<Challenges>,
 }
 
 type Verdict = Result<(), (Rule, String)>;
@@ -133,6 +135,7 @@ impl Oracle {
             right: Vec::new(),
             inputs: vec![0; shape.boxes()],
             sessions: Sessions::default(),
+            challenges: (0..shape.foreign_agents).map(|_| Challenges::default()).collect(),
             shape,
         }
     }
@@ -145,18 +148,23 @@ impl Oracle {
     /// A box starts.
     pub fn started(&mut self, at: usize, now: Now) {
         self.inputs[at] = 0;
+        if let Some(foreign_agent) = at.checked_sub(self.shape.home_boxes()) {
+            self.challenges[foreign_agent] = Challenges::default();
+        }
         for one in self.home_agents_of(at) {
             let life = &mut self.lives[one];
             *life = Life { number: life.number + 1, started: now.ntp, stepped_back: false };
         }
     }
 
-    /// A box is down: its home agents have forgotten all.
+    /// A box is down: its home agents have forgotten all, but what they have written down.
     pub fn stopped(&mut self, at: usize) {
         for one in self.home_agents_of(at) {
             self.bindings.retain(|(of, _), _| *of != one);
             self.in_order.retain(|(of, _), _| *of != one);
-            self.sessions.forget(one);
+            if !self.shape.has_state[at] {
+                self.sessions.forget(one);
+            }
         }
     }
 
@@ -184,6 +192,11 @@ impl Oracle {
     /// An operator cleared a binding.
     pub fn cleared(&mut self, home_agent: usize, home_address: Ipv4Addr) {
         self.bindings.remove(&(home_agent, home_address));
+    }
+
+    /// Whether a node's own home address is bound.
+    pub fn is_bound(&self, node: &NodePlan) -> bool {
+        self.bindings.contains_key(&(node.home_agent, home_address(node.number)))
     }
 
     fn home_agents_of(&self, at: usize) -> Vec<usize> {
@@ -228,9 +241,18 @@ impl Oracle {
                 }
             }
             match at.checked_sub(self.shape.home_boxes()) {
-                None => self.judge_bindings(at, one)?,
-                Some(foreign_agent) => self.judge_visitors(foreign_agent, one, now)?,
+                None => {
+                    self.judge_bindings(at, one)?;
+                    self.judge_sessions(at, one, now)?;
+                }
+                Some(foreign_agent) => {
+                    self.judge_visitors(foreign_agent, one, now)?;
+                    self.judge_challenges(foreign_agent, one)?;
+                }
             }
+        }
+        if let Some(foreign_agent) = at.checked_sub(self.shape.home_boxes()) {
+            self.note_challenges(foreign_agent, frames);
         }
         frames.iter().try_for_each(|(port, frame)| self.judge_frame(at, *port, frame))
     }
@@ -335,264 +357,8 @@ impl Oracle {
         Ok(false)
     }
 
-    fn judge_bindings(&self, at: usize, one: &AgentBox) -> Verdict {
-        let tables: BTreeMap<_, &BindingEntry> = one
-            .installer
-            .bindings()
-            .map(|(key, entry)| ((key.tenant, key.home_address), entry))
-            .collect();
-        let mut listed = 0;
-        for home_agent in self.home_agents_of(at) {
-            let agents = one.agent.home_agents();
-            let mut agents =
-                agents.filter(|agent| agent.config().address == home_agent_address(home_agent));
-            let Some(agent) = agents.next() else { continue };
-            if agent.binding_count() > agent.config().max_bindings {
-                let what =
-                    format!("home agent {home_agent} has {} bindings", agent.binding_count());
-                return broken(Rule::Bounds, what);
-            }
-            let expected = self.bindings.iter().filter(|((of, _), _)| *of == home_agent);
-            let mut expected: BTreeMap<Ipv4Addr, Binding> =
-                expected.map(|((_, home), binding)| (*home, *binding)).collect();
-            for binding in agent.bindings() {
-                listed += 1;
-                let home = binding.home_address;
-                let right = expected.remove(&home);
-                let [registration] = binding.registrations.as_slice() else {
-                    let what = format!(
-                        "home agent {home_agent} has several care-of addresses of {home}, which \
-                         never asked for more than one: {:?}",
-                        binding.registrations
-                    );
-                    return broken(Rule::Forwarding, what);
-                };
-                let is = Binding {
-                    care_of_address: registration.care_of.address,
-                    expires: registration.expires,
-                    identification: registration.identification,
-                };
-                let Some(right) = right else {
-                    let what = format!("home agent {home_agent} has {home} bound: {is:?}");
-                    return broken(Rule::Lifetime, what);
-                };
-                if is.care_of_address != right.care_of_address {
-                    let what = format!("home agent {home_agent} has {home}: {is:?}, not {right:?}");
-                    return broken(Rule::Forwarding, what);
-                }
-                if is != right {
-                    let what = format!("home agent {home_agent} has {home}: {is:?}, not {right:?}");
-                    return broken(Rule::Lifetime, what);
-                }
-                let entry = tables.get(&(binding.tenant, home));
-                let ends: Vec<Ipv4Addr> = entry.map_or(Vec::new(), |entry| {
-                    entry.tunnels().iter().map(|end| end.care_of_address()).collect()
-                });
-                if ends != [is.care_of_address] {
-                    let what = format!("the table has {home} at {ends:?}, the list {is:?}");
-                    return broken(Rule::Tables, what);
-                }
-            }
-            if let Some((home, binding)) = expected.first_key_value() {
-                let what = format!("home agent {home_agent} has lost {home}: {binding:?}");
-                return broken(Rule::Lifetime, what);
-            }
-        }
-        if tables.len() != listed {
-            let what = format!("the table has {} bindings, the lists {listed}", tables.len());
-            return broken(Rule::Tables, what);
-        }
-        Ok(())
-    }
-
-    fn judge_visitors(&self, foreign_agent: usize, one: &AgentBox, now: Now) -> Verdict {
-        let Some(agent) = one.agent.foreign_agents().next() else { return Ok(()) };
-        let config = agent.config();
-        let mut pending: BTreeMap<_, usize> = BTreeMap::new();
-        for one in agent.pending() {
-            let station = &one.station;
-            let home = station.request.home_address;
-            // Without an address, a station's sessions are told apart by their names.
-            let name = one.name().filter(|_| home.is_unspecified());
-            *pending.entry((home, station.mac, name)).or_default() += 1;
-        }
-        if agent.pending().len() > config.max_pending
-            || agent.visitors().len() > MAX_VISITORS
-            || pending.values().any(|count| *count > config.max_pending_per_node)
-        {
-            let (pending, visitors) = (agent.pending().len(), agent.visitors().len());
-            let what =
-                format!("foreign agent {foreign_agent}: {pending} pending, {visitors} visit");
-            return broken(Rule::Bounds, what);
-        }
-        let mut table = one.installer.visitors();
-        for visitor in agent.visitors() {
-            let state = &visitor.state;
-            let home = state.home_address;
-            let home_agent = self.home_agent_with(state.home_agent);
-            let session = visitor.name.as_deref().filter(|name| !name.sub_nai.is_empty());
-            let node = home_agent.and_then(|one| match session {
-                Some(name) => self.named(one, &name.nai),
-                None => self.node(one, home),
-            });
-            let Some(node) = node.filter(|node| node_mac(node.node) == state.mac) else {
-                let what = format!("foreign agent {foreign_agent} has the visitor {state:?}");
-                return broken(Rule::Isolation, what);
-            };
-            let sent = match session {
-                Some(name) => self.sessions.sent(node.node, &name.sub_nai),
-                None => self.sent.get(&node.node),
-            };
-            let asked = sent.and_then(|all| {
-                all.iter().rfind(|request| request.identification == visitor.identification)
-            });
-            let is_its = |request: &&RegistrationRequest| {
-                request.care_of_address == care_of_address(foreign_agent)
-                    && visitor.lifetime <= request.lifetime
-            };
-            let lasts = visitor.lifetime.duration();
-            let ends = lasts.map(|lasts| visitor.registered_at + lasts);
-            if asked.filter(is_its).is_none()
-                || ends != visitor.expires
-                || visitor.expires.is_some_and(|expires| expires <= now.monotonic)
-            {
-                let what = format!("foreign agent {foreign_agent} has {visitor:?} for {asked:?}");
-                return broken(Rule::Lifetime, what);
-            }
-            let entry = table.next();
-            let alike = entry.is_some_and(|(key, entry)| {
-                (key.home_address, key.home_agent) == (home, state.home_agent)
-                    && (entry.mac, entry.port) == (state.mac, state.port)
-                    && entry.care_of_address == state.care_of_address
-            });
-            if !alike {
-                return broken(Rule::Tables, format!("the table has {entry:?} for {state:?}"));
-            }
-        }
-        match table.next() {
-            Some(entry) => broken(Rule::Tables, format!("the table has {entry:?} besides")),
-            None => Ok(()),
-        }
-    }
-
     fn home_agent_with(&self, address: Ipv4Addr) -> Option<usize> {
         (0..self.shape.home_agents.len()).find(|one| home_agent_address(*one) == address)
-    }
-
-    /// What a box may send, and to whom.
-    fn judge_frame(&self, at: usize, port: usize, frame: &[u8]) -> Verdict {
-        let Some((to, sight)) = look(frame) else { return Ok(()) };
-        let foreign_agent = at.checked_sub(self.shape.home_boxes());
-        match sight {
-            Sight::Datagram { tag, tunnel } => {
-                let Some(node) = self.nodes.get(&(tag.home_agent(), tag.number())) else {
-                    return Ok(());
-                };
-                if tag.is_forged() {
-                    let what = format!("box {at} passes a stranger's packet on, to {to}");
-                    return broken(Rule::Forgery, what);
-                }
-                match foreign_agent {
-                    Some(one) => self.judge_visiting(one, port, to, node, tag, tunnel),
-                    None => self.judge_home(at, port, to, node, tag, tunnel),
-                }
-            }
-            Sight::Reply(reply) if foreign_agent.is_some() && port > 0 => {
-                let home_agent = self.home_agent_with(reply.home_agent);
-                let home = home_agent.map(|one| (one, reply.home_address));
-                // That all addresses are given back is said of none.
-                if home.is_some_and(|home| self.sessions.had(home, to))
-                    || reply.home_address.is_unspecified()
-                {
-                    return Ok(());
-                }
-                let node = home_agent.and_then(|one| self.node(one, reply.home_address));
-                let right = node.map(|node| node_mac(node.node));
-                if reply.code.is_accepted() && right != Some(to) {
-                    let what = format!("box {at} relays {reply:?} to {to}, not {right:?}");
-                    return broken(Rule::Isolation, what);
-                }
-                Ok(())
-            }
-            Sight::Reply(_) => Ok(()),
-        }
-    }
-
-    fn judge_home(
-        &self,
-        at: usize,
-        port: usize,
-        to: MacAddress,
-        node: &NodePlan,
-        tag: Tag,
-        tunnel: Option<(Ipv4Addr, Ipv4Addr)>,
-    ) -> Verdict {
-        let home_agent = tag.home_agent();
-        let home = (home_agent, home_address(tag.number()));
-        if port > 0 {
-            let is_its_own = home_agent_at(&self.shape, at, port) == Some(home_agent);
-            let right = match tag.is_from_node() {
-                true => to == correspondent_mac(node.node),
-                false => to == node_mac(node.node) && self.shape.home_agents[home_agent].home_link,
-            };
-            if !is_its_own || !right || tunnel.is_some() {
-                let what = format!("box {at} sends {tag:x?} of {node:?} by port {port} to {to}");
-                return broken(Rule::Isolation, what);
-            }
-            return Ok(());
-        }
-        let Some((from, end)) = tunnel.filter(|_| !tag.is_from_node()) else {
-            let what = format!("box {at} sends {tag:x?} of {node:?} out of its tunnel, to {to}");
-            return broken(Rule::Forwarding, what);
-        };
-        let bound = self.bindings.get(&home).map(|binding| binding.care_of_address);
-        let is_right = bound == Some(end) || self.right.contains(&(home, end));
-        if from != home_agent_address(home_agent) || !is_right {
-            let what = format!("{tag:x?} for {node:?} goes from {from} to {end}, not to {bound:?}");
-            return broken(Rule::Forwarding, what);
-        }
-        Ok(())
-    }
-
-    fn judge_visiting(
-        &self,
-        foreign_agent: usize,
-        port: usize,
-        to: MacAddress,
-        node: &NodePlan,
-        tag: Tag,
-        tunnel: Option<(Ipv4Addr, Ipv4Addr)>,
-    ) -> Verdict {
-        let right = match port {
-            0 => {
-                let ends = (care_of_address(foreign_agent), home_agent_address(tag.home_agent()));
-                tag.is_from_node() && tunnel == Some(ends)
-            }
-            _ => !tag.is_from_node() && tunnel.is_none() && to == node_mac(node.node),
-        };
-        if right {
-            return Ok(());
-        }
-        let what = format!(
-            "foreign agent {foreign_agent} sends {tag:x?} of {node:?} by port {port} to {to}, in \
-             {tunnel:?}"
-        );
-        broken(Rule::Isolation, what)
-    }
-
-    /// What came to a node or its correspondent.
-    ///
-    /// # Errors
-    /// The rule that was broken, and how.
-    pub fn judge_arrival(&self, node: &NodePlan, number: u64, at_node: bool) -> Verdict {
-        let tag = Tag(number);
-        let whose = super::layout::tag_of(node);
-        let is_its_own = number >> 48 == whose >> 48 && tag.is_from_node() != at_node;
-        if is_its_own && !tag.is_forged() {
-            return Ok(());
-        }
-        let whom = if at_node { "" } else { "the correspondent of " };
-        broken(Rule::Isolation, format!("{number:x} came to {whom}{node:?}"))
     }
 }
 

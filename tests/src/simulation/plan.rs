@@ -40,6 +40,10 @@ pub struct Shape {
     pub speak: Duration,
     /// When faults and attacks end.
     pub quiet_at: Duration,
+    /// Of each foreign agent, whether its challenges must be answered.
+    pub has_challenges: Vec<bool>,
+    /// Of each box of home agents, whether it has a folder for what outlives it.
+    pub has_state: Vec<bool>,
 }
 
 /// Where a home agent is.
@@ -188,6 +192,11 @@ impl Plan {
             }
         }
         draw_devices(&mut Random::new(seed, DEVICES), &mut shape, &mut items);
+        let mut states = Random::new(seed, DEVICES + 2);
+        shape.has_state = (0..shape.home_boxes()).map(|_| states.percent(60)).collect();
+        let mut challenges = Random::new(seed, CHALLENGES);
+        let foreign_agents = 0..shape.foreign_agents;
+        shape.has_challenges = foreign_agents.map(|_| challenges.percent(35)).collect();
         let mut draft = Draft { random, shape: &shape, nodes: &items.clone(), events: Vec::new() };
         draft.draw();
         draft.random = Random::new(seed, DEVICES + 1);
@@ -269,6 +278,8 @@ fn draw_shape(random: &mut Random) -> Shape {
         max_pending: random.pick(&[(4, 2), (8, 4), (32, 5)]),
         speak: Duration::from_millis(random.pick(&[300, 700, 1_500])),
         quiet_at: Duration::from_secs(random.between(40, 100)),
+        has_challenges: Vec::new(),
+        has_state: Vec::new(),
     }
 }
 
@@ -294,6 +305,8 @@ fn draw_node(random: &mut Random, node: usize, home_agent: usize, number: usize)
 
 /// What the chances of devices are drawn for: whatever else there is stays as it is.
 const DEVICES: u64 = 1 << 48;
+/// The same of challenges.
+const CHALLENGES: u64 = 1 << 49;
 
 /// Most times, two nodes at most have devices: more of them than their home agents have
 /// addresses for, if they are of the same.

@@ -83,9 +83,15 @@ pub fn run(plan: &Plan, telling: Telling) -> Report {
 fn drive(world: &mut World, plan: &Plan) -> Result<(), Violation> {
     world.run_plan()?;
     world.heal();
-    let begun = world.elapsed();
+    // Strangers may go on a little.
+    let last = plan.events().map(|(_, event)| BEGIN + event.at).max().unwrap_or_default();
+    let begun = world.elapsed().max(last);
     reach_everybody(world, begun, bound(plan))?;
     world.run_until(begun + SETTLED)?;
+    let latest = begun + SETTLED + MAX_LIFETIME;
+    while world.is_misled() && world.elapsed() < latest {
+        world.run_until(world.elapsed() + Duration::from_secs(1))?;
+    }
     lose_nothing(world, MAX_LIFETIME + plan.shape.interval * 3)
 }
 
@@ -126,7 +132,12 @@ fn reach_everybody(world: &mut World, begun: Duration, bound: Duration) -> Resul
 fn lose_nothing(world: &mut World, lasts: Duration) -> Result<(), Violation> {
     let present: Vec<(usize, u64)> =
         world.present().into_iter().map(|node| (node, world.listen(node))).collect();
+    let devices = world.listen_to_devices();
     world.run_until(world.elapsed() + lasts)?;
+    let devices: Vec<((usize, usize), u64, u64)> = devices
+        .into_iter()
+        .filter_map(|(peer, first)| Some((peer, first, world.hush_peer(peer)?)))
+        .collect();
     let present: Vec<(usize, u64, u64)> =
         present.into_iter().map(|(node, first)| (node, first, world.hush(node))).collect();
     world.run_until(world.elapsed() + Duration::from_secs(1))?;
@@ -136,6 +147,15 @@ fn lose_nothing(world: &mut World, lasts: Duration) -> Result<(), Violation> {
             let who = world.describe(node);
             let count = (first..=last).filter(|number| !answered.contains(number)).count();
             let what = format!("{count} of {} lost, {lost:x} first: {who}", last - first + 1);
+            return Err(Violation { at: world.elapsed(), rule: Rule::Loss, what });
+        }
+    }
+    for (peer, first, last) in devices {
+        let answered = world.answers_of_device(peer);
+        let lost = || (first..=last).filter(|number| !answered.contains(number));
+        if let Some(number) = lost().next() {
+            let (who, count) = (world.describe_peer(peer), lost().count());
+            let what = format!("{count} of {} lost, {number:x} first: {who}", last - first + 1);
             return Err(Violation { at: world.elapsed(), rule: Rule::Loss, what });
         }
     }

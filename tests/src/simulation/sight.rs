@@ -3,13 +3,14 @@
 
 use std::net::Ipv4Addr;
 
-use homeport_proto::message::{Message, RegistrationReply};
+use homeport_proto::message::{AgentAdvertisement, Message, RegistrationReply};
 use homeport_wire::gre::GrePacket;
 use homeport_wire::minimal::MinimalPacket;
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Packet, MacAddress, UdpPacket};
 use zerocopy::FromBytes;
 
 use super::layout::{ECHO, FORGED};
+use crate::boxes::challenge_of;
 
 const APPLICATION: u16 = 5000;
 const MOBILE_IP: u16 = 434;
@@ -105,6 +106,22 @@ pub fn look(frame: &[u8]) -> Option<(MacAddress, Sight)> {
         _ => return None,
     };
     Some((ethernet.destination, sight))
+}
+
+/// The foreign agent's challenge in an advertisement or a reply (RFC 4721 §2, §3.3).
+pub fn challenge(frame: &[u8]) -> Option<Vec<u8>> {
+    let (_, packet) = EthernetHeader::ref_from_prefix(frame).ok()?;
+    let packet = Ipv4Packet::new_checked(packet).ok()?;
+    let header = packet.header();
+    match header.protocol() {
+        IpProtocol::ICMP => AgentAdvertisement::parse(packet.payload()).ok()?.challenge,
+        IpProtocol::UDP => {
+            let (from, to) = (header.source(), header.destination());
+            let udp = UdpPacket::new_checked(packet.payload(), from, to).ok()?;
+            (udp.header().source_port() == MOBILE_IP).then(|| challenge_of(udp.payload()))?
+        }
+        _ => None,
+    }
 }
 
 fn tag(udp: &[u8], (source, destination): (Ipv4Addr, Ipv4Addr)) -> Option<Tag> {

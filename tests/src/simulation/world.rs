@@ -1,9 +1,10 @@
 //! The run of a plan: `happenings` are what it does, `devices` what
-//! comes and goes behind nodes, `starts` who begins and ends,
+//! comes and goes behind nodes, `peers` who speaks with them, `starts` who begins and ends,
 //! `turns` what everybody makes of it.
 
 mod devices;
 mod happenings;
+mod peers;
 mod starts;
 mod turns;
 
@@ -11,7 +12,8 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use homeport_proto::Lifetime;
+use homeport_proto::mobile_node::Phase;
+use homeport_proto::{Lifetime, MacAddress, StoredSession, TenantId};
 
 use super::clock::Clock;
 use super::layout::{
@@ -37,6 +39,10 @@ struct Site {
     due: Option<Duration>,
     buffers: usize,
     events: usize,
+    /// Its folder, if it has one: which address is whose, by home agent.
+    folder: Option<BTreeMap<(TenantId, Ipv4Addr, Ipv4Addr), StoredSession>>,
+    /// What its kernel knows of devices that are at home.
+    neighbors: BTreeMap<Ipv4Addr, MacAddress>,
 }
 
 /// A node with its surroundings.
@@ -75,6 +81,8 @@ pub struct World {
     busy: u32,
     sites: Vec<Site>,
     mobiles: BTreeMap<usize, Mobile>,
+    /// The correspondents of devices.
+    peers: BTreeMap<peers::Peer, Correspondent>,
     network: Network,
     later: BTreeMap<(Duration, usize), Later>,
     oracle: Oracle,
@@ -110,6 +118,7 @@ impl World {
             busy: 0,
             sites: Vec::new(),
             mobiles: BTreeMap::new(),
+            peers: peers::all(plan),
             network: Network::new(plan.seed, shape.segments()),
             later: BTreeMap::new(),
             oracle: Oracle::new(plan),
@@ -128,6 +137,8 @@ impl World {
                 due: None,
                 buffers: 0,
                 events: 0,
+                folder: shape.has_state.get(at).is_some_and(|has| *has).then(BTreeMap::new),
+                neighbors: BTreeMap::new(),
             });
             world.start_box(at);
         }
@@ -228,7 +239,8 @@ impl World {
         let sites = self.sites.iter().filter_map(|site| site.due);
         let mobiles = self.mobiles.values().filter_map(|mobile| mobile.due);
         let others = [planned, later, self.network.next_arrival()].into_iter().flatten();
-        sites.chain(mobiles).chain(others).min().map(|at| at.max(self.elapsed))
+        let peers = self.peers.values().filter_map(|peer| peer.send_at);
+        sites.chain(mobiles).chain(peers).chain(others).min().map(|at| at.max(self.elapsed))
     }
 
     /// Lets the time of the plan's faults pass.
@@ -253,6 +265,15 @@ impl World {
         };
         let present = self.mobiles.values().filter(can_be_heard);
         present.map(|mobile| mobile.plan.node).collect()
+    }
+
+    /// Whether a home agent binds a node that is at home: having started anew, it has
+    /// accepted late what the node had sent before. That ends with its lifetime.
+    pub fn is_misled(&self) -> bool {
+        self.mobiles.values().any(|mobile| {
+            let phase = mobile.host.as_ref().map(|host| host.machine.phase());
+            phase == Some(Phase::AtHome) && self.oracle.is_bound(&mobile.plan)
+        })
     }
 
     /// Forgets what came back from a node, and gives the number of the next datagram

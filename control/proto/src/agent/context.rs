@@ -76,6 +76,12 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     pub(crate) fn push(&mut self, action: Action) {
+        #[cfg(feature = "planted-bugs")]
+        if matches!(&action, Action::StoreSession { session, .. } if session.kept)
+            && crate::planted::is(crate::planted::Bug::StoredSessionLost)
+        {
+            return;
+        }
         self.actions.push_back(action);
     }
 

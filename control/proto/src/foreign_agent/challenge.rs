@@ -120,6 +120,13 @@ impl Challenges {
         let offered = answerer.and_then(|answerer| answerer.offered.as_ref());
         let issued = window.chain(offered).find(|issued| issued.challenge == answer);
         match (issued, answerer.map(|answerer| answerer.used)) {
+            #[cfg(feature = "planted-bugs")]
+            (Some(issued), Some(used))
+                if issued.number == used.number
+                    && crate::planted::is(crate::planted::Bug::ChallengeAnsweredTwice) =>
+            {
+                Ok(*issued)
+            }
             (Some(issued), Some(used)) if used.number >= issued.number => {
                 Err(Cause::StaleChallenge)
             }

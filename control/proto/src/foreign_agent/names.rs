@@ -296,11 +296,18 @@ impl ForeignAgent {
         name: &VisitorName,
         context: &mut Context<'_>,
     ) {
+        let is_same = |one: &VisitorName| one == name;
+        #[cfg(feature = "planted-bugs")]
+        let is_same = |one: &VisitorName| {
+            let both_are_sessions = !one.sub_nai.is_empty() && !name.sub_nai.is_empty();
+            let planted = crate::planted::is(crate::planted::Bug::OneSessionPerStation);
+            is_same(one) || planted && both_are_sessions
+        };
         let is_it = |earlier: &&VisitorKey| {
             let visitor = self.visitors.get(*earlier);
             **earlier != key
                 && self.is_at(earlier, station)
-                && visitor.is_some_and(|one| one.name.as_deref() == Some(name))
+                && visitor.and_then(|one| one.name.as_deref()).is_some_and(is_same)
         };
         let earlier = self.names.of(&name.nai).find(is_it).copied();
         if let Some(earlier) = earlier {

@@ -9,7 +9,7 @@ use crate::agent::{Context, Datagram, Token};
 use crate::decision::{Cause, Decision, SeenExtensions, Standing, Subject};
 use crate::message::extension::ExtensionError;
 use crate::message::{
-    AuthenticationKind, MessageWriter, Received, RegistrationReply, RequestFlags,
+    AuthenticationKind, MessageWriter, Received, RegistrationReply, RequestFlags, SessionName,
 };
 use crate::visitor::{PendingKey, PendingRegistration, Visitor};
 use crate::{Action, ReverseTunnel};
@@ -94,7 +94,8 @@ impl ForeignAgent {
     }
 
     /// The pending request that a reply answers: of its home address, else of a
-    /// node without one and with the same name (RFC 5944 §3.7.3.1, RFC 2794 §3). It is the
+    /// node without one and with the same name (RFC 5944 §3.7.3.1, RFC 2794 §3), else of
+    /// the same name alone: who is known by it has one address, whatever it asked for. It is the
     /// home agent's that was asked: both its source and what it says of itself, if it says
     /// anything.
     fn find_pending(
@@ -127,7 +128,30 @@ impl ForeignAgent {
                 cause = Cause::ReplyOfAnother;
             }
         }
-        Err(cause)
+        self.find_named(source, received).ok_or(cause)
+    }
+
+    /// The only pending request to this home agent that a reply answers by its name and
+    /// its identification. Of several, whose stations are not the same, it is nobody's.
+    fn find_named(
+        &self,
+        source: Ipv4Addr,
+        received: &Received<'_, RegistrationReply>,
+    ) -> Option<PendingKey> {
+        let reply = &received.body;
+        if reply.home_agent != source || !matches!(SessionName::of(received), Ok(Some(_))) {
+            return None;
+        }
+        let low = reply.identification.low();
+        let mut found = self
+            .pending
+            .iter()
+            .filter(|((_, _, of, home_agent), _)| (*of, *home_agent) == (low, source))
+            .filter(|(_, pending)| {
+                pending.asker.name.is_some() && Self::answers_name(pending, received)
+            });
+        let first = found.next().map(|(key, _)| *key);
+        first.filter(|_| found.next().is_none())
     }
 
     /// RFC 5944 §3.7.3.1.

@@ -12,6 +12,11 @@
 //! | held down | after as long as addresses are | gone |
 //!
 //! Whoever comes again before a record is gone gets the same address.
+//!
+//! Who waits for an end waits in a queue, in the order of the ends: the first one whose
+//! last ends no later. There need be no more queues than there are times to wait for,
+//! which are three: sticky, held down, and sticky behind a restart, for as long as a
+//! binding may last. Another config may have others.
 
 use alloc::vec::Vec;
 use core::hash::BuildHasher;
@@ -33,6 +38,12 @@ const NONE: u32 = u32::MAX;
 
 /// The number of no pool.
 const NO_POOL: u16 = u16::MAX;
+
+/// How many queues there are.
+const QUEUES: usize = 6;
+
+/// The number of no queue.
+const NO_QUEUE: u8 = u8::MAX;
 
 /// How a session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -64,13 +75,9 @@ impl SessionState {
         matches!(self, SessionState::Bound | SessionState::AtHome)
     }
 
-    /// In which queue it waits for its end.
-    const fn queue(self) -> Option<usize> {
-        match self {
-            SessionState::Bound => None,
-            SessionState::AtHome | SessionState::Sticky => Some(0),
-            SessionState::HeldDown => Some(1),
-        }
+    /// Whether it ends by itself.
+    const fn ends(self) -> bool {
+        !matches!(self, SessionState::Bound)
     }
 }
 
@@ -88,6 +95,8 @@ pub(super) struct Session {
     hash: u32,
     /// Whose address it has, or [`NO_POOL`].
     pool: u16,
+    /// In which queue it waits for its end, or [`NO_QUEUE`].
+    queue: u8,
     pub(super) state: SessionState,
 }
 
@@ -102,6 +111,7 @@ impl Default for Session {
             queued: UNLINKED,
             hash: 0,
             pool: NO_POOL,
+            queue: NO_QUEUE,
             state: SessionState::HeldDown,
         }
     }
@@ -110,7 +120,7 @@ impl Default for Session {
 impl Session {
     /// When it ends, if nothing is heard of it; `None`: with its binding.
     pub(super) fn until(&self) -> Option<Instant> {
-        self.state.queue().map(|_| self.until)
+        self.state.ends().then_some(self.until)
     }
 }
 
@@ -129,6 +139,16 @@ struct Ends {
 }
 
 const EMPTY: Ends = Ends { first: NONE, last: NONE };
+
+/// Sessions that end one behind the other.
+#[derive(Clone, Copy, Debug)]
+struct Queue {
+    ends: Ends,
+    /// Nobody in it ends later.
+    latest: Instant,
+}
+
+const NOBODY: Queue = Queue { ends: EMPTY, latest: Instant(0) };
 
 /// The sessions of one NAI.
 #[derive(Clone, Copy, Debug)]
@@ -170,7 +190,7 @@ pub(super) struct SessionList {
     by_name: HashTable<Indexed>,
     /// By the place of the NAI.
     of_nai: Vec<OfNai>,
-    queues: [Ends; 2],
+    queues: [Queue; QUEUES],
     /// How many are in which state.
     counts: [usize; 4],
     /// The same of each pool.
@@ -184,7 +204,7 @@ impl Default for SessionList {
             vacant: Vec::new(),
             by_name: HashTable::new(),
             of_nai: Vec::new(),
-            queues: [EMPTY; 2],
+            queues: [NOBODY; QUEUES],
             counts: [0; 4],
             of_pools: Vec::new(),
         }
@@ -330,7 +350,7 @@ impl SessionList {
             let ends = append(&mut self.sessions, of.sessions, number, |one| &mut one.of_nai);
             of.sessions = ends;
         }
-        self.enqueue(number, SessionState::HeldDown);
+        self.enqueue(number);
         self.recount(pool, None, Some(SessionState::HeldDown));
         number
     }
@@ -344,8 +364,10 @@ impl SessionList {
         let before = core::mem::replace(&mut session.state, state);
         session.until = now + lasts;
         let (subscriber, pool) = (session.subscriber, session.pool);
-        self.dequeue(number, before);
-        self.enqueue(number, state);
+        self.dequeue(number);
+        if state.ends() {
+            self.enqueue(number);
+        }
         self.recount(pool, Some(before), Some(state));
         if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.live += u32::from(state.is_live());
@@ -368,21 +390,21 @@ impl SessionList {
 
     /// When the next session ends by itself.
     pub(super) fn next_end(&self) -> Option<Instant> {
-        let first = |ends: &Ends| self.get(ends.first).map(|session| session.until);
+        let first = |queue: &Queue| self.get(queue.ends.first).map(|session| session.until);
         self.queues.iter().filter_map(first).min()
     }
 
     /// A session that has come to its end by now.
     pub(super) fn due(&self, now: Instant) -> Option<u32> {
         let due = |number: &u32| self.get(*number).is_some_and(|session| session.until <= now);
-        self.queues.iter().map(|ends| ends.first).find(due)
+        self.queues.iter().map(|queue| queue.ends.first).find(due)
     }
 
     /// Forgets a session. Its address is nobody's.
     pub(super) fn remove(&mut self, number: u32) -> Option<Session> {
         let session = self.get(number)?.clone();
         let Session { subscriber, state, pool, .. } = session;
-        self.dequeue(number, state);
+        self.dequeue(number);
         if let Some(of) = self.of_nai.get_mut(subscriber.place()) {
             of.all -= 1;
             of.live -= u32::from(state.is_live());
@@ -401,15 +423,27 @@ impl SessionList {
         Some(session)
     }
 
-    fn enqueue(&mut self, number: u32, state: SessionState) {
-        if let Some(ends) = state.queue().and_then(|queue| self.queues.get_mut(queue)) {
-            *ends = append(&mut self.sessions, *ends, number, |one| &mut one.queued);
+    fn enqueue(&mut self, number: u32) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let until = session.until;
+        let fits = self.queues.iter().position(|queue| queue.latest <= until);
+        // With none that fits, those behind a longer wait end with it: late, but they end.
+        let place = fits.unwrap_or(QUEUES - 1);
+        session.queue = u8::try_from(place).unwrap_or(NO_QUEUE);
+        if let Some(queue) = self.queues.get_mut(place) {
+            queue.latest = queue.latest.max(until);
+            queue.ends = append(&mut self.sessions, queue.ends, number, |one| &mut one.queued);
         }
     }
 
-    fn dequeue(&mut self, number: u32, state: SessionState) {
-        if let Some(ends) = state.queue().and_then(|queue| self.queues.get_mut(queue)) {
-            *ends = unlink(&mut self.sessions, *ends, number, |one| &mut one.queued);
+    fn dequeue(&mut self, number: u32) {
+        let Some(session) = self.sessions.get_mut(number) else { return };
+        let place = core::mem::replace(&mut session.queue, NO_QUEUE);
+        if let Some(queue) = self.queues.get_mut(usize::from(place)) {
+            queue.ends = unlink(&mut self.sessions, queue.ends, number, |one| &mut one.queued);
+            if queue.ends.first == NONE {
+                *queue = NOBODY;
+            }
         }
     }
 
@@ -456,141 +490,4 @@ fn unlink(sessions: &mut Chunks<Session>, mut ends: Ends, number: u32, links: Ch
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::security::SecurityAssociations;
-    use crate::security::nais::hash_of;
-    use crate::security::{Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi};
-    use alloc::collections::BTreeMap;
-    use alloc::vec;
-    use proptest::prelude::*;
-
-    const NAIS: [&[u8]; 3] = [b"a", b"b", b"c"];
-
-    #[test]
-    fn a_record_is_one_line_of_the_cache() {
-        assert_eq!(size_of::<Session>(), 64);
-    }
-
-    fn subscribers() -> Vec<Subscriber> {
-        let mut security = SecurityAssociations::default();
-        let association = MobilitySecurityAssociation {
-            spi: Spi(256),
-            algorithm: Algorithm::HmacMd5,
-            key: Key::new(vec![7; 16]),
-            replay: ReplayProtection::Nonces,
-        };
-        let mut add = |nai: &[u8]| {
-            let forever = crate::Lifetime::INFINITE;
-            security.insert_nai(nai, None, association.clone(), forever).unwrap()
-        };
-        NAIS.map(&mut add).to_vec()
-    }
-
-    #[derive(Clone, Debug)]
-    enum Op {
-        Add(usize, u8, u8),
-        Set(usize, u8, SessionState),
-        Elapse(u64),
-    }
-
-    fn op() -> impl Strategy<Value = Op> {
-        let states = [
-            SessionState::Bound,
-            SessionState::AtHome,
-            SessionState::Sticky,
-            SessionState::HeldDown,
-        ];
-        prop_oneof![
-            (0..3usize, 0..6u8, any::<u8>()).prop_map(|(nai, name, at)| Op::Add(nai, name, at)),
-            (0..3usize, 0..6u8, prop::sample::select(states.to_vec()))
-                .prop_map(|(nai, name, state)| Op::Set(nai, name, state)),
-            (0..40u64).prop_map(Op::Elapse),
-        ]
-    }
-
-    const STICKY: Duration = Duration::from_secs(30);
-    const HOLD_DOWN: Duration = Duration::from_secs(10);
-
-    proptest! {
-        /// Every look-up, count and queue against a map that is searched from end to end.
-        #[test]
-        fn the_list_is_a_map_with_ends(ops in prop::collection::vec(op(), 0..200)) {
-            let subscribers = subscribers();
-            let mut list = SessionList::default();
-            let mut model: BTreeMap<(Subscriber, u8), (u8, SessionState, Instant)> = BTreeMap::new();
-            let mut now = Instant(0);
-            let address = |at: u8| Ipv4Addr::new(10, 9, 0, at);
-            // Of three pools, or of none.
-            let pool = |at: u8| Some(u16::from(at % 4)).filter(|pool| *pool < 3);
-            let place = |at: u8| Place { address: address(at), node: u32::from(at), pool: pool(at) };
-            for op in ops {
-                match op {
-                    Op::Add(nai, name, at) => {
-                        let subscriber = subscribers[nai];
-                        let taken = model.contains_key(&(subscriber, name))
-                            || model.values().any(|(used, ..)| *used == at);
-                        if !taken {
-                            let known = (subscriber, hash_of(NAIS[nai]));
-                            let place = place(at);
-                            list.add(known, &[name], place, now + HOLD_DOWN);
-                            let one = (at, SessionState::HeldDown, now + HOLD_DOWN);
-                            model.insert((subscriber, name), one);
-                        }
-                    }
-                    Op::Set(nai, name, state) => {
-                        let subscriber = subscribers[nai];
-                        let lasts =
-                            if state == SessionState::HeldDown { HOLD_DOWN } else { STICKY };
-                        let number = list.find((subscriber, hash_of(NAIS[nai])), &[name]);
-                        let known = model.get_mut(&(subscriber, name));
-                        prop_assert_eq!(number.is_some(), known.is_some());
-                        if let (Some(number), Some(known)) = (number, known) {
-                            list.set(number.number, state, now, lasts);
-                            (known.1, known.2) = (state, now + lasts);
-                        }
-                    }
-                    Op::Elapse(seconds) => {
-                        now = now + Duration::from_secs(seconds);
-                        while let Some(number) = list.due(now) {
-                            let gone = list.remove(number).unwrap();
-                            let (_, _, until) =
-                                model.remove(&(gone.subscriber, gone.sub_nai[0])).unwrap();
-                            prop_assert!(until <= now);
-                        }
-                    }
-                }
-                let waits = |(_, state, until): &(u8, SessionState, Instant)| {
-                    (*state != SessionState::Bound).then_some(*until)
-                };
-                prop_assert_eq!(list.next_end(), model.values().filter_map(waits).min());
-                for subscriber in &subscribers {
-                    let of = || model.iter().filter(|((of, _), _)| of == subscriber);
-                    let live = of().filter(|(_, (_, state, _))| state.is_live()).count();
-                    let (of_nai, all) = list.of_nai(*subscriber);
-                    prop_assert_eq!((of_nai as usize, all as usize), (live, of().count()));
-                    prop_assert_eq!(list.all_of(*subscriber).count(), of().count());
-                    prop_assert_eq!(list.last_of(*subscriber), list.all_of(*subscriber).last());
-                }
-                for ((subscriber, name), (at, state, _)) in &model {
-                    let nai = subscribers.iter().position(|one| one == subscriber).unwrap();
-                    let known = (*subscriber, hash_of(NAIS[nai]));
-                    let found = list.find(known, &[*name]).unwrap();
-                    prop_assert_eq!((found.address, found.node), (address(*at), u32::from(*at)));
-                    let record = list.get(found.number).unwrap();
-                    prop_assert_eq!((record.address, record.state), (address(*at), *state));
-                    prop_assert_eq!(list.guess(name_hash(known.1, &[*name])), Some(found));
-                    let alike = model.values().filter(|(_, other, _)| other == state).count();
-                    prop_assert_eq!(list.count(*state), alike);
-                }
-                for one in 0..3 {
-                    let of = model.values().filter(|(at, ..)| pool(*at) == Some(one));
-                    let mut counts = [0; 4];
-                    of.for_each(|(_, state, _)| counts[*state as usize] += 1);
-                    prop_assert_eq!(list.of_pool(usize::from(one)), counts);
-                }
-                prop_assert_eq!(list.iter().count(), model.len());
-            }
-        }
-    }
-}
+mod tests;

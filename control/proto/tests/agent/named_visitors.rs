@@ -132,6 +132,36 @@ fn a_reply_with_another_name_is_nobodys_even_with_the_right_low_half() {
     assert_eq!(visitors(&world).len(), 1);
 }
 
+/// A home agent that has forgotten a session may know it by another address by now, and
+/// answers with that one, whatever the session asks for.
+// S1-10.
+#[test]
+fn a_session_that_is_known_by_another_address_is_told_so() {
+    let mut world = World::foreign(|_| {});
+    let names = [NAME, Extension::SubNai(b"a")];
+    register(&mut world, b"a", 100);
+    let asked = RegistrationRequest { home_address: address(100), ..asking(&mut world) };
+    relayed_bytes(&world.visit(&session(&asked, b"a")));
+    // To be told so takes the name.
+    let actions = world.answer(&giving(&asked, address(101), &[], &[]));
+    assert_eq!(decided(&actions).ruling.cause, Cause::NotPending);
+    let actions = world.answer(&giving(&asked, address(101), &names, &[]));
+    assert_eq!(the_code(&actions), 0);
+    assert_eq!(transmits(&actions)[0].link, Some((VISITED, NODE_MAC)));
+    let known: Vec<Ipv4Addr> =
+        visitors(&world).iter().map(|visitor| visitor.state.home_address).collect();
+    assert_eq!(known, [address(101)]);
+    // Two that ask alike, for different addresses, cannot be told apart.
+    let asked = asking(&mut world);
+    for (mac, host) in [(NODE_MAC, 101), (MacAddress([2, 0, 0, 0, 9, 9]), 102)] {
+        let asked = RegistrationRequest { home_address: address(host), ..asked };
+        let message = session(&asked, b"a");
+        relayed_bytes(&world.send(&from_station(mac, &message)));
+    }
+    let actions = world.answer(&giving(&asked, address(103), &names, &[]));
+    assert_eq!(decided(&actions).ruling.cause, Cause::NotPending);
+}
+
 /// RFC 2794 §3: 70 is ours, 97 to 99 are its own.
 // S1-06.
 #[test]

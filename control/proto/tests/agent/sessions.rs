@@ -497,31 +497,6 @@ fn sessions_stay_in_a_new_config_though_nais_have_other_numbers() {
     assert_eq!(state(&world, addresses.1), None);
 }
 
-#[test]
-fn what_was_stored_comes_back_after_a_restart_unless_it_may_not() {
-    let mut world = world(110);
-    let stored = |nai: &[u8], sub_nai: &[u8], home_address| StoredSession {
-        nai: nai.into(),
-        sub_nai: sub_nai.into(),
-        home_address,
-        kept: true,
-    };
-    let cases = [
-        (stored(NAI, b"one", pooled(101)), true),
-        (stored(NAI, b"one", pooled(104)), false),
-        (stored(NAI, b"two", pooled(101)), false),
-        (stored(b"gone@train.example", b"a", pooled(105)), false),
-        (stored(NAI, b"two", CO_LOCATED), false),
-    ];
-    for (session, taken) in cases {
-        let now = world.now();
-        assert_eq!(world.agent.restore_session(TENANT, HOME_AGENT, &session, now), taken);
-    }
-    assert_eq!(state(&world, pooled(101)), Some(SessionState::Sticky));
-    assert_eq!(Ask::new(b"two").address(&mut world), pooled(103));
-    assert_eq!(Ask::new(b"one").address(&mut world), pooled(101));
-}
-
 /// Who gets an address has nothing to do with who had it before.
 #[test]
 fn nothing_is_remembered_of_whoever_had_the_address_before() {
@@ -588,3 +563,4 @@ pub(crate) const CASES: &[Case] = &[
 mod limits;
 mod model;
 mod own;
+mod restarts;

@@ -3,7 +3,7 @@
 //! What a home agent says that it accepted tells when each address becomes free for others:
 //! [`STICKY`] after a binding has ended or its session was heard of at home, [`HOLD_DOWN`]
 //! after it was given back. Until then nobody else may have it, nor its session another,
-//! while the home agent lives.
+//! while the home agent lives, or what it has written down does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -14,8 +14,10 @@ use homeport_proto::{Instant, Lifetime, Now, NtpTime};
 use homeport_wire::MacAddress;
 
 use super::{Home, Oracle, Rule, Verdict, broken};
-use crate::boxes::{Accepted, RequestName};
-use crate::simulation::layout::{HOLD_DOWN, POOL, STICKY, home_address, nai, node_mac};
+use crate::boxes::{Accepted, AgentBox, RequestName};
+use crate::simulation::layout::{
+    HOLD_DOWN, POOL, STICKY, home_address, home_agent_address, nai, node_mac,
+};
 use crate::simulation::plan::NodePlan;
 
 /// A node, and the name of one of its sessions.
@@ -175,6 +177,41 @@ impl Oracle {
             self.sessions.hold(home, &holder, now.monotonic + STICKY, now.monotonic)?;
         } else if ends && is_held {
             self.sessions.hold(home, &holder, now.monotonic + STICKY, now.monotonic)?;
+        }
+        Ok(())
+    }
+
+    /// What is somebody's is in the lists of the home agents of a box, and nothing stays
+    /// there for longer than they say.
+    pub(super) fn judge_sessions(&self, at: usize, one: &AgentBox, now: Now) -> Verdict {
+        for home_agent in self.home_agents_of(at) {
+            let address = home_agent_address(home_agent);
+            let mut agents = one.agent.home_agents();
+            let Some(agent) = agents.find(|agent| agent.config().address == address) else {
+                continue;
+            };
+            let over = agent
+                .sessions(None)
+                .into_iter()
+                .find(|session| session.until.is_some_and(|until| until < now.monotonic));
+            if let Some(over) = over {
+                let what = format!("home agent {home_agent} still has {over:?}, at {now:?}");
+                return broken(Rule::Addresses, what);
+            }
+            let of_agent = self.sessions.held.iter().filter(|((of, _), _)| *of == home_agent);
+            for ((_, address), held) in of_agent.filter(|(_, held)| held.free_at > now.monotonic) {
+                let session = agent.session_at(*address);
+                let has = session.is_some_and(|session| {
+                    let node = self.named(home_agent, session.nai).map(|node| node.node);
+                    (node, session.sub_nai) == (Some(held.holder.0), held.holder.1.as_slice())
+                });
+                if !has {
+                    let what = format!(
+                        "home agent {home_agent} has {address} as {session:?}, not {held:?}"
+                    );
+                    return broken(Rule::Addresses, what);
+                }
+            }
         }
         Ok(())
     }

@@ -14,10 +14,13 @@ impl World {
             return;
         }
         let now = site.clock.now(self.elapsed);
-        let one = AgentBox::build(setup(&self.plan, at, site.incarnation), now);
+        let mut one = AgentBox::build(setup(&self.plan, at, site.incarnation), now);
+        let stored = site.folder.iter().flatten();
+        stored.for_each(|(key, session)| one.restore(key.0, key.1, session, now));
         site.incarnation += 1;
         (site.buffers, site.events, site.due) = (one.free_buffers(), 0, Some(self.elapsed));
         site.one = Some(one);
+        self.resolve(at);
         self.oracle.started(at, now);
         self.tell(|| format!("box {at} starts"));
     }
@@ -31,7 +34,7 @@ impl World {
         let mut seed = [mobile.incarnation; 32];
         seed[..8].copy_from_slice(&self.plan.seed.to_be_bytes());
         seed[8] = node as u8;
-        let config = node_config(&mobile.plan, mobile.lifetime);
+        let config = node_config(&self.plan.shape, &mobile.plan, mobile.lifetime);
         let who = identity(&self.plan.shape, &mobile.plan);
         let mut host = NodeHost::with_config(config, seed, who);
         host.echo = Some(echoed);

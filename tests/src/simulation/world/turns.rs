@@ -7,7 +7,7 @@ use homeport_wire::{EthernetHeader, MacAddress};
 use zerocopy::FromBytes;
 
 use super::{Outcome, World};
-use crate::simulation::layout::{node_mac, segment_of};
+use crate::simulation::layout::{PEER, node_mac, segment_of};
 use crate::simulation::network::{Flight, Member};
 use crate::simulation::oracle::Rule;
 use crate::simulation::run::Telling;
@@ -30,6 +30,9 @@ impl World {
                     one.links()[port].push(&flight.frame);
                     site.due = Some(self.elapsed);
                 }
+            }
+            if to.0[2] == PEER {
+                self.arrive_at_peers(&flight)?;
             }
             self.arrive_at_hosts(&flight, to)?;
         }
@@ -74,7 +77,9 @@ impl World {
             .collect();
         for node in due {
             self.node_turn(node)?;
+            self.tend_peers(node);
         }
+        self.peer_turns();
         Ok(())
     }
 
@@ -88,6 +93,14 @@ impl World {
         };
         oracle.before(at);
         one.run(now, *origin + *elapsed);
+        for (tenant, home_agent, session) in one.to_store.drain(..) {
+            let Some(folder) = &mut site.folder else { continue };
+            let key = (tenant, home_agent, session.home_address);
+            match session.kept {
+                true => folder.insert(key, session),
+                false => folder.remove(&key),
+            };
+        }
         let mut frames = Vec::new();
         for (port, link) in one.links().iter().enumerate() {
             while let Some(frame) = link.take() {
