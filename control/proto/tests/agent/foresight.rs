@@ -86,7 +86,7 @@ fn replies_are_sent_in_the_order_of_their_requests_when_they_are_signed() {
     assert_eq!(replies, asked);
 }
 
-// Shows 5944-3.8.3.3-g.
+// Shows 5944-3.8.3.3-a.
 #[test]
 fn a_reply_that_was_held_is_signed_for_the_node_and_then_for_the_foreign_agent() {
     for ready in [true, false] {
