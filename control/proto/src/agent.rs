@@ -142,9 +142,8 @@ impl Agent {
     /// handled: so what requests among them need is waited for together, and not by one
     /// after the other, which with millions of nodes is most of the time. `prepare` is
     /// told of each of these the tenant and the home address that it is likely to be
-    /// about. Changes nothing that could be seen, but for when replies of a home agent are
-    /// sent: not before [`sign_replies`](Self::sign_replies) is called, behind the last of
-    /// the datagrams.
+    /// about. Changes nothing that could be seen, but for when packets are sent: not before
+    /// [`sign_replies`](Self::sign_replies) is called, behind the last of the datagrams.
     pub fn foresee<'b>(
         &mut self,
         datagrams: impl IntoIterator<Item = Datagram<'b>>,
@@ -179,7 +178,8 @@ impl Agent {
         }
     }
 
-    /// Sends the replies to what was [foreseen](Self::foresee). Who forgets it has them sent
+    /// Signs the replies to what was [foreseen](Self::foresee), and sends them and all that
+    /// was to be sent since then, in that order. Who forgets it has them sent
     /// by [`handle_timeout`](Self::handle_timeout), which is due at once as long as there
     /// are any.
     pub fn sign_replies(&mut self) {

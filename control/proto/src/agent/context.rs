@@ -82,7 +82,19 @@ impl Context<'_> {
         {
             return;
         }
-        self.actions.push_back(action);
+        match action {
+            Action::Transmit(packet) => self.send(packet, Blanks::new()),
+            action => self.actions.push_back(action),
+        }
+    }
+
+    /// Sends a packet, when its blanks are filled in, and behind those that wait for that.
+    pub(crate) fn send(&mut self, packet: Transmit, blanks: Blanks) {
+        if self.replies.are_held() {
+            self.replies.hold(packet, blanks);
+        } else {
+            self.actions.push_back(Action::Transmit(packet));
+        }
     }
 
     /// Counts a message that is discarded and tells the operator.
@@ -173,14 +185,6 @@ impl Context<'_> {
     ) -> Option<Blanks> {
         let may = self.replies.are_held() && associations.all(|one| one.ready_key().is_some());
         may.then(Blanks::new)
-    }
-
-    /// Sends a reply; one that has blanks, when they are filled in.
-    pub(crate) fn reply(&mut self, reply: Transmit, blanks: Option<Blanks>) {
-        match blanks {
-            Some(blanks) => self.replies.hold(reply, blanks),
-            None => self.push(Action::Transmit(reply)),
-        }
     }
 
     /// Whether an address is one of an agent here.

@@ -1,8 +1,9 @@
 //! Replies that wait for their authenticators.
 //!
 //! Who has several requests at hand answers them all and then has the authenticators of
-//! the replies computed together, which takes a third of the time. Until then a
-//! reply has blanks where they go.
+//! the replies computed together, which takes a quarter of the time. Until then a
+//! reply has blanks where they go. What else is sent meanwhile waits with them, as packets
+//! stay in their order: a revocation must not come before the reply that it takes back.
 
 use alloc::vec::Vec;
 
@@ -23,12 +24,12 @@ pub(super) struct Replies {
 }
 
 impl Replies {
-    /// Holds those that may be held from now on.
+    /// Holds what is sent from now on.
     pub(super) const fn hold_back(&mut self) {
         self.are_held = true;
     }
 
-    /// Whether a reply may have blanks.
+    /// Whether they are held, and may have blanks.
     pub(super) const fn are_held(&self) -> bool {
         self.are_held
     }
@@ -38,11 +39,11 @@ impl Replies {
         self.held.is_empty()
     }
 
-    pub(super) fn hold(&mut self, reply: Transmit, blanks: Blanks) {
-        self.held.push((reply, blanks));
+    pub(super) fn hold(&mut self, packet: Transmit, blanks: Blanks) {
+        self.held.push((packet, blanks));
     }
 
-    /// Fills all blanks in and gives the replies in their order; none is held any more.
+    /// Fills all blanks in and gives the packets in their order; none is held any more.
     pub(super) fn sign(&mut self) -> impl Iterator<Item = Transmit> {
         self.are_held = false;
         let most = self.held.iter().map(|(_, blanks)| blanks.len()).max().unwrap_or(0);

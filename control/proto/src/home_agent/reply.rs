@@ -204,7 +204,7 @@ impl HomeAgent {
                 data,
             },
         };
-        context.reply(packet, blanks);
+        context.send(packet, blanks.unwrap_or_default());
         context.push(Action::Event(Event::HomeRegistration {
             tenant: self.config.tenant,
             home_address: match Subscriber::in_place_of(request.home_address) {

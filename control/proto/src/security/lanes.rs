@@ -2,8 +2,9 @@
 //!
 //! Each step of MD5 needs the one before, so most of a processor waits for a message's
 //! authenticator. It computes those of several messages in little more time, a message in
-//! each lane of its vectors, if it has AVX2. So who has several requests has their authenticators computed
-//! before it asks for the first: whether one is right is judged later, and by one rule.
+//! each lane of its vectors, if it has AVX2. So who has several requests has their
+//! authenticators computed before it asks for the first: whether one is right is judged
+//! later, and by one rule.
 
 #[cfg(target_arch = "x86_64")]
 mod md5;

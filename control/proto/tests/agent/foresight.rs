@@ -10,8 +10,7 @@ use proptest::prelude::*;
 use crate::sessions::{Ask, NAI, OTHER_NAI, with_pool};
 use crate::support::*;
 
-/// What is done of each message, in its order, and all replies: those that are held come
-/// behind those that are not.
+/// What is done of each message, and the replies, each in its order.
 fn parted(all: impl IntoIterator<Item = Vec<Action>>) -> (Vec<Vec<Action>>, Vec<Action>) {
     let is_reply = |action: &Action| matches!(action, Action::Transmit(_));
     let (mut rest, mut replies) = (Vec::new(), Vec::new());
@@ -20,7 +19,6 @@ fn parted(all: impl IntoIterator<Item = Vec<Action>>) -> (Vec<Vec<Action>>, Vec<
         replies.extend::<Vec<_>>(of_it);
         rest.push(others);
     }
-    replies.sort_by_key(|reply| format!("{reply:?}"));
     (rest, replies)
 }
 
@@ -104,8 +102,7 @@ fn a_reply_that_was_held_is_signed_for_the_node_and_then_for_the_foreign_agent()
         let expected = parted(messages.iter().map(|message| plain.relay(FOREIGN, message)));
         let mut done: Vec<_> =
             messages.iter().map(|message| ahead.relay(FOREIGN, message)).collect();
-        // Those under a key of another kind are not held: nothing waits for it.
-        assert_eq!(transmits(&done.concat()).is_empty(), ready);
+        assert!(transmits(&done.concat()).is_empty());
         ahead.agent.sign_replies();
         done.push(ahead.drain());
         let (_, replies) = parted(done);
