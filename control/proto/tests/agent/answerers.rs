@@ -14,6 +14,7 @@ use homeport_proto::security::Spi;
 use super::challenges::{challenger, newest};
 use super::decisions::decided;
 use super::support::*;
+use super::tunnels::signed as naming;
 
 const GREEDY: &[u8] = b"greedy@train.example";
 const MODEST: &[u8] = b"modest@train.example";

@@ -11,7 +11,9 @@ use crate::sessions::{Ask, NAI, OTHER_NAI, with_pool};
 use crate::support::*;
 
 /// What is done of each message, and the replies, each in its order.
-fn parted(all: impl IntoIterator<Item = Vec<Action>>) -> (Vec<Vec<Action>>, Vec<Action>) {
+type Parted = (Vec<Vec<Action>>, Vec<Action>);
+
+fn parted(all: impl IntoIterator<Item = Vec<Action>>) -> Parted {
     let is_reply = |action: &Action| matches!(action, Action::Transmit(_));
     let (mut rest, mut replies) = (Vec::new(), Vec::new());
     for actions in all {
@@ -22,12 +24,22 @@ fn parted(all: impl IntoIterator<Item = Vec<Action>>) -> (Vec<Vec<Action>>, Vec<
     (rest, replies)
 }
 
-/// Hands messages to two agents that are alike, one of which has looked ahead at `seen`:
-/// they do the same, and the replies of that one are all there as soon as they are signed.
-fn assert_alike(plain: &mut World, ahead: &mut World, messages: &[Vec<u8>], seen: &[&Vec<u8>]) {
+/// Hands messages to two agents that are alike, one of which looks ahead at `seen`: what
+/// that one does, and what the other does, parted.
+fn handled(
+    plain: &mut World,
+    ahead: &mut World,
+    messages: &[Vec<u8>],
+    seen: &[&Vec<u8>],
+) -> (Vec<Vec<Action>>, Parted) {
     ahead.agent.foresee(seen.iter().map(|message| relayed(FOREIGN, message)), |_, _| {});
     let expected = parted(messages.iter().map(|message| plain.relay(FOREIGN, message)));
-    let mut done: Vec<_> = messages.iter().map(|message| ahead.relay(FOREIGN, message)).collect();
+    (messages.iter().map(|message| ahead.relay(FOREIGN, message)).collect(), expected)
+}
+
+/// They do the same, and the replies of that one are all there as soon as they are signed.
+fn assert_alike(plain: &mut World, ahead: &mut World, messages: &[Vec<u8>], seen: &[&Vec<u8>]) {
+    let (mut done, expected) = handled(plain, ahead, messages, seen);
     ahead.agent.sign_replies();
     done.push(ahead.drain());
     let (mut rest, replies) = parted(done);
@@ -98,10 +110,7 @@ fn a_reply_that_was_held_is_signed_for_the_node_and_then_for_the_foreign_agent()
         let messages = messages(&mut plain);
         ahead.millis = plain.millis;
         let seen: Vec<&Vec<u8>> = messages.iter().collect();
-        ahead.agent.foresee(seen.iter().map(|message| relayed(FOREIGN, message)), |_, _| {});
-        let expected = parted(messages.iter().map(|message| plain.relay(FOREIGN, message)));
-        let mut done: Vec<_> =
-            messages.iter().map(|message| ahead.relay(FOREIGN, message)).collect();
+        let (mut done, expected) = handled(&mut plain, &mut ahead, &messages, &seen);
         assert!(transmits(&done.concat()).is_empty());
         ahead.agent.sign_replies();
         done.push(ahead.drain());

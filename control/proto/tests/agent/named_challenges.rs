@@ -15,6 +15,7 @@ use super::challenges::{challenger, newest};
 use super::decisions::decided;
 use super::foreign_agent::{denied, relayed_bytes};
 use super::support::*;
+use super::tunnels::signed as naming;
 
 const NAI: &[u8] = b"phone@train.example";
 const NAME: Extension<'_> = Extension::NetworkAccessIdentifier(NAI);

@@ -11,8 +11,8 @@ use homeport_proto::config::{
 use homeport_proto::counters::Counters;
 use homeport_proto::event::DiscardReason;
 use homeport_proto::message::{
-    AuthenticationKind, Extension, Identification, Message, MessageWriter, Received,
-    RegistrationReply, RegistrationRequest, ReplyCode, RequestFlags,
+    AuthenticationKind, Identification, Message, MessageWriter, Received, RegistrationReply,
+    RegistrationRequest, ReplyCode, RequestFlags,
 };
 use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, SecurityAssociations, Spi,
@@ -329,16 +329,6 @@ pub(crate) fn sign_with(
 ) -> Vec<u8> {
     let mut writer = MessageWriter::request(request);
     writer.authenticate(AuthenticationKind::MobileHome, association);
-    writer.finish()
-}
-
-/// A request with these extensions under the mobile-home authentication.
-pub(crate) fn naming(asked: &RegistrationRequest, extensions: &[Extension<'_>]) -> Vec<u8> {
-    let mut writer = MessageWriter::request(asked);
-    for extension in extensions {
-        writer.extension(extension).unwrap();
-    }
-    writer.authenticate(AuthenticationKind::MobileHome, &mobile_home());
     writer.finish()
 }
 
