@@ -308,11 +308,16 @@ fn send(
     if burst.is_empty() {
         return;
     }
+    let first = burst.iter().next().map_or(PortId::default(), |packet| packet.port);
     let (mut counted_at, mut lens) = ([PortId::default(); BURST], [0u16; BURST]);
-    let places = burst.places().iter().flatten();
-    for ((port, len), packet) in counted_at.iter_mut().zip(&mut lens).zip(places) {
+    let (mut bytes, mut differences) = (0, 0);
+    let marks = counted_at.iter_mut().zip(&mut lens);
+    for (place, (port, len)) in burst.places().iter().zip(marks) {
         // A frame's length has 16 bits.
-        (*port, *len) = (packet.port, packet.len() as u16);
+        let mark = |packet: &Packet| (packet.port, packet.len() as u16);
+        (*port, *len) = place.as_ref().map_or((first, 0), mark);
+        differences |= port.0 ^ first.0;
+        bytes += u64::from(*len);
     }
     let count = burst.len();
     let endings = trace.has_open().then(|| endings(burst, trace));
@@ -321,12 +326,19 @@ fn send(
         tell(endings, trace, sent, way);
     }
     let (taken, refused) = counted_at.get(..count).unwrap_or_default().split_at(sent);
-    // Most bursts were counted at one port: once for each run of them.
-    for run in taken.chunk_by(PortId::eq) {
-        let Some(counters) = run.first().and_then(|port| stats(all, *port)) else { continue };
+    let count_taken = |port: PortId, count: usize| {
+        let Some(counters) = stats(all, port) else { return };
         match way {
-            Way::ToKernel => counters.to_kernel.add(run.len() as u64),
-            Way::Out(_) => counters.transmitted.add(run.len() as u64),
+            Way::ToKernel => counters.to_kernel.add(count as u64),
+            Way::Out(_) => counters.transmitted.add(count as u64),
+        }
+    };
+    if differences == 0 {
+        count_taken(first, sent);
+    } else {
+        // Once for each run of packets that are counted at one port.
+        for run in taken.chunk_by(PortId::eq) {
+            run.iter().take(1).for_each(|port| count_taken(*port, run.len()));
         }
     }
     for port in refused {
@@ -337,8 +349,9 @@ fn send(
     if let Way::Out(egress) = way
         && let Some(egress) = stats(all, egress)
     {
+        let refused: u64 = lens.iter().take(count).skip(sent).map(|len| u64::from(*len)).sum();
         egress.tx.add(sent as u64);
-        egress.tx_bytes.add(lens.iter().take(sent).map(|len| u64::from(*len)).sum());
+        egress.tx_bytes.add(bytes - refused);
     }
 }
 
