@@ -289,6 +289,29 @@ fn stats(all: &[PortStats], port: PortId) -> Option<&PortStats> {
     all.get(usize::from(port.0))
 }
 
+/// What is counted of a packet that leaves, in one word: as it lies in the packet.
+#[derive(Clone, Copy)]
+struct Mark(u32);
+
+impl Mark {
+    #[inline(always)]
+    fn of(packet: &Packet) -> Self {
+        // A frame's length has 16 bits.
+        Mark(u32::from(packet.len() as u16) | u32::from(packet.port.0) << 16)
+    }
+
+    /// The port that the packet is counted at.
+    #[inline(always)]
+    const fn counted_at(self) -> PortId {
+        PortId((self.0 >> 16) as u16)
+    }
+
+    #[inline(always)]
+    const fn len(self) -> u64 {
+        (self.0 & 0xffff) as u64
+    }
+}
+
 /// Sends a burst and counts each of its packets at the port that it is counted
 /// at. A port says how many it took, not which: those that it did not take are
 /// reckoned to be the last.
@@ -308,16 +331,15 @@ fn send(
     if burst.is_empty() {
         return;
     }
-    let first = burst.iter().next().map_or(PortId::default(), |packet| packet.port);
-    let (mut counted_at, mut lens) = ([PortId::default(); BURST], [0u16; BURST]);
+    let first = burst.iter().next().map_or(Mark(0), Mark::of);
+    let mut marks = [Mark(0); BURST];
     let (mut bytes, mut differences) = (0, 0);
-    let marks = counted_at.iter_mut().zip(&mut lens);
-    for (place, (port, len)) in burst.places().iter().zip(marks) {
-        // A frame's length has 16 bits.
-        let mark = |packet: &Packet| (packet.port, packet.len() as u16);
-        (*port, *len) = place.as_ref().map_or((first, 0), mark);
-        differences |= port.0 ^ first.0;
-        bytes += u64::from(*len);
+    for (place, mark) in burst.places().iter().zip(&mut marks) {
+        if let Some(packet) = place {
+            *mark = Mark::of(packet);
+            differences |= mark.0 ^ first.0;
+            bytes += mark.len();
+        }
     }
     let count = burst.len();
     let endings = trace.has_open().then(|| endings(burst, trace));
@@ -325,7 +347,7 @@ fn send(
     if let Some(endings) = endings {
         tell(endings, trace, sent, way);
     }
-    let (taken, refused) = counted_at.get(..count).unwrap_or_default().split_at(sent);
+    let (taken, refused) = marks.get(..count).unwrap_or_default().split_at(sent);
     let count_taken = |port: PortId, count: usize| {
         let Some(counters) = stats(all, port) else { return };
         match way {
@@ -333,25 +355,25 @@ fn send(
             Way::Out(_) => counters.transmitted.add(count as u64),
         }
     };
-    if differences == 0 {
-        count_taken(first, sent);
+    if Mark(differences).counted_at() == PortId(0) {
+        // All at the same.
+        count_taken(first.counted_at(), sent);
     } else {
         // Once for each run of packets that are counted at one port.
-        for run in taken.chunk_by(PortId::eq) {
-            run.iter().take(1).for_each(|port| count_taken(*port, run.len()));
+        for run in taken.chunk_by(|one, next| one.counted_at() == next.counted_at()) {
+            run.iter().take(1).for_each(|mark| count_taken(mark.counted_at(), run.len()));
         }
     }
-    for port in refused {
-        if let Some(counters) = stats(all, *port) {
+    for mark in refused {
+        if let Some(counters) = stats(all, mark.counted_at()) {
             counters.dropped(DropReason::PortTransmitFull).add(1);
         }
     }
     if let Way::Out(egress) = way
         && let Some(egress) = stats(all, egress)
     {
-        let refused: u64 = lens.iter().take(count).skip(sent).map(|len| u64::from(*len)).sum();
         egress.tx.add(sent as u64);
-        egress.tx_bytes.add(bytes - refused);
+        egress.tx_bytes.add(bytes - refused.iter().map(|mark| mark.len()).sum::<u64>());
     }
 }
 

@@ -4,6 +4,8 @@
 //! is put there without moving the packet. Buffers are made once, when a worker
 //! starts; from then on they circulate between pool, burst and ports.
 
+use std::hint::cold_path;
+
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 /// Bytes kept free in front of a received frame: room for an outer IPv4 header,
@@ -61,7 +63,10 @@ impl Storage {
     fn window<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
         match self {
             Storage::Heap(buffer) => buffer.get(at..at + N)?.first_chunk(),
-            Storage::Large(buffer) => buffer.get(at..at + N)?.first_chunk(),
+            Storage::Large(buffer) => {
+                cold_path();
+                buffer.get(at..at + N)?.first_chunk()
+            }
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.buffer().get(at..at + N)?.first_chunk(),
         }
@@ -72,7 +77,10 @@ impl Storage {
     fn window_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
         match self {
             Storage::Heap(buffer) => buffer.get_mut(at..at + N)?.first_chunk_mut(),
-            Storage::Large(buffer) => buffer.get_mut(at..at + N)?.first_chunk_mut(),
+            Storage::Large(buffer) => {
+                cold_path();
+                buffer.get_mut(at..at + N)?.first_chunk_mut()
+            }
             #[cfg(feature = "dpdk")]
             Storage::Mbuf(mbuf) => mbuf.buffer_mut().get_mut(at..at + N)?.first_chunk_mut(),
         }

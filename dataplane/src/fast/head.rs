@@ -58,6 +58,12 @@ impl Head {
         self.ends as u32
     }
 
+    /// Source and destination as they lie in the header.
+    #[inline(always)]
+    pub(super) fn ends(self) -> [[u8; 4]; 2] {
+        transmute!(self.ends.to_be_bytes())
+    }
+
     #[inline(always)]
     pub(super) const fn total_len(self) -> u16 {
         ((self.start >> 16) as u16).swap_bytes()
@@ -94,6 +100,12 @@ impl Head {
         let rest = u64::from(fold(sum)) + u64::from(third) + u64::from(carry);
         let third = third | u32::from(!fold(rest)) << 16;
         transmute!(Words { start: self.start.into(), third: third.into(), ends: self.ends.into() })
+    }
+
+    /// The same with another checksum, its byte that comes first in the lower half.
+    #[inline(always)]
+    pub(super) const fn with_checksum(self, checksum: u16) -> Head {
+        Head { third: self.third & 0xffff | (checksum as u32) << 16, ..self }
     }
 
     /// The same between other ends.
@@ -160,18 +172,14 @@ const fn is_summed(first: u64, second: u64, third: u32) -> bool {
 const fn hop(third: u32) -> u32 {
     // One less in the lowest byte is one more in the lower byte of the checksum, as it
     // lies here, and its carry goes around.
-    match third >> 16 {
-        0xffff => (third & 0xffff) - 1 + 0x1_0000,
-        // Zero has two forms; this one is never stored (RFC 1624 §3).
-        0xfffe => (third & 0xffff) - 1,
-        _ => third + 0xffff,
+    if third < 0xfffe_0000 {
+        third + 0xffff
+    } else if third < 0xffff_0000 {
+        // Zero has two forms; the other one is never stored (RFC 1624 §3).
+        (third & 0xffff) - 1
+    } else {
+        (third & 0xffff) + 0xffff
     }
-}
-
-/// The word with the TTL of a packet whose bytes were changed since its header was read.
-#[inline(always)]
-pub(super) fn hop_in_place(bytes: &mut [u8; 4]) {
-    *bytes = hop(u32::from_le_bytes(*bytes)).to_le_bytes();
 }
 
 /// The words of the header of a tunnel, up to its addresses, around a packet with the
@@ -351,7 +359,8 @@ mod tests {
             }
             let mut expected = bytes.clone();
             Ipv4Header::mut_from_prefix(&mut expected).unwrap().0.decrement_ttl();
-            hop_in_place(bytes[8..].first_chunk_mut().unwrap());
+            let (head, _) = Head::read(bytes.first_chunk().unwrap(), 1500);
+            bytes[8..12].copy_from_slice(&head.hopped());
             prop_assert_eq!(bytes, expected);
         }
 

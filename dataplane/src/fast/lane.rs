@@ -41,11 +41,11 @@ pub(crate) struct Lane {
     pub(super) kind: Kind,
     /// The header of the packet, or of the one inside.
     pub(super) head: Head,
-    /// Of a tunnelled packet: from where to where, how, and where the one inside
-    /// begins, from the link header on.
-    pub(super) outer: (u32, u32),
+    /// Of a tunnelled packet: from where to where, how, and where in the frame the link
+    /// header of the one inside is to begin.
+    pub(super) outer: [[u8; 4]; 2],
     pub(super) carrier: Carrier,
-    pub(super) inner_at: u16,
+    pub(super) link_at: u16,
     pub(super) tenant: TenantId,
     pub(super) probe: Probe,
 }
@@ -57,9 +57,9 @@ impl Lane {
     pub(crate) const GENERAL: Lane = Lane {
         kind: Kind::General,
         head: Head::NONE,
-        outer: (0, 0),
+        outer: [[0; 4]; 2],
         carrier: Carrier::of(Encapsulation::IpInIp),
-        inner_at: 0,
+        link_at: 0,
         tenant: TenantId(0),
         probe: Probe::NONE,
     };
@@ -135,23 +135,23 @@ impl<'t> Reading<'t> {
         if !is_plain {
             return None;
         }
+        (lane.head, lane.tenant) = (head, self.tenant);
         let (source, destination) = (head.source(), head.destination());
         let (from, to) = (self.classes.of(source), self.classes.of(destination));
         if from.or(to).has(SPECIAL) {
             if from.or(to).has(Class::UNUSUAL) || self.is_local(from, source) {
                 return None;
             }
-            if self.is_local(to, destination) {
-                return self.tunnelled(packet, head, lane);
+            if let Some(local) = self.local(to, destination) {
+                return self.tunnelled(packet, from, local, lane);
             }
             if self.visits(from, source) || self.visits(to, destination) {
                 return None;
             }
         }
-        if is_tunnel(head.protocol(), *ports.first_chunk()?) {
+        if is_tunnel(head.protocol(), ports.first_chunk()?) {
             return None;
         }
-        (lane.head, lane.tenant) = (head, self.tenant);
         if !to.has(Class::BOUND) {
             return Some(Kind::Plain);
         }
@@ -165,18 +165,22 @@ impl<'t> Reading<'t> {
         self.bindings.probe(&BindingKey { tenant, home_address })
     }
 
-    /// A packet to an address of ours: one that comes out of a tunnel here.
-    #[inline(always)]
-    fn tunnelled(&mut self, packet: &Packet, outer: Head, lane: &mut Lane) -> Option<Kind> {
-        let local = self.local(outer.destination())?;
-        if !may_reach(self.tenant, local.tenant)
-            || self.visits(self.classes.of(outer.source()), outer.source())
-        {
+    /// A packet to an address of ours, from one of class `from`: one that comes out of a
+    /// tunnel here. A function of its own, so that the registers are the others'.
+    #[inline(never)]
+    fn tunnelled(
+        &self,
+        packet: &Packet,
+        from: Class,
+        local: &LocalEntry,
+        lane: &mut Lane,
+    ) -> Option<Kind> {
+        let outer = lane.head;
+        if !may_reach(self.tenant, local.tenant) || self.visits(from, outer.source()) {
             return None;
         }
         if !local.home_agent {
             let is_agent = local.care_of_address || local.agent || local.broadcast;
-            (lane.head, lane.tenant) = (outer, self.tenant);
             return (!is_agent).then_some(Kind::Local);
         }
         let (carrier, shim_len) = open(packet, outer)?;
@@ -195,7 +199,7 @@ impl<'t> Reading<'t> {
             if !is_plain || (head.tos() ^ outer.tos()) & 0b11 != 0 {
                 return None;
             }
-            (head, *ports.first_chunk()?)
+            (head, ports.first_chunk()?)
         };
         if is_tunnel(head.protocol(), ports) {
             return None;
@@ -214,25 +218,32 @@ impl<'t> Reading<'t> {
             return None;
         }
         (lane.head, lane.tenant) = (head, local.tenant);
-        lane.outer = (outer.source(), outer.destination());
+        lane.outer = outer.ends();
         lane.carrier = carrier;
         // A few dozen.
-        lane.inner_at = inner_at as u16;
+        lane.link_at = (head::LEN + shim_len) as u16;
         lane.probe = self.probe(local.tenant, head.source());
         Some(Kind::Tunnelled)
     }
 
+    /// What an address of this class is, if it is ours.
     #[inline(always)]
-    fn local(&mut self, address: u32) -> Option<&'t LocalEntry> {
+    fn local(&mut self, class: Class, address: u32) -> Option<&'t LocalEntry> {
         match self.local {
+            _ if !class.has(Class::LOCAL) => None,
             Some((known, entry)) if known == address => Some(entry),
-            _ => {
-                let key = LocalKey { address: Ipv4Addr::from_bits(address) };
-                let entry = self.tables.locals.lookup(&key)?;
-                self.local = Some((address, entry));
-                Some(entry)
-            }
+            _ => self.other_local(address),
         }
+    }
+
+    /// What an address is that is not the last one.
+    #[inline(never)]
+    fn other_local(&mut self, address: u32) -> Option<&'t LocalEntry> {
+        let locals = &self.tables.locals;
+        let key = LocalKey { address: Ipv4Addr::from_bits(address) };
+        let entry = if locals.may_have(key.address) { locals.lookup(&key) } else { None }?;
+        self.local = Some((address, entry));
+        Some(entry)
     }
 
     /// Whether an address of this class may be ours.
@@ -254,11 +265,10 @@ const CARRIERS: u64 =
 
 /// Whether a packet may be a tunnelled one or signalling, which loop and nest.
 #[inline(always)]
-fn is_tunnel(protocol: u8, ports: Ports) -> bool {
+fn is_tunnel(protocol: u8, ports: &Ports) -> bool {
     const OURS: [u8; 2] = MOBILE_IP_PORT.to_be_bytes();
     if protocol == IpProtocol::UDP.0 {
-        let [a, b, c, d] = ports;
-        return [a, b] == OURS || [c, d] == OURS;
+        return ports.first_chunk() == Some(&OURS) || ports.last_chunk() == Some(&OURS);
     }
     CARRIERS.checked_shr(u32::from(protocol)).unwrap_or(0) & 1 == 1
 }
@@ -309,7 +319,7 @@ pub(super) const MINIMAL: usize = 12;
 /// The packet in minimal encapsulation (RFC 2004 §3), whose header is the outer one but
 /// for what its forwarding header says. Behind that, `available` bytes are in it.
 #[inline(always)]
-fn open_minimal(packet: &Packet, outer: Head, available: usize) -> Option<(Head, Ports)> {
+fn open_minimal(packet: &Packet, outer: Head, available: usize) -> Option<(Head, &Ports)> {
     const WHOLE: usize = MINIMAL + size_of::<Ports>();
     if available < size_of::<Ports>() {
         return None;
@@ -318,5 +328,5 @@ fn open_minimal(packet: &Packet, outer: Head, available: usize) -> Option<(Head,
     let (protocol, source, destination) = head::read_forwarding(shim)?;
     let total_len = outer.total_len().checked_sub(MINIMAL as u16)?;
     let head = outer.carrying(protocol, total_len).between(source, destination);
-    Some((head, *ports.first_chunk()?))
+    Some((head, ports.first_chunk()?))
 }

@@ -22,6 +22,7 @@
 //! **Not done:** simultaneous bindings, visitors of a foreign agent, and packets between
 //! two bound nodes go the general way.
 
+mod enter;
 mod head;
 mod lane;
 mod next_hop;
@@ -30,11 +31,12 @@ mod translate;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use homeport_wire::{IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use homeport_wire::{IpProtocol, MacAddress, PortId, TenantId};
 
+use self::enter::{Entering, restore};
 use self::head::Head;
 pub(crate) use self::lane::Lane;
-use self::lane::{Kind, LINK, MINIMAL, Reading, SPECIAL};
+use self::lane::{Kind, LINK, Reading, SPECIAL};
 use self::next_hop::{LinkHeader, NextHops};
 use self::translate::Flows;
 use crate::classify::Tables;
@@ -42,9 +44,7 @@ use crate::forward::Forwarder;
 use crate::napt::{Probe, Tick};
 use crate::packet::{BURST, Burst, Packet};
 use crate::parse;
-use crate::table::binding::{
-    BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
-};
+use crate::table::binding::{BindingEntry, BindingKey, EntryFlags, TunnelEnd, TunnelFlags};
 use crate::table::classes::{Class, ClassesAtHand};
 use crate::table::hash::{AtHand, Candidate};
 use crate::table::lpm::{Match, RoutesAtHand};
@@ -106,36 +106,17 @@ const TO_ENDS: usize = TTL_AT + TTL_LEN;
 impl Way {
     const NOWHERE: Way = Way { port: PortId(0), header: LinkHeader::NONE, mtu: 0 };
 
-    /// Sends a packet this way that lies `at` bytes into its frame: under the way's link
-    /// header, for one of its TTL. The port that it leaves by.
+    /// Sends a packet this way, for one of its TTL: under the way's link header, which
+    /// begins `at` bytes into the frame. The port that it leaves by.
     #[inline(always)]
     fn take(&self, packet: &mut Packet, at: usize, head: Head) -> Option<PortId> {
-        let ttl = self.put_under(packet, at, head)?;
-        *ttl = head.hopped();
-        Some(self.port)
-    }
-
-    /// The same of a packet that was changed since its header was read.
-    #[inline(always)]
-    fn take_changed(&self, packet: &mut Packet, at: usize, head: Head) -> Option<PortId> {
-        head::hop_in_place(self.put_under(packet, at, head)?);
-        Some(self.port)
-    }
-
-    /// Puts the way's link header before a packet. The packet's word with the TTL.
-    #[inline(always)]
-    fn put_under<'p>(
-        &self,
-        packet: &'p mut Packet,
-        at: usize,
-        head: Head,
-    ) -> Option<&'p mut [u8; TTL_LEN]> {
         const WINDOW: usize = LINK + TO_ENDS;
         let len = LINK + usize::from(head.total_len());
-        let window = packet.reframe::<WINDOW>(at, LINK, len)?;
+        let window = packet.reframe::<WINDOW>(at, 0, len)?;
         let (link, ip) = window.split_first_chunk_mut()?;
         self.header.put(link);
-        ip.last_chunk_mut()
+        *ip.last_chunk_mut()? = head.hopped();
+        Some(self.port)
     }
 }
 
@@ -342,11 +323,10 @@ impl<'t> Act<'_, 't> {
             return way.or_else(|| self.on(packet, lane, None));
         }
         let frame = packet.bytes_mut();
-        let host = translate::translate(self.forwarder, frame, lane, flow, now)?;
-        let destination = host.address.to_bits();
-        let head = lane.head.between(lane.head.source(), destination);
+        let (host, head) = translate::translate(self.forwarder, frame, lane, flow, now)?;
+        let head = head.between(head.source(), host.address.to_bits());
         let inside = Lane { head, tenant: host.tenant, ..*lane };
-        let left_by = self.forward_as(packet, &inside, Way::take_changed);
+        let left_by = self.forward(packet, &inside);
         packet.tenant = host.tenant;
         self.inward = left_by.is_none();
         left_by
@@ -368,8 +348,8 @@ impl<'t> Act<'_, 't> {
             return None;
         }
         let frame = packet.bytes_mut();
-        translate::translate(self.forwarder, frame, lane, flow, now)?;
-        self.way.take_changed(packet, LINK, lane.head)
+        let (_, head) = translate::translate(self.forwarder, frame, lane, flow, now)?;
+        self.way.take(packet, 0, head)
     }
 
     /// `None`, and nothing changed: it goes the general way.
@@ -410,23 +390,13 @@ impl<'t> Act<'_, 't> {
     /// From link to link.
     #[inline(always)]
     fn forward(&mut self, packet: &mut Packet, lane: &Lane) -> Option<PortId> {
-        self.forward_as(packet, lane, Way::take)
-    }
-
-    #[inline(always)]
-    fn forward_as(
-        &mut self,
-        packet: &mut Packet,
-        lane: &Lane,
-        take: impl FnOnce(&Way, &mut Packet, usize, Head) -> Option<PortId>,
-    ) -> Option<PortId> {
         self.find_way(lane.tenant, Ipv4Addr::from_bits(lane.head.destination()))?;
         let Act { forwarder, way, .. } = self;
         let translates = forwarder.has_napts() && forwarder.translates(packet.port, way.port);
         if lane.head.total_len() > way.mtu || translates {
             return None;
         }
-        take(way, packet, LINK, lane.head)
+        way.take(packet, 0, lane.head)
     }
 
     /// Into the tunnel of a node that is away.
@@ -455,27 +425,7 @@ impl<'t> Act<'_, 't> {
             return None;
         }
         self.find_way(lane.tenant, care_of_address)?;
-        let tunnel = Entering { act: self, packet, lane, entry, end };
-        match end.encapsulation() {
-            Encapsulation::IpInIp => tunnel.enter::<0, 46>(IpProtocol::IP_IN_IP, |_| []),
-            Encapsulation::Gre { key: None } => {
-                tunnel.enter::<4, 50>(IpProtocol::GRE, |_| [0, 0, 0x08, 0x00])
-            }
-            Encapsulation::Gre { key: Some(key) } => tunnel.enter::<8, 54>(IpProtocol::GRE, |_| {
-                let [a, b, c, d] = key.to_be_bytes();
-                [0x20, 0, 0x08, 0x00, a, b, c, d]
-            }),
-            // Half-bound: the general path knows what to say.
-            Encapsulation::Udp { peer_port: 0 } | Encapsulation::PlainUdp { peer_port: 0 } => None,
-            Encapsulation::Udp { peer_port } => tunnel.enter::<12, 58>(IpProtocol::UDP, |len| {
-                let [a, b, c, d, e, f, g, h] = udp_header(peer_port, len);
-                [a, b, c, d, e, f, g, h, 4, 4, 0, 0]
-            }),
-            Encapsulation::PlainUdp { peer_port } => {
-                tunnel.enter::<8, 54>(IpProtocol::UDP, |len| udp_header(peer_port, len))
-            }
-            Encapsulation::Minimal => tunnel.enter_minimal(),
-        }
+        Entering { act: self, packet, lane, entry, end }.enter()
     }
 
     /// Out of a reverse tunnel, and on by its destination. The whole of RFC 3024
@@ -488,9 +438,9 @@ impl<'t> Act<'_, 't> {
         entry: &BindingEntry,
     ) -> Option<PortId> {
         let end = only_tunnel(entry)?;
-        let (outer_source, outer_destination) = lane.outer;
-        let is_right = outer_source == end.care_of_address().to_bits()
-            && outer_destination == entry.home_agent.to_bits()
+        let [source, destination] = lane.outer;
+        let is_right = source == end.care_of_address().octets()
+            && destination == entry.home_agent.octets()
             && lane.carrier == end.carrier()
             && end.is(TunnelFlags::REVERSE);
         let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(lane.head);
@@ -505,8 +455,7 @@ impl<'t> Act<'_, 't> {
         let left_by = if lane.carrier.is_minimal() {
             restore(packet, lane.head, way)
         } else {
-            // The new link header ends where the packet inside begins.
-            way.take(packet, usize::from(lane.inner_at), lane.head)
+            way.take(packet, usize::from(lane.link_at), lane.head)
         };
         if left_by.is_some() {
             packet.tenant = lane.tenant;
@@ -560,113 +509,6 @@ impl<'t> Act<'_, 't> {
         let Forwarder { mtus, now, .. } = &*self.forwarder;
         len <= mtus.enter(tenant, remote, *now)
     }
-}
-
-/// A packet that is about to enter a tunnel.
-struct Entering<'i, 'a, 't> {
-    act: &'i mut Act<'a, 't>,
-    packet: &'i mut Packet,
-    lane: &'i Lane,
-    entry: &'i BindingEntry,
-    end: &'i TunnelEnd,
-}
-
-impl Entering<'_, '_, '_> {
-    /// The length of the outer packet, if the tunnel takes one of this length.
-    #[inline(always)]
-    fn outer_len(&mut self, overhead: usize) -> Option<u16> {
-        let Entering { act, lane, end, .. } = self;
-        // A header has some bytes.
-        let outer_len = u32::from(lane.head.total_len()) + overhead as u32;
-        if outer_len > u32::from(act.way.mtu) {
-            return None;
-        }
-        // No longer than an MTU.
-        let outer_len = outer_len as u16;
-        let fits = act.tunnel_takes(lane.tenant, end.care_of_address(), outer_len);
-        fits.then_some(outer_len)
-    }
-
-    /// Puts link header, outer header and the `SHIM` bytes of what lies between in front
-    /// of the packet; the shim is made from the outer payload's length. `WINDOW` is what
-    /// is written: all that and the packet's own header up to its addresses.
-    #[inline(always)]
-    fn enter<const SHIM: usize, const WINDOW: usize>(
-        mut self,
-        protocol: IpProtocol,
-        shim: impl FnOnce(u16) -> [u8; SHIM],
-    ) -> Option<PortId> {
-        const { assert!(WINDOW == LINK + head::LEN + SHIM + TO_ENDS) };
-        let overhead = head::LEN + SHIM;
-        let outer_len = self.outer_len(overhead)?;
-        let Entering { act, packet, lane, entry, end } = self;
-        let len = LINK + usize::from(outer_len);
-        // What is added to the frame is in front of it: behind it, it ends as before.
-        let window = packet.reframe::<WINDOW>(LINK, LINK + overhead, len)?;
-        let (link, rest) = window.split_first_chunk_mut()?;
-        act.way.header.put(link);
-        let (start, rest) = rest.split_first_chunk_mut()?;
-        let (third, rest) = rest.split_first_chunk_mut()?;
-        let set_df = entry.flags.contains(EntryFlags::SET_DF);
-        let identification = &mut act.forwarder.identification;
-        let carrying = (protocol.0, outer_len);
-        let outer = head::outer(lane.head, end.sum(), carrying, set_df, identification);
-        (*start, *third) = (outer.0.to_le_bytes(), outer.1.to_le_bytes());
-        let (source, rest) = rest.split_first_chunk_mut()?;
-        *source = entry.home_agent.octets();
-        let (destination, rest) = rest.split_first_chunk_mut()?;
-        *destination = end.care_of_address().octets();
-        let (between, inner) = rest.split_first_chunk_mut::<SHIM>()?;
-        *between = shim(outer_len - head::LEN as u16);
-        *inner.last_chunk_mut()? = lane.head.hopped();
-        act.counts.encapsulated += 1;
-        Some(act.way.port)
-    }
-
-    /// Puts a minimal forwarding header behind the packet's own, which becomes the outer
-    /// one (RFC 2004 §3).
-    #[inline(always)]
-    fn enter_minimal(mut self) -> Option<PortId> {
-        const WINDOW: usize = LINK + head::LEN + MINIMAL;
-        let outer_len = self.outer_len(MINIMAL)?;
-        let Entering { act, packet, lane, entry, end } = self;
-        let (source, destination) = (entry.home_agent.to_bits(), end.care_of_address().to_bits());
-        let outer = lane.head.carrying(IpProtocol::MINIMAL.0, outer_len);
-        let outer = outer.between(source, destination).rewritten();
-        let len = LINK + usize::from(outer_len);
-        let window = packet.reframe::<WINDOW>(LINK, LINK + MINIMAL, len)?;
-        let (link, rest) = window.split_first_chunk_mut()?;
-        act.way.header.put(link);
-        let (ip, shim) = rest.split_first_chunk_mut()?;
-        *ip = outer;
-        // The original source is not the tunnel's end, as was asked.
-        *shim.first_chunk_mut()? = head::forwarding(lane.head);
-        act.counts.encapsulated += 1;
-        Some(act.way.port)
-    }
-}
-
-/// Makes the outer header of minimal encapsulation the packet's own again, which is to
-/// be `head` (RFC 2004 §3), and sends the packet this way for one of its TTL.
-#[inline(always)]
-fn restore(packet: &mut Packet, head: Head, way: &Way) -> Option<PortId> {
-    const WINDOW: usize = LINK + head::LEN;
-    let len = LINK + usize::from(head.total_len());
-    let window = packet.reframe::<WINDOW>(LINK + MINIMAL, LINK, len)?;
-    let (link, ip) = window.split_first_chunk_mut()?;
-    way.header.put(link);
-    *ip.first_chunk_mut()? = head.rewritten();
-    Some(way.port)
-}
-
-/// A UDP header for a datagram of this length, without a checksum: see
-/// [`encap`](crate::encap).
-#[inline(always)]
-fn udp_header(peer_port: u16, len: u16) -> [u8; 8] {
-    let [a, b] = MOBILE_IP_PORT.to_be_bytes();
-    let [c, d] = peer_port.to_be_bytes();
-    let [e, f] = len.to_be_bytes();
-    [a, b, c, d, e, f, 0, 0]
 }
 
 /// The tunnel of a node that has one, and whose address is proven.

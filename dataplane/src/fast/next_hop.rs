@@ -14,24 +14,32 @@ const KEPT: usize = 256;
 /// No next hop has this key: ports are numbered with 16 bits.
 const NOBODY: u64 = u64::MAX;
 
-/// A link header as it is put before a packet.
+/// A link header as it is put before a packet: its first and its last eight bytes, of
+/// which two are the same.
 #[derive(Clone, Copy)]
-pub(super) struct LinkHeader([u8; EthernetHeader::LEN]);
+pub(super) struct LinkHeader([u64; 2]);
 
 impl LinkHeader {
-    pub(super) const NONE: LinkHeader = LinkHeader([0; EthernetHeader::LEN]);
+    pub(super) const NONE: LinkHeader = LinkHeader([0; 2]);
 
     fn new(to: MacAddress, from: MacAddress) -> Self {
         let header = EthernetHeader::new(to, from, EtherType::IPV4);
-        let mut bytes = [0; EthernetHeader::LEN];
-        bytes.copy_from_slice(header.as_bytes());
-        LinkHeader(bytes)
+        let bytes = header.as_bytes();
+        let words = [bytes.first_chunk(), bytes.last_chunk()];
+        LinkHeader(words.map(|word| word.copied().map_or(0, u64::from_ne_bytes)))
     }
 
     /// Writes it.
     #[inline(always)]
-    pub(super) const fn put(&self, to: &mut [u8; EthernetHeader::LEN]) {
-        *to = self.0;
+    pub(super) fn put(&self, to: &mut [u8; EthernetHeader::LEN]) {
+        let [first, last] = self.0.map(u64::to_ne_bytes);
+        // Both are there: fourteen bytes are.
+        if let Some(to) = to.first_chunk_mut() {
+            *to = first;
+        }
+        if let Some(to) = to.last_chunk_mut() {
+            *to = last;
+        }
     }
 }
 
