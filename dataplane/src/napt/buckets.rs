@@ -8,6 +8,7 @@
 //! look-up, of what is there or of what is not, is nearly always one line.
 
 use super::slab::array;
+use crate::table::equal::equal;
 use crate::table::prefetch::prefetch;
 
 /// Slots of a bucket.
@@ -175,11 +176,9 @@ impl Bucket {
     /// The slots with a tag, as bits: all are compared at once, without a branch.
     #[inline(always)]
     fn equal(&self, tag: u32) -> u32 {
-        let mut equal = 0;
-        for (slot, other) in self.tags.iter().enumerate() {
-            equal |= u32::from(*other == tag) << slot;
-        }
-        equal
+        let [a, b, c, d, e, f, g] = self.tags;
+        // What lies behind the tags makes a whole load of them, and does not count.
+        equal([a, b, c, d, e, f, g, self.spilled], tag) & ((1 << SLOTS) - 1)
     }
 
     #[inline(always)]

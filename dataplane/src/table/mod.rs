@@ -6,6 +6,7 @@
 
 pub mod binding;
 pub mod classes;
+pub(crate) mod equal;
 pub mod filter;
 pub mod hash;
 pub mod keyed;
