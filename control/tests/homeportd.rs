@@ -1,21 +1,11 @@
 //! `homeportd` as people run it: the real program in namespaces, real packets of
 //! the kernel's hosts around it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use daemon::{Daemon, Folder};
 use homeport_proto::message::{
     AuthenticationKind, Identification, Message, MessageWriter, RegistrationRequest, RequestFlags,
 };
@@ -23,7 +13,9 @@ use homeport_proto::security::{
     Algorithm, Key, MobilitySecurityAssociation, ReplayProtection, Spi,
 };
 use homeport_proto::{Lifetime, NtpTime};
-use namespace::{Namespace, join, unavailable, wait_for};
+
+use crate::daemon::{Daemon, Folder};
+use crate::namespace::{Namespace, join, unavailable, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(5);
 

@@ -1,7 +1,4 @@
 //! The kernel mirror and the set-up of twins against a real kernel.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-
-mod namespace;
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -12,7 +9,8 @@ use homeport_control::kernel::{Change, Mirror, Resolver, Setup, SharedLink};
 use homeport_dataplane::table::route::RouteEntry;
 use homeport_proto::config::Prefix;
 use homeport_proto::{Instant, MacAddress, PortId};
-use namespace::{Namespace, join, unavailable};
+
+use crate::namespace::{Namespace, join, unavailable};
 
 const PORT: PortId = PortId(0);
 const LIMIT: Duration = Duration::from_secs(5);

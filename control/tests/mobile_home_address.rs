@@ -1,22 +1,14 @@
 //! A mobile node without a home address of its own among real agents: its home agent gives
 //! it one, by its NAI, and it keeps it wherever it goes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
 
 use std::net::Ipv4Addr;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use daemon::{Daemon, Folder, HOMEPORT_MN};
-use namespace::{Namespace, join, unavailable, wait_for};
 use serde_json::Value;
+
+use crate::daemon::{Daemon, Folder, HOMEPORT_MN};
+use crate::namespace::{Namespace, join, unavailable, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(15);
 const NAI: &str = "phone@train.example";

@@ -1,21 +1,11 @@
 //! `homeport-mn` as people run it: the real program in a namespace, dnsmasq as the
 //! DHCP server, and hand-made agents whose bytes and frames are real. (B-01, B-03,
 //! B-04)
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, Folder, HOMEPORT_MN};
 use homeport_control::mobile::frame::{self, Station};
 use homeport_control::mobile::host::index_of;
 use homeport_control::mobile::sockets::PacketSocket;
@@ -31,9 +21,11 @@ use homeport_proto::security::{
 };
 use homeport_proto::{Lifetime, MacAddress};
 use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader};
-use namespace::{Namespace, join, unavailable, wait_for};
 use serde_json::Value;
 use zerocopy::IntoBytes;
+
+use crate::daemon::{Daemon, Folder, HOMEPORT_MN};
+use crate::namespace::{Namespace, join, unavailable, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(8);
 const HOME: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);

@@ -1,15 +1,5 @@
 //! Sessions of `homeport-mn` as people have them: devices with a stock DHCP client on a
 //! LAN, commands, and further addresses. (S1-01, S1-02, S1-13, S1-14, S1-16)
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
-mod session_net;
 
 use std::io::{Read, Write};
 use std::net::Ipv4Addr;
@@ -22,14 +12,16 @@ use homeport_control::mobile::sockets::PacketSocket;
 use homeport_control::mobile::tunnel_sockets::TunnelSocket;
 use homeport_proto::message::advertisement::AgentFlags;
 use homeport_wire::{IpProtocol, Ipv4Header, Ipv4Packet};
-use namespace::{unavailable, wait_for};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use session_net::{
+use zerocopy::IntoBytes;
+
+use crate::daemon::Daemon;
+use crate::namespace::{unavailable, wait_for};
+use crate::session_net::{
     Answer, CORRESPONDENT, Client, GATEWAY, HOME, HOME_AGENT, HOME_ROUTER, LAN, LIMIT, Net,
     counter, pings, session,
 };
-use zerocopy::IntoBytes;
 
 // Shows S1-01, S1-02, S1-13, S1-14.
 #[test]
@@ -379,7 +371,7 @@ fn a_command_keeps_its_address_when_the_mobile_node_is_started_anew() {
     let words = ["run", "--session", "app", "--", "sh", "-c", "read line; ping -c1 -W2 192.0.2.2"];
     let mut command = net.homeport_mn(&words);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
-    let address = |mn: &daemon::Daemon| {
+    let address = |mn: &Daemon| {
         wait_for("an address", LIMIT, || {
             let address = session(mn, "app")?["home_address"].clone();
             (!address.is_null()).then_some(address)

@@ -1,15 +1,6 @@
 //! `homeport-mn` and `homeportd` as people run them, with every encapsulation,
 //! through a masquerade of nftables and over a link of 1,280 bytes. (B-04, B-05,
 //! S3-31, S3-32, S3-42)
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -17,9 +8,10 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use daemon::{Daemon, Folder, HOMEPORT_MN, HOMEPORTD};
-use namespace::{Namespace, join, unavailable, wait_for};
 use serde_json::Value;
+
+use crate::daemon::{Daemon, Folder, HOMEPORT_MN, HOMEPORTD};
+use crate::namespace::{Namespace, join, unavailable, wait_for};
 
 const LIMIT: Duration = Duration::from_secs(10);
 /// Within which a lost mapping must be found: ten seconds of silence, three echoes,

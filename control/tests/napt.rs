@@ -1,26 +1,16 @@
 //! Our NAPT between real hosts, and beside the kernel's own (nftables masquerade): the
-//! same frames go through both, and what comes out is compared byte by byte but for the external port, which
-//! each chooses, and its checksums, which are verified (B-07).
+//! same frames go through both, and what comes out is compared byte by byte but for the
+//! external port, which each chooses, and its checksums, which are verified (B-07).
 //!
 //! Left out is what only one of them promises: nftables answers strangers for the box
 //! where we are silent, changes no identification, passes other protocols, and has no
 //! hairpinning without a rule for each mapping.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod daemon;
-mod namespace;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use daemon::{Daemon, Folder};
 use homeport_dataplane::launch::{DataplaneConfig, PortSetup, build};
 use homeport_dataplane::napt::NaptConfig;
 use homeport_dataplane::packet::{Burst, PacketPool};
@@ -36,8 +26,10 @@ use homeport_wire::checksum::Sum;
 use homeport_wire::icmpv4::Icmpv4Header;
 use homeport_wire::tcp::TcpHeader;
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, Ipv4Packet, UdpHeader};
-use namespace::{Namespace, join, run, unavailable, wait_for};
 use zerocopy::{FromBytes, IntoBytes};
+
+use crate::daemon::{Daemon, Folder};
+use crate::namespace::{Namespace, join, run, unavailable, wait_for};
 
 const HOST: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);

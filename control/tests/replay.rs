@@ -1,6 +1,5 @@
 //! Row B-08: `homeport replay`, as a person runs it, on captures of a small life: a
 //! node registers through the core and gets packets, comes back and deregisters.
-#![allow(missing_docs, clippy::unwrap_used, clippy::indexing_slicing, reason = "a test program")]
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;

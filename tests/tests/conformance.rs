@@ -4,7 +4,6 @@
 //! A user's trouble becomes a test by copying the folder there. Where a change of
 //! behaviour is meant, `HOMEPORT_REGENERATE=1` writes the actions of now into the
 //! journals, and the diff shows what has changed.
-#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use std::path::{Path, PathBuf};
 

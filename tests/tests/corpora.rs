@@ -1,5 +1,4 @@
 //! What fuzzing has found worth keeping: every file of every corpus, through its target.
-#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use std::path::Path;
 

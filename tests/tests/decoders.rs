@@ -1,5 +1,4 @@
 //! tshark and scapy agree with us on every message and extension that they know.
-#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use std::net::Ipv4Addr;
 

@@ -1,5 +1,4 @@
 //! docs/features.md names only tests that are there.
-#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

@@ -1,12 +1,5 @@
 //! Nodes behind a NAT, with the real home agent and the real dataplane. Rows B-04,
 //! S3-31, S3-32; reliability rows 24 to 26.
-#![allow(
-    missing_docs,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test program"
-)]
 
 use std::net::Ipv4Addr;
 use std::time::Duration;

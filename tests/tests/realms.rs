@@ -1,12 +1,5 @@
 //! Two home networks with the same private addresses, and a node of each with one
 //! home address: they roam between the same foreign agents.
-#![allow(
-    missing_docs,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test program"
-)]
 
 use std::time::Duration;
 

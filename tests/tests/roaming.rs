@@ -1,12 +1,5 @@
 //! A node roams, and what it may rely on holds: on the virtual clock, with real
 //! frames through the real dataplane and the real agents.
-#![allow(
-    missing_docs,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test program"
-)]
 
 use std::time::Duration;
 

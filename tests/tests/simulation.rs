@@ -1,6 +1,5 @@
 //! The simulation itself: it finds nothing wrong where nothing is, the same each time,
 //! and finds and shrinks what is.
-#![allow(missing_docs, clippy::expect_used, clippy::panic, reason = "a test program")]
 
 use homeport_tests::simulation::plan::{Item, Plan, What};
 use homeport_tests::simulation::run::{Telling, run};

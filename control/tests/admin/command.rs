@@ -9,7 +9,7 @@ use std::time::Duration;
 use homeport_dataplane::verdict::DropReason;
 use serde_json::Value;
 
-use crate::harness::*;
+use super::harness::*;
 
 #[test]
 fn metrics_are_prometheus_text_with_every_drop_reason() {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::harness::*;
+use super::harness::*;
 
 #[test]
 fn config_check_needs_no_daemon_and_shows_each_error_where_it_stands() {
@@ -138,4 +138,24 @@ fn config_apply_swaps_what_can_change_live_and_refuses_the_rest_whole() {
     assert_eq!(kept["home_agent"][0]["max_lifetime"], "601s");
     let invalid = daemon.room.config(|text| text.replace("600s", "0s"));
     assert_eq!(code(&daemon.homeport(&["config", "apply", invalid.to_str().unwrap()])), 1);
+}
+
+#[test]
+fn a_port_of_dpdk_is_refused_where_the_program_has_none() {
+    let room = Room::new();
+    let file = room.config(|text| {
+        text.replacen("backend = \"af_packet\"", "backend = \"dpdk\"", 1).replacen(
+            "interface = \"",
+            "device = \"net_af_packet0,iface=",
+            1,
+        )
+    });
+    let checked = homeport(&["config", "check", file.to_str().unwrap()]);
+    if cfg!(feature = "dpdk") {
+        assert_eq!(code(&checked), 0, "{}", err(&checked));
+    } else {
+        assert_eq!(code(&checked), 1, "{}", out(&checked));
+        let shown = err(&checked);
+        assert!(shown.contains("this build of Homeport has no DPDK"), "{shown}");
+    }
 }

@@ -11,8 +11,8 @@ use homeport_proto::message::{
     RegistrationRevocation, RequestFlags, RevocationSupport, UdpTunnelRequest,
 };
 
-use crate::harness::{Room, code, err, out};
-use crate::real::{AGENT, ELSEWHERE, Real, association, node, right};
+use super::harness::{Room, code, err, out};
+use super::real::{AGENT, ELSEWHERE, Real, association, node, right};
 
 /// A foreign agent that the home agent shares a key with.
 const FOREIGN: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);

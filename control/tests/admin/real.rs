@@ -32,7 +32,7 @@ use homeport_proto::{Lifetime, MacAddress, PortId, TenantId};
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
 
-use crate::harness::{Room, code, homeport};
+use super::harness::{Room, code, homeport};
 
 const OURS: MacAddress = MacAddress([2, 0, 0, 0, 0, 1]);
 const ROUTER_MAC: MacAddress = MacAddress([2, 0, 0, 0, 0, 2]);

@@ -12,7 +12,7 @@ use homeport_control::admin::api::*;
 use homeport_control::admin::client::ClientError;
 use homeport_control::admin::server::AdminServer;
 
-use crate::harness::*;
+use super::harness::*;
 
 #[test]
 fn a_refusal_is_json_with_error_and_hint_and_the_right_status() {

@@ -18,8 +18,8 @@ use homeport_proto::security::MobilitySecurityAssociation;
 use homeport_proto::{Lifetime, StoredSession, TenantId};
 use serde_json::Value;
 
-use crate::harness::{Room, code, err, out};
-use crate::real::{AGENT, ELSEWHERE, Real, association, node};
+use super::harness::{Room, code, err, out};
+use super::real::{AGENT, ELSEWHERE, Real, association, node};
 
 const PHONE: &str = "phone@train.example";
 const TABLET: &str = "tablet@train.example";

@@ -6,7 +6,7 @@ use homeport_dataplane::verdict::DropReason;
 use homeport_proto::event::DiscardReason;
 use serde_json::Value;
 
-use crate::harness::*;
+use super::harness::*;
 
 const NOUNS: [&str; 13] = [
     "status",

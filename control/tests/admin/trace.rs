@@ -14,7 +14,7 @@ use homeport_wire::{EtherType, EthernetHeader, MacAddress};
 use serde_json::{Value, json};
 use zerocopy::IntoBytes;
 
-use crate::harness::*;
+use super::harness::*;
 
 /// A frame with the packet that these words tell.
 fn frame(words: &str) -> Vec<u8> {

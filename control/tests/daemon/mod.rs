@@ -1,5 +1,4 @@
 //! A daemon under test: started in a namespace, asked over its socket, stopped.
-#![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

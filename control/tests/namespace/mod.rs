@@ -1,5 +1,4 @@
 //! Network namespaces for tests: made by name, entered by threads, gone at the end.
-#![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::fs::File;
 use std::os::fd::AsFd;

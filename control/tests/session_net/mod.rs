@@ -1,6 +1,5 @@
 //! A mobile node with a LAN, and a hand-made agent at the other end of its cable whose
 //! bytes and frames are real.
-#![allow(dead_code, reason = "each test uses what it needs")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, UdpSocket};

@@ -1,13 +1,6 @@
 //! The admin API and the `homeport` command as an operator meets them: a real
 //! server on a real socket, the real binary, and a thread in the place of the
 //! event loop that answers with real types. (B-08)
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
 
 mod command;
 mod config;
