@@ -144,11 +144,23 @@ impl Napt {
         }
         match self.foresee_outbound(packet, host, now) {
             Foreseen::Translated(()) => self.foresee_inbound(packet, now),
-            Foreseen::Opens => Foreseen::Opens,
+            // Whom it is for lets in anybody, or nobody, or whoever has the endpoint that
+            // is not chosen yet.
+            Foreseen::Opens => match self.foresee_inbound(packet, now) {
+                Foreseen::Refused(DropReason::NatFiltered) if self.asks_who_it_is() => {
+                    Foreseen::Opens
+                }
+                other => other,
+            },
             Foreseen::Unclaimed => Foreseen::Unclaimed,
             Foreseen::Waits => Foreseen::Waits,
             Foreseen::Refused(reason) => Foreseen::Refused(reason),
         }
+    }
+
+    /// Whether it depends on the sender whether a mapping lets it in.
+    fn asks_who_it_is(&self) -> bool {
+        self.config.filtering != Dependence::EndpointIndependent
     }
 
     fn claims_any(&self, facts: &Facts, packet: &[u8]) -> bool {
