@@ -132,6 +132,7 @@ pub fn build(
             punts,
             handover: handover_sender,
             trace,
+            shed: 0,
         };
         let tables = readers(&control, &classes);
         let steering = Steering::new(number, config, &receiving);
@@ -201,21 +202,39 @@ pub(crate) struct PuntSender {
     wake: Arc<OwnedFd>,
     start: Instant,
     now: Millis,
+    /// Of each reason, bytes of the shortest frame that found no room in this turn. What
+    /// is no shorter need not ask: to ask means to fetch a cache line that the control
+    /// core writes to with each packet that it takes, and in a storm nearly all would.
+    refused: [usize; PuntReason::COUNT],
 }
 
+/// Nothing found no room.
+const NONE_REFUSED: [usize; PuntReason::COUNT] = [usize::MAX; PuntReason::COUNT];
+
 impl PuntSender {
-    /// Says what time it is for what is handed over from here on.
+    /// Begins a turn: says what time it is for what is handed over from here on.
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = Millis::at(self.start, now);
+        self.refused = NONE_REFUSED;
     }
 
-    /// Hands a frame over. `false` when this reason's ring is full.
+    /// Hands a frame over. `false` when this reason's ring is full, or was in this turn.
     pub(crate) fn push(&mut self, header: &PuntHeader, reason: PuntReason, frame: &[u8]) -> bool {
-        let Some(ring) = self.rings.get_mut(usize::from(reason as u8)) else {
+        let number = usize::from(reason as u8);
+        let (Some(ring), Some(refused)) =
+            (self.rings.get_mut(number), self.refused.get_mut(number))
+        else {
             return false;
         };
+        if frame.len() >= *refused {
+            return false;
+        }
         let header = header.with_time(self.now);
-        push(ring, header.as_bytes(), frame, &self.wake)
+        let is_stored = push(ring, header.as_bytes(), frame, &self.wake);
+        if !is_stored {
+            *refused = frame.len();
+        }
+        is_stored
     }
 }
 
@@ -347,7 +366,13 @@ fn punt_rings(
     let wake = wake_up()?;
     let (start, now) = (Instant::now(), Millis::default());
     let mut senders: Vec<PuntSender> = (0..workers)
-        .map(|_| PuntSender { rings: Vec::new(), wake: Arc::clone(&wake), start, now })
+        .map(|_| PuntSender {
+            rings: Vec::new(),
+            wake: Arc::clone(&wake),
+            start,
+            now,
+            refused: NONE_REFUSED,
+        })
         .collect();
     let mut rings = Vec::new();
     for reason in PuntReason::ALL {

@@ -65,6 +65,7 @@ mod registration;
 pub mod ring;
 pub mod stats;
 mod steering;
+mod surge;
 mod sync;
 pub mod table;
 pub mod trace;

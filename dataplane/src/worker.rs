@@ -22,6 +22,7 @@ use crate::packet::{BURST, Burst};
 use crate::punt::{InjectHeader, InjectKind};
 use crate::reassembly::MAX_FRAGMENTS;
 use crate::steering::Steering;
+use crate::surge;
 use crate::trace::{Code, Step};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
@@ -145,6 +146,11 @@ impl Worker {
         self.forwarder.fast.taken
     }
 
+    /// How many registration messages took the short cut of a storm (`surge`) so far.
+    pub fn surge_packets(&self) -> u64 {
+        self.forwarder.surge.taken
+    }
+
     /// How many packet buffers are free, and how many large ones.
     pub fn free_buffers(&self) -> (usize, usize) {
         let pool = &self.forwarder.output.pool;
@@ -215,8 +221,14 @@ impl Worker {
             stats.rx.add(received.len() as u64);
             stats.rx_bytes.add(bytes);
         }
-        let mac = outlet.mac;
-        fast::receive(forwarder, tables, (received, lanes), (port, mac));
+        let link = (port, outlet.mac);
+        if forwarder.sheds() {
+            surge::receive(forwarder, tables, received, link);
+            if received.is_empty() {
+                return;
+            }
+        }
+        fast::receive(forwarder, tables, (received, lanes), link);
     }
 
     /// A burst of a kernel twin.

@@ -1,0 +1,215 @@
+//! Registration messages in a storm: those of a whole burst together, before any other
+//! stage.
+//!
+//! In a storm most packets are registration messages, and nearly all of these are dropped
+//! where the general path ends: their network's budget is used up, or the ring to the
+//! control core is full. So a flood costs whatever such a packet costs up to there. While
+//! messages are being shed ([`Surge::is_on`]), each burst is first looked through for them,
+//! and they take three steps of their own, so that their cache misses overlap:
+//!
+//! 1. *read*: the frame; the budgets of its network and the buckets of the binding that it
+//!    names are fetched, both of them, as most nodes of a storm have none;
+//! 2. *locate*: the entry in a bucket; it is fetched;
+//! 3. *judge*: what the [gate](crate::registration) says of it is done, message by message
+//!    in the order of arrival.
+//!
+//! Like the fast path it is a short cut, not a second opinion: the same parser reads the
+//! frame, the same gate judges the message, the same counters count it. It takes what the
+//! [general path](crate::forward) would have handed to the gate at once, and leaves
+//! everything else in its place. The messages of a burst overtake its other packets, which
+//! leave by other ways.
+//!
+//! When nothing is shed it is off, and costs the burst one comparison.
+//!
+//! **Not done:** messages with IPv4 options, out of tunnels, or to groups and broadcast
+//! addresses take the general way to the same gate.
+
+use std::net::Ipv4Addr;
+use std::time::{Duration, Instant};
+
+use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+
+use crate::classify::{Origin, Tables, may_reach};
+use crate::forward::Forwarder;
+use crate::packet::{BURST, Burst, Packet};
+use crate::parse::{self, Frame};
+use crate::registration::Message;
+use crate::table::binding::{BindingEntry, BindingKey};
+use crate::table::classes::Class;
+use crate::table::hash::{Candidate, Probe};
+use crate::table::local::{LocalEntry, LocalKey};
+use crate::verdict::Verdict;
+
+/// How long after the last message that was shed.
+const LASTS: Duration = Duration::from_millis(100);
+
+/// Whether there is a storm, as one worker knows it.
+pub(crate) struct Surge {
+    enabled: bool,
+    /// How many messages had been shed when it was asked last.
+    shed: u64,
+    /// When it is over, unless more are shed.
+    until: Option<Instant>,
+    /// How many messages took the short cut so far.
+    pub(crate) taken: u64,
+}
+
+impl Surge {
+    /// There is none.
+    pub(crate) fn new(enabled: bool) -> Self {
+        Surge { enabled, shed: 0, until: None, taken: 0 }
+    }
+
+    /// Whether messages are being shed; `shed` is how many have been so far.
+    #[inline]
+    pub(crate) fn is_on(&mut self, shed: u64, now: Instant) -> bool {
+        if shed != self.shed {
+            (self.shed, self.until) = (shed, Some(now + LASTS));
+        }
+        self.enabled && self.until.is_some_and(|until| now < until)
+    }
+}
+
+/// A message that was read.
+struct Seen {
+    message: Message,
+    /// The tenant of the agent that it is for.
+    tenant: TenantId,
+    /// Bytes of the frame without padding.
+    len: usize,
+    /// Where the binding may be that it names, if it names any.
+    probe: Option<(BindingKey, Probe)>,
+}
+
+/// Takes the registration messages of a burst that came in on `port`, whose address is
+/// `mac`, to their end, and leaves its other packets where they are, in order.
+pub(crate) fn receive(
+    forwarder: &mut Forwarder,
+    tables: &Tables,
+    burst: &mut Burst,
+    (port, mac): (PortId, MacAddress),
+) {
+    let mut seen = [const { None }; BURST];
+    let mut reading = Reading { forwarder, tables, port, mac, local: None };
+    let mut count = 0;
+    for (seen, packet) in seen.iter_mut().zip(burst.iter()) {
+        *seen = reading.read(packet);
+        count += u64::from(seen.is_some());
+    }
+    if count == 0 {
+        return;
+    }
+    forwarder.surge.taken += count;
+    let mut candidates = [None; BURST];
+    for (seen, candidate) in seen.iter().zip(&mut candidates) {
+        if let Some(Seen { probe: Some((_, probe)), .. }) = seen {
+            *candidate = tables.bindings.locate(probe);
+        }
+    }
+    let mut each = seen.iter().zip(&candidates);
+    burst.retain(|packet| match each.next() {
+        Some((Some(seen), candidate)) => {
+            judge(forwarder, tables, packet, seen, candidate.as_ref());
+            None
+        }
+        _ => Some(packet),
+    });
+}
+
+/// Does with a message what the gate says.
+fn judge(
+    forwarder: &mut Forwarder,
+    tables: &Tables,
+    mut packet: Packet,
+    seen: &Seen,
+    candidate: Option<&Candidate<'_, BindingKey, BindingEntry>>,
+) {
+    let key = seen.probe.map(|(key, _)| key);
+    let binding = candidate
+        .zip(key.as_ref())
+        .and_then(|(candidate, key)| tables.bindings.confirm(candidate, key));
+    match forwarder.registrations.pass(&seen.message, binding, tables, forwarder.now) {
+        Ok(reason) => {
+            packet.tenant = seen.tenant;
+            packet.truncate(seen.len);
+            forwarder.output.finish(packet, Verdict::Punt(reason));
+        }
+        Err(reason) => forwarder.output.drop(packet, reason),
+    }
+}
+
+/// What the messages of one burst share.
+struct Reading<'f, 't> {
+    forwarder: &'f Forwarder,
+    tables: &'t Tables,
+    port: PortId,
+    mac: MacAddress,
+    /// The address of ours that was asked for last.
+    local: Option<(Ipv4Addr, &'t LocalEntry)>,
+}
+
+/// What makes a source or a destination worth a second look.
+const SPECIAL: Class = Class::UNUSUAL.or(Class::LOCAL);
+
+/// Bytes of a frame up to the ports of UDP behind an IPv4 header without options.
+const START: usize = EthernetHeader::LEN + 20 + 4;
+
+impl<'t> Reading<'_, 't> {
+    /// Reads a message that the general path would hand to the gate at once, and begins to
+    /// look up what the gate will ask for. `None`: it is none, or is anything special.
+    #[inline]
+    fn read(&mut self, packet: &Packet) -> Option<Seen> {
+        let frame = packet.bytes();
+        if !may_be_message(frame.first_chunk()?) {
+            return None;
+        }
+        let Ok((ethernet, Frame::Ipv4(facts))) = parse::frame(frame) else { return None };
+        let is_message = ethernet.destination == self.mac && facts.is_signalling();
+        if !is_message || facts.udp_ports?.1 != MOBILE_IP_PORT {
+            return None;
+        }
+        let Tables { classes, locals, bindings, .. } = self.tables;
+        let from = classes.of(facts.source.to_bits());
+        if from.has(SPECIAL) && (from.has(Class::UNUSUAL) || locals.may_have(facts.source)) {
+            return None;
+        }
+        let local = self.local(facts.destination)?;
+        let serves = local.home_agent || local.care_of_address || local.agent;
+        if !serves || local.broadcast || !may_reach(packet.tenant, local.tenant) {
+            return None;
+        }
+        let origin = Origin::Link { port: self.port, ethernet };
+        let header_len = EthernetHeader::LEN + usize::from(facts.header_len);
+        let sender = (local.tenant, ethernet.source);
+        let message = Message::read(&facts, frame.get(header_len..)?, sender, &origin, self.tables);
+        self.forwarder.registrations.fetch(&message);
+        let probe = message
+            .names()
+            .filter(|key| classes.of(key.home_address.to_bits()).has(Class::BOUND))
+            .map(|key| (key, bindings.probe_both(&key)));
+        let len = EthernetHeader::LEN + usize::from(facts.total_len);
+        Some(Seen { message, tenant: local.tenant, len, probe })
+    }
+
+    fn local(&mut self, address: Ipv4Addr) -> Option<&'t LocalEntry> {
+        match self.local {
+            Some((known, entry)) if known == address => Some(entry),
+            _ => {
+                let class = self.tables.classes.of(address.to_bits());
+                if class.has(Class::UNUSUAL) || !class.has(Class::LOCAL) {
+                    return None;
+                }
+                let entry = self.tables.locals.lookup(&LocalKey { address })?;
+                self.local = Some((address, entry));
+                Some(entry)
+            }
+        }
+    }
+}
+
+/// Whether a frame may be a datagram to the port of Mobile IP, without options.
+#[inline(always)]
+fn may_be_message(start: &[u8; START]) -> bool {
+    let port = MOBILE_IP_PORT.to_be_bytes();
+    start[12..15] == [0x08, 0x00, 0x45] && start[23] == IpProtocol::UDP.0 && start[36..] == port
+}

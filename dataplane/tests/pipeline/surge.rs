@@ -1,0 +1,185 @@
+//! In a storm, registration messages take a short cut to their gate: it is no second
+//! opinion.
+
+use std::time::Duration;
+
+use homeport_dataplane::config::RegistrationLimits;
+use homeport_dataplane::punt::PuntHeader;
+use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
+use homeport_dataplane::table::visitor::ReverseTunnel;
+use homeport_dataplane::verdict::DropReason;
+use homeport_wire::UdpHeader;
+use proptest::prelude::*;
+use zerocopy::IntoBytes;
+
+use crate::harness::*;
+
+const HOME_AGENT: &str = "10.0.1.2";
+const FOREIGN_AGENT: &str = "10.0.2.2";
+/// An address of ours without an agent.
+const OWN: &str = "10.0.1.9";
+
+/// Where messages come from: from where nodes are, from elsewhere in their networks, from
+/// anywhere, from us, from nowhere, and from where nobody is.
+const SOURCES: [&str; 10] = [
+    "172.16.0.9",
+    "172.16.1.9",
+    "172.16.1.77",
+    "10.1.0.1",
+    "192.0.2.1",
+    "192.0.2.200",
+    HOME_AGENT,
+    "10.0.1.77",
+    "0.0.0.0",
+    "127.0.0.1",
+];
+
+/// Whom they name: bound nodes, a neighbour of theirs, a visitor, nobody that is known.
+const NODES: [&str; 5] = ["10.1.0.0", "10.1.0.1", "10.1.0.200", "10.7.0.1", "10.9.0.1"];
+
+const DESTINATIONS: [&str; 5] = [HOME_AGENT, HOME_AGENT, FOREIGN_AGENT, OWN, "198.51.100.1"];
+
+/// A message that is to be made, or something like one.
+#[derive(Clone, Debug)]
+struct Recipe {
+    port: usize,
+    ends: (usize, usize),
+    ports: (u16, u16),
+    station: u8,
+    kind: u8,
+    node: usize,
+    len: usize,
+    padding: usize,
+    damage: Option<(prop::sample::Index, u8)>,
+    for_us: bool,
+}
+
+fn recipe() -> impl Strategy<Value = Recipe> {
+    let port = || prop_oneof![8 => Just(434u16), 1 => Just(4711)];
+    let kind = prop_oneof![8 => Just(1u8), 4 => Just(3), 1 => Just(4), 1 => any::<u8>()];
+    let len = prop_oneof![8 => Just(24usize), 2 => 24usize..120, 1 => 0usize..24];
+    let what = (0..2usize, (0..SOURCES.len(), 0..DESTINATIONS.len()), (port(), port()), 7..9u8);
+    let damage = prop::option::weighted(0.05, (any::<prop::sample::Index>(), any::<u8>()));
+    let how = (kind, 0..NODES.len(), len, 0..20usize, damage, prop::bool::weighted(0.97));
+    (what, how).prop_map(|(what, how)| {
+        let (port, ends, ports, station) = what;
+        let (kind, node, len, padding, damage, for_us) = how;
+        Recipe { port, ends, ports, station, kind, node, len, padding, damage, for_us }
+    })
+}
+
+impl Recipe {
+    fn frame(&self) -> Vec<u8> {
+        let (source, destination) = (SOURCES[self.ends.0], DESTINATIONS[self.ends.1]);
+        let mut data = vec![self.kind, 0, 0, 60];
+        data.extend(ip(NODES[self.node]).octets());
+        data.resize(self.len, 0);
+        let ends = ((ip(source), self.ports.0), (ip(destination), self.ports.1));
+        let udp = UdpHeader::new(ends.0, ends.1, &data).unwrap();
+        let packet = Ip::udp(source, destination, self.ports);
+        let packet = packet.payload([udp.as_bytes(), &data].concat());
+        let mac = if self.for_us { port_mac(self.port as u8) } else { station(99) };
+        let mut frame = packet.frame(mac, station(self.station));
+        frame.resize(frame.len() + self.padding, 0);
+        if let Some((at, value)) = &self.damage {
+            // Behind the link header: a message to a group of stations is none of these.
+            let at = 12 + at.index(frame.len() - 12);
+            frame[at] = *value;
+        }
+        frame
+    }
+}
+
+/// A home agent with two nodes that are away, and a foreign agent with a visitor. A ring
+/// for registration messages holds some dozens.
+fn rig(short_cut: bool) -> Rig {
+    let mut plan = Plan::ports(2);
+    plan.config.fast_path = short_cut;
+    plan.config.registrations =
+        RegistrationLimits { per_prefix: 40, per_known_prefix: 60, moves_first: 100 };
+    plan.config.registration_ring = 1 << 12;
+    let mut rig = plan.build();
+    rig.home_agent(HOME_AGENT);
+    rig.foreign_agent(FOREIGN_AGENT);
+    rig.local(OWN, Default::default());
+    rig.route("0.0.0.0/0", 0, Some("10.0.9.9"));
+    rig.neighbor(0, "10.0.9.9", station(1));
+    for number in 0..2 {
+        let care_of = format!("172.16.{number}.9");
+        let tunnels = [(care_of.as_str(), Encapsulation::IpInIp, TunnelFlags::REVERSE)];
+        rig.bind(&format!("10.1.0.{number}"), binding_of(HOME_AGENT, Some(1), &tunnels));
+    }
+    let visitor = visitor(station(7), 1, "192.0.2.1", FOREIGN_AGENT, ReverseTunnel::Direct);
+    rig.visit("10.7.0.1", visitor);
+    rig
+}
+
+/// What the control core takes, if it takes so many.
+fn serve(rig: &mut Rig, count: usize) -> Vec<(PuntHeader, Vec<u8>)> {
+    let mut buffer = Vec::new();
+    let mut next = || {
+        let (header, frame) = rig.control.punts.next(&mut buffer)?;
+        Some((header, frame.to_vec()))
+    };
+    std::iter::from_fn(&mut next).take(count).collect()
+}
+
+/// All that shows of what a box did, but for what the control core has not taken yet.
+fn outcome(rig: &mut Rig, served: usize) -> String {
+    let twins: Vec<_> = (0..2).map(|port| rig.to_kernel(port)).collect();
+    let (sent, served) = (rig.sent(), serve(rig, served));
+    let stats: Vec<_> = (0..2).map(|port| format!("{:?}", rig.stats(port))).collect();
+    format!("{sent:02x?}\n{twins:02x?}\n{served:02x?}\n{stats:#?}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn in_a_storm_messages_go_where_the_general_path_takes_them(
+        bursts in prop::collection::vec(
+            (prop::collection::vec(recipe(), 1..60), 0usize..60, 0u64..60), 4..12),
+    ) {
+        let (mut short, mut general) = (rig(true), rig(false));
+        // One clock for both: what is punted says when.
+        general.now = short.now;
+        for (burst, served, time) in bursts {
+            for rig in [&mut short, &mut general] {
+                for recipe in &burst {
+                    rig.push(recipe.port, &recipe.frame());
+                }
+                rig.advance(Duration::from_millis(time));
+            }
+            let (short, general) = (outcome(&mut short, served), outcome(&mut general, served));
+            prop_assert_eq!(short, general, "{:#?}", burst);
+        }
+    }
+}
+
+/// What the test above compares is not one path with itself, and the short cut is for
+/// storms alone.
+#[test]
+fn messages_take_the_short_cut_while_some_are_shed_and_no_longer() {
+    let mut rig = rig(true);
+    let request = Recipe {
+        port: 0,
+        ends: (4, 0),
+        ports: (434, 434),
+        station: 7,
+        kind: 1,
+        node: 4,
+        len: 24,
+        padding: 0,
+        damage: None,
+        for_us: true,
+    };
+    let mut taken = |count: usize| {
+        (0..count).for_each(|_| rig.push(0, &request.frame()));
+        rig.advance(Duration::from_millis(30));
+        (rig.worker.surge_packets(), rig.dropped(DropReason::RegistrationRate))
+    };
+    // The network has a budget of 40.
+    assert_eq!(taken(32), (0, 0));
+    assert_eq!(taken(32), (0, 23), "of which 31 go the general way, and so far one came again");
+    assert_eq!(taken(10).0, 10);
+}
