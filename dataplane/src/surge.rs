@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
 
-use crate::classify::{Origin, Tables, may_reach};
+use crate::classify::{Origin, Tables, martian, may_reach};
 use crate::forward::Forwarder;
 use crate::packet::{BURST, Burst, Packet};
 use crate::parse::{self, Frame};
@@ -148,9 +148,6 @@ struct Reading<'f, 't> {
     local: Option<(Ipv4Addr, &'t LocalEntry)>,
 }
 
-/// What makes a source or a destination worth a second look.
-const SPECIAL: Class = Class::UNUSUAL.or(Class::LOCAL);
-
 /// Bytes of a frame up to the ports of UDP behind an IPv4 header without options.
 const START: usize = EthernetHeader::LEN + 20 + 4;
 
@@ -168,9 +165,9 @@ impl<'t> Reading<'_, 't> {
         if !is_message || facts.udp_ports?.1 != MOBILE_IP_PORT {
             return None;
         }
-        let Tables { classes, locals, bindings, .. } = self.tables;
-        let from = classes.of(facts.source.to_bits());
-        if from.has(SPECIAL) && (from.has(Class::UNUSUAL) || locals.may_have(facts.source)) {
+        let Tables { classes, bindings, .. } = self.tables;
+        let origin = Origin::Link { port: self.port, ethernet };
+        if martian(&facts, &origin, packet.tenant, self.tables).is_some() {
             return None;
         }
         let local = self.local(facts.destination)?;
@@ -178,16 +175,17 @@ impl<'t> Reading<'_, 't> {
         if !serves || local.broadcast || !may_reach(packet.tenant, local.tenant) {
             return None;
         }
-        let origin = Origin::Link { port: self.port, ethernet };
         let header_len = EthernetHeader::LEN + usize::from(facts.header_len);
         let sender = (local.tenant, ethernet.source);
-        let message = Message::read(&facts, frame.get(header_len..)?, sender, &origin, self.tables);
+        // Link-layer padding is no part of it.
+        let len = EthernetHeader::LEN + usize::from(facts.total_len);
+        let datagram = frame.get(header_len..len)?;
+        let message = Message::read(&facts, datagram, sender, &origin, self.tables);
         self.forwarder.registrations.fetch(&message);
         let probe = message
             .names()
             .filter(|key| classes.of(key.home_address.to_bits()).has(Class::BOUND))
             .map(|key| (key, bindings.probe_both(&key)));
-        let len = EthernetHeader::LEN + usize::from(facts.total_len);
         Some(Seen { message, tenant: local.tenant, len, probe })
     }
 

@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use homeport_dataplane::config::RegistrationLimits;
-use homeport_dataplane::punt::PuntHeader;
 use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
 use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::DropReason;
@@ -114,12 +113,14 @@ fn rig(short_cut: bool) -> Rig {
     rig
 }
 
-/// What the control core takes, if it takes so many.
-fn serve(rig: &mut Rig, count: usize) -> Vec<(PuntHeader, Vec<u8>)> {
+/// What the control core takes, if it takes so many: each frame with the port, the tenant
+/// and the reason that it is told.
+fn serve(rig: &mut Rig, count: usize) -> Vec<String> {
     let mut buffer = Vec::new();
     let mut next = || {
         let (header, frame) = rig.control.punts.next(&mut buffer)?;
-        Some((header, frame.to_vec()))
+        let (port, tenant, reason) = (header.port(), header.tenant(), header.reason());
+        Some(format!("{port:?} {tenant:?} {reason:?} {frame:02x?}"))
     };
     std::iter::from_fn(&mut next).take(count).collect()
 }
@@ -129,11 +130,11 @@ fn outcome(rig: &mut Rig, served: usize) -> String {
     let twins: Vec<_> = (0..2).map(|port| rig.to_kernel(port)).collect();
     let (sent, served) = (rig.sent(), serve(rig, served));
     let stats: Vec<_> = (0..2).map(|port| format!("{:?}", rig.stats(port))).collect();
-    format!("{sent:02x?}\n{twins:02x?}\n{served:02x?}\n{stats:#?}")
+    format!("{sent:02x?}\n{twins:02x?}\n{served:#?}\n{stats:#?}")
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn in_a_storm_messages_go_where_the_general_path_takes_them(
@@ -141,8 +142,6 @@ proptest! {
             (prop::collection::vec(recipe(), 1..60), 0usize..60, 0u64..60), 4..12),
     ) {
         let (mut short, mut general) = (rig(true), rig(false));
-        // One clock for both: what is punted says when.
-        general.now = short.now;
         for (burst, served, time) in bursts {
             for rig in [&mut short, &mut general] {
                 for recipe in &burst {
@@ -180,6 +179,6 @@ fn messages_take_the_short_cut_while_some_are_shed_and_no_longer() {
     };
     // The network has a budget of 40.
     assert_eq!(taken(32), (0, 0));
-    assert_eq!(taken(32), (0, 23), "of which 31 go the general way, and so far one came again");
+    assert_eq!(taken(32), (0, 23), "nine are within it by now");
     assert_eq!(taken(10).0, 10);
 }
