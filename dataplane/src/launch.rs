@@ -419,3 +419,34 @@ fn clear(wake: &OwnedFd) {
     // It fails when nobody woke anybody.
     let _ = rustix::io::read(wake, &mut [0; 8]);
 }
+
+#[cfg(test)]
+mod tests {
+    use homeport_wire::{PortId, TenantId};
+
+    use super::*;
+
+    #[test]
+    fn a_ring_that_was_full_is_asked_again_in_the_next_turn_or_for_less() {
+        let config = DataplaneConfig { registration_ring: 1 << 10, ..DataplaneConfig::default() };
+        let (mut senders, mut receiver) = punt_rings(1, &config).unwrap();
+        let reason = PuntReason::Registration;
+        let mut push = |reason, len: u16, turn: bool| {
+            if turn {
+                senders[0].set_now(Instant::now());
+            }
+            let header = PuntHeader::new(TenantId(0), PortId(0), reason, len);
+            senders[0].push(&header, reason, &vec![0; usize::from(len)])
+        };
+        while push(reason, 200, false) {}
+        assert!(receiver.next(&mut Vec::new()).is_some());
+        assert!(!push(reason, 200, false) && !push(reason, 300, false));
+        assert!(push(PuntReason::Renewal, 200, false), "each reason has a ring of its own");
+        assert!(push(reason, 199, false), "there is room by now");
+        assert!(!push(reason, 200, true), "and it was used");
+        assert!(
+            receiver.next(&mut Vec::new()).is_some() && receiver.next(&mut Vec::new()).is_some()
+        );
+        assert!(push(reason, 200, true));
+    }
+}

@@ -417,3 +417,88 @@ impl Port for Generator {
         count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    const NODES: usize = 100;
+
+    /// A storm of so many nodes that has begun now.
+    fn storm(now: Instant) -> Generator {
+        let frame = |node: usize| {
+            let mut frame = [0; FRAME_LEN];
+            let address = Ipv4Addr::from_bits(1 + node as u32).octets();
+            frame.iter_mut().skip(HOME_ADDRESS).zip(address).for_each(|(to, from)| *to = from);
+            frame
+        };
+        let plan = Plan {
+            first: Ipv4Addr::from_bits(1),
+            bind: Vec::new(),
+            renewals: Vec::new(),
+            renewals_per_second: 0.0,
+            requests: (0..NODES).map(frame).collect(),
+            pace: Pace::Rate(1e6),
+            retry: true,
+            data: [0; DATA_LEN],
+            data_per_second: 0.0,
+            time: Duration::from_secs(10),
+        };
+        let (mut generator, _) = Generator::new(plan, NODES);
+        generator.step(now);
+        generator
+    }
+
+    /// How many requests of each node come at `now`.
+    fn requests(generator: &mut Generator, now: Instant) -> Vec<usize> {
+        let (mut pool, mut burst) = (PacketPool::new(BURST), Burst::new());
+        let mut counts = vec![0; NODES];
+        for _ in 0..20 {
+            generator.fill(&mut pool, &mut burst, now);
+            for packet in burst.drain() {
+                let node = packet.bytes().get(HOME_ADDRESS..).and_then(|at| generator.node(at));
+                counts[node.unwrap()] += 1;
+                pool.give(packet);
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn a_node_that_waits_is_not_asked_again_before_its_request_is_lost() {
+        let start = Instant::now();
+        let mut generator = storm(start);
+        let soon = start + Duration::from_millis(1);
+        assert_eq!(requests(&mut generator, soon), [1; NODES]);
+        let early = soon + LOST_AFTER - Duration::from_millis(1);
+        assert_eq!(requests(&mut generator, early), [0; NODES]);
+        assert_eq!(requests(&mut generator, soon + LOST_AFTER), [1; NODES]);
+        assert_eq!(generator.tally.sent, 2 * NODES as u64);
+    }
+
+    #[test]
+    fn a_node_that_was_accepted_sends_no_more_and_one_that_was_denied_does() {
+        let start = Instant::now();
+        let mut generator = storm(start);
+        requests(&mut generator, start + Duration::from_millis(1));
+        let mut reply = |node: usize, code: u8| {
+            let ends = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+            let mut message = [3, code, 0, 60, 0, 0, 0, 0];
+            let address = Ipv4Addr::from_bits(1 + node as u32).octets();
+            message.iter_mut().skip(4).zip(address).for_each(|(to, from)| *to = from);
+            let udp = UdpHeader::new((ends.0, 434), (ends.1, 1434), &message).unwrap();
+            let payload = [udp.as_bytes(), &message].concat();
+            let frame: [u8; 50] = super::super::ethernet(ends.0, ends.1, IpProtocol::UDP, &payload);
+            generator.see(&frame, start + Duration::from_millis(3)).unwrap();
+        };
+        reply(7, 0);
+        reply(8, 133);
+        assert_eq!((generator.tally.accepted, generator.tally.denied), (1, 1));
+        assert_eq!(generator.tally.took, [2_000]);
+        let later = requests(&mut generator, start + 2 * LOST_AFTER);
+        assert_eq!((later[7], later[8]), (0, 1));
+        assert_eq!(generator.left, NODES - 1);
+    }
+}

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use homeport_dataplane::TenantId;
 use homeport_dataplane::config::RegistrationLimits;
 use homeport_dataplane::table::binding::{Encapsulation, TunnelFlags};
+use homeport_dataplane::table::local::LocalEntry;
 use homeport_dataplane::table::visitor::ReverseTunnel;
 use homeport_dataplane::verdict::DropReason;
 use homeport_wire::UdpHeader;
@@ -36,7 +38,11 @@ const SOURCES: [&str; 10] = [
 /// Whom they name: bound nodes, a neighbour of theirs, a visitor, nobody that is known.
 const NODES: [&str; 5] = ["10.1.0.0", "10.1.0.1", "10.1.0.200", "10.7.0.1", "10.9.0.1"];
 
-const DESTINATIONS: [&str; 5] = [HOME_AGENT, HOME_AGENT, FOREIGN_AGENT, OWN, "198.51.100.1"];
+/// A home agent of a tenant, which the underlay's packets reach and another tenant's not.
+const TENANTS_AGENT: &str = "10.0.3.2";
+
+const DESTINATIONS: [&str; 6] =
+    [HOME_AGENT, HOME_AGENT, FOREIGN_AGENT, TENANTS_AGENT, OWN, "198.51.100.1"];
 
 /// A message that is to be made, or something like one.
 #[derive(Clone, Debug)]
@@ -94,13 +100,16 @@ impl Recipe {
 fn rig(short_cut: bool) -> Rig {
     let mut plan = Plan::ports(2);
     plan.config.fast_path = short_cut;
+    plan.tenants = vec![TENANT, TenantId(1)];
     plan.config.registrations =
         RegistrationLimits { per_prefix: 40, per_known_prefix: 60, moves_first: 100 };
     plan.config.registration_ring = 1 << 12;
     let mut rig = plan.build();
     rig.home_agent(HOME_AGENT);
     rig.foreign_agent(FOREIGN_AGENT);
-    rig.local(OWN, Default::default());
+    rig.local(OWN, LocalEntry::default());
+    let of_another = LocalEntry { tenant: TenantId(2), home_agent: true, ..LocalEntry::default() };
+    rig.local(TENANTS_AGENT, of_another);
     rig.route("0.0.0.0/0", 0, Some("10.0.9.9"));
     rig.neighbor(0, "10.0.9.9", station(1));
     for number in 0..2 {
