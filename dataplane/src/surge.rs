@@ -46,7 +46,8 @@ const LASTS: Duration = Duration::from_millis(100);
 /// Whether there is a storm, as one worker knows it.
 pub(crate) struct Surge {
     enabled: bool,
-    /// How many messages had been shed when it was asked last.
+    /// When it was asked last, and how many messages had been shed by then.
+    asked: Option<Instant>,
     shed: u64,
     /// When it is over, unless more are shed.
     until: Option<Instant>,
@@ -57,15 +58,17 @@ pub(crate) struct Surge {
 impl Surge {
     /// There is none.
     pub(crate) fn new(enabled: bool) -> Self {
-        Surge { enabled, shed: 0, until: None, taken: 0 }
+        Surge { enabled, asked: None, shed: 0, until: None, taken: 0 }
     }
 
     /// Whether messages are being shed; `shed` is how many have been so far.
     #[inline]
     pub(crate) fn is_on(&mut self, shed: u64, now: Instant) -> bool {
         if shed != self.shed {
-            (self.shed, self.until) = (shed, Some(now + LASTS));
+            // Since it was asked: of the burst before this.
+            (self.shed, self.until) = (shed, self.asked.map(|asked| asked + LASTS));
         }
+        self.asked = Some(now);
         self.enabled && self.until.is_some_and(|until| now < until)
     }
 }

@@ -62,10 +62,10 @@ struct Recipe {
 fn recipe() -> impl Strategy<Value = Recipe> {
     let port = || prop_oneof![8 => Just(434u16), 1 => Just(4711)];
     let kind = prop_oneof![8 => Just(1u8), 4 => Just(3), 1 => Just(4), 1 => any::<u8>()];
-    let len = prop_oneof![8 => Just(24usize), 2 => 24usize..120, 1 => 0usize..24];
+    let len = prop_oneof![8 => Just(24usize), 2 => 24usize..120, 2 => 0usize..24];
     let what = (0..2usize, (0..SOURCES.len(), 0..DESTINATIONS.len()), (port(), port()), 7..9u8);
     let damage = prop::option::weighted(0.05, (any::<prop::sample::Index>(), any::<u8>()));
-    let how = (kind, 0..NODES.len(), len, 0..20usize, damage, prop::bool::weighted(0.97));
+    let how = (kind, 0..NODES.len(), len, 0..20usize, damage, prop::bool::weighted(0.9));
     (what, how).prop_map(|(what, how)| {
         let (port, ends, ports, station) = what;
         let (kind, node, len, padding, damage, for_us) = how;
@@ -78,14 +78,17 @@ impl Recipe {
         let (source, destination) = (SOURCES[self.ends.0], DESTINATIONS[self.ends.1]);
         let mut data = vec![self.kind, 0, 0, 60];
         data.extend(ip(NODES[self.node]).octets());
-        data.resize(self.len, 0);
+        data.resize(200, 0);
+        // What follows a short message looks like the rest of a longer one.
+        let padding = data[self.len..][..self.padding].to_vec();
+        data.truncate(self.len);
         let ends = ((ip(source), self.ports.0), (ip(destination), self.ports.1));
         let udp = UdpHeader::new(ends.0, ends.1, &data).unwrap();
         let packet = Ip::udp(source, destination, self.ports);
         let packet = packet.payload([udp.as_bytes(), &data].concat());
         let mac = if self.for_us { port_mac(self.port as u8) } else { station(99) };
         let mut frame = packet.frame(mac, station(self.station));
-        frame.resize(frame.len() + self.padding, 0);
+        frame.extend(padding);
         if let Some((at, value)) = &self.damage {
             // Behind the link header: a message to a group of stations is none of these.
             let at = 12 + at.index(frame.len() - 12);
@@ -164,23 +167,26 @@ proptest! {
     }
 }
 
+/// A request of a bound node from where it is.
+const REQUEST: Recipe = Recipe {
+    port: 0,
+    ends: (0, 0),
+    ports: (434, 434),
+    station: 7,
+    kind: 1,
+    node: 0,
+    len: 24,
+    padding: 0,
+    damage: None,
+    for_us: true,
+};
+
 /// What the test above compares is not one path with itself, and the short cut is for
 /// storms alone.
 #[test]
 fn messages_take_the_short_cut_while_some_are_shed_and_no_longer() {
     let mut rig = rig(true);
-    let request = Recipe {
-        port: 0,
-        ends: (4, 0),
-        ports: (434, 434),
-        station: 7,
-        kind: 1,
-        node: 4,
-        len: 24,
-        padding: 0,
-        damage: None,
-        for_us: true,
-    };
+    let request = Recipe { ends: (4, 0), node: 4, ..REQUEST };
     let mut taken = |count: usize| {
         (0..count).for_each(|_| rig.push(0, &request.frame()));
         rig.advance(Duration::from_millis(30));
@@ -190,4 +196,30 @@ fn messages_take_the_short_cut_while_some_are_shed_and_no_longer() {
     assert_eq!(taken(32), (0, 0));
     assert_eq!(taken(32), (0, 23), "nine are within it by now");
     assert_eq!(taken(10).0, 10);
+    rig.advance(Duration::from_millis(150));
+    let dropped = rig.dropped(DropReason::RegistrationRate);
+    (0..5).for_each(|_| rig.push(0, &request.frame()));
+    rig.run();
+    assert_eq!(rig.dropped(DropReason::RegistrationRate), dropped);
+    assert_eq!(rig.worker.surge_packets(), 10, "it is over");
+}
+
+/// Link-layer padding behind a message that is cut off is no part of it.
+#[test]
+fn what_is_cut_off_names_nobody_whatever_follows_it() {
+    let mut rig = rig(true);
+    let flood = Recipe { ends: (4, 0), node: 4, ..REQUEST };
+    (0..50).for_each(|_| rig.push(0, &flood.frame()));
+    rig.run();
+    serve(&mut rig, 100);
+    let mut reason = |len| {
+        let before = rig.worker.surge_packets();
+        let recipe = Recipe { ends: (0, 0), node: 0, len, padding: 19, ..REQUEST };
+        rig.push(0, &recipe.frame());
+        rig.run();
+        assert_eq!(rig.worker.surge_packets() - before, 1, "it went the general way");
+        serve(&mut rig, 1).pop().unwrap()
+    };
+    assert!(reason(24).contains("Some(Renewal)"));
+    assert!(reason(7).contains("Some(Registration)"));
 }
