@@ -40,6 +40,7 @@ use crate::classify::{Origin, Tables};
 use crate::config::RegistrationLimits;
 use crate::parse::Ipv4Facts;
 use crate::table::binding::{BindingEntry, BindingKey};
+use crate::table::classes::Class;
 use crate::table::keyed::KeyedHash;
 use crate::table::prefetch::prefetch;
 use crate::table::visitor::Found;
@@ -335,7 +336,9 @@ impl Message {
             let is_home = source == home_address && link.is_some() && link == entry.home_link();
             return if is_there || is_home { Standing::Known } else { Standing::Claimed };
         }
-        if !tables.visitors.may_have(home_address) {
+        // The class of an address is a byte that stays in the inner cache.
+        let class = tables.classes.of(home_address.to_bits());
+        if !class.has(Class::VISITOR) || !tables.visitors.may_have(home_address) {
             return Standing::New;
         }
         match tables.visitors.at_station(tenant, home_address, station) {
