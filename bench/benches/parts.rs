@@ -68,6 +68,7 @@ fn bindings(c: &mut Criterion) {
             writer.install(key, entry).unwrap();
         }
         let reader: Reader<BindingKey, BindingEntry> = writer.reader();
+        let Some(at_hand) = reader.at_hand() else { return };
         let mut random = Random::new(5);
         let mut group = c.benchmark_group("binding look-up");
         group.bench_function(format!("{name}, one by one"), |b| {
@@ -77,10 +78,10 @@ fn bindings(c: &mut Criterion) {
         group.bench_function(format!("{name}, {BATCH} in stages"), |b| {
             b.iter(|| {
                 let keys: [_; BATCH] = std::array::from_fn(|_| key(random.below(count)));
-                let probes = keys.map(|key| reader.probe(&key));
-                let candidates = probes.map(|probe| reader.locate(&probe));
+                let probes = keys.map(|key| at_hand.probe(&key));
+                let candidates = probes.map(|probe| at_hand.locate(&probe));
                 let found = keys.iter().zip(&candidates).filter(|(key, candidate)| {
-                    let entry = candidate.as_ref().and_then(|it| reader.confirm(it, key));
+                    let entry = candidate.as_ref().and_then(|it| at_hand.confirm(it, key));
                     entry.is_some()
                 });
                 found.count()

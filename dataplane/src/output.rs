@@ -293,6 +293,29 @@ fn stats(all: &[PortStats], port: PortId) -> Option<&PortStats> {
     all.get(usize::from(port.0))
 }
 
+/// What is counted of a packet that leaves, in one word: as it lies in the packet.
+#[derive(Clone, Copy)]
+struct Mark(u32);
+
+impl Mark {
+    #[inline(always)]
+    fn of(packet: &Packet) -> Self {
+        // A frame's length has 16 bits.
+        Mark(u32::from(packet.len() as u16) | u32::from(packet.port.0) << 16)
+    }
+
+    /// The port that the packet is counted at.
+    #[inline(always)]
+    const fn counted_at(self) -> PortId {
+        PortId((self.0 >> 16) as u16)
+    }
+
+    #[inline(always)]
+    const fn len(self) -> u64 {
+        (self.0 & 0xffff) as u64
+    }
+}
+
 /// Sends a burst and counts each of its packets at the port that it is counted
 /// at. A port says how many it took, not which: those that it did not take are
 /// reckoned to be the last.
@@ -312,11 +335,15 @@ fn send(
     if burst.is_empty() {
         return;
     }
-    let (mut counted_at, mut lens) = ([PortId::default(); BURST], [0u16; BURST]);
-    let places = burst.places().iter().flatten();
-    for ((port, len), packet) in counted_at.iter_mut().zip(&mut lens).zip(places) {
-        // A frame's length has 16 bits.
-        (*port, *len) = (packet.port, packet.len() as u16);
+    let first = burst.iter().next().map_or(Mark(0), Mark::of);
+    let mut marks = [Mark(0); BURST];
+    let (mut bytes, mut differences) = (0, 0);
+    for (place, mark) in burst.places().iter().zip(&mut marks) {
+        if let Some(packet) = place {
+            *mark = Mark::of(packet);
+            differences |= mark.0 ^ first.0;
+            bytes += mark.len();
+        }
     }
     let count = burst.len();
     let endings = trace.has_open().then(|| endings(burst, trace));
@@ -324,17 +351,25 @@ fn send(
     if let Some(endings) = endings {
         tell(endings, trace, sent, way);
     }
-    let (taken, refused) = counted_at.get(..count).unwrap_or_default().split_at(sent);
-    // Most bursts were counted at one port: once for each run of them.
-    for run in taken.chunk_by(PortId::eq) {
-        let Some(counters) = run.first().and_then(|port| stats(all, *port)) else { continue };
+    let (taken, refused) = marks.get(..count).unwrap_or_default().split_at(sent);
+    let count_taken = |port: PortId, count: usize| {
+        let Some(counters) = stats(all, port) else { return };
         match way {
-            Way::ToKernel => counters.to_kernel.add(run.len() as u64),
-            Way::Out(_) => counters.transmitted.add(run.len() as u64),
+            Way::ToKernel => counters.to_kernel.add(count as u64),
+            Way::Out(_) => counters.transmitted.add(count as u64),
+        }
+    };
+    if Mark(differences).counted_at() == PortId(0) {
+        // All at the same.
+        count_taken(first.counted_at(), sent);
+    } else {
+        // Once for each run of packets that are counted at one port.
+        for run in taken.chunk_by(|one, next| one.counted_at() == next.counted_at()) {
+            run.iter().take(1).for_each(|mark| count_taken(mark.counted_at(), run.len()));
         }
     }
-    for port in refused {
-        if let Some(counters) = stats(all, *port) {
+    for mark in refused {
+        if let Some(counters) = stats(all, mark.counted_at()) {
             counters.dropped(DropReason::PortTransmitFull).add(1);
         }
     }
@@ -342,7 +377,7 @@ fn send(
         && let Some(egress) = stats(all, egress)
     {
         egress.tx.add(sent as u64);
-        egress.tx_bytes.add(lens.iter().take(sent).map(|len| u64::from(*len)).sum());
+        egress.tx_bytes.add(bytes - refused.iter().map(|mark| mark.len()).sum::<u64>());
     }
 }
 

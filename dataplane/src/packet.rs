@@ -4,6 +4,8 @@
 //! is put there without moving the packet. Buffers are made once, when a worker
 //! starts; from then on they circulate between pool, burst and ports.
 
+use std::hint::cold_path;
+
 use homeport_wire::{MacAddress, PortId, TenantId};
 
 /// Bytes kept free in front of a received frame: room for an outer IPv4 header,
@@ -54,6 +56,35 @@ impl Storage {
             Storage::Mbuf(mbuf) => mbuf.buffer_mut(),
         }
     }
+
+    /// The `N` bytes of the buffer from byte `at` on. Kind by kind: how long most
+    /// buffers are is then known, and one comparison is enough.
+    #[inline(always)]
+    fn window<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        match self {
+            Storage::Heap(buffer) => buffer.get(at..at + N)?.first_chunk(),
+            Storage::Large(buffer) => {
+                cold_path();
+                buffer.get(at..at + N)?.first_chunk()
+            }
+            #[cfg(feature = "dpdk")]
+            Storage::Mbuf(mbuf) => mbuf.buffer().get(at..at + N)?.first_chunk(),
+        }
+    }
+
+    /// The same, to write.
+    #[inline(always)]
+    fn window_mut<const N: usize>(&mut self, at: usize) -> Option<&mut [u8; N]> {
+        match self {
+            Storage::Heap(buffer) => buffer.get_mut(at..at + N)?.first_chunk_mut(),
+            Storage::Large(buffer) => {
+                cold_path();
+                buffer.get_mut(at..at + N)?.first_chunk_mut()
+            }
+            #[cfg(feature = "dpdk")]
+            Storage::Mbuf(mbuf) => mbuf.buffer_mut().get_mut(at..at + N)?.first_chunk_mut(),
+        }
+    }
 }
 
 /// A frame in its buffer, and what the pipeline knows about it.
@@ -99,6 +130,15 @@ impl Packet {
         let head = usize::from(self.head);
         let end = head + usize::from(self.len);
         self.storage.bytes_mut().get_mut(head..end).unwrap_or_default()
+    }
+
+    /// The `N` bytes of the frame from its byte `at` on. `None` when it ends before.
+    #[inline(always)]
+    pub fn chunk<const N: usize>(&self, at: usize) -> Option<&[u8; N]> {
+        if at + N > usize::from(self.len) {
+            return None;
+        }
+        self.storage.window(usize::from(self.head) + at)
     }
 
     /// Length of the frame in bytes.
@@ -149,7 +189,7 @@ impl Packet {
         if start + len > head + old_len {
             return None;
         }
-        let window = self.storage.bytes_mut().get_mut(start..)?.first_chunk_mut::<N>()?;
+        let window = self.storage.window_mut(start)?;
         // Places in a buffer of 16 bits.
         (self.head, self.len) = (start as u16, len as u16);
         Some(window)

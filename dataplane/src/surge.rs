@@ -27,16 +27,17 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use homeport_wire::{EthernetHeader, IpProtocol, MOBILE_IP_PORT, TenantId};
 
 use crate::classify::{Origin, Tables, martian, may_reach};
+use crate::fast::Link;
 use crate::forward::Forwarder;
 use crate::packet::{BURST, Burst, Packet};
 use crate::parse::{self, Frame};
 use crate::registration::Message;
 use crate::table::binding::{BindingEntry, BindingKey};
 use crate::table::classes::Class;
-use crate::table::hash::{Candidate, Probe};
+use crate::table::hash::{AtHand, Probe};
 use crate::table::local::{LocalEntry, LocalKey};
 use crate::verdict::Verdict;
 
@@ -84,53 +85,58 @@ struct Seen {
     probe: Option<(BindingKey, Probe)>,
 }
 
-/// Takes the registration messages of a burst that came in on `port`, whose address is
-/// `mac`, to their end, and leaves its other packets where they are, in order.
+/// Takes the registration messages of a burst that came in by a link to their end, and
+/// leaves its other packets where they are, in order. How many bytes the messages had.
 pub(crate) fn receive(
     forwarder: &mut Forwarder,
     tables: &Tables,
     burst: &mut Burst,
-    (port, mac): (PortId, MacAddress),
-) {
+    link: &Link,
+) -> u64 {
+    let Some(bindings) = tables.bindings.at_hand() else { return 0 };
     let mut seen = [const { None }; BURST];
-    let mut reading = Reading { forwarder, tables, port, mac, local: None };
-    let mut count = 0;
-    for (seen, packet) in seen.iter_mut().zip(burst.iter()) {
+    let mut reading = Reading { forwarder, tables, bindings, link, local: None };
+    let (mut count, mut bytes) = (0, 0);
+    for (seen, packet) in seen.iter_mut().zip(burst.iter_mut()) {
+        (packet.port, packet.tenant) = (link.port, link.tenant);
         *seen = reading.read(packet);
-        count += u64::from(seen.is_some());
+        if seen.is_some() {
+            count += 1;
+            bytes += packet.len() as u64;
+        }
     }
     if count == 0 {
-        return;
+        return 0;
     }
     forwarder.surge.taken += count;
     let mut candidates = [None; BURST];
     for (seen, candidate) in seen.iter().zip(&mut candidates) {
         if let Some(Seen { probe: Some((_, probe)), .. }) = seen {
-            *candidate = tables.bindings.locate(probe);
+            *candidate = bindings.locate(probe);
         }
     }
     let mut each = seen.iter().zip(&candidates);
     burst.retain(|packet| match each.next() {
         Some((Some(seen), candidate)) => {
-            judge(forwarder, tables, packet, seen, candidate.as_ref());
+            let key = seen.probe.as_ref().map(|(key, _)| key);
+            let found = candidate.as_ref().zip(key);
+            let binding = found.and_then(|(candidate, key)| bindings.confirm(candidate, key));
+            judge(forwarder, tables, packet, seen, binding);
             None
         }
         _ => Some(packet),
     });
+    bytes
 }
 
-/// Does with a message what the gate says.
+/// Does with a message what the gate says, if the node that it names has this binding.
 fn judge(
     forwarder: &mut Forwarder,
     tables: &Tables,
     mut packet: Packet,
     seen: &Seen,
-    candidate: Option<&Candidate<'_, BindingKey, BindingEntry>>,
+    binding: Option<&BindingEntry>,
 ) {
-    let key = seen.probe.map(|(key, _)| key);
-    let binding = candidate
-        .zip(key.as_ref())
-        .and_then(|(candidate, key)| tables.bindings.confirm(candidate, key));
     match forwarder.registrations.pass(&seen.message, binding, tables, forwarder.now) {
         Ok(reason) => {
             packet.tenant = seen.tenant;
@@ -145,8 +151,8 @@ fn judge(
 struct Reading<'f, 't> {
     forwarder: &'f Forwarder,
     tables: &'t Tables,
-    port: PortId,
-    mac: MacAddress,
+    bindings: AtHand<'t, BindingKey, BindingEntry>,
+    link: &'f Link,
     /// The address of ours that was asked for last.
     local: Option<(Ipv4Addr, &'t LocalEntry)>,
 }
@@ -164,12 +170,12 @@ impl<'t> Reading<'_, 't> {
             return None;
         }
         let Ok((ethernet, Frame::Ipv4(facts))) = parse::frame(frame) else { return None };
-        let is_message = ethernet.destination == self.mac && facts.is_signalling();
+        let is_message = ethernet.destination == self.link.mac && facts.is_signalling();
         if !is_message || facts.udp_ports?.1 != MOBILE_IP_PORT {
             return None;
         }
-        let Tables { classes, bindings, .. } = self.tables;
-        let origin = Origin::Link { port: self.port, ethernet };
+        let (classes, bindings) = (&self.tables.classes, self.bindings);
+        let origin = Origin::Link { port: self.link.port, ethernet };
         if martian(&facts, &origin, packet.tenant, self.tables).is_some() {
             return None;
         }

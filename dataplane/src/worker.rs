@@ -11,7 +11,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 
 use crate::classify::{Tables, may_reach};
 use crate::config::{DataplaneConfig, PollMode};
-use crate::fast::{self, Lane};
+use crate::fast::{self, Lane, Link};
 use crate::forward::{Forwarder, MAX_JOBS};
 use crate::handover::{Errand, HandoverReceiver};
 use crate::hold::MAX_HELD;
@@ -208,27 +208,23 @@ impl Worker {
     /// The stages of a burst that came in by a port, here or to another worker.
     fn work_on(&mut self, index: usize, way: Way) {
         let Worker { forwarder, tables, received, lanes, .. } = self;
-        let Output { outlets, stats, .. } = &mut forwarder.output;
-        let Some(outlet) = outlets.get_mut(index) else { return };
+        let Some(outlet) = forwarder.output.outlets.get(index) else { return };
         // Ports are numbered with 16 bits.
-        let (port, tenant) = (PortId(index as u16), outlet.tenant);
+        let port = PortId(index as u16);
+        let link = Link { port, mac: outlet.mac, tenant: outlet.tenant };
+        let count = received.len() as u64;
         let mut bytes = 0;
-        for packet in received.places().iter_mut().flatten() {
-            (packet.port, packet.tenant) = (port, tenant);
-            bytes += packet.len() as u64;
+        if forwarder.sheds() {
+            bytes = surge::receive(forwarder, tables, received, &link);
         }
-        if let Some(stats) = stats.get(index).filter(|_| way == Way::Port) {
-            stats.rx.add(received.len() as u64);
+        if !received.is_empty() {
+            bytes += fast::receive(forwarder, tables, (received, lanes), &link);
+        }
+        let stats = forwarder.output.stats(port);
+        if let Some(stats) = stats.filter(|_| way == Way::Port) {
+            stats.rx.add(count);
             stats.rx_bytes.add(bytes);
         }
-        let link = (port, outlet.mac);
-        if forwarder.sheds() {
-            surge::receive(forwarder, tables, received, link);
-            if received.is_empty() {
-                return;
-            }
-        }
-        fast::receive(forwarder, tables, (received, lanes), link);
     }
 
     /// A burst of a kernel twin.

@@ -22,6 +22,7 @@
 //! **Not done:** simultaneous bindings, visitors of a foreign agent, and packets between
 //! two bound nodes go the general way.
 
+mod enter;
 mod head;
 mod lane;
 mod next_hop;
@@ -30,24 +31,23 @@ mod translate;
 use std::net::Ipv4Addr;
 use std::ops::Range;
 
-use homeport_wire::{IpProtocol, MOBILE_IP_PORT, MacAddress, PortId, TenantId};
+use homeport_wire::{IpProtocol, MacAddress, PortId, TenantId};
 
+use self::enter::{Entering, restore};
 use self::head::Head;
 pub(crate) use self::lane::Lane;
-use self::lane::{Kind, LINK, MINIMAL, Reading, SPECIAL};
-use self::next_hop::NextHops;
+use self::lane::{Kind, LINK, Reading, SPECIAL};
+use self::next_hop::{LinkHeader, NextHops};
 use self::translate::Flows;
 use crate::classify::Tables;
 use crate::forward::Forwarder;
 use crate::napt::{Probe, Tick};
 use crate::packet::{BURST, Burst, Packet};
 use crate::parse;
-use crate::table::binding::{
-    BindingEntry, BindingKey, Encapsulation, EntryFlags, TunnelEnd, TunnelFlags,
-};
-use crate::table::classes::Class;
-use crate::table::hash::Candidate;
-use crate::table::lpm::Match;
+use crate::table::binding::{BindingEntry, BindingKey, EntryFlags, TunnelEnd, TunnelFlags};
+use crate::table::classes::{Class, ClassesAtHand};
+use crate::table::hash::{AtHand, Candidate};
+use crate::table::lpm::{Match, RoutesAtHand};
 use crate::table::route::RouteEntry;
 use crate::tunnel_mtu::MIN_TUNNEL_MTU;
 
@@ -66,8 +66,17 @@ impl FastPath {
     }
 }
 
-/// What the second stage finds.
+/// Where the second stage looks, and what it finds.
+type Bindings<'t> = AtHand<'t, BindingKey, BindingEntry>;
 type Found<'t> = Candidate<'t, BindingKey, BindingEntry>;
+
+/// The link that a burst came in by.
+pub(crate) struct Link {
+    pub(crate) port: PortId,
+    /// The port's address.
+    pub(crate) mac: MacAddress,
+    pub(crate) tenant: TenantId,
+}
 
 /// What a burst has done so far.
 #[derive(Default)]
@@ -82,7 +91,7 @@ struct Counts {
 #[derive(Clone, Copy)]
 struct Way {
     port: PortId,
-    header: [u8; LINK],
+    header: LinkHeader,
     /// The longest packet that the link takes.
     mtu: u16,
 }
@@ -91,75 +100,119 @@ struct Way {
 const TTL_AT: usize = 8;
 const TTL_LEN: usize = 4;
 
-impl Way {
-    const NOWHERE: Way = Way { port: PortId(0), header: [0; LINK], mtu: 0 };
+/// Bytes of a header from its begin to its addresses.
+const TO_ENDS: usize = TTL_AT + TTL_LEN;
 
-    /// Sends a packet this way that lies `at` bytes into its frame: under the way's
-    /// link header, for one of its TTL. The port that it leaves by.
+impl Way {
+    const NOWHERE: Way = Way { port: PortId(0), header: LinkHeader::NONE, mtu: 0 };
+
+    /// Sends a packet this way, for one of its TTL: under the way's link header, which
+    /// begins `at` bytes into the frame. The port that it leaves by.
     #[inline(always)]
     fn take(&self, packet: &mut Packet, at: usize, head: Head) -> Option<PortId> {
-        const WINDOW: usize = LINK + TTL_AT + TTL_LEN;
+        const WINDOW: usize = LINK + TO_ENDS;
         let len = LINK + usize::from(head.total_len());
-        let window = packet.reframe::<WINDOW>(at, LINK, len)?;
-        let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
-        *link = self.header;
-        head::hop(ip.last_chunk_mut()?);
+        let window = packet.reframe::<WINDOW>(at, 0, len)?;
+        let (link, ip) = window.split_first_chunk_mut()?;
+        self.header.put(link);
+        *ip.last_chunk_mut()? = head.hopped();
         Some(self.port)
     }
 }
 
-/// Takes a burst that came in on `port`, whose address is `mac`, to its end.
+/// Takes a burst that came in by a link to its end. How many bytes it had.
 pub(crate) fn receive(
     forwarder: &mut Forwarder,
     tables: &Tables,
     (burst, lanes): (&mut Box<Burst>, &mut [Lane; BURST]),
-    (port, mac): (PortId, MacAddress),
-) {
-    if !forwarder.fast.enabled || forwarder.output.trace.is_on() {
-        return burst.drain().for_each(|packet| general(forwarder, tables, packet));
-    }
+    link: &Link,
+) -> u64 {
+    let at_hand = (tables.bindings.at_hand(), tables.routes.at_hand());
+    let (true, false, (Some(bindings), Some(routes))) =
+        (forwarder.fast.enabled, forwarder.output.trace.is_on(), at_hand)
+    else {
+        return receive_each(forwarder, tables, burst, link);
+    };
     forwarder.fast.next_hops.refresh(tables);
     forwarder.fast.taken += burst.len() as u64;
-    let mut reading = Reading::new(tables, mac.0);
+    let mut reading = Reading::new(tables, bindings, link);
     let places = burst.places();
-    for (place, lane) in places.iter().zip(lanes.iter_mut()) {
+    for (place, lane) in places.iter_mut().zip(lanes.iter_mut()) {
         if let Some(packet) = place {
             reading.read(packet, lane);
         }
     }
+    let bytes = reading.bytes;
     let lanes = lanes.get(..places.len()).unwrap_or_default();
     let mut candidates = [None; BURST];
     for (lane, candidate) in lanes.iter().zip(&mut candidates) {
         if matches!(lane.kind, Kind::Destination | Kind::Tunnelled) {
-            *candidate = tables.bindings.locate(&lane.probe);
+            *candidate = bindings.locate(&lane.probe);
         }
     }
     // The general path knows better where visitors are, who speak from every link.
     let visiting = tables.visitors.may_have_any();
-    if forwarder.has_napts() && !visiting {
+    let flows = if forwarder.has_napts() && !visiting {
         let mut flows = std::mem::take(&mut forwarder.fast.flows);
-        let now = translate::find(forwarder, burst, lanes, port, &mut flows);
-        let mut act = Act::new(forwarder, tables, visiting);
-        let each = lanes.iter().zip(&candidates).zip(&flows);
+        let now = translate::find(forwarder, burst, lanes, link.port, &mut flows);
+        Some((flows, now))
+    } else {
+        None
+    };
+    let (counts, sampled, inward, last) = (Counts::default(), false, false, None);
+    let (classes, way) = (tables.classes.at_hand(), Way::NOWHERE);
+    let mut act = Act {
+        forwarder,
+        tables,
+        bindings,
+        routes,
+        classes,
+        counts,
+        sampled,
+        visiting,
+        inward,
+        last,
+        way,
+    };
+    let looked_up = |at| {
+        let lanes = lanes.get(at..).unwrap_or_default();
+        lanes.iter().zip(candidates.get(at..).unwrap_or_default())
+    };
+    if let Some((flows, now)) = flows {
+        let each = |at| looked_up(at).zip(flows.get(at..).unwrap_or_default());
         act.on_all(burst, each, |act, packet, ((lane, candidate), flow)| match flow {
             Some(flow) => act.translate(packet, lane, flow, now),
             None => act.on(packet, lane, candidate.as_ref()),
         });
-        act.finish(port);
-        forwarder.fast.flows = flows;
-        return;
+        act.forwarder.fast.flows = flows;
+    } else {
+        act.on_all(burst, looked_up, |act, packet, (lane, candidate)| {
+            act.on(packet, lane, candidate.as_ref())
+        });
     }
-    let mut act = Act::new(forwarder, tables, visiting);
-    act.on_all(burst, lanes.iter().zip(&candidates), |act, packet, (lane, candidate)| {
-        act.on(packet, lane, candidate.as_ref())
-    });
-    act.finish(port);
+    act.finish(link.port);
+    bytes
+}
+
+/// The same, packet by packet the general way.
+#[cold]
+fn receive_each(forwarder: &mut Forwarder, tables: &Tables, burst: &mut Burst, link: &Link) -> u64 {
+    let mut bytes = 0;
+    for mut packet in burst.drain() {
+        (packet.port, packet.tenant) = (link.port, link.tenant);
+        bytes += packet.len() as u64;
+        general(forwarder, tables, packet);
+    }
+    bytes
 }
 
 /// The last stage.
 struct Act<'a, 't> {
     forwarder: &'a mut Forwarder,
     tables: &'t Tables,
+    bindings: Bindings<'t>,
+    routes: RoutesAtHand<'t>,
+    classes: ClassesAtHand<'t>,
     counts: Counts,
     /// Whether this burst has told the soft state of a tunnel already.
     sampled: bool,
@@ -174,47 +227,54 @@ struct Act<'a, 't> {
     way: Way,
 }
 
-impl<'a, 't> Act<'a, 't> {
-    fn new(forwarder: &'a mut Forwarder, tables: &'t Tables, visiting: bool) -> Self {
-        let (counts, sampled, inward, last) = (Counts::default(), false, false, None);
-        let way = Way::NOWHERE;
-        Act { forwarder, tables, counts, sampled, visiting, inward, last, way }
-    }
-
+impl<'t> Act<'_, 't> {
     /// Acts on each packet of a burst in its place, and then hands them over: in order,
     /// and no sooner than they must be, as what was just written to a packet is not yet
-    /// to be read with its neighbours.
+    /// to be read with its neighbours. What was looked up for each, from one on, is
+    /// `looked_up`.
     #[inline(always)]
-    fn on_all<T>(
+    fn on_all<T, I: Iterator<Item = T>>(
         &mut self,
         burst: &mut Box<Burst>,
-        each: impl Iterator<Item = T>,
+        looked_up: impl Fn(usize) -> I,
         mut act: impl FnMut(&mut Self, &mut Packet, T) -> Option<PortId>,
     ) {
         let mut ports = [PortId(0); BURST];
         let mut taken = 0;
-        for (at, lookups) in each.enumerate() {
-            let (Some(Some(packet)), Some(by)) = (burst.places().get_mut(at), ports.get_mut(at))
-            else {
+        // The places of the packets from the last on that was left to the general path.
+        while let Some(places) = burst.places().get_mut(taken..)
+            && !places.is_empty()
+        {
+            let by = ports.get_mut(taken..).unwrap_or_default();
+            let mut done = 0;
+            for ((place, by), lookups) in places.iter_mut().zip(by).zip(looked_up(taken)) {
+                let Some(port) = place.as_mut().and_then(|packet| act(self, packet, lookups))
+                else {
+                    break;
+                };
+                *by = port;
+                done += 1;
+            }
+            let left = taken + done;
+            if taken == 0 && left == burst.len() {
                 break;
-            };
-            match act(self, packet, lookups) {
-                Some(port) => *by = port,
-                None => {
-                    self.hand_over(burst, taken..at, &ports);
-                    taken = at + 1;
-                    if let Some(packet) = burst.places().get_mut(at).and_then(Option::take) {
-                        self.leave(packet);
-                    }
-                }
+            }
+            self.hand_over(burst, taken..left, &ports);
+            taken = left + 1;
+            if let Some(packet) = burst.places().get_mut(left).and_then(Option::take) {
+                self.leave(packet);
             }
         }
+        if taken > 0 {
+            return burst.clear();
+        }
         let [first, ..] = ports;
-        let ports_in_use = ports.get(..burst.len()).unwrap_or_default();
-        if taken == 0 && ports_in_use.iter().all(|port| *port == first) {
+        let in_use = ports.get(..burst.len()).unwrap_or_default();
+        let differences = in_use.iter().fold(0, |all, port| all | (port.0 ^ first.0));
+        if differences == 0 {
             return self.forwarder.output.transmit_all(burst, first);
         }
-        self.hand_over(burst, taken..burst.len(), &ports);
+        self.hand_over(burst, 0..burst.len(), &ports);
         burst.clear();
     }
 
@@ -263,9 +323,8 @@ impl<'a, 't> Act<'a, 't> {
             return way.or_else(|| self.on(packet, lane, None));
         }
         let frame = packet.bytes_mut();
-        let host = translate::translate(self.forwarder, frame, lane, flow, now)?;
-        let destination = host.address.to_bits();
-        let head = lane.head.between(lane.head.source(), destination);
+        let (host, head) = translate::translate(self.forwarder, frame, lane, flow, now)?;
+        let head = head.between(head.source(), host.address.to_bits());
         let inside = Lane { head, tenant: host.tenant, ..*lane };
         let left_by = self.forward(packet, &inside);
         packet.tenant = host.tenant;
@@ -282,15 +341,15 @@ impl<'a, 't> Act<'a, 't> {
         flow: &(usize, Probe),
         now: Tick,
     ) -> Option<PortId> {
-        self.find_way(lane.tenant, lane.head.destination())?;
+        self.find_way(lane.tenant, Ipv4Addr::from_bits(lane.head.destination()))?;
         let (number, _) = flow;
         let is_outside = self.forwarder.napt(*number)?.config().outside == self.way.port;
         if !is_outside || lane.head.total_len() > self.way.mtu {
             return None;
         }
         let frame = packet.bytes_mut();
-        translate::translate(self.forwarder, frame, lane, flow, now)?;
-        self.way.take(packet, LINK, lane.head)
+        let (_, head) = translate::translate(self.forwarder, frame, lane, flow, now)?;
+        self.way.take(packet, 0, head)
     }
 
     /// `None`, and nothing changed: it goes the general way.
@@ -302,7 +361,6 @@ impl<'a, 't> Act<'a, 't> {
         candidate: Option<&Found<'t>>,
     ) -> Option<PortId> {
         match lane.kind {
-            Kind::General | Kind::Local => None,
             Kind::Plain => self.forward(packet, lane),
             Kind::Destination => match self.bound(lane, candidate, lane.head.destination()) {
                 Some(entry) => self.encapsulate(packet, lane, entry),
@@ -312,6 +370,7 @@ impl<'a, 't> Act<'a, 't> {
                 let entry = self.bound(lane, candidate, lane.head.source())?;
                 self.decapsulate(packet, lane, entry)
             }
+            Kind::Local | Kind::General => None,
         }
     }
 
@@ -325,19 +384,19 @@ impl<'a, 't> Act<'a, 't> {
     ) -> Option<&'t BindingEntry> {
         let home_address = Ipv4Addr::from_bits(address);
         let key = BindingKey { tenant: lane.tenant, home_address };
-        self.tables.bindings.confirm(candidate?, &key)
+        self.bindings.confirm(candidate?, &key)
     }
 
     /// From link to link.
     #[inline(always)]
     fn forward(&mut self, packet: &mut Packet, lane: &Lane) -> Option<PortId> {
-        self.find_way(lane.tenant, lane.head.destination())?;
+        self.find_way(lane.tenant, Ipv4Addr::from_bits(lane.head.destination()))?;
         let Act { forwarder, way, .. } = self;
         let translates = forwarder.has_napts() && forwarder.translates(packet.port, way.port);
         if lane.head.total_len() > way.mtu || translates {
             return None;
         }
-        way.take(packet, LINK, lane.head)
+        way.take(packet, 0, lane.head)
     }
 
     /// Into the tunnel of a node that is away.
@@ -348,48 +407,25 @@ impl<'a, 't> Act<'a, 't> {
         lane: &Lane,
         entry: &BindingEntry,
     ) -> Option<PortId> {
-        let head = lane.head;
         let end = only_tunnel(entry)?;
-        let (home_agent, care_of_address) =
-            (entry.home_agent.to_bits(), end.care_of_address().to_bits());
+        let (home_agent, care_of_address) = (entry.home_agent, end.care_of_address());
         // RFC 2003 §3.2.
-        if head.source() == home_agent || head.source() == care_of_address {
+        let source = Ipv4Addr::from_bits(lane.head.source());
+        if source == home_agent || source == care_of_address {
             return None;
         }
-        if entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(head) {
+        if entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(lane.head) {
             return None;
         }
         // The outer packet must be nothing special either.
-        let class = self.tables.classes.of(care_of_address);
-        if class.has(SPECIAL.or(Class::BOUND)) && self.is_special(class, end.care_of_address())
-            || self.visiting && self.tables.visitors.may_have(entry.home_agent)
+        let class = self.classes.of(care_of_address.to_bits());
+        if class.has(SPECIAL.or(Class::BOUND)) && self.is_special(class, care_of_address)
+            || self.visiting && self.tables.visitors.may_have(home_agent)
         {
             return None;
         }
         self.find_way(lane.tenant, care_of_address)?;
-        let set_df = entry.flags.contains(EntryFlags::SET_DF);
-        let ends = (home_agent, care_of_address);
-        let tunnel = Entering { act: self, packet, lane, set_df, ends };
-        match end.encapsulation() {
-            Encapsulation::IpInIp => tunnel.enter::<0, 46>(IpProtocol::IP_IN_IP, |_| []),
-            Encapsulation::Gre { key: None } => {
-                tunnel.enter::<4, 50>(IpProtocol::GRE, |_| [0, 0, 0x08, 0x00])
-            }
-            Encapsulation::Gre { key: Some(key) } => tunnel.enter::<8, 54>(IpProtocol::GRE, |_| {
-                let [a, b, c, d] = key.to_be_bytes();
-                [0x20, 0, 0x08, 0x00, a, b, c, d]
-            }),
-            // Half-bound: the general path knows what to say.
-            Encapsulation::Udp { peer_port: 0 } | Encapsulation::PlainUdp { peer_port: 0 } => None,
-            Encapsulation::Udp { peer_port } => tunnel.enter::<12, 58>(IpProtocol::UDP, |len| {
-                let [a, b, c, d, e, f, g, h] = udp_header(peer_port, len);
-                [a, b, c, d, e, f, g, h, 4, 4, 0, 0]
-            }),
-            Encapsulation::PlainUdp { peer_port } => {
-                tunnel.enter::<8, 54>(IpProtocol::UDP, |len| udp_header(peer_port, len))
-            }
-            Encapsulation::Minimal => tunnel.enter_minimal(),
-        }
+        Entering { act: self, packet, lane, entry, end }.enter()
     }
 
     /// Out of a reverse tunnel, and on by its destination. The whole of RFC 3024
@@ -402,18 +438,16 @@ impl<'a, 't> Act<'a, 't> {
         entry: &BindingEntry,
     ) -> Option<PortId> {
         let end = only_tunnel(entry)?;
-        let (outer_source, outer_destination) = lane.outer;
-        let is_right = outer_source == end.care_of_address().to_bits()
-            && outer_destination == entry.home_agent.to_bits()
-            // RFC 2784 §3.1: not back to the encapsulator.
-            && lane.head.destination() != outer_source
+        let [source, destination] = lane.outer;
+        let is_right = source == end.care_of_address().octets()
+            && destination == entry.home_agent.octets()
             && lane.carrier == end.carrier()
             && end.is(TunnelFlags::REVERSE);
         let is_offer = entry.flags.contains(EntryFlags::CLAMP_MSS) && is_tcp(lane.head);
         if !is_right || is_offer {
             return None;
         }
-        self.find_way(lane.tenant, lane.head.destination())?;
+        self.find_way(lane.tenant, Ipv4Addr::from_bits(lane.head.destination()))?;
         let way = &self.way;
         if lane.head.total_len() > way.mtu {
             return None;
@@ -421,8 +455,7 @@ impl<'a, 't> Act<'a, 't> {
         let left_by = if lane.carrier.is_minimal() {
             restore(packet, lane.head, way)
         } else {
-            // The new link header ends where the packet inside begins.
-            way.take(packet, lane.inner_at, lane.head)
+            way.take(packet, usize::from(lane.link_at), lane.head)
         };
         if left_by.is_some() {
             packet.tenant = lane.tenant;
@@ -443,20 +476,20 @@ impl<'a, 't> Act<'a, 't> {
     /// Where packets to an address go, if the general path would have nothing to ask:
     /// found in `way`.
     #[inline(always)]
-    fn find_way(&mut self, tenant: TenantId, destination: u32) -> Option<()> {
-        let route = self.tables.routes.find(tenant, Ipv4Addr::from_bits(destination))?;
+    fn find_way(&mut self, tenant: TenantId, destination: Ipv4Addr) -> Option<()> {
+        let route = self.routes.find(tenant, destination)?;
         if self.last == Some(route) { Some(()) } else { self.other_way(route, destination) }
     }
 
     /// The way by a route that is not the last one.
     #[inline(never)]
-    fn other_way(&mut self, route: Match<'t>, destination: u32) -> Option<()> {
-        let RouteEntry::Via { port, gateway } = self.tables.routes.entry(&route)? else {
+    fn other_way(&mut self, route: Match<'t>, destination: Ipv4Addr) -> Option<()> {
+        let RouteEntry::Via { port, gateway } = self.routes.entry(&route)? else {
             return None;
         };
         let Forwarder { fast, output, .. } = &mut *self.forwarder;
         let outlet = output.outlet(port).filter(|outlet| outlet.up)?;
-        let next_hop = gateway.map_or(destination, Ipv4Addr::to_bits);
+        let next_hop = gateway.unwrap_or(destination).to_bits();
         let header = fast.next_hops.header(port, next_hop, outlet, self.tables)?;
         self.way = Way { port, header, mtu: outlet.mtu };
         // On a link, each address is a next hop of its own.
@@ -468,112 +501,14 @@ impl<'a, 't> Act<'a, 't> {
     /// is `len` long. Short packets get through every tunnel; so it is asked for long
     /// ones, and once in a burst, so that the soft state knows which tunnels are in use.
     #[inline(always)]
-    fn tunnel_takes(&mut self, tenant: TenantId, remote: u32, len: u16) -> bool {
+    fn tunnel_takes(&mut self, tenant: TenantId, remote: Ipv4Addr, len: u16) -> bool {
         if len <= MIN_TUNNEL_MTU && self.sampled {
             return true;
         }
         self.sampled = true;
         let Forwarder { mtus, now, .. } = &*self.forwarder;
-        len <= mtus.enter(tenant, Ipv4Addr::from_bits(remote), *now)
+        len <= mtus.enter(tenant, remote, *now)
     }
-}
-
-/// A packet that is about to enter a tunnel.
-struct Entering<'i, 'a, 't> {
-    act: &'i mut Act<'a, 't>,
-    packet: &'i mut Packet,
-    lane: &'i Lane,
-    set_df: bool,
-    /// The outer source and destination.
-    ends: (u32, u32),
-}
-
-impl Entering<'_, '_, '_> {
-    /// The length of the outer packet, if the tunnel takes one of this length.
-    #[inline(always)]
-    fn outer_len(&mut self, overhead: usize) -> Option<u16> {
-        let Entering { act, lane, ends, .. } = self;
-        // A header has some bytes.
-        let outer_len = lane.head.total_len().checked_add(overhead as u16)?;
-        let fits = outer_len <= act.way.mtu && act.tunnel_takes(lane.tenant, ends.1, outer_len);
-        fits.then_some(outer_len)
-    }
-
-    /// Puts link header, outer header and the `SHIM` bytes of what lies between in front
-    /// of the packet; the shim is made from the outer payload's length. `WINDOW` is what
-    /// is written: all that and the packet's own header up to its TTL and checksum.
-    #[inline(always)]
-    fn enter<const SHIM: usize, const WINDOW: usize>(
-        mut self,
-        protocol: IpProtocol,
-        shim: impl FnOnce(u16) -> [u8; SHIM],
-    ) -> Option<PortId> {
-        const { assert!(WINDOW == LINK + head::LEN + SHIM + TTL_AT + TTL_LEN) };
-        let overhead = head::LEN + SHIM;
-        let outer_len = self.outer_len(overhead)?;
-        let Entering { act, packet, lane, set_df, ends } = self;
-        let len = LINK + usize::from(outer_len);
-        // What is added to the frame is in front of it: behind it, it ends as before.
-        let window = packet.reframe::<WINDOW>(LINK, LINK + overhead, len)?;
-        let identification = &mut act.forwarder.identification;
-        let outer = head::outer(lane.head, ends, (protocol.0, outer_len), set_df, identification);
-        let (link, rest) = window.split_first_chunk_mut::<LINK>()?;
-        *link = act.way.header;
-        let (ip, rest) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
-        *ip = outer;
-        let (between, inner) = rest.split_first_chunk_mut::<SHIM>()?;
-        *between = shim(outer_len - head::LEN as u16);
-        head::hop(inner.last_chunk_mut()?);
-        act.counts.encapsulated += 1;
-        Some(act.way.port)
-    }
-
-    /// Puts a minimal forwarding header behind the packet's own, which becomes the outer
-    /// one (RFC 2004 §3).
-    #[inline(always)]
-    fn enter_minimal(mut self) -> Option<PortId> {
-        const WINDOW: usize = LINK + head::LEN + MINIMAL;
-        let outer_len = self.outer_len(MINIMAL)?;
-        let Entering { act, packet, lane, ends, .. } = self;
-        let len = LINK + usize::from(outer_len);
-        let window = packet.reframe::<WINDOW>(LINK, LINK + MINIMAL, len)?;
-        let (link, rest) = window.split_first_chunk_mut::<LINK>()?;
-        // The packet's own header is where the end of the outer one and the forwarding
-        // header will be.
-        let own = *rest.last_chunk::<{ head::LEN }>()?;
-        *link = act.way.header;
-        let (ip, shim) = rest.split_first_chunk_mut::<{ head::LEN }>()?;
-        *ip = head::changed(&own, (IpProtocol::MINIMAL.0, outer_len), ends);
-        // The original source is not the tunnel's end, as was asked.
-        *shim.first_chunk_mut()? = head::forwarding(lane.head);
-        act.counts.encapsulated += 1;
-        Some(act.way.port)
-    }
-}
-
-/// Makes the outer header of minimal encapsulation the packet's own again, which is to
-/// be `head` (RFC 2004 §3), and sends the packet this way for one of its TTL.
-#[inline(always)]
-fn restore(packet: &mut Packet, head: Head, way: &Way) -> Option<PortId> {
-    const WINDOW: usize = LINK + head::LEN;
-    let outer = *packet.bytes().get(LINK..)?.first_chunk::<{ head::LEN }>()?;
-    let len = LINK + usize::from(head.total_len());
-    let window = packet.reframe::<WINDOW>(LINK + MINIMAL, LINK, len)?;
-    let (link, ip) = window.split_first_chunk_mut::<LINK>()?;
-    *link = way.header;
-    let ends = (head.source(), head.destination());
-    *ip.first_chunk_mut()? = head::changed(&outer, (head.protocol(), head.total_len()), ends);
-    Some(way.port)
-}
-
-/// A UDP header for a datagram of this length, without a checksum: see
-/// [`encap`](crate::encap).
-#[inline(always)]
-fn udp_header(peer_port: u16, len: u16) -> [u8; 8] {
-    let [a, b] = MOBILE_IP_PORT.to_be_bytes();
-    let [c, d] = peer_port.to_be_bytes();
-    let [e, f] = len.to_be_bytes();
-    [a, b, c, d, e, f, 0, 0]
 }
 
 /// The tunnel of a node that has one, and whose address is proven.

@@ -14,10 +14,39 @@ const KEPT: usize = 256;
 /// No next hop has this key: ports are numbered with 16 bits.
 const NOBODY: u64 = u64::MAX;
 
+/// A link header as it is put before a packet: its first and its last eight bytes, of
+/// which two are the same.
+#[derive(Clone, Copy)]
+pub(super) struct LinkHeader([u64; 2]);
+
+impl LinkHeader {
+    pub(super) const NONE: LinkHeader = LinkHeader([0; 2]);
+
+    fn new(to: MacAddress, from: MacAddress) -> Self {
+        let header = EthernetHeader::new(to, from, EtherType::IPV4);
+        let bytes = header.as_bytes();
+        let words = [bytes.first_chunk(), bytes.last_chunk()];
+        LinkHeader(words.map(|word| word.copied().map_or(0, u64::from_ne_bytes)))
+    }
+
+    /// Writes it.
+    #[inline(always)]
+    pub(super) fn put(&self, to: &mut [u8; EthernetHeader::LEN]) {
+        let [first, last] = self.0.map(u64::to_ne_bytes);
+        // Both are there: fourteen bytes are.
+        if let Some(to) = to.first_chunk_mut() {
+            *to = first;
+        }
+        if let Some(to) = to.last_chunk_mut() {
+            *to = last;
+        }
+    }
+}
+
 #[derive(Clone, Copy)]
 struct Known {
     key: u64,
-    header: [u8; EthernetHeader::LEN],
+    header: LinkHeader,
 }
 
 /// What is kept, and of which version of the neighbour table.
@@ -28,7 +57,7 @@ pub(super) struct NextHops {
 
 impl NextHops {
     pub(super) fn new() -> Self {
-        let nobody = Known { key: NOBODY, header: [0; EthernetHeader::LEN] };
+        let nobody = Known { key: NOBODY, header: LinkHeader::NONE };
         NextHops { known: Box::new([nobody; KEPT]), version: 0 }
     }
 
@@ -51,22 +80,15 @@ impl NextHops {
         address: u32,
         outlet: &Outlet,
         tables: &Tables,
-    ) -> Option<[u8; EthernetHeader::LEN]> {
+    ) -> Option<LinkHeader> {
         let key = u64::from(port.0) << 32 | u64::from(address);
         // Fibonacci hashing; who makes two next hops share a place gains a look-up.
         let place = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as usize;
         let known = self.known.get_mut(place)?;
         if known.key != key {
             let mac = tables.neighbor(port, Ipv4Addr::from_bits(address))?;
-            *known = Known { key, header: link_header(mac, outlet.mac) };
+            *known = Known { key, header: LinkHeader::new(mac, outlet.mac) };
         }
         Some(known.header)
     }
-}
-
-fn link_header(to: MacAddress, from: MacAddress) -> [u8; EthernetHeader::LEN] {
-    let header = EthernetHeader::new(to, from, EtherType::IPV4);
-    let mut bytes = [0; EthernetHeader::LEN];
-    bytes.copy_from_slice(header.as_bytes());
-    bytes
 }

@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use homeport_wire::PortId;
 
+use super::head::Head;
 use super::lane::{Kind, LINK, Lane};
 use crate::forward::Forwarder;
 use crate::napt::{InsideHost, Probe, Tick};
@@ -60,8 +61,9 @@ pub(super) fn find(
     now
 }
 
-/// Translates a packet of a flow that was found; `None`, and nothing changed, when it
-/// is not that flow's, or the flow not the burst's to go on with.
+/// Translates a packet of a flow that was found: the host inside, and the packet's header
+/// now, but for its addresses. `None`, and nothing changed, when it is not that flow's, or
+/// the flow not the burst's to go on with.
 #[inline(always)]
 pub(super) fn translate(
     forwarder: &mut Forwarder,
@@ -69,7 +71,8 @@ pub(super) fn translate(
     lane: &Lane,
     (number, probe): &(usize, Probe),
     now: Tick,
-) -> Option<InsideHost> {
-    let end = LINK + usize::from(lane.head.total_len());
-    forwarder.napt(*number)?.translate_located(frame.get_mut(LINK..end)?, probe, now)
+) -> Option<(InsideHost, Head)> {
+    let bytes = frame.get_mut(LINK..LINK + usize::from(lane.head.total_len()))?;
+    let (host, checksum) = forwarder.napt(*number)?.translate_located(bytes, probe, now)?;
+    Some((host, lane.head.with_checksum(checksum)))
 }

@@ -119,7 +119,8 @@ struct RawStart {
 
 /// Puts another endpoint into a plain packet, and another identification if one is
 /// given and the packet may be cut: the one behind `identification` (RFC 7857 §10,
-/// RFC 6864 §4.1).
+/// RFC 6864 §4.1). The header's checksum then, its lower byte in the packet's order first:
+/// who read it from the packet so soon would wait for it. `None`: it is no such packet.
 #[inline(always)]
 pub(super) fn rewrite(
     packet: &mut [u8],
@@ -127,8 +128,8 @@ pub(super) fn rewrite(
     to: Endpoint,
     transport: Transport,
     identification: Option<&mut u16>,
-) {
-    let Ok((start, rest)) = RawStart::mut_from_prefix(packet) else { return };
+) -> Option<u16> {
+    let (start, rest) = RawStart::mut_from_prefix(packet).ok()?;
     let (address, port) = (to.address.to_bits().to_be(), to.port.to_be());
     let place = match side {
         Side::Source => &mut start.source,
@@ -145,7 +146,8 @@ pub(super) fn rewrite(
         change = change.word(start.identification.get(), new);
         start.identification.set(new);
     }
-    start.checksum.set(change.apply(start.checksum.get()));
+    let checksum = change.apply(start.checksum.get());
+    start.checksum.set(checksum);
     let place = match (transport, side) {
         (Transport::IcmpQuery, _) => &mut start.fifth,
         (_, Side::Source) => &mut start.source_port,
@@ -175,6 +177,7 @@ pub(super) fn rewrite(
             start.destination_port.set(Change::NONE.word(old, port).apply(sum));
         }
     }
+    Some(u16::from_le(checksum))
 }
 
 /// How words under a checksum have changed (RFC 1624 §3, eqn. 3): several at once, as

@@ -96,15 +96,16 @@ impl Napt {
     }
 
     /// Translates the packet that `probe` is about, unchanged since, at the time of
-    /// [`Napt::tick`]: the inside host that it is from, or for. `None`, and nothing
-    /// has changed: it takes [`Napt::outbound`] or [`Napt::inbound`].
+    /// [`Napt::tick`]: the inside host that it is from, or for, and the checksum of its
+    /// header now, as [`plain::rewrite`] tells it. `None`, and nothing has changed: it
+    /// takes [`Napt::outbound`] or [`Napt::inbound`].
     #[inline(always)]
     pub(crate) fn translate_located(
         &mut self,
         packet: &mut [u8],
         probe: &Probe,
         now: Tick,
-    ) -> Option<InsideHost> {
+    ) -> Option<(InsideHost, u16)> {
         match &probe.key {
             Key::Outbound(key) => {
                 let number = match probe.flow {
@@ -121,9 +122,10 @@ impl Napt {
                 flow.refresh(tcp, From::Inside, &self.lifetimes, now);
                 let external = flow.external;
                 let next = self.identifications.get_mut(usize::from(external.place));
-                plain::rewrite(packet, Side::Source, external.endpoint(), transport, next);
+                let to = external.endpoint();
+                let checksum = plain::rewrite(packet, Side::Source, to, transport, next)?;
                 self.counters.translated_out.add(1);
-                Some(key.host())
+                Some((key.host(), checksum))
             }
             Key::Inbound(key) => {
                 let flow = self.flows.flows.get_mut(probe.flow)?;
@@ -136,9 +138,10 @@ impl Napt {
                     flow.refresh(tcp, From::Outside, &self.lifetimes, now);
                 }
                 let (inside, host) = (flow.key.inside(), flow.key.host());
-                plain::rewrite(packet, Side::Destination, inside, transport, None);
+                let to = Side::Destination;
+                let checksum = plain::rewrite(packet, to, inside, transport, None)?;
                 self.counters.translated_in.add(1);
-                Some(host)
+                Some((host, checksum))
             }
         }
     }

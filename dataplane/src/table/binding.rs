@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use homeport_wire::{PortId, TenantId};
+use homeport_wire::{PortId, TenantId, checksum};
 
 use super::classes::Class;
 use super::keyed::{TableKey, WORDS, tenant_address};
@@ -132,14 +132,26 @@ impl Carrier {
 }
 
 /// One tunnel of a binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct TunnelEnd {
     care_of_address: Ipv4Addr,
     /// As in a [`Carrier`].
     parameter: u32,
     kind: Kind,
     flags: TunnelFlags,
+    /// See [`TunnelEnd::sum`].
+    sum: u16,
 }
+
+/// What follows from the entry that it is in does not count.
+impl PartialEq for TunnelEnd {
+    fn eq(&self, other: &Self) -> bool {
+        (self.care_of_address, self.carrier(), self.flags)
+            == (other.care_of_address, other.carrier(), other.flags)
+    }
+}
+
+impl Eq for TunnelEnd {}
 
 impl TunnelEnd {
     /// A tunnel that ends at `care_of_address`: the outer destination, and the only
@@ -151,7 +163,23 @@ impl TunnelEnd {
         flags: TunnelFlags,
     ) -> Self {
         let Carrier { parameter, kind } = Carrier::of(encapsulation);
-        TunnelEnd { care_of_address, parameter, kind, flags }
+        TunnelEnd { care_of_address, parameter, kind, flags, sum: 0 }
+    }
+
+    /// The same in the entry of a node of this home agent.
+    fn in_entry_of(self, home_agent: Ipv4Addr) -> Self {
+        let [a, b, c, d] = home_agent.octets();
+        let [e, f, g, h] = self.care_of_address.octets();
+        // The sum of half-words in the other order is the sum in the other order.
+        let sum = !checksum::checksum(&[a, b, c, d, e, f, g, h]).swap_bytes();
+        TunnelEnd { sum, ..self }
+    }
+
+    /// What outer source and destination add to the checksum of an outer header: the
+    /// one's-complement sum of their half-words, the lower byte first (RFC 1071 §2 (B)).
+    #[inline(always)]
+    pub(crate) const fn sum(&self) -> u16 {
+        self.sum
     }
 
     /// What carries its packets.
@@ -237,7 +265,7 @@ impl BindingEntry {
         home_link: Option<PortId>,
         flags: EntryFlags,
     ) -> Option<Self> {
-        let mut ends = tunnels.into_iter();
+        let mut ends = tunnels.into_iter().map(|end| end.in_entry_of(home_agent));
         let first = ends.next()?;
         let mut tunnels = [first; MAX_TUNNELS];
         let mut tunnel_count = 1;

@@ -65,9 +65,27 @@ impl Default for AddressClasses {
 }
 
 impl AddressClasses {
+    /// The classes at hand, for who asks for many addresses.
+    #[inline(always)]
+    pub(crate) fn at_hand(&self) -> ClassesAtHand<'_> {
+        ClassesAtHand(&self.0)
+    }
+
     /// What may be known of an address.
     #[inline(always)]
     pub fn of(&self, address: u32) -> Class {
+        self.at_hand().of(address)
+    }
+}
+
+/// [`AddressClasses`] without the way to them.
+#[derive(Clone, Copy)]
+pub(crate) struct ClassesAtHand<'t>(&'t [AtomicU8; NETWORKS]);
+
+impl ClassesAtHand<'_> {
+    /// As [`AddressClasses::of`].
+    #[inline(always)]
+    pub(crate) fn of(self, address: u32) -> Class {
         let network = usize::from((address >> 16) as u16);
         // Relaxed: a network is marked before its address is in the table. Who was told
         // of the address sees the mark; who was not may as well come a moment earlier.

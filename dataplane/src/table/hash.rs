@@ -282,71 +282,10 @@ where
         self.table.filter.may_have_any(K::FILTER)
     }
 
-    /// The first stage of a look-up: hashes the key and brings its first bucket into
-    /// the cache.
+    /// The table at hand, for look-ups in stages. `None` from an offline reader.
     #[inline(always)]
-    pub fn probe(&self, key: &K) -> Probe {
-        let Place { tag, buckets: [first, _] } = self.table.place(key);
-        if let Some(bucket) = self.table.buckets.get(first) {
-            prefetch(bucket);
-        }
-        // Buckets are fewer than entries can be numbered.
-        Probe { tag, first: first as u32 }
-    }
-
-    /// The same for a key that is most probably not there: brings its second bucket into
-    /// the cache too, which says so.
-    #[inline(always)]
-    pub fn probe_both(&self, key: &K) -> Probe {
-        let probe = self.probe(key);
-        let second = self.table.second_bucket(probe.first as usize, probe.tag);
-        if let Some(bucket) = self.table.buckets.get(second) {
-            prefetch(bucket);
-        }
-        probe
-    }
-
-    /// The second stage: finds an entry that may be the key's, and brings it into the
-    /// cache. `None`: the key is not there.
-    #[inline(always)]
-    pub fn locate(&self, probe: &Probe) -> Option<Candidate<'_, K, V>> {
-        if !self.participant.is_online() {
-            return None;
-        }
-        let first = self.table.buckets.get(probe.first as usize)?;
-        match first.slot(first.matching(probe.tag)) {
-            Some(slot) => self.candidate(slot),
-            None => self.locate_in_second(probe),
-        }
-    }
-
-    /// The second stage for the few keys that are not in their first bucket.
-    #[inline(never)]
-    fn locate_in_second(&self, probe: &Probe) -> Option<Candidate<'_, K, V>> {
-        let second = self.table.second_bucket(probe.first as usize, probe.tag);
-        let second = self.table.buckets.get(second)?;
-        self.candidate(second.slot(second.matching(probe.tag))?)
-    }
-
-    #[inline(always)]
-    fn candidate(&self, slot: &AtomicU64) -> Option<Candidate<'_, K, V>> {
-        // Acquire: the entry that it names has been filled.
-        let word = slot.load(Ordering::Acquire);
-        // SAFETY: a slot named it just now, and this reader is online (`locate`) and is
-        // borrowed as long as the candidate is. (An empty slot names nothing.)
-        let entry = unsafe { self.table.entry(index_of(word)) }?;
-        prefetch(entry);
-        Some(Candidate { entry })
-    }
-
-    /// The last stage: the value, if the candidate is the key's.
-    #[inline(always)]
-    pub fn confirm<'t>(&'t self, candidate: &Candidate<'t, K, V>, key: &K) -> Option<&'t V> {
-        if candidate.entry.key == *key {
-            return Some(&candidate.entry.value);
-        }
-        // Another key with the same tag: one in 2³¹.
-        self.lookup(key)
+    pub fn at_hand(&self) -> Option<AtHand<'_, K, V>> {
+        self.participant.is_online().then(|| AtHand { table: &self.table })
     }
 
     /// A number that changes when a value that was there is replaced or removed. What
@@ -379,6 +318,98 @@ where
 impl<K, V> fmt::Debug for Reader<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reader").field("participant", &self.participant).finish_non_exhaustive()
+    }
+}
+
+/// The table of a reader that is online, and stays so as long as this borrows it: to go
+/// offline, or to be quiescent, it must be borrowed alone.
+///
+/// It looks up in stages, so that the cache misses of many keys overlap: [`probe`] for
+/// each, then [`locate`] for each, then [`confirm`].
+///
+/// [`probe`]: AtHand::probe
+/// [`locate`]: AtHand::locate
+/// [`confirm`]: AtHand::confirm
+pub struct AtHand<'t, K, V> {
+    table: &'t Table<K, V>,
+}
+
+impl<K, V> Clone for AtHand<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for AtHand<'_, K, V> {}
+
+impl<'t, K, V> AtHand<'t, K, V>
+where
+    K: TableKey,
+    V: Copy + Send + Sync + 'static,
+{
+    /// The first stage of a look-up: hashes the key and brings its first bucket into
+    /// the cache.
+    #[inline(always)]
+    pub fn probe(self, key: &K) -> Probe {
+        let Place { tag, buckets: [first, _] } = self.table.place(key);
+        if let Some(bucket) = self.table.buckets.get(first) {
+            prefetch(bucket);
+        }
+        // Buckets are fewer than entries can be numbered.
+        Probe { tag, first: first as u32 }
+    }
+
+    /// The same for a key that is most probably not there: brings its second bucket into
+    /// the cache too, which says so.
+    #[inline(always)]
+    pub fn probe_both(self, key: &K) -> Probe {
+        let probe = self.probe(key);
+        let second = self.table.second_bucket(probe.first as usize, probe.tag);
+        if let Some(bucket) = self.table.buckets.get(second) {
+            prefetch(bucket);
+        }
+        probe
+    }
+
+    /// The second stage: finds an entry that may be the key's, and brings it into the
+    /// cache. `None`: the key is not there.
+    #[inline(always)]
+    pub fn locate(self, probe: &Probe) -> Option<Candidate<'t, K, V>> {
+        let first = self.table.buckets.get(probe.first as usize)?;
+        match first.slot(first.matching(probe.tag)) {
+            Some(slot) => self.candidate(slot),
+            None => self.locate_in_second(probe),
+        }
+    }
+
+    /// The second stage for the few keys that are not in their first bucket.
+    #[inline(never)]
+    fn locate_in_second(self, probe: &Probe) -> Option<Candidate<'t, K, V>> {
+        let second = self.table.second_bucket(probe.first as usize, probe.tag);
+        let second = self.table.buckets.get(second)?;
+        self.candidate(second.slot(second.matching(probe.tag))?)
+    }
+
+    #[inline(always)]
+    fn candidate(self, slot: &AtomicU64) -> Option<Candidate<'t, K, V>> {
+        // Acquire: the entry that it names has been filled.
+        let word = slot.load(Ordering::Acquire);
+        // SAFETY: a slot named it just now, and the reader is online and says nothing of
+        // a quiescent point as long as the candidate lives (`AtHand`). (An empty slot
+        // names nothing.)
+        let entry = unsafe { self.table.entry(index_of(word)) }?;
+        prefetch(entry);
+        Some(Candidate { entry })
+    }
+
+    /// The last stage: the value, if the candidate is the key's.
+    #[inline(always)]
+    pub fn confirm(self, candidate: &Candidate<'t, K, V>, key: &K) -> Option<&'t V> {
+        if candidate.entry.key == *key {
+            return Some(&candidate.entry.value);
+        }
+        // Another key with the same tag: one in 2³¹.
+        self.table.find(&self.table.place(key), key).map(|found| &found.entry.value)
     }
 }
 
@@ -495,7 +526,7 @@ impl<K: TableKey, V: Copy> Table<K, V> {
             let Some(bucket) = self.buckets.get(bucket) else { continue };
             let mut matching = bucket.matching(place.tag);
             while let Some(slot) = bucket.slot(matching) {
-                matching &= matching - 1;
+                matching = Bucket::without_lowest(matching);
                 // Acquire: the entry that it names has been filled.
                 let index = index_of(slot.load(Ordering::Acquire));
                 // SAFETY: a slot named it just now, and the caller is the writer,

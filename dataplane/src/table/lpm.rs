@@ -60,7 +60,7 @@ use homeport_wire::TenantId;
 
 use self::{
     room::{Room, Users},
-    trie::{HOME, Key, LEVELS, MAX_VALUES, TOP, Trie, Word, prepare, publish, read},
+    trie::{HOME, Key, LEVELS, Leaf, MAX_VALUES, Node, TOP, Trie, Word, prepare, publish, read},
 };
 use super::{hash::TableFull, qsbr::Participant, route::RouteEntry};
 use crate::sync::{Arc, Mutant, Ordering, planted};
@@ -455,8 +455,35 @@ impl<S, V> fmt::Debug for RouteWriter<S, V> {
 /// What a look-up found, until the reader's next quiescent point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Match<'t> {
-    word: Word,
+    leaf: Leaf,
     _reader: PhantomData<&'t ()>,
+}
+
+/// The routes of a reader that is online, and stays so as long as this borrows it: to go
+/// offline, or to be quiescent, it must be borrowed alone.
+#[derive(Clone, Copy)]
+pub struct RoutesAtHand<'t, S = TenantId, V = RouteEntry> {
+    trie: &'t Trie<V>,
+    /// Where look-ups in scope 0 begin.
+    home: &'t Node,
+    scope: PhantomData<fn(S)>,
+}
+
+impl<'t, S: Scope, V: Copy + Send + Sync + 'static> RoutesAtHand<'t, S, V> {
+    /// As [`RouteReader::find`].
+    #[inline(always)]
+    pub fn find(&self, scope: S, destination: Ipv4Addr) -> Option<Match<'t>> {
+        let leaf = self.trie.best(self.home, Key::new(scope.number(), destination))?;
+        Some(Match { leaf, _reader: PhantomData })
+    }
+
+    /// As [`RouteReader::entry`].
+    #[inline(always)]
+    pub fn entry(&self, found: &Match<'t>) -> Option<V> {
+        // SAFETY: a slot named it, and the reader was online; and it has said neither
+        // `quiescent` nor `offline` since, as the match borrows it.
+        unsafe { self.trie.copy(found.leaf.value()) }
+    }
 }
 
 /// Finds routes, without ever waiting. Dropping it deregisters it.
@@ -478,32 +505,35 @@ impl<S: Scope, V: Copy + Send + Sync + 'static> RouteReader<S, V> {
     #[inline(always)]
     pub fn lookup_from(&self, shortest: u8, scope: S, destination: Ipv4Addr) -> Option<V> {
         let found = self.find(scope, destination)?;
-        if found.word.rank() <= shortest.min(LONGEST) { None } else { self.entry(&found) }
+        if found.leaf.rank() <= shortest.min(LONGEST) { None } else { self.entry(&found) }
+    }
+
+    /// The table at hand, for many look-ups. `None` from an offline reader.
+    #[inline(always)]
+    pub fn at_hand(&self) -> Option<RoutesAtHand<'_, S, V>> {
+        debug_assert!(self.participant.is_online(), "a look-up by an offline reader");
+        if !self.participant.is_online() {
+            return None;
+        }
+        Some(RoutesAtHand { trie: &self.trie, home: self.trie.home()?, scope: PhantomData })
     }
 
     /// Which route [`RouteReader::lookup`] finds, for who wants to know whether it is
     /// the same as before: equal matches have equal entries.
     #[inline(always)]
     pub fn find(&self, scope: S, destination: Ipv4Addr) -> Option<Match<'_>> {
-        debug_assert!(self.participant.is_online(), "a look-up by an offline reader");
-        if !self.participant.is_online() {
-            return None;
-        }
-        let word = self.trie.best(Key::new(scope.number(), destination));
-        (word != Word::EMPTY).then_some(Match { word, _reader: PhantomData })
+        self.at_hand()?.find(scope, destination)
     }
 
     /// The entry of a match.
     #[inline(always)]
     pub fn entry(&self, found: &Match<'_>) -> Option<V> {
-        // SAFETY: a slot named it, and the reader was online; and it has said neither
-        // `quiescent` nor `offline` since, as the match borrows it.
-        unsafe { self.trie.copy(found.word.value()) }
+        self.at_hand()?.entry(found)
     }
 
     /// The length of the prefix of a match.
     pub fn prefix_len(&self, found: &Match<'_>) -> u8 {
-        found.word.rank().saturating_sub(1)
+        found.leaf.rank().saturating_sub(1)
     }
 
     /// A number that changes with every route that is installed, replaced or removed,

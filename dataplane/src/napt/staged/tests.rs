@@ -313,7 +313,11 @@ proptest! {
                     staged.translate_located(&mut travel.bytes, probe, tick)
                 });
                 let outcome = match located {
-                    Some(host) => Outcome::Translated(host),
+                    Some((host, checksum)) => {
+                        let stored = travel.bytes[10..12].first_chunk().copied();
+                        prop_assert_eq!(stored, Some(checksum.to_le_bytes()));
+                        Outcome::Translated(host)
+                    }
                     None => {
                         prop_assert_eq!(&travel.bytes, &before);
                         travel.slowly(&mut staged, now)

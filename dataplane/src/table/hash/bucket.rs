@@ -23,8 +23,8 @@ unsafe impl Zeroable for Bucket {
 }
 
 impl Bucket {
-    /// Two bits for each slot, of which the lower is set if its tag is this one. No
-    /// branch depends on where that is: it cannot be predicted.
+    /// Two bits for each slot, which are set if its tag is this one. No branch depends on
+    /// where that is: it cannot be predicted.
     #[inline(always)]
     pub(super) fn matching(&self, tag: u32) -> u32 {
         #[cfg(all(target_arch = "x86_64", not(loom)))]
@@ -39,16 +39,13 @@ impl Bucket {
                     "movd {tags}, {tag:e}",
                     "pshufd {tags}, {tags}, 0",
                     "movdqa {a}, [{slots}]",
-                    "movdqa {b}, [{slots} + 16]",
-                    "movdqa {c}, [{slots} + 32]",
-                    "movdqa {d}, [{slots} + 48]",
+                    "movdqa {b}, [{slots} + 32]",
+                    // The tag is a slot's upper half: those of four slots at once.
+                    "shufps {a}, [{slots} + 16], 0xdd",
+                    "shufps {b}, [{slots} + 48], 0xdd",
                     "pcmpeqd {a}, {tags}",
                     "pcmpeqd {b}, {tags}",
-                    "pcmpeqd {c}, {tags}",
-                    "pcmpeqd {d}, {tags}",
                     "packssdw {a}, {b}",
-                    "packssdw {c}, {d}",
-                    "packsswb {a}, {c}",
                     "pmovmskb {mask:e}, {a}",
                     slots = in(reg) self.slots.as_ptr(),
                     tag = in(reg) tag,
@@ -56,27 +53,31 @@ impl Bucket {
                     tags = out(xmm_reg) _,
                     a = out(xmm_reg) _,
                     b = out(xmm_reg) _,
-                    c = out(xmm_reg) _,
-                    d = out(xmm_reg) _,
                     options(pure, readonly, nostack, preserves_flags),
                 );
             }
-            // A bit for each half of each slot; the tag is the upper half.
-            mask >> 1 & 0x5555
+            mask
         }
         #[cfg(not(all(target_arch = "x86_64", not(loom))))]
         {
             use crate::sync::Ordering;
             // Acquire: as the slot itself will be loaded.
             let tags = self.slots.iter().map(|slot| tag_of(slot.load(Ordering::Acquire)));
-            tags.enumerate().map(|(at, other)| u32::from(other == tag) << (2 * at)).sum()
+            tags.enumerate().map(|(at, other)| u32::from(other == tag) * 3 << (2 * at)).sum()
         }
     }
 
-    /// The slot of the lowest bit of `matching`.
+    /// The slot of the lowest bits of `matching`.
     #[inline(always)]
     pub(super) fn slot(&self, matching: u32) -> Option<&AtomicU64> {
         self.slots.get(matching.trailing_zeros() as usize / 2)
+    }
+
+    /// What is left of `matching` without its lowest slot.
+    #[inline(always)]
+    pub(super) const fn without_lowest(matching: u32) -> u32 {
+        let other = matching & matching.wrapping_sub(1);
+        other & other.wrapping_sub(1)
     }
 }
 

@@ -70,8 +70,9 @@ proptest! {
                 }
                 Step::Lookup(key) => {
                     prop_assert_eq!(reader.lookup(&key), map.get(&key));
-                    let found = reader.locate(&reader.probe(&key));
-                    let found = found.and_then(|found| reader.confirm(&found, &key));
+                    let table = reader.at_hand().unwrap();
+                    let found = table.locate(&table.probe(&key));
+                    let found = found.and_then(|found| table.confirm(&found, &key));
                     prop_assert_eq!(found, map.get(&key), "in stages");
                     prop_assert_eq!(writer.get(&key), map.get(&key));
                 }

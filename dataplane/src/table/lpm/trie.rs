@@ -5,6 +5,7 @@
 use std::{
     mem::MaybeUninit,
     net::Ipv4Addr,
+    num::NonZeroU32,
     ops::{Range, RangeInclusive},
 };
 
@@ -81,6 +82,24 @@ impl Word {
     #[inline(always)]
     pub(super) const fn value(self) -> u32 {
         self.0 & ((1 << Self::VALUE_BITS) - 1)
+    }
+}
+
+/// What a look-up finds: a word that is neither empty nor a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaf(NonZeroU32);
+
+impl Leaf {
+    /// As for a [`Word`].
+    #[inline(always)]
+    pub(super) const fn rank(self) -> u8 {
+        Word(self.0.get()).rank()
+    }
+
+    /// As for a [`Word`].
+    #[inline(always)]
+    pub(super) const fn value(self) -> u32 {
+        Word(self.0.get()).value()
     }
 }
 
@@ -161,17 +180,22 @@ impl<V: Copy> Trie<V> {
         trie
     }
 
-    /// The leaf of the longest prefix that the key is in, or an empty word.
+    /// The node that [`Trie::best`] begins scope 0 with.
     #[inline(always)]
-    pub(super) fn best(&self, key: Key) -> Word {
+    pub(super) fn home(&self) -> Option<&Node> {
+        self.nodes.get(HOME as usize)
+    }
+
+    /// The leaf of the longest prefix that the key is in. `home` is [`Trie::home`].
+    #[inline(always)]
+    pub(super) fn best(&self, home: &Node, key: Key) -> Option<Leaf> {
         let scope = key.0 >> ADDRESS_BITS;
         let (mut node, mut level) = if scope == 0 {
             // Mostly a default route, and then this is all.
-            let Some(slot) = self.slot(HOME, key, SCOPE_LEVELS) else { return Word::EMPTY };
-            let word = Word(slot.load(Ordering::Acquire));
+            let word = Word(home.slots.get(key.index(SCOPE_LEVELS))?.load(Ordering::Acquire));
             match word.as_child() {
                 Some(child) => (child, SCOPE_LEVELS + 1),
-                None => return word,
+                None => return NonZeroU32::new(word.0).map(Leaf),
             }
         } else if scope < FAN_OUT as u64 {
             (LOW, SCOPE_LEVELS - 1)
@@ -184,12 +208,12 @@ impl<V: Copy> Trie<V> {
             // Acquire: the node or the value that it names has been filled.
             let word = Word(slot.load(Ordering::Acquire));
             let Some(child) = word.as_child() else {
-                return word;
+                return NonZeroU32::new(word.0).map(Leaf);
             };
             node = child;
             level += 1;
         }
-        Word::EMPTY
+        None
     }
 
     /// The slots of a node; no slot names a node that does not exist.
