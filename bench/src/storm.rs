@@ -42,7 +42,7 @@ use homeport_proto::{Lifetime, MacAddress, NtpTime, PortId};
 use homeport_wire::{EtherType, EthernetHeader, IpProtocol, Ipv4Header, UdpHeader};
 use zerocopy::IntoBytes;
 
-use self::generator::{FRAME_LEN, Frame, Generator, LOST_AFTER, Pace, Plan, Tally};
+use self::generator::{Data, FRAME_LEN, Frame, Generator, LOST_AFTER, Pace, Plan, Tally};
 use crate::measure::{Cores, pin};
 
 mod generator;
@@ -366,25 +366,31 @@ fn request(
     });
     writer.authenticate(AuthenticationKind::MobileHome, association);
     let message = writer.finish();
-    let mut frame = [0; FRAME_LEN];
-    let bytes = UdpHeader::new((care_of_address, 1434), (HOME_AGENT, 434), &message)
+    UdpHeader::new((care_of_address, 1434), (HOME_AGENT, 434), &message)
         .map(|udp| [udp.as_bytes(), &message].concat())
         .map(|payload| ethernet(care_of_address, HOME_AGENT, IpProtocol::UDP, &payload))
-        .unwrap_or_default();
-    frame.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
-    frame
+        .unwrap_or([0; FRAME_LEN])
 }
 
 /// A packet of 64 bytes for the first node.
-fn data() -> Vec<u8> {
+fn data() -> Data {
     ethernet(Ipv4Addr::new(192, 0, 2, 7), FIRST_HOME_ADDRESS, IpProtocol::TCP, &[0; 30])
 }
 
-fn ethernet(from: Ipv4Addr, to: Ipv4Addr, protocol: IpProtocol, payload: &[u8]) -> Vec<u8> {
+/// A frame of this packet, which is as long as the frame has room for.
+fn ethernet<const LEN: usize>(
+    from: Ipv4Addr,
+    to: Ipv4Addr,
+    protocol: IpProtocol,
+    payload: &[u8],
+) -> [u8; LEN] {
     let ethernet = EthernetHeader::new(OUR_MAC, ROUTER_MAC, EtherType::IPV4);
     let mut ip = Ipv4Header::new(from, to, protocol, 64, (Ipv4Header::LEN + payload.len()) as u16);
     ip.fill_checksum();
-    [ethernet.as_bytes(), ip.as_bytes(), payload].concat()
+    let mut frame = [0; LEN];
+    let bytes = [ethernet.as_bytes(), ip.as_bytes(), payload].concat();
+    frame.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    frame
 }
 
 /// Half took no longer, and 99 in 100; zero without any.

@@ -326,7 +326,7 @@ pub fn classify<'t>(
 }
 
 /// Whether the source is one that no packet may have (RFC 1812 §5.3.7).
-fn martian(
+pub(crate) fn martian(
     facts: &Ipv4Facts,
     origin: &Origin,
     tenant: TenantId,
@@ -344,7 +344,9 @@ fn martian(
     if source.is_unspecified() {
         return matches!(origin, Origin::Tunnel).then_some(DropReason::MartianSource);
     }
-    tables.local(tenant, source).map(|_| DropReason::MartianSource)
+    // Most sources are none of ours for certain.
+    let is_ours = tables.locals.may_have(source) && tables.local(tenant, source).is_some();
+    is_ours.then_some(DropReason::MartianSource)
 }
 
 /// A broadcast or multicast packet: for the agents, or for the kernel.

@@ -28,6 +28,7 @@ use crate::parse::{self, Frame, Ipv4Facts};
 use crate::reassembly::Reassembly;
 use crate::registration::RegistrationGate;
 use crate::steering::Steering;
+use crate::surge::Surge;
 use crate::table::binding::MAX_TUNNELS;
 use crate::table::route::RouteEntry;
 use crate::table::visitor::{Found, VisitorEntry};
@@ -39,6 +40,7 @@ use crate::{arp, fragment, icmp_error};
 mod fragments;
 mod nat;
 mod probe;
+mod signalling;
 mod steer;
 mod tunnel;
 mod tunnel_error;
@@ -82,7 +84,8 @@ pub(crate) struct Forwarder {
     /// How often the control core is told of a NAT that changed a port.
     rebounds: TokenBucket,
     allowances: Allowances,
-    registrations: RegistrationGate,
+    pub(crate) registrations: RegistrationGate,
+    pub(crate) surge: Surge,
     nat: Nat,
     /// What belongs to which worker.
     pub(crate) steering: Arc<Steering>,
@@ -116,6 +119,7 @@ impl Forwarder {
             rebounds: TokenBucket::new(REBOUNDS_PER_SECOND, REBOUNDS_PER_SECOND),
             allowances: Allowances::new(config.hash_seed),
             registrations: RegistrationGate::new(config.registrations, config.hash_seed, now),
+            surge: Surge::new(config.fast_path),
             nat: Nat::new(workers, config, &steering),
             steering,
         }
@@ -279,15 +283,7 @@ impl Forwarder {
             Class::Drop(reason) => self.output.drop(job.packet, reason),
             Class::Punt(PuntReason::Registration, tenant) => {
                 job.packet.tenant = tenant;
-                let Job { packet, facts, origin, .. } = &job;
-                let is_probe = self.output.trace.is_probe();
-                let gate = &mut self.registrations;
-                let passed = if is_probe {
-                    gate.foresee(facts, packet, origin, tables, self.now)
-                } else {
-                    gate.pass(facts, packet, origin, tables, self.now)
-                };
-                match passed {
+                match self.pass_gate(tables, &job) {
                     Ok(reason) => self.local(job, Verdict::Punt(reason)),
                     Err(reason) => self.output.drop(job.packet, reason),
                 }

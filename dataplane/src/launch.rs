@@ -132,6 +132,7 @@ pub fn build(
             punts,
             handover: handover_sender,
             trace,
+            shed: 0,
         };
         let tables = readers(&control, &classes);
         let steering = Steering::new(number, config, &receiving);
@@ -201,21 +202,39 @@ pub(crate) struct PuntSender {
     wake: Arc<OwnedFd>,
     start: Instant,
     now: Millis,
+    /// Of each reason, bytes of the shortest frame that found no room in this turn. What
+    /// is no shorter need not ask: to ask means to fetch a cache line that the control
+    /// core writes to with each packet that it takes, and in a storm nearly all would.
+    refused: [usize; PuntReason::COUNT],
 }
 
+/// Nothing found no room.
+const NONE_REFUSED: [usize; PuntReason::COUNT] = [usize::MAX; PuntReason::COUNT];
+
 impl PuntSender {
-    /// Says what time it is for what is handed over from here on.
+    /// Begins a turn: says what time it is for what is handed over from here on.
     pub(crate) fn set_now(&mut self, now: Instant) {
         self.now = Millis::at(self.start, now);
+        self.refused = NONE_REFUSED;
     }
 
-    /// Hands a frame over. `false` when this reason's ring is full.
+    /// Hands a frame over. `false` when this reason's ring is full, or was in this turn.
     pub(crate) fn push(&mut self, header: &PuntHeader, reason: PuntReason, frame: &[u8]) -> bool {
-        let Some(ring) = self.rings.get_mut(usize::from(reason as u8)) else {
+        let number = usize::from(reason as u8);
+        let (Some(ring), Some(refused)) =
+            (self.rings.get_mut(number), self.refused.get_mut(number))
+        else {
             return false;
         };
+        if frame.len() >= *refused {
+            return false;
+        }
         let header = header.with_time(self.now);
-        push(ring, header.as_bytes(), frame, &self.wake)
+        let is_stored = push(ring, header.as_bytes(), frame, &self.wake);
+        if !is_stored {
+            *refused = frame.len();
+        }
+        is_stored
     }
 }
 
@@ -347,7 +366,13 @@ fn punt_rings(
     let wake = wake_up()?;
     let (start, now) = (Instant::now(), Millis::default());
     let mut senders: Vec<PuntSender> = (0..workers)
-        .map(|_| PuntSender { rings: Vec::new(), wake: Arc::clone(&wake), start, now })
+        .map(|_| PuntSender {
+            rings: Vec::new(),
+            wake: Arc::clone(&wake),
+            start,
+            now,
+            refused: NONE_REFUSED,
+        })
         .collect();
     let mut rings = Vec::new();
     for reason in PuntReason::ALL {
@@ -393,4 +418,35 @@ pub(crate) fn push(ring: &mut Producer, header: &[u8], body: &[u8], wake: &Owned
 fn clear(wake: &OwnedFd) {
     // It fails when nobody woke anybody.
     let _ = rustix::io::read(wake, &mut [0; 8]);
+}
+
+#[cfg(test)]
+mod tests {
+    use homeport_wire::{PortId, TenantId};
+
+    use super::*;
+
+    #[test]
+    fn a_ring_that_was_full_is_asked_again_in_the_next_turn_or_for_less() {
+        let config = DataplaneConfig { registration_ring: 1 << 10, ..DataplaneConfig::default() };
+        let (mut senders, mut receiver) = punt_rings(1, &config).unwrap();
+        let reason = PuntReason::Registration;
+        let mut push = |reason, len: u16, turn: bool| {
+            if turn {
+                senders[0].set_now(Instant::now());
+            }
+            let header = PuntHeader::new(TenantId(0), PortId(0), reason, len);
+            senders[0].push(&header, reason, &vec![0; usize::from(len)])
+        };
+        while push(reason, 200, false) {}
+        assert!(receiver.next(&mut Vec::new()).is_some());
+        assert!(!push(reason, 200, false) && !push(reason, 300, false));
+        assert!(push(PuntReason::Renewal, 200, false), "each reason has a ring of its own");
+        assert!(push(reason, 199, false), "there is room by now");
+        assert!(!push(reason, 200, true), "and it was used");
+        assert!(
+            receiver.next(&mut Vec::new()).is_some() && receiver.next(&mut Vec::new()).is_some()
+        );
+        assert!(push(reason, 200, true));
+    }
 }

@@ -7,7 +7,8 @@
 //! headroom in front. The worker runs stages over the whole burst: `fast` reads each
 //! frame, brings the bucket and then the entry of its address into the cache, and
 //! takes the packets that need nothing more than a tunnel, a route or a known
-//! translation to their end. What is left goes the general way, packet by packet:
+//! translation to their end; while registration messages are shed, `surge` takes those
+//! before it. What is left goes the general way, packet by packet:
 //! [`parse`] reads the frame; [`classify`] names the packet (pure functions from bytes
 //! and table readers to a
 //! class); forwarding does what the name says: [`encap`]/[`decap`] rewrite in
@@ -65,6 +66,7 @@ mod registration;
 pub mod ring;
 pub mod stats;
 mod steering;
+mod surge;
 mod sync;
 pub mod table;
 pub mod trace;

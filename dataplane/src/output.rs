@@ -62,6 +62,8 @@ pub(crate) struct Output {
     pub(crate) punts: PuntSender,
     pub(crate) handover: HandoverSender,
     pub(crate) trace: Tracer,
+    /// How many packets were dropped as there were too many for the control core.
+    pub(crate) shed: u64,
 }
 
 impl Output {
@@ -125,6 +127,8 @@ impl Output {
         if let Some(stats) = self.stats(packet.port) {
             stats.dropped(reason).add(1);
         }
+        let is_shed = matches!(reason, DropReason::RegistrationRate | DropReason::PuntQueueFull);
+        self.shed += u64::from(is_shed);
         #[cfg(feature = "planted-bugs")]
         if reason == DropReason::OuterSourceMismatch
             && crate::planted::is(crate::planted::Bug::RefusedBufferLeaks)

@@ -34,13 +34,15 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use homeport_wire::{TenantId, UdpHeader};
+use homeport_wire::{MacAddress, PortId, TenantId, UdpHeader};
 
 use crate::classify::{Origin, Tables};
 use crate::config::RegistrationLimits;
-use crate::packet::Packet;
 use crate::parse::Ipv4Facts;
+use crate::table::binding::{BindingEntry, BindingKey};
+use crate::table::classes::Class;
 use crate::table::keyed::KeyedHash;
+use crate::table::prefetch::prefetch;
 use crate::table::visitor::Found;
 use crate::verdict::{DropReason, PuntReason};
 
@@ -111,6 +113,8 @@ struct Known {
 pub(crate) struct RegistrationGate {
     limits: RegistrationLimits,
     started: Instant,
+    /// The time that was asked for last, and the same by the clock of the budgets.
+    last: (Instant, u64),
     known: Box<[Known]>,
     others: Box<[Bucket]>,
     claimed: Bucket,
@@ -124,6 +128,7 @@ impl RegistrationGate {
         RegistrationGate {
             limits,
             started: now,
+            last: (now, 0),
             known: vec![known; BUDGETS].into_boxed_slice(),
             others: vec![Bucket::full(limits.per_prefix); BUDGETS].into_boxed_slice(),
             claimed: Bucket::full(limits.moves_first.div_ceil(10)),
@@ -131,28 +136,26 @@ impl RegistrationGate {
         }
     }
 
-    /// What to punt the registration message in `packet` as, which begins with its
-    /// IPv4 header and has its agent's tenant.
+    /// What to punt a message as, if the node that it [names](Message::names) has this
+    /// binding.
     ///
     /// # Errors
     /// [`DropReason::RegistrationRate`]: its network's budget is used up.
     pub(crate) fn pass(
         &mut self,
-        facts: &Ipv4Facts,
-        packet: &Packet,
-        origin: &Origin,
+        message: &Message,
+        binding: Option<&BindingEntry>,
         tables: &Tables,
         now: Instant,
     ) -> Result<PuntReason, DropReason> {
         let RegistrationLimits { per_prefix, per_known_prefix, moves_first } = self.limits;
-        let elapsed = now.saturating_duration_since(self.started).as_nanos();
-        let now = u64::try_from(elapsed).unwrap_or(u64::MAX);
-        let (prefix, at) = (prefix(facts), self.place(facts));
+        let now = self.nanoseconds(now);
+        let (prefix, at) = (message.prefix(), self.place(message));
         let (Some(known), Some(other)) = (self.known.get_mut(at), self.others.get_mut(at)) else {
             return Err(DropReason::RegistrationRate);
         };
-        let standing = standing(facts, packet, origin, tables);
-        if matches!(origin, Origin::Own) {
+        let standing = message.standing(binding, tables);
+        if message.is_own {
             // Of an agent here for another one here: it came by this gate before.
             return Ok(match standing {
                 Standing::Known | Standing::Claimed => PuntReason::Renewal,
@@ -178,21 +181,18 @@ impl RegistrationGate {
         }
         Ok(PuntReason::Registration)
     }
-}
 
-impl RegistrationGate {
     /// What [`RegistrationGate::pass`] would say; nothing is taken of any budget.
     pub(crate) fn foresee(
         &mut self,
-        facts: &Ipv4Facts,
-        packet: &Packet,
-        origin: &Origin,
+        message: &Message,
+        binding: Option<&BindingEntry>,
         tables: &Tables,
         now: Instant,
     ) -> Result<PuntReason, DropReason> {
-        let at = self.place(facts);
+        let at = self.place(message);
         let before = (self.known.get(at).copied(), self.others.get(at).copied(), self.claimed);
-        let said = self.pass(facts, packet, origin, tables, now);
+        let said = self.pass(message, binding, tables, now);
         let (known, other, claimed) = before;
         if let (Some(place), Some(known)) = (self.known.get_mut(at), known) {
             *place = known;
@@ -204,16 +204,33 @@ impl RegistrationGate {
         said
     }
 
-    /// Where the budgets of a packet's source are.
-    fn place(&self, facts: &Ipv4Facts) -> usize {
-        // The remainder is below the number of budgets.
-        (self.hash.hash(&prefix(facts)) % BUDGETS as u64) as usize
+    /// Brings into the cache what [`RegistrationGate::pass`] will look at.
+    #[inline]
+    pub(crate) fn fetch(&self, message: &Message) {
+        let at = self.place(message);
+        if let (Some(known), Some(other)) = (self.known.get(at), self.others.get(at)) {
+            prefetch(known);
+            prefetch(other);
+        }
     }
-}
 
-/// The network that a packet is from.
-fn prefix(facts: &Ipv4Facts) -> u32 {
-    facts.source.to_bits() >> (u32::BITS - SOURCE_PREFIX_LEN)
+    /// A time by the clock of the budgets.
+    #[inline]
+    fn nanoseconds(&mut self, now: Instant) -> u64 {
+        // A burst has one time.
+        if self.last.0 != now {
+            let elapsed = now.saturating_duration_since(self.started).as_nanos();
+            self.last = (now, u64::try_from(elapsed).unwrap_or(u64::MAX));
+        }
+        self.last.1
+    }
+
+    /// Where the budgets of a message's source are.
+    #[inline]
+    fn place(&self, message: &Message) -> usize {
+        // The remainder is below the number of budgets.
+        (self.hash.hash(&message.prefix()) % BUDGETS as u64) as usize
+    }
 }
 
 impl std::fmt::Debug for RegistrationGate {
@@ -222,50 +239,121 @@ impl std::fmt::Debug for RegistrationGate {
     }
 }
 
-/// What the tables say.
-fn standing(facts: &Ipv4Facts, packet: &Packet, origin: &Origin, tables: &Tables) -> Standing {
-    let Some((kind, home_address)) = message(facts, packet.bytes()) else { return Standing::New };
-    let (tenant, source) = (packet.tenant, facts.source);
-    match kind {
-        REQUEST => standing_of_request(home_address, source, packet, origin, tables),
-        REPLY if is_foreign_agent(tenant, facts.destination, tables) => {
-            match tables.visitors.of_home_agent(tenant, home_address, source) {
-                Found::Visitor(_) => Standing::Known,
-                Found::Other(_) | Found::Nobody => Standing::Claimed,
-            }
-        }
-        _ => Standing::New,
-    }
-}
-
-fn standing_of_request(
-    home_address: Ipv4Addr,
+/// A message as the gate sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Message {
     source: Ipv4Addr,
-    packet: &Packet,
-    origin: &Origin,
-    tables: &Tables,
-) -> Standing {
-    let link = match origin {
-        Origin::Link { port, .. } => Some(*port),
-        Origin::Tunnel | Origin::Own => None,
-    };
-    if let Some(entry) = tables.binding(packet.tenant, home_address) {
-        let is_there = entry.tunnels().iter().any(|end| end.care_of_address() == source);
-        let is_home = source == home_address && link.is_some() && link == entry.home_link();
-        return if is_there || is_home { Standing::Known } else { Standing::Claimed };
+    /// Of the agent that it is for.
+    tenant: TenantId,
+    /// The station that sent it, if it came from a link.
+    station: MacAddress,
+    /// The link that it came from.
+    link: Option<PortId>,
+    /// Whether this box sent it.
+    is_own: bool,
+    subject: Subject,
+}
+
+/// What a message is about.
+#[derive(Clone, Copy, Debug)]
+enum Subject {
+    /// A request of the node with this home address.
+    Request(Ipv4Addr),
+    /// A reply for it, to a foreign agent of ours.
+    Reply(Ipv4Addr),
+    /// Nobody that it tells.
+    Nobody,
+}
+
+impl Message {
+    /// Reads a datagram's payload. `tenant` is its agent's, `station` sent it.
+    #[inline]
+    pub(crate) fn read(
+        facts: &Ipv4Facts,
+        datagram: &[u8],
+        (tenant, station): (TenantId, MacAddress),
+        origin: &Origin,
+        tables: &Tables,
+    ) -> Self {
+        let (link, is_own) = match origin {
+            Origin::Link { port, .. } => (Some(*port), false),
+            Origin::Tunnel => (None, false),
+            Origin::Own => (None, true),
+        };
+        let subject = match kind_and_home_address(datagram) {
+            Some((REQUEST, home_address)) => Subject::Request(home_address),
+            Some((REPLY, home_address)) if is_foreign_agent(tenant, facts.destination, tables) => {
+                Subject::Reply(home_address)
+            }
+            _ => Subject::Nobody,
+        };
+        Message { source: facts.source, tenant, station, link, is_own, subject }
     }
-    match tables.visitors.at_station(packet.tenant, home_address, packet.station) {
-        Found::Visitor(visitor) if link == Some(visitor.port) => Standing::Known,
-        Found::Visitor(_) | Found::Other(_) => Standing::Claimed,
-        Found::Nobody => Standing::New,
+
+    /// Whose binding the gate wants to see.
+    #[inline]
+    pub(crate) fn names(&self) -> Option<BindingKey> {
+        match self.subject {
+            Subject::Request(home_address) => {
+                Some(BindingKey { tenant: self.tenant, home_address })
+            }
+            Subject::Reply(_) | Subject::Nobody => None,
+        }
+    }
+
+    /// The network that it is from.
+    #[inline]
+    fn prefix(&self) -> u32 {
+        self.source.to_bits() >> (u32::BITS - SOURCE_PREFIX_LEN)
+    }
+
+    /// What the tables say, and this binding of the node that it names.
+    fn standing(&self, binding: Option<&BindingEntry>, tables: &Tables) -> Standing {
+        let Message { source, tenant, .. } = *self;
+        match self.subject {
+            Subject::Request(home_address) => {
+                self.standing_of_request(home_address, binding, tables)
+            }
+            Subject::Reply(home_address) => {
+                match tables.visitors.of_home_agent(tenant, home_address, source) {
+                    Found::Visitor(_) => Standing::Known,
+                    Found::Other(_) | Found::Nobody => Standing::Claimed,
+                }
+            }
+            Subject::Nobody => Standing::New,
+        }
+    }
+
+    fn standing_of_request(
+        &self,
+        home_address: Ipv4Addr,
+        binding: Option<&BindingEntry>,
+        tables: &Tables,
+    ) -> Standing {
+        let Message { source, tenant, station, link, .. } = *self;
+        if let Some(entry) = binding {
+            let is_there = entry.tunnels().iter().any(|end| end.care_of_address() == source);
+            let is_home = source == home_address && link.is_some() && link == entry.home_link();
+            return if is_there || is_home { Standing::Known } else { Standing::Claimed };
+        }
+        // The class of an address is a byte that stays in the inner cache.
+        let class = tables.classes.of(home_address.to_bits());
+        if !class.has(Class::VISITOR) || !tables.visitors.may_have(home_address) {
+            return Standing::New;
+        }
+        match tables.visitors.at_station(tenant, home_address, station) {
+            Found::Visitor(visitor) if link == Some(visitor.port) => Standing::Known,
+            Found::Visitor(_) | Found::Other(_) => Standing::Claimed,
+            Found::Nobody => Standing::New,
+        }
     }
 }
 
-/// Type and home address of a message; they are at the same places in a request and
-/// in a reply. `None` when it is too short for them.
-fn message(facts: &Ipv4Facts, bytes: &[u8]) -> Option<(u8, Ipv4Addr)> {
-    let message = bytes.get(usize::from(facts.header_len) + UdpHeader::LEN..)?;
-    match message.first_chunk()? {
+/// Type and home address of a message, which are at the same places in a request and
+/// in a reply, behind its UDP header. `None` when it is too short for them.
+#[inline]
+fn kind_and_home_address(datagram: &[u8]) -> Option<(u8, Ipv4Addr)> {
+    match datagram.get(UdpHeader::LEN..)?.first_chunk()? {
         [kind, _, _, _, a, b, c, d] => Some((*kind, Ipv4Addr::new(*a, *b, *c, *d))),
     }
 }

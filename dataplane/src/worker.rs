@@ -22,6 +22,7 @@ use crate::packet::{BURST, Burst};
 use crate::punt::{InjectHeader, InjectKind};
 use crate::reassembly::MAX_FRAGMENTS;
 use crate::steering::Steering;
+use crate::surge;
 use crate::trace::{Code, Step};
 use crate::tunnel_mtu::TunnelMtuCache;
 use crate::verdict::{DropReason, Verdict};
@@ -145,6 +146,11 @@ impl Worker {
         self.forwarder.fast.taken
     }
 
+    /// How many registration messages took the short cut of a storm (`surge`) so far.
+    pub fn surge_packets(&self) -> u64 {
+        self.forwarder.surge.taken
+    }
+
     /// How many packet buffers are free, and how many large ones.
     pub fn free_buffers(&self) -> (usize, usize) {
         let pool = &self.forwarder.output.pool;
@@ -207,7 +213,13 @@ impl Worker {
         let port = PortId(index as u16);
         let link = Link { port, mac: outlet.mac, tenant: outlet.tenant };
         let count = received.len() as u64;
-        let bytes = fast::receive(forwarder, tables, (received, lanes), &link);
+        let mut bytes = 0;
+        if forwarder.sheds() {
+            bytes = surge::receive(forwarder, tables, received, &link);
+        }
+        if !received.is_empty() {
+            bytes += fast::receive(forwarder, tables, (received, lanes), &link);
+        }
         let stats = forwarder.output.stats(port);
         if let Some(stats) = stats.filter(|_| way == Way::Port) {
             stats.rx.add(count);

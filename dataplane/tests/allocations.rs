@@ -133,6 +133,29 @@ mod tests {
         rig.check();
     }
 
+    /// Nor does one of a storm, where registration messages are shed.
+    #[test]
+    fn no_burst_of_a_storm_allocates() {
+        let mut rig = home_agent();
+        let frames: Vec<Vec<u8>> = (0..200)
+            .map(|number| Ip::udp(&format!("192.0.2.{number}"), "10.0.1.2", (434, 434)))
+            .map(|packet| packet.frame(port_mac(0), station(ROUTER)))
+            .collect();
+        let work = |rig: &mut Rig| {
+            for _ in 0..100 {
+                frames.iter().for_each(|frame| rig.push(0, frame));
+                while rig.worker.run_once(rig.now) {}
+            }
+        };
+        // The memory port grows to its size once.
+        work(&mut rig);
+        let before = rig.worker.surge_packets();
+        assert_eq!(allocations(|| work(&mut rig)), 0);
+        assert_eq!(rig.worker.surge_packets() - before, 20_000);
+        assert!(rig.dropped(DropReason::RegistrationRate) > 30_000);
+        rig.check();
+    }
+
     /// B-04: into and out of a tunnel of every kind, whole, in pieces and from behind a
     /// mobile router; and all that is refused, answered or shown to the control core.
     #[test]

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use homeport_dataplane::packet::{Burst, Packet, PacketPool};
+use homeport_dataplane::packet::{BURST, Burst, PacketPool};
 use homeport_dataplane::port::Port;
 use homeport_proto::MacAddress;
 use homeport_wire::{EthernetHeader, IpProtocol, Ipv4Header, MOBILE_IP_PORT, UdpHeader};
@@ -18,6 +18,12 @@ pub(super) const FRAME_LEN: usize =
 
 /// A signed request.
 pub(super) type Frame = [u8; FRAME_LEN];
+
+/// Bytes of a data packet's frame.
+pub(super) const DATA_LEN: usize = 64;
+
+/// A data packet.
+pub(super) type Data = [u8; DATA_LEN];
 
 /// What is not answered by then was shed: a full punt ring is through in half of it.
 /// (A node waits for a second, RFC 5944 §3.6.3, but there would have to be as many nodes
@@ -53,7 +59,7 @@ pub(super) struct Plan {
     /// sent once.
     pub(super) retry: bool,
     /// A packet for a bound node, and how many a second.
-    pub(super) data: Vec<u8>,
+    pub(super) data: Data,
     pub(super) data_per_second: f64,
     pub(super) time: Duration,
 }
@@ -82,9 +88,9 @@ pub(super) type Result = Arc<Mutex<Option<Tally>>>;
 /// What is to be sent now.
 #[derive(Clone, Copy, Debug, Default)]
 struct Due {
-    data: u64,
-    renewals: u64,
-    requests: u64,
+    data: usize,
+    renewals: usize,
+    requests: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,12 +114,21 @@ pub(super) struct Generator {
     next: usize,
     outstanding: usize,
     answered_at: Option<Instant>,
-    /// By node: when it sent last, in microseconds of the phase, and whether it has
-    /// been accepted in it.
+    /// By node: when it sent last, in microseconds of the phase and never zero, or
+    /// [`ACCEPTED`]. Requests are chosen in this order, so that it is read and written from
+    /// end to end, as their frames are.
     sent_at: Vec<u32>,
-    accepted: Vec<bool>,
+    /// Which requests are sent with this burst, as their places in their list.
+    chosen: [usize; BURST],
     left: usize,
 }
+
+/// Instead of the time when it sent: a node that was accepted, and sends no more.
+const ACCEPTED: u32 = u32::MAX;
+
+/// How many nodes are looked at for one burst, so that it does not show where most have
+/// been accepted or wait.
+const MOST_STEPS: usize = 8 * BURST;
 
 impl Generator {
     pub(super) fn new(plan: Plan, nodes: usize) -> (Self, Result) {
@@ -129,7 +144,7 @@ impl Generator {
             outstanding: 0,
             answered_at: None,
             sent_at: vec![0; nodes],
-            accepted: vec![false; nodes],
+            chosen: [0; BURST],
             left,
         };
         (generator, result)
@@ -151,7 +166,6 @@ impl Generator {
             Phase::Bind if self.left == 0 => {
                 self.tally = Tally::default();
                 self.left = self.plan.requests.len();
-                self.accepted.fill(false);
                 self.sent_at.fill(0);
                 self.enter(Phase::Run, now);
             }
@@ -171,15 +185,15 @@ impl Generator {
     /// How much of each kind is due in this burst.
     fn due(&self, elapsed: Duration) -> Due {
         let seconds = elapsed.as_secs_f64();
-        let left = |rate: f64, sent: u64| ((rate * seconds) as u64).saturating_sub(sent);
+        let left = |rate: f64, sent: u64| ((rate * seconds) as u64).saturating_sub(sent) as usize;
         let Plan { pace, renewals_per_second, data_per_second, .. } = self.plan;
         match self.phase {
-            Phase::Bind => Due { requests: u64::MAX, ..Due::default() },
+            Phase::Bind => Due { requests: usize::MAX, ..Due::default() },
             Phase::Run => Due {
                 data: left(data_per_second, self.tally.data_sent),
                 renewals: left(renewals_per_second, self.tally.renewals_sent),
                 requests: match pace {
-                    Pace::Window(_) => u64::MAX,
+                    Pace::Window(_) => usize::MAX,
                     Pace::Rate(rate) => left(rate, self.tally.sent),
                 },
             },
@@ -187,81 +201,132 @@ impl Generator {
         }
     }
 
-    /// The next request of a phase, as its place in its list; `None` when it is not its
-    /// time, or there is none.
-    fn request(&mut self, now: Instant, elapsed: u32) -> Option<usize> {
+    /// Chooses the next requests of a phase, `most` of them, that are sent now; how many
+    /// there are.
+    fn choose(&mut self, most: usize, now: Instant, elapsed: u32) -> usize {
         let (list, pace, retry) = match self.phase {
             Phase::Bind => (&self.plan.bind, Pace::Window(1024), true),
             Phase::Run => (&self.plan.requests, self.plan.pace, self.plan.retry),
-            Phase::Settle | Phase::Done => return None,
+            Phase::Settle | Phase::Done => return 0,
         };
-        match pace {
-            Pace::Window(window) if self.outstanding >= window => {
-                let heard = self.answered_at.or(self.since)?;
-                if now.saturating_duration_since(heard) < LOST_AFTER {
-                    return None;
+        let len = list.len();
+        let most = match pace {
+            Pace::Window(window) => {
+                if self.outstanding >= window {
+                    let Some(heard) = self.answered_at.or(self.since) else { return 0 };
+                    if now.saturating_duration_since(heard) < LOST_AFTER {
+                        return 0;
+                    }
+                    (self.outstanding, self.answered_at) = (0, Some(now));
                 }
-                (self.outstanding, self.answered_at) = (0, Some(now));
+                most.min(window - self.outstanding)
             }
-            Pace::Window(_) | Pace::Rate(_) => {}
-        }
-        if self.left == 0 || (!retry && self.next >= list.len()) {
+            Pace::Rate(_) => most,
+        };
+        if self.left == 0 || (!retry && self.next >= len) {
             self.tally.exhausted |= self.phase == Phase::Run;
-            return None;
+            return 0;
         }
-        // The next that has not been accepted yet and does not wait; not so many steps
-        // that it would show.
-        for _ in 0..64 {
-            if self.next >= list.len() {
-                self.next = 0;
-            }
-            let at = self.next;
-            self.next += 1;
-            // Who is asked again and again is in the list once, in the order of numbers.
-            let node = at + if self.phase == Phase::Run { self.plan.bind.len() } else { 0 };
-            let waits =
-                |at: &u32| *at > 0 && elapsed.saturating_sub(*at) < LOST_AFTER.as_micros() as u32;
-            if retry
-                && (self.accepted.get(node).copied().unwrap_or(true)
-                    || self.sent_at.get(node).is_some_and(waits))
-            {
-                continue;
-            }
-            self.outstanding += 1;
-            self.tally.sent += 1;
-            return Some(at);
+        let chosen = if retry {
+            self.choose_waiting(len, most, elapsed)
+        } else {
+            let chosen = self.chosen.iter_mut().take(most).zip(self.next..len);
+            chosen.map(|(to, at)| *to = at).count()
+        };
+        if !retry {
+            self.next += chosen;
         }
-        None
+        self.outstanding += chosen;
+        self.tally.sent += chosen as u64;
+        chosen
     }
 
-    /// Puts the next packet that is due into `packet`; whether there was one.
-    fn fill(&mut self, packet: &mut Packet, due: &mut Due, now: Instant, elapsed: u32) -> bool {
-        if due.data > 0 {
-            due.data -= 1;
-            self.tally.data_sent += 1;
-            return packet.set_bytes(&self.plan.data);
+    /// The same where each node asks again and again: those whose turn it is, that have not
+    /// been accepted and do not wait for an answer. They are in the list once, in the order
+    /// of their numbers.
+    fn choose_waiting(&mut self, len: usize, most: usize, elapsed: u32) -> usize {
+        let first = if self.phase == Phase::Run { self.plan.bind.len() } else { 0 };
+        let lost_after = LOST_AFTER.as_micros() as u32;
+        let (mut steps, mut count) = (MOST_STEPS, 0);
+        while count < most && steps > 0 {
+            if self.next >= len {
+                self.next = 0;
+            }
+            let nodes = first + self.next..(first + len).min(first + self.next + steps);
+            let (mut looked_at, places) = (0, self.next..);
+            let nodes = self.sent_at.get_mut(nodes).unwrap_or_default();
+            for (at, place) in nodes.iter_mut().zip(places) {
+                looked_at += 1;
+                let waits = *at > 0 && elapsed.saturating_sub(*at) < lost_after;
+                if *at == ACCEPTED || waits {
+                    continue;
+                }
+                // At once: the list may be so short that it is its turn again.
+                *at = elapsed;
+                if let Some(to) = self.chosen.get_mut(count) {
+                    *to = place;
+                }
+                count += 1;
+                if count == most {
+                    break;
+                }
+            }
+            if looked_at == 0 {
+                break;
+            }
+            self.next += looked_at;
+            steps -= looked_at;
         }
-        let renewal = usize::try_from(self.tally.renewals_sent).unwrap_or(usize::MAX);
-        let frame = if due.renewals > 0 && renewal < self.plan.renewals.len() {
-            due.renewals -= 1;
-            self.tally.renewals_sent += 1;
-            self.plan.renewals.get(renewal)
-        } else if due.requests > 0
-            && let Some(at) = self.request(now, elapsed)
-        {
-            due.requests -= 1;
-            let bind = self.phase == Phase::Bind;
-            if bind { self.plan.bind.get(at) } else { self.plan.requests.get(at) }
-        } else {
-            None
-        };
-        let Some(frame) = frame else { return false };
+        count
+    }
+
+    /// Notes that the node of a request sends it now.
+    fn note(&mut self, frame: &Frame, elapsed: u32) {
         let node = frame.get(HOME_ADDRESS..).and_then(|bytes| self.node(bytes));
-        let filled = packet.set_bytes(frame);
         if let Some(at) = node.and_then(|node| self.sent_at.get_mut(node)) {
             *at = elapsed;
         }
-        filled
+    }
+
+    /// Fills a burst with what is due: the data, then the renewals, then the requests.
+    fn fill(&mut self, pool: &mut PacketPool, burst: &mut Burst, now: Instant) {
+        // Once for the burst: the time is most of what a packet would cost here.
+        let elapsed = self.elapsed(now);
+        let (due, elapsed) = (self.due(elapsed), (elapsed.as_micros() as u32).max(1));
+        let room = |burst: &Burst| BURST - burst.len();
+        for _ in 0..due.data.min(room(burst)) {
+            if !put(&self.plan.data, pool, burst) {
+                return;
+            }
+            self.tally.data_sent += 1;
+        }
+        for _ in 0..due.renewals.min(room(burst)) {
+            let next = usize::try_from(self.tally.renewals_sent).unwrap_or(usize::MAX);
+            let Some(frame) = self.plan.renewals.get(next) else { break };
+            if !put(frame, pool, burst) {
+                return;
+            }
+            let frame = *frame;
+            self.tally.renewals_sent += 1;
+            self.note(&frame, elapsed);
+        }
+        // There are buffers for whatever was chosen.
+        let most = due.requests.min(room(burst)).min(pool.available());
+        let chosen = self.choose(most, now, elapsed);
+        let (list, retry) = match self.phase {
+            Phase::Bind => (&self.plan.bind, true),
+            _ => (&self.plan.requests, self.plan.retry),
+        };
+        for at in self.chosen.iter().take(chosen) {
+            let Some(frame) = list.get(*at) else { break };
+            put(frame, pool, burst);
+        }
+        if !retry {
+            for at in self.chosen.into_iter().take(chosen) {
+                let Some(frame) = self.plan.requests.get(at).copied() else { break };
+                self.note(&frame, elapsed);
+            }
+        }
     }
 
     /// The number of the node whose home address stands here.
@@ -283,24 +348,40 @@ impl Generator {
         }
         let (code, node) = (*reply.get(1)?, self.node(reply.get(4..)?)?);
         let elapsed = self.elapsed(now).as_micros() as u32;
-        let took = elapsed.saturating_sub(*self.sent_at.get(node)?);
+        let sent_at = self.sent_at.get_mut(node)?;
+        // Nobody knows how long a second answer took.
+        let took = (*sent_at != ACCEPTED).then(|| elapsed.saturating_sub(*sent_at));
         let is_renewal = !self.plan.renewals.is_empty() && node < self.plan.bind.len();
         if is_renewal && self.phase != Phase::Bind {
             self.tally.renewals_accepted += u64::from(code <= 1);
-            self.tally.renewals_took.push(took);
+            self.tally.renewals_took.extend(took);
         } else {
             self.answered_at = Some(now);
             self.outstanding = self.outstanding.saturating_sub(1);
             if code <= 1 {
                 self.tally.accepted += u64::from(self.phase != Phase::Settle);
-                self.tally.took.push(took);
-                let accepted = self.accepted.get_mut(node)?;
-                self.left -= usize::from(!std::mem::replace(accepted, true));
+                self.tally.took.extend(took);
+                if self.phase == Phase::Bind || self.plan.retry {
+                    *sent_at = ACCEPTED;
+                    self.left = self.left.saturating_sub(took.iter().len());
+                }
             }
         }
         self.tally.denied += u64::from(code > 1);
         Some(())
     }
+}
+
+/// Puts a frame behind those of a burst; `false` when there was no buffer or no room.
+#[inline]
+fn put<const LEN: usize>(frame: &[u8; LEN], pool: &mut PacketPool, burst: &mut Burst) -> bool {
+    let Some(mut packet) = pool.take() else { return false };
+    packet.fill(|room| {
+        let Some(to) = room.first_chunk_mut() else { return 0 };
+        *to = *frame;
+        LEN
+    });
+    burst.push(packet).map_err(|packet| pool.give(packet)).is_ok()
 }
 
 /// Where a frame's request names its node.
@@ -323,18 +404,7 @@ impl Port for Generator {
         let now = Instant::now();
         self.since.get_or_insert(now);
         self.step(now);
-        // Once for the burst: the time is most of what a packet would cost here.
-        let elapsed = self.elapsed(now);
-        let (mut due, elapsed) = (self.due(elapsed), elapsed.as_micros() as u32);
-        while !burst.is_full() {
-            let Some(mut packet) = pool.take() else { return };
-            if !self.fill(&mut packet, &mut due, now, elapsed) {
-                return pool.give(packet);
-            }
-            if let Err(packet) = burst.push(packet) {
-                pool.give(packet);
-            }
-        }
+        self.fill(pool, burst, now);
     }
 
     fn tx_burst(&mut self, pool: &mut PacketPool, burst: &mut Burst) -> usize {
@@ -345,5 +415,90 @@ impl Port for Generator {
             pool.give(packet);
         }
         count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zerocopy::IntoBytes;
+
+    use super::*;
+
+    const NODES: usize = 100;
+
+    /// A storm of so many nodes that has begun now.
+    fn storm(now: Instant) -> Generator {
+        let frame = |node: usize| {
+            let mut frame = [0; FRAME_LEN];
+            let address = Ipv4Addr::from_bits(1 + node as u32).octets();
+            frame.iter_mut().skip(HOME_ADDRESS).zip(address).for_each(|(to, from)| *to = from);
+            frame
+        };
+        let plan = Plan {
+            first: Ipv4Addr::from_bits(1),
+            bind: Vec::new(),
+            renewals: Vec::new(),
+            renewals_per_second: 0.0,
+            requests: (0..NODES).map(frame).collect(),
+            pace: Pace::Rate(1e6),
+            retry: true,
+            data: [0; DATA_LEN],
+            data_per_second: 0.0,
+            time: Duration::from_secs(10),
+        };
+        let (mut generator, _) = Generator::new(plan, NODES);
+        generator.step(now);
+        generator
+    }
+
+    /// How many requests of each node come at `now`.
+    fn requests(generator: &mut Generator, now: Instant) -> Vec<usize> {
+        let (mut pool, mut burst) = (PacketPool::new(BURST), Burst::new());
+        let mut counts = vec![0; NODES];
+        for _ in 0..20 {
+            generator.fill(&mut pool, &mut burst, now);
+            for packet in burst.drain() {
+                let node = packet.bytes().get(HOME_ADDRESS..).and_then(|at| generator.node(at));
+                counts[node.unwrap()] += 1;
+                pool.give(packet);
+            }
+        }
+        counts
+    }
+
+    #[test]
+    fn a_node_that_waits_is_not_asked_again_before_its_request_is_lost() {
+        let start = Instant::now();
+        let mut generator = storm(start);
+        let soon = start + Duration::from_millis(1);
+        assert_eq!(requests(&mut generator, soon), [1; NODES]);
+        let early = soon + LOST_AFTER - Duration::from_millis(1);
+        assert_eq!(requests(&mut generator, early), [0; NODES]);
+        assert_eq!(requests(&mut generator, soon + LOST_AFTER), [1; NODES]);
+        assert_eq!(generator.tally.sent, 2 * NODES as u64);
+    }
+
+    #[test]
+    fn a_node_that_was_accepted_sends_no_more_and_one_that_was_denied_does() {
+        let start = Instant::now();
+        let mut generator = storm(start);
+        requests(&mut generator, start + Duration::from_millis(1));
+        let mut reply = |node: usize, code: u8| {
+            let ends = (Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST);
+            let mut message = [3, code, 0, 60, 0, 0, 0, 0];
+            let address = Ipv4Addr::from_bits(1 + node as u32).octets();
+            message.iter_mut().skip(4).zip(address).for_each(|(to, from)| *to = from);
+            let udp = UdpHeader::new((ends.0, 434), (ends.1, 1434), &message).unwrap();
+            let payload = [udp.as_bytes(), &message].concat();
+            let frame: [u8; 50] = super::super::ethernet(ends.0, ends.1, IpProtocol::UDP, &payload);
+            generator.see(&frame, start + Duration::from_millis(3)).unwrap();
+        };
+        reply(7, 0);
+        reply(8, 133);
+        assert_eq!((generator.tally.accepted, generator.tally.denied), (1, 1));
+        assert_eq!(generator.tally.took, [2_000]);
+        let later = requests(&mut generator, start + 2 * LOST_AFTER);
+        assert_eq!((later[7], later[8]), (0, 1));
+        assert_eq!(generator.left, NODES - 1);
     }
 }

@@ -359,6 +359,18 @@ where
         Probe { tag, first: first as u32 }
     }
 
+    /// The same for a key that is most probably not there: brings its second bucket into
+    /// the cache too, which says so.
+    #[inline(always)]
+    pub fn probe_both(self, key: &K) -> Probe {
+        let probe = self.probe(key);
+        let second = self.table.second_bucket(probe.first as usize, probe.tag);
+        if let Some(bucket) = self.table.buckets.get(second) {
+            prefetch(bucket);
+        }
+        probe
+    }
+
     /// The second stage: finds an entry that may be the key's, and brings it into the
     /// cache. `None`: the key is not there.
     #[inline(always)]

@@ -38,6 +38,8 @@ mod routing;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]
+mod surge;
+#[cfg(test)]
 mod threads;
 #[cfg(test)]
 mod trace;

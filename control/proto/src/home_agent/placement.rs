@@ -165,12 +165,12 @@ impl HomeAgent {
             return Ok(());
         }
         let sub_nai = named.name.sub_nai;
-        let (address, step) = self.find_address(subscriber, sub_nai, asked, context)?;
+        let (address, pool, step) = self.find_address(subscriber, sub_nai, asked, context)?;
         context.ruling.step = Some(step);
         self.store((subscriber, sub_nai), address, true, context);
         let until = context.now.monotonic + self.config.sessions.hold_down;
         let known = (subscriber, asked.owner.of_nai);
-        asked.session = Some(self.admit(known, sub_nai, address, until));
+        asked.session = Some(self.admit(known, sub_nai, (address, pool), until));
         asked.request.home_address = address;
         if comes_home {
             asked.request.care_of_address = address;
@@ -187,15 +187,15 @@ impl HomeAgent {
         Ok(())
     }
 
-    /// Makes an address a session's, held down until it is said how the session stands.
+    /// Makes an address of a pool, if it is of one, a session's, held down until it is said
+    /// how the session stands.
     fn admit(
         &mut self,
         known: (Subscriber, u64),
         sub_nai: &[u8],
-        address: Ipv4Addr,
+        (address, pool): (Ipv4Addr, Option<u16>),
         until: Instant,
     ) -> u32 {
-        let pool = pool_of(&self.config, self.config.security.nai(known.0), address);
         // What was accepted of whoever had it before is too old to be accepted again.
         let node = self.nodes.make_new(address);
         let number = self.sessions.add(known, sub_nai, Place { address, node, pool }, until);
@@ -205,39 +205,37 @@ impl HomeAgent {
         number
     }
 
+    /// An address for a session that has none, the pool that it is of, and how it was found.
     fn find_address(
         &mut self,
         subscriber: Subscriber,
         sub_nai: &[u8],
         asked: &Asked<'_, '_>,
         context: &mut Context<'_>,
-    ) -> Result<(Ipv4Addr, PlacementStep), Cause> {
+    ) -> Result<(Ipv4Addr, Option<u16>, PlacementStep), Cause> {
         let reserved = self.reserved(subscriber, sub_nai);
         let named = asked.received.body.home_address;
         if !named.is_unspecified() {
-            let realm = realm(self.config.security.nai(subscriber));
-            let pooled = self
-                .config
-                .sessions
-                .pools
-                .iter()
-                .any(|pool| pool.serves(realm) && pool.contains(named));
-            let may_have = reserved == Some(named) || pooled && !self.is_set_aside(named);
+            let pool = pool_of(&self.config, self.config.security.nai(subscriber), named);
+            let may_have = reserved == Some(named) || pool.is_some() && !self.is_set_aside(named);
             if !may_have {
                 return Err(Cause::AddressNotTheirs);
             }
             return match self.nodes.session(named) {
                 #[cfg(feature = "planted-bugs")]
                 Some(_) if crate::planted::is(crate::planted::Bug::AddressOfTwo) => {
-                    Ok((named, PlacementStep::Named))
+                    Ok((named, pool, PlacementStep::Named))
                 }
-                None => Ok((named, PlacementStep::Named)),
+                None => Ok((named, pool, PlacementStep::Named)),
                 Some(_) => Err(Cause::AddressHeld),
             };
         }
         if let Some(address) = reserved {
             return match self.nodes.session(address) {
-                None => Ok((address, PlacementStep::Reserved)),
+                None => {
+                    let pool = pool_of(&self.config, self.config.security.nai(subscriber), address);
+                    Ok((address, pool, PlacementStep::Reserved))
+                }
                 Some(_) => Err(Cause::AddressHeld),
             };
         }
@@ -255,12 +253,13 @@ impl HomeAgent {
                             || address != prefix.address() && address != prefix.broadcast())
                 })
         };
-        let pools = config.sessions.pools.iter().zip(&mut self.pools);
+        // Pools are numbered with 16 bits.
+        let pools = (0..=u16::MAX).zip(config.sessions.pools.iter().zip(&mut self.pools));
         let found = pools
-            .filter(|(pool, _)| pool.serves(realm))
-            .find_map(|(config, pool)| pool.take(config, is_free));
+            .filter(|(_, (pool, _))| pool.serves(realm))
+            .find_map(|(number, (config, pool))| Some((pool.take(config, is_free)?, number)));
         match found {
-            Some(address) => Ok((address, PlacementStep::Assigned)),
+            Some((address, pool)) => Ok((address, Some(pool), PlacementStep::Assigned)),
             None => {
                 context.counters.pools_exhausted += 1;
                 Err(Cause::PoolExhausted)
@@ -418,7 +417,8 @@ impl HomeAgent {
         let now = context.now.monotonic;
         let lifetime = self.config.max_lifetime.duration().unwrap_or_default();
         let lasts = self.config.sessions.sticky.max(lifetime);
-        let number = self.admit(known, &session.sub_nai, address, now + lasts);
+        let pool = pool_of(&self.config, &session.nai, address);
+        let number = self.admit(known, &session.sub_nai, (address, pool), now + lasts);
         self.sessions.set(number, SessionState::Sticky, now, lasts);
         true
     }

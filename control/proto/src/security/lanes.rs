@@ -76,17 +76,23 @@ impl fmt::Debug for Precomputed {
 }
 
 impl Precomputed {
-    /// Computes these, and forgets all others.
+    /// Computes those of these that share vectors, and forgets all others. One after the
+    /// other, each is computed when it is needed, if it is: a budget may be in front.
     pub(crate) fn compute(&mut self, wanted: &[Wanted<'_>]) {
+        self.compute_by(Vectors::detect(), wanted);
+    }
+
+    fn compute_by(&mut self, vectors: Option<Vectors>, wanted: &[Wanted<'_>]) {
         self.known.clear();
         self.next = 0;
-        if wanted.len() < WORTH_IT {
-            return;
+        let Some(vectors) = vectors else { return };
+        for lanes in wanted.chunks(LANES).filter(|lanes| lanes.len() >= WORTH_IT) {
+            let authenticators = authenticators(vectors, lanes);
+            self.known.extend(lanes.iter().zip(authenticators).map(|(one, authenticator)| {
+                let (ReadyKey(key), covered) = one;
+                Known { key: key.clone(), covered: SmallVec::from_slice(covered), authenticator }
+            }));
         }
-        each(wanted, |(ReadyKey(key), covered), authenticator| {
-            let (key, covered) = (key.clone(), SmallVec::from_slice(covered));
-            self.known.push(Known { key, covered, authenticator });
-        });
     }
 
     /// The authenticator over `covered` under an association, if it was computed.
@@ -111,8 +117,15 @@ impl Precomputed {
 }
 
 /// Gives `take` each of the messages, in their order, with its authenticator.
-pub(crate) fn each<'a>(wanted: &[Wanted<'a>], mut take: impl FnMut(&Wanted<'a>, [u8; 16])) {
-    let vectors = Vectors::detect();
+pub(crate) fn each<'a>(wanted: &[Wanted<'a>], take: impl FnMut(&Wanted<'a>, [u8; 16])) {
+    each_by(Vectors::detect(), wanted, take);
+}
+
+fn each_by<'a>(
+    vectors: Option<Vectors>,
+    wanted: &[Wanted<'a>],
+    mut take: impl FnMut(&Wanted<'a>, [u8; 16]),
+) {
     for lanes in wanted.chunks(LANES) {
         match vectors.filter(|_| lanes.len() >= WORTH_IT) {
             Some(vectors) => {
@@ -236,32 +249,68 @@ mod tests {
         ReadyKey(key.clone())
     }
 
+    /// With vectors, if this processor has them, and without.
+    fn ways() -> impl Iterator<Item = Option<Vectors>> {
+        Vectors::detect().map(Some).into_iter().chain([None])
+    }
+
     /// Lengths on both sides of the ends of blocks, beside one another in any lanes.
     // Shows 5944-5.1-b.
     #[test]
     fn lanes_give_what_one_after_the_other_gives() {
         let bytes: Vec<u8> = (0..=255).cycle().take(400).collect();
         let associations: Vec<_> = (0..21).map(|n| association(&bytes[n..2 * n + 5])).collect();
-        for len in 0..200 {
+        for (len, vectors) in (0..200).flat_map(|len| ways().map(move |way| (len, way))) {
             let covered: Vec<_> = (0..21).map(|n| &bytes[n..n + (len + 37 * n) % 200]).collect();
             let wanted: Vec<Wanted<'_>> =
                 associations.iter().map(ready).zip(covered.iter().copied()).collect();
             let mut precomputed = Precomputed::default();
-            precomputed.compute(&wanted);
-            for (association, covered) in associations.iter().zip(&covered) {
-                let found = precomputed.get(association, covered).unwrap();
-                assert_eq!(found.as_bytes(), association.authenticator(covered).as_bytes());
+            precomputed.compute_by(vectors, &wanted);
+            let mut given = Vec::new();
+            each_by(vectors, &wanted, |_, authenticator| given.push(authenticator));
+            assert_eq!(given.len(), wanted.len());
+            for ((association, covered), given) in associations.iter().zip(&covered).zip(&given) {
+                let one = association.authenticator(covered);
+                assert_eq!(one.as_bytes(), given);
+                let found = precomputed.get(association, covered);
+                assert_eq!(
+                    found.as_ref().map(Authenticator::as_bytes),
+                    vectors.map(|_| one.as_bytes())
+                );
             }
+        }
+    }
+
+    /// A budget may shed the request before its authenticator is asked for.
+    #[test]
+    fn what_shares_no_vectors_is_not_computed_before_it_is_asked_for() {
+        let ours = association(b"ours");
+        let bytes: Vec<u8> = (0..=255).collect();
+        let wanted: Vec<Wanted<'_>> = bytes.chunks(4).map(|one| (ready(&ours), one)).collect();
+        let mut precomputed = Precomputed::default();
+        let mut known = |vectors, count: usize| {
+            precomputed.compute_by(vectors, &wanted[..count]);
+            precomputed.known.len()
+        };
+        assert_eq!(known(None, wanted.len()), 0);
+        if let Some(vectors) = Vectors::detect() {
+            assert_eq!(known(Some(vectors), LANES + WORTH_IT), LANES + WORTH_IT);
+            assert_eq!(known(Some(vectors), LANES + WORTH_IT - 1), LANES);
+            assert_eq!(known(Some(vectors), WORTH_IT - 1), 0);
         }
     }
 
     #[test]
     fn only_what_was_computed_under_the_same_key_over_the_same_bytes_is_given() {
         let (ours, other) = (association(b"ours"), association(b"other"));
-        let mut precomputed = Precomputed::default();
         let covered = [&b"one"[..], b"two", b"three", b"four"];
         let wanted: Vec<Wanted<'_>> = covered.iter().map(|one| (ready(&ours), *one)).collect();
-        precomputed.compute(&wanted);
+        let known = wanted.iter().map(|(ReadyKey(key), covered)| Known {
+            key: key.clone(),
+            covered: SmallVec::from_slice(covered),
+            authenticator: key.authenticator(covered),
+        });
+        let mut precomputed = Precomputed { known: known.collect(), next: 0 };
         assert!(precomputed.get(&ours, b"five").is_none());
         assert!(precomputed.get(&other, b"one").is_none());
         let mut keyed = ours.clone();
