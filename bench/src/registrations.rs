@@ -36,6 +36,9 @@ use crate::order::{Order, mixed};
 /// The most nodes: what a home network of eight bits holds.
 pub const MAX_NODES: usize = 1 << 24;
 
+/// Addresses of a network that no node has: its own and that of its broadcasts.
+pub const UNUSABLE: usize = 2;
+
 const TENANT: TenantId = TenantId(0);
 const HOME_AGENT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const HOME_NETWORK: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 0);
@@ -69,7 +72,7 @@ impl Population {
 
     fn clamped(self) -> Self {
         Population {
-            nodes: self.nodes.clamp(1, MAX_NODES - 2),
+            nodes: self.nodes.clamp(1, MAX_NODES - UNUSABLE),
             per_nai: self.per_nai.map(|per_nai| per_nai.max(1)),
         }
     }
